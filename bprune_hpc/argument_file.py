@@ -1,0 +1,139 @@
+"""Argument files: ``@FILE`` on a command line, one argument a line.
+
+A line holds ``--flag=value``, ``--flag value`` or ``--flag``; blank lines, ``#`` comments and
+``$VARIABLES`` are allowed, and a file may name another with ``@FILE``. The last occurrence of a
+flag wins, so that a command line can override a file. A name that is not found as it stands is
+looked for in ``configs/``, here and beside the package.
+
+Reading arguments belongs here; what they mean belongs to the command that has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import ConfigError
+
+_MAX_DEPTH = 8
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    origin: str  # "FILE:LINE" or "command line"
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An ``argparse`` parser that reads argument files and raises instead of exiting.
+
+    Flags are never abbreviated. Every error is a :class:`ConfigError` that names the file and
+    line, or the command line, where the argument stands.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+        self._origins: dict[str, str] = {}
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line whose ``@FILE`` arguments are argument files.
+
+        Raises
+        ------
+        ConfigError
+            If a file cannot be read, a flag is not known, or a value does not fit.
+        """
+        tokens = _expand(argv, "command line", None, 0)
+        arguments: list[str] = []
+        expects_value = False
+        for token in tokens:
+            flag = token.text.split("=", 1)[0]
+            if token.text.startswith("--"):
+                self._check_flag(flag, token.origin)
+                self._origins[flag] = token.origin
+                action = self._option_string_actions[flag]
+                expects_value = "=" not in token.text and action.nargs != 0
+            elif not expects_value and not token.text.startswith("-"):
+                raise ConfigError(
+                    f"{token.origin}: '{token.text}' is not a flag; "
+                    "write --flag=value, or @FILE for an argument file"
+                )
+            else:
+                expects_value = False
+            arguments.append(token.text)
+        return self.parse_args(arguments)
+
+    def _check_flag(self, flag: str, origin: str) -> None:
+        if flag in self._option_string_actions:
+            return
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        raise ConfigError(f"{origin}: unknown flag '{flag}'; {hint}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``message`` as a :class:`ConfigError` (``argparse`` would exit)."""
+        named = re.search(r"--\w+", message)
+        origin = self._origins.get(named.group(), "command line") if named else "command line"
+        raise ConfigError(f"{origin}: {message}; see {self.prog} --help")
+
+
+def find(name: str, beside: Path | None = None) -> Path:
+    """Path of an argument file: as named, beside the file that names it, or in ``configs/``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file.
+    """
+    package_parent = Path(__file__).resolve().parent.parent
+    places = [Path(), *([beside] if beside else []), Path("configs"), package_parent / "configs"]
+    for place in places:
+        candidate = place / Path(name).expanduser()
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"{name}: no such argument file here or in configs/; check the name")
+
+
+def _expand(
+    argv: Sequence[str], origin: str, beside: Path | None, depth: int
+) -> list[_Token]:
+    tokens: list[_Token] = []
+    for text in argv:
+        if not text.startswith("@"):
+            tokens.append(_Token(text, origin))
+            continue
+        if depth == _MAX_DEPTH:
+            raise ConfigError(f"{origin}: argument files nested deeper than {_MAX_DEPTH}: a loop?")
+        path = find(text[1:], beside)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); give a text file") from error
+        for number, line in enumerate(lines, 1):
+            here = f"{path}:{number}"
+            tokens += _expand(_split(line, here), here, path.parent, depth + 1)
+    return tokens
+
+
+def _split(line: str, origin: str) -> list[str]:
+    line = re.sub(r"(^|\s)#.*$", "", line).strip()
+    if not line:
+        return []
+    line = os.path.expandvars(line)
+    unset = re.search(r"\$\{?(\w+)", line)
+    if unset:
+        raise ConfigError(f"{origin}: variable ${unset.group(1)} is not set; export it")
+    flag, *rest = re.split(r"[=\s]", line, maxsplit=1) if line.startswith("--") else [line]
+    if not rest:
+        return [flag]
+    value = rest[0].strip()
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return [f"{flag}={value}"]

@@ -1,0 +1,314 @@
+"""Ranks: the only module that knows there are several, and the only one that imports mpi4py.
+
+Two communicators with one interface, so that the rest of the code is the same alone and on
+many ranks. All methods are collective: every rank calls them, in the same order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BpruneError, LaunchError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
+
+_REDUCE_BYTES = 64 * 2**20  # so that a reduction needs little memory beside its array
+
+# Size and rank as each launcher tells its processes, innermost launcher first: mpirun inside a
+# Slurm step sets its own. None where the launcher does not tell the size.
+_LAUNCHERS = (
+    ("Open MPI mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PALS mpiexec", None, "PALS_RANKID"),
+    ("ALPS aprun", None, "ALPS_APP_PE"),
+    ("PMI launcher", "PMI_SIZE", "PMI_RANK"),
+    ("Slurm srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+
+
+class EndedByRoot(SystemExit):
+    """Rank 0 has found bad input: every rank ends with this status, rank 0 says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status)
+        self.message = message
+
+
+class Comm(Protocol):
+    """What the code may ask of the ranks."""
+
+    rank: int
+    size: int
+    library: str
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is rank 0."""
+
+    def from_root(self, function: Callable[[], T]) -> T:
+        """Call a function on rank 0 alone and give its (small) result to every rank."""
+
+    def bcast_arrays(self, arrays: Arrays | None) -> dict[str, NDArray[Any]]:
+        """Give rank 0's arrays to every rank, as buffers."""
+
+    def sum_to_root(
+        self, array: NDArray[np.int64], participants: Sequence[int]
+    ) -> NDArray[np.int64] | None:
+        """Exact sum of the participants' arrays, on rank 0; ``None`` elsewhere."""
+
+    def gather(self, value: T) -> list[T] | None:
+        """List of every rank's (small) value on rank 0; ``None`` elsewhere."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+
+class SerialComm:
+    """One process alone; needs no MPI."""
+
+    rank = 0
+    size = 1
+    is_root = True
+    library = "none"
+
+    def from_root(self, function: Callable[[], T]) -> T:
+        """See :class:`Comm`."""
+        try:
+            return function()
+        except BpruneError as error:
+            raise EndedByRoot(error.exit_status, str(error)) from error
+
+    def bcast_arrays(self, arrays: Arrays | None) -> dict[str, NDArray[Any]]:
+        """See :class:`Comm`."""
+        return dict(arrays or {})
+
+    def sum_to_root(
+        self, array: NDArray[np.int64], participants: Sequence[int]
+    ) -> NDArray[np.int64] | None:
+        """See :class:`Comm`."""
+        return array
+
+    def gather(self, value: T) -> list[T] | None:
+        """See :class:`Comm`."""
+        return [value]
+
+    def barrier(self) -> None:
+        """See :class:`Comm`."""
+
+    def abort(self, status: int) -> None:
+        """End the process."""
+        sys.exit(status)
+
+
+class MPIComm:
+    """The ranks of ``MPI.COMM_WORLD``."""
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._world = MPI.COMM_WORLD
+        self.rank = self._world.Get_rank()
+        self.size = self._world.Get_size()
+        self.library = MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
+        self._subsets: dict[tuple[int, ...], Any] = {}
+
+    @property
+    def is_root(self) -> bool:
+        """See :class:`Comm`."""
+        return self.rank == 0
+
+    def from_root(self, function: Callable[[], T]) -> T:
+        """See :class:`Comm`.
+
+        A :class:`BpruneError` of the function becomes :class:`EndedByRoot` on every rank, so
+        that all end in good order and the message is printed once.
+        """
+        outcome: Any = None
+        failure: tuple[int, str] | None = None
+        if self.is_root:
+            try:
+                outcome = function()
+            except BpruneError as error:
+                failure = (error.exit_status, str(error))
+            except SystemExit as end:  # --help has been answered
+                failure = (int(end.code or 0), "")
+        failure, outcome = self._world.bcast((failure, outcome))
+        if failure is not None:
+            raise EndedByRoot(*failure)
+        return outcome
+
+    def bcast_arrays(self, arrays: Arrays | None) -> dict[str, NDArray[Any]]:
+        """See :class:`Comm`."""
+        layout = [(k, a.shape, a.dtype.str) for k, a in (arrays or {}).items()]
+        out = {}
+        for name, shape, dtype in self._world.bcast(layout):
+            if self.is_root:
+                assert arrays is not None
+                array = np.ascontiguousarray(arrays[name]).reshape(shape)
+            else:
+                array = np.empty(shape, dtype)
+            flat = array.reshape(-1).view(np.uint8)
+            for start in range(0, flat.size, _REDUCE_BYTES):
+                self._world.Bcast(flat[start : start + _REDUCE_BYTES])
+            out[name] = array
+        return out
+
+    def sum_to_root(
+        self, array: NDArray[np.int64], participants: Sequence[int]
+    ) -> NDArray[np.int64] | None:
+        """See :class:`Comm`. Ranks that are neither participant nor root return at once."""
+        members = tuple(sorted({0, *participants}))
+        if self.rank not in members:
+            return None
+        comm = self._subset(members)
+        flat = np.ascontiguousarray(array).reshape(-1)
+        step = _REDUCE_BYTES // flat.itemsize
+        out = np.empty_like(flat) if self.is_root else None
+        for start in range(0, flat.size, step):
+            piece = flat[start : start + step]
+            into = None if out is None else out[start : start + step]
+            comm.Reduce(piece, into, op=self._mpi.SUM, root=0)
+        return None if out is None else out.reshape(array.shape)
+
+    def gather(self, value: T) -> list[T] | None:
+        """See :class:`Comm`."""
+        return self._world.gather(value)
+
+    def barrier(self) -> None:
+        """See :class:`Comm`."""
+        self._world.Barrier()
+
+    def abort(self, status: int) -> None:
+        """End every rank of the job, now."""
+        self._world.Abort(status)
+
+    def _subset(self, members: tuple[int, ...]) -> Any:
+        if members not in self._subsets:
+            group = self._world.Get_group().Incl(members)
+            self._subsets[members] = self._world.Create_group(group)
+        return self._subsets[members]
+
+
+def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, int] | None:
+    """Launcher of this process by its own variables: name, number of processes, rank.
+
+    Returns
+    -------
+    tuple or None
+        The number is ``None`` where the launcher does not tell; ``None`` for a process that was
+        not started by a launcher.
+    """
+    for name, size_variable, rank_variable in _LAUNCHERS:
+        rank = environ.get(rank_variable, "")
+        if not rank.isdigit():
+            continue
+        if size_variable is None:
+            return name, None, int(rank)
+        if environ.get(size_variable, "").isdigit():
+            return name, int(environ[size_variable]), int(rank)
+    return None
+
+
+def world() -> SerialComm | MPIComm:
+    """The communicator of this process: MPI where a launcher started it, else one process.
+
+    Raises
+    ------
+    LaunchError
+        If the launcher started several processes of which each believes to be alone, or mpi4py
+        is missing: they would all write the same file.
+    """
+    started = launcher()
+    if started is None:
+        n_tasks = os.environ.get("SLURM_NTASKS", "1")
+        if n_tasks.isdigit() and int(n_tasks) > 1:
+            logger.warning(
+                "one process inside an allocation of %s tasks; start with srun or mpirun to use it",
+                n_tasks,
+            )
+        return SerialComm()
+    name, size, rank = started
+    try:
+        comm = MPIComm()
+    except ImportError as error:
+        if size == 1:
+            return SerialComm()
+        raise LaunchError(
+            f"{name}: mpi4py cannot be loaded ({error}); pip install mpi4py and an MPI library"
+        ) from error
+    if comm.size == 1 and ((size or 1) > 1 or rank > 0):
+        of = f" of {size}" if size else ""
+        raise LaunchError(
+            f"{name} started this as process {rank}{of}, but MPI sees one process alone and all "
+            f"would write the same file; use the mpirun of the MPI that mpi4py loads ({comm.library}), "
+            "or another srun --mpi=..."
+        )
+    return comm
+
+
+@contextmanager
+def abort_on_error(comm: SerialComm | MPIComm) -> Iterator[None]:
+    """End the whole job if this rank raises, with this rank's message, once.
+
+    Without it the other ranks would wait for this one for ever.
+    """
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException as error:
+        where = f"rank {comm.rank} on {socket.gethostname()}: " if comm.size > 1 else ""
+        if not isinstance(error, BpruneError):
+            traceback.print_exc()
+        sys.stderr.write(f"{where}{describe(error)}\n")
+        sys.stderr.flush()
+        comm.abort(getattr(error, "exit_status", 1))
+
+
+def describe(error: BaseException) -> str:
+    """One line for a user: the message, with the kind of error where it is not one of ours."""
+    if isinstance(error, BpruneError):
+        return f"error: {error}"
+    return f"error: {type(error).__name__}: {error}"
+
+
+def run(main: Callable[[SerialComm | MPIComm], int]) -> int:
+    """Run a command on all ranks and return its exit status.
+
+    Errors in what the user gave, found by rank 0 for all, are printed once and end every rank
+    normally; any other exception on any rank ends the whole job at once.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        comm = world()
+    except LaunchError as error:
+        sys.stderr.write(f"{describe(error)}\n")
+        return error.exit_status
+    tag = f"[rank {comm.rank}] " if comm.size > 1 else ""
+    logging.basicConfig(
+        level=logging.INFO if comm.is_root else logging.WARNING,
+        format=f"%(asctime)s {tag}%(levelname)s: %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
+    )
+    with abort_on_error(comm):
+        try:
+            return main(comm)
+        except EndedByRoot as end:
+            if comm.is_root and end.message:
+                sys.stderr.write(f"error: {end.message}\n")
+            return int(end.code or 0)
+    return 1

@@ -1,0 +1,266 @@
+"""What a sweep is asked to do: one frozen dataclass, checked once and saved with the results.
+
+The flags, their ranges and their grammar belong here. Reading argument files does not
+(``argument_file``), nor does opening any of the files that are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .argument_file import ArgumentParser
+from .errors import ConfigError
+from .predictive import MAX_DRAWS
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_THRESHOLDS = "0,0.1,0.25,0.5,1,2,3,5"
+DATASETS = ("auto", "digits", "npz", "mnist")
+
+_NOT_NEEDED = {
+    "horovod_used": "Horovod is not needed to evaluate; the graph's Horovod ops are dropped",
+    "name_scope": "names under scopes are read from the graph",
+    "cluster": "threads are set by --num_intra and --num_inter alone",
+    "cifar10": "the data set is chosen by --dataset",
+    "subtract_pixel_mean": "applies to cifar10 data only",
+    "plotting": "plots are made from the results file",
+    "kmp_blocktime": "export KMP_BLOCKTIME instead: it must be set before the process starts",
+    "kmp_affinity": "export KMP_AFFINITY instead: it must be set before the process starts",
+}
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """One sweep, as it was asked for.
+
+    Attributes
+    ----------
+    grid_kind : {"threshold", "fraction"}
+        Whether ``grid`` holds SNR thresholds or fractions of weights to prune.
+    grid : tuple of float
+        In ascending order, without repeats.
+    n_draws : int
+        Even when ``pairing`` is "antithetic".
+    state_limit_gb : float
+        GiB that the exact sums may take on rank 0 before examples are taken in blocks.
+    """
+
+    model_dir: str
+    model_ckpt: str | None
+    input_op: str | None
+    logits_op: str | None
+    data_path: str | None
+    dataset: str
+    grid_kind: str
+    grid: tuple[float, ...]
+    n_draws: int
+    seed: int
+    pairing: str
+    batch_size: int
+    output: str
+    save_probabilities: bool
+    state_limit_gb: float
+    num_intra: int
+    num_inter: int
+    verbose: bool
+
+    def to_json(self) -> str:
+        """The whole configuration as JSON, as it is stored with the results."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def parse(argv: Sequence[str]) -> SweepConfig:
+    """Read a command line into a checked configuration.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments without the program's name; ``@FILE`` names an argument file.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown, missing, out of range or does not fit the others.
+    """
+    arguments = parser().parse(argv)
+    if arguments.model_dir is None:
+        raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
+    if arguments.mode == "inference":
+        kind, grid = "threshold", (0.0,)
+    else:
+        kind, text = arguments.grid
+        grid = parse_grid(text, kind)
+    n_draws = arguments.num_monte_carlo
+    if not 1 <= n_draws <= MAX_DRAWS:
+        raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
+    if arguments.pairing == "antithetic" and n_draws % 2:
+        n_draws += 1
+        logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
+    for name in ("batch_size", "num_intra", "num_inter"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name}: {getattr(arguments, name)} is less than 1")
+    if not 0 <= arguments.seed < 2**64:
+        raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
+    if not (math.isfinite(arguments.state_limit_gb) and arguments.state_limit_gb > 0):
+        raise ConfigError(f"--state_limit_gb: {arguments.state_limit_gb} is not positive")
+    for name, reason in _NOT_NEEDED.items():
+        if getattr(arguments, name) not in (None, False):
+            logger.info("--%s is accepted and does nothing: %s", name, reason)
+    output = arguments.output or os.path.join(arguments.data_dir, "sweep.h5")
+    return SweepConfig(
+        model_dir=os.path.expanduser(arguments.model_dir),
+        model_ckpt=arguments.model_ckpt,
+        input_op=arguments.input_op,
+        logits_op=arguments.logits_op,
+        data_path=os.path.expanduser(arguments.data_path) if arguments.data_path else None,
+        dataset=arguments.dataset,
+        grid_kind=kind,
+        grid=grid,
+        n_draws=n_draws,
+        seed=arguments.seed,
+        pairing=arguments.pairing,
+        batch_size=arguments.batch_size,
+        output=os.path.expanduser(output),
+        save_probabilities=arguments.save_probabilities,
+        state_limit_gb=arguments.state_limit_gb,
+        num_intra=arguments.num_intra,
+        num_inter=arguments.num_inter,
+        verbose=arguments.verbose,
+    )
+
+
+def parse_grid(text: str, kind: str) -> tuple[float, ...]:
+    """Thresholds or fractions from ``0,0.1,0.5`` or ``START:STOP:COUNT[:log]``.
+
+    Parameters
+    ----------
+    text : str
+        A list, or a range with both ends included, evenly spaced (in the logarithm with
+        ``log``).
+    kind : {"threshold", "fraction"}
+        Thresholds are finite and not negative; fractions are in [0, 1).
+
+    Returns
+    -------
+    tuple of float
+        Ascending, without repeats.
+
+    Raises
+    ------
+    ConfigError
+        If the list is empty or a value is not in range.
+    """
+    flag = "--thresholds" if kind == "threshold" else "--prune_fractions"
+    try:
+        if ":" in text:
+            start, stop, count, *spacing = text.split(":")
+            if spacing not in ([], ["log"]):
+                raise ConfigError(f"{flag}: '{text}' is not START:STOP:COUNT[:log]")
+            if int(count) < 1:
+                raise ConfigError(f"{flag}: '{text}' asks for no values; COUNT is at least 1")
+            if spacing and min(float(start), float(stop)) <= 0:
+                raise ConfigError(f"{flag}: '{text}': a log range starts above 0")
+            space = np.geomspace if spacing else np.linspace
+            values = [float(value) for value in space(float(start), float(stop), int(count))]
+        else:
+            values = [float(item) for item in text.split(",") if item.strip()]
+    except ValueError as error:
+        raise ConfigError(
+            f"{flag}: '{text}' is neither numbers with commas nor START:STOP:COUNT[:log]"
+        ) from error
+    if not values:
+        raise ConfigError(f"{flag}: the list is empty; give at least one value")
+    upper = math.inf if kind == "threshold" else 1.0
+    allowed = "finite and not negative" if kind == "threshold" else "at least 0 and below 1"
+    for value in values:
+        if not 0 <= value < upper:
+            raise ConfigError(f"{flag}: {value:g} is not allowed; values are {allowed}")
+    return tuple(sorted(set(values)))
+
+
+class _Grid(argparse.Action):
+    """Keep the last of --thresholds, --thres_val and --prune_fractions, with its kind."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        kind = "fraction" if option_string == "--prune_fractions" else "threshold"
+        namespace.grid = (kind, values)
+
+
+def parser() -> ArgumentParser:
+    """The command line of ``python -m bprune_hpc.sweep``."""
+    root = ArgumentParser(
+        prog="python -m bprune_hpc.sweep",
+        description="Prune a mean-field Bayesian network by signal-to-noise ratio over a range of "
+        "thresholds; accuracy, NLL and uncertainty at each go to an HDF5 file.",
+        epilog="@FILE reads arguments from a file, one a line; the last occurrence wins.",
+    )
+    case = root.add_argument_group("network")
+    case.add_argument(
+        "--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc"
+    )
+    case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
+    case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
+    case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    data = root.add_argument_group("data")
+    data.add_argument("--data_path", metavar="PATH", help="file, or directory with mnist.npz")
+    data.add_argument("--dataset", choices=DATASETS, default="auto")
+    data.add_argument(
+        "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
+    )
+    sweep = root.add_argument_group("sweep")
+    for flag, form, text in (
+        ("--thresholds", "LIST", "SNR thresholds: 0,0.1,0.5 or START:STOP:COUNT[:log]"),
+        ("--thres_val", "X", "one SNR threshold"),
+        ("--prune_fractions", "LIST", "fractions of weights to prune, in [0, 1)"),
+    ):
+        sweep.add_argument(
+            flag,
+            action=_Grid,
+            dest="grid",
+            metavar=form,
+            default=("threshold", DEFAULT_THRESHOLDS),
+            help=text,
+        )
+    sweep.add_argument(
+        "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
+    )
+    sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
+    mode = {"dest": "mode", "action": "store_const", "default": "prune"}
+    sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
+    sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)
+    output = root.add_argument_group("output")
+    output.add_argument("--data_dir", metavar="DIR", default="results", help="for sweep.h5")
+    output.add_argument("--output", metavar="FILE", help="results file; default DIR/sweep.h5")
+    output.add_argument(
+        "--save_probabilities",
+        action="store_true",
+        help="store every mean probability even above 1 GiB",
+    )
+    output.add_argument("--verbose", action="store_true", help="log more")
+    machine = root.add_argument_group("machine")
+    machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
+    machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")
+    machine.add_argument(
+        "--state_limit_gb",
+        type=float,
+        default=1.0,
+        metavar="GIB",
+        help="sums on rank 0 before examples are taken in blocks (%(default)s)",
+    )
+    accepted = root.add_argument_group("flags of BPrune, accepted and not needed")
+    for name, reason in _NOT_NEEDED.items():
+        action = {} if name.startswith("kmp_") else {"action": "store_true"}
+        accepted.add_argument(f"--{name}", help=reason, **action)  # type: ignore[arg-type]
+    return root
+
+

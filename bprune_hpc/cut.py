@@ -1,0 +1,252 @@
+"""Cuts noise out of a graph and makes the weights that it perturbed arguments of the graph.
+
+What belongs here: the change to the graph, and the table of means and scales that comes out of
+it. What does not: finding the noise (``noise``), everything around it (``graph``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bprune_hpc.errors import GraphError
+from bprune_hpc.evaluate_graph import Evaluator
+from bprune_hpc.graph_nodes import (
+    SAME_NUMBERS,
+    Node,
+    Nodes,
+    Tensor,
+    ancestors,
+    constant_node,
+    placeholder_node,
+    source_of,
+    structure,
+    typed_node,
+)
+from bprune_hpc.noise import NoiseSite, is_random
+
+_FLOAT32 = 1
+
+
+class Cut:
+    """A graph on which cuts are made one after another.
+
+    Parameters
+    ----------
+    nodes : dict of str to Node
+        The graph, which is changed; variables are placeholders in it.
+    variables : dict of str to str
+        Checkpoint name of each variable, by node.
+    evaluator : Evaluator
+        Of the same graph before any cut.
+    label : str
+        What error messages call the graph.
+
+    Attributes
+    ----------
+    loc, scale : dict of str to float32 array
+        The posterior so far.
+    placeholders : dict of str to str
+        Node that each mean-field tensor is fed to.
+    notes : list of str
+    """
+
+    def __init__(
+        self, nodes: Nodes, variables: dict[str, str], evaluator: Evaluator, label: str
+    ) -> None:
+        self.loc: dict[str, NDArray[np.float32]] = {}
+        self.scale: dict[str, NDArray[np.float32]] = {}
+        self.placeholders: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._nodes = nodes
+        self._uncut = dict(nodes)
+        self._variables = variables
+        self._evaluate = evaluator
+        self._label = label
+        self._name_of: dict[tuple[Any, ...], str] = {}
+        self._loc_of_noise: dict[str, str] = {}
+
+    def apply(self, site: NoiseSite) -> None:
+        """Replace the sum at ``site`` by its mean, computed from a weight that is fed.
+
+        Raises
+        ------
+        GraphError
+            If the noise is not independent for each weight, or not proportional to a scale.
+        """
+        fed = self._fed_tensor(site.loc)
+        loc = self._evaluate(fed)
+        scaled = self._scaled(site)
+        loc, scale = self._matched(site, loc, scaled)
+        name = self._entry(site, fed, loc, scale)
+        weight = self._typed_weight(name, self._evaluate.static_type(site.loc).dtype_enum, site)
+        if site.product is None:
+            shape = np.broadcast_shapes(scaled.shape, self._evaluate(site.loc).shape)
+            self._replace_by_reshape(site, weight, shape)
+        else:
+            self._replace_by_mean(site, self._clone(site.mean, fed, weight, site))
+        if site.kind == "LocalReparameterization" and "Conv" in self._uncut[site.product or ""].op:
+            self.notes.append(
+                f"{name}: convolution with local reparameterization; a draw of one kernel has "
+                "the same distribution in each output, not the same joint one"
+            )
+
+    def _fed_tensor(self, loc: Tensor) -> Tensor:
+        root = source_of(self._uncut, loc, SAME_NUMBERS)
+        return root if root[0] in self._variables else source_of(self._uncut, loc)
+
+    def _scaled(self, site: NoiseSite) -> NDArray[Any]:
+        behind = ancestors(self._uncut, [site.scaled])
+        random = [n for n in behind if is_random(self._uncut[n].op) and n != site.noise]
+        if random:
+            raise GraphError(
+                f"{self._label}: the scale of noise '{site.noise}' is random itself (see "
+                f"'{random[0]}'); not mean-field"
+            )
+        at_one = self._evaluate(site.scaled, 1.0)
+        if site.kind == "LocalReparameterization":
+            return np.sqrt(at_one) if site.is_variance else at_one
+        at_zero, at_two = self._evaluate(site.scaled, 0.0), self._evaluate(site.scaled, 2.0)
+        finite = np.isfinite(at_one)
+        if np.any(at_zero[finite] != 0):
+            raise GraphError(
+                f"{self._label}: noise '{site.noise}' has a mean of its own besides the one it is "
+                f"added to at '{site.total[0]}'; not mean-field"
+            )
+        if not np.allclose(at_two[finite], 2 * at_one[finite], rtol=1e-3):
+            raise GraphError(
+                f"{self._label}: noise '{site.noise}' does not grow in proportion to its scale "
+                f"before '{site.total[0]}'; not a Gaussian posterior"
+            )
+        if self._evaluate((site.noise, 0)).size != at_one.size:
+            raise GraphError(
+                f"{self._label}: noise '{site.noise}' is shared between weights; not mean-field"
+            )
+        return at_one
+
+    def _matched(
+        self, site: NoiseSite, loc: NDArray[Any], scaled: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and scale of one shape: the variable's where it can be."""
+        if _without_ones(loc.shape) != _without_ones(scaled.shape):
+            # One number as the mean of many weights, or as their scale (noise has its own size).
+            is_local = site.kind == "LocalReparameterization"
+            try:
+                shape = np.broadcast_shapes(loc.shape, scaled.shape)
+            except ValueError:
+                shape = ()
+            kept = loc.shape if site.product is not None else scaled.shape
+            is_shared = site.product is None and np.prod(shape) != scaled.size
+            if is_shared or shape != kept or (site.product is not None and not is_local):
+                raise GraphError(
+                    f"{self._label}: the mean at '{site.loc[0]}' has shape {loc.shape}, its scale "
+                    f"{scaled.shape}; not one Gaussian a weight"
+                )
+            loc, scaled = np.broadcast_to(loc, shape), np.broadcast_to(scaled, shape)
+        mean = np.array(loc, np.float32)
+        return mean, np.array(scaled, np.float32).reshape(mean.shape)
+
+    def _entry(
+        self,
+        site: NoiseSite,
+        fed: Tensor,
+        loc: NDArray[np.float32],
+        scale: NDArray[np.float32],
+    ) -> str:
+        """Name in the posterior; a layer that is called twice has one entry."""
+        key = structure(self._uncut, fed)
+        name = self._name_of.get(key)
+        if name is None:
+            name = self._new_name(fed)
+            self._name_of[key] = name
+            self.loc[name], self.scale[name] = loc, scale
+            node = _unused(f"bprune_loc/{len(self.placeholders)}", self._nodes)
+            self.placeholders[name] = node
+            self._nodes[node] = placeholder_node(node, _FLOAT32, loc.shape)
+        elif not np.array_equal(self.scale[name], scale, equal_nan=True):
+            raise GraphError(
+                f"{self._label}: '{name}' is perturbed with two different scales; not one posterior"
+            )
+        else:
+            self.notes.append(f"{name}: used more than once; a draw is the same in each place")
+        if self._loc_of_noise.setdefault(site.noise, name) != name:
+            raise GraphError(
+                f"{self._label}: noise '{site.noise}' perturbs both "
+                f"'{self._loc_of_noise[site.noise]}' and '{name}'; not mean-field"
+            )
+        return name
+
+    def _new_name(self, fed: Tensor) -> str:
+        if fed[0] in self._variables:
+            return self._variables[fed[0]]
+        behind = [n for n in ancestors(self._uncut, [fed]) if n in self._variables]
+        suffix = fed[0].rpartition("/")[2] + (f"_{fed[1]}" if fed[1] else "")
+        return _unused(f"{self._variables[behind[0]]}/{suffix}", self.loc)
+
+    def _typed_weight(self, name: str, dtype: int, site: NoiseSite) -> Tensor:
+        weight = (self.placeholders[name], 0)
+        if dtype == _FLOAT32:
+            return weight
+        node = _unused(f"{site.total[0]}/weight", self._nodes)
+        self._nodes[node] = typed_node(node, "Cast", [weight], SrcT=_FLOAT32, DstT=dtype)
+        return node, 0
+
+    def _replace_by_reshape(self, site: NoiseSite, weight: Tensor, shape: tuple[int, ...]) -> None:
+        total = site.total[0]
+        dtype = self._evaluate.static_type(site.total).dtype_enum
+        size = _unused(f"{total}/shape", self._nodes)
+        self._nodes[size] = constant_node(size, np.array(shape, np.int32))
+        index = self._nodes[size].attr["dtype"].type
+        self._nodes[total] = typed_node(
+            total, "Reshape", [weight, (size, 0)], T=dtype, Tshape=index
+        )
+
+    def _clone(self, tensor: Tensor, fed: Tensor, weight: Tensor, site: NoiseSite) -> Tensor:
+        """Copy of the chain that leads from the weight through the product to the mean."""
+        if tensor == fed:
+            return weight
+        node = self._nodes[tensor[0]]
+        position = 0
+        if node.name == site.product:
+            position = node.inputs.index(site.loc)
+        inputs = list(node.inputs)
+        inputs[position] = self._clone(inputs[position], fed, weight, site)
+        name = _unused(f"{site.total[0]}/{node.name.rpartition('/')[2]}", self._nodes)
+        self._nodes[name] = Node(name, node.op, inputs, attr=node.attr)
+        return name, tensor[1]
+
+    def _replace_by_mean(self, site: NoiseSite, mean: Tensor) -> None:
+        total = site.total[0]
+        dtype = self._evaluate.static_type(site.total).dtype_enum
+        whole = self._evaluate.static_type(site.total).shape
+        part = self._evaluate.static_type(site.mean).shape
+        n_extra = len(whole) - len(part) if whole is not None and part is not None else 0
+        if n_extra and whole is not None and any(size != 1 for size in whole[:n_extra]):
+            raise GraphError(
+                f"{self._label}: '{total}' has shape {whole}, its mean {part}; several samples in "
+                "one call cannot be lifted"
+            )
+        for _ in range(n_extra):
+            axis = _unused(f"{total}/axis", self._nodes)
+            self._nodes[axis] = constant_node(axis, np.int32(0))
+            index = self._nodes[axis].attr["dtype"].type
+            name = _unused(f"{total}/expanded", self._nodes)
+            self._nodes[name] = typed_node(
+                name, "ExpandDims", [mean, (axis, 0)], T=dtype, Tdim=index
+            )
+            mean = name, 0
+        self._nodes[total] = typed_node(total, "Identity", [mean], T=dtype)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _unused(name: str, taken: Any) -> str:
+    number, unused = 0, name
+    while unused in taken:
+        number += 1
+        unused = f"{name}_{number}"
+    return unused

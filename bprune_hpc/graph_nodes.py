@@ -1,0 +1,218 @@
+"""A TensorFlow graph as plain Python: nodes by name, tensors as (node name, output) pairs.
+
+What belongs here: parsing, building, walking, and how values depend on one another. What does
+not: what any of it means for a Bayesian network (``noise``, ``graph``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bprune_hpc.errors import GraphError
+from bprune_hpc.tensorflow_import import import_tensorflow
+
+Tensor = tuple[str, int]
+
+SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+SAME_VALUE = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"})
+SAME_NUMBERS = SAME_VALUE | {"Reshape", "ExpandDims", "Squeeze"}
+
+
+@dataclass
+class Node:
+    """One operation: its inputs are tensors, its attributes TensorFlow's ``AttrValue``."""
+
+    name: str
+    op: str
+    inputs: list[Tensor] = field(default_factory=list)
+    controls: list[str] = field(default_factory=list)
+    attr: dict[str, Any] = field(default_factory=dict)
+
+
+Nodes = dict[str, Node]
+
+
+def parse_tensor(name: str) -> Tensor:
+    """``"a/b:1"`` as ``("a/b", 1)``; output 0 where none is named."""
+    node, _, output = name.partition(":")
+    return node, int(output or 0)
+
+
+def tensor_name(tensor: Tensor) -> str:
+    """``("a/b", 1)`` as ``"a/b:1"``."""
+    return f"{tensor[0]}:{tensor[1]}"
+
+
+def parse_graph(graph_def: Any) -> Nodes:
+    """Nodes of a GraphDef; device strings are not taken over."""
+    nodes = {}
+    for definition in graph_def.node:
+        node = Node(definition.name, definition.op, attr=dict(definition.attr))
+        for text in definition.input:
+            if text.startswith("^"):
+                node.controls.append(text[1:])
+            else:
+                node.inputs.append(parse_tensor(text))
+        nodes[node.name] = node
+    return nodes
+
+
+def build_graph(nodes: Iterable[Node], versions: Any, functions: Iterable[Any] = ()) -> Any:
+    """GraphDef of the nodes, without control edges, devices and private attributes."""
+    graph_def = import_tensorflow().compat.v1.GraphDef()
+    graph_def.versions.CopyFrom(versions)
+    graph_def.library.function.extend(functions)
+    for node in nodes:
+        definition = graph_def.node.add(name=node.name, op=node.op)
+        definition.input.extend(tensor_name(tensor) for tensor in node.inputs)
+        for key, value in node.attr.items():
+            # Attributes with an underscore are hints: colocation, cached shapes, XLA scopes.
+            if not key.startswith("_"):
+                definition.attr[key].CopyFrom(value)
+    return graph_def
+
+
+def ancestors(nodes: Nodes, outputs: Collection[Tensor]) -> list[str]:
+    """Names of all nodes that data flows from, each after those that it takes data from.
+
+    Raises
+    ------
+    GraphError
+        If data flows in a cycle, or an input does not exist.
+    """
+    order: list[str] = []
+    state: dict[str, bool] = {}
+    for output, _ in outputs:
+        stack = [(output, False)]
+        while stack:
+            name, is_left = stack.pop()
+            if is_left:
+                state[name] = True
+                order.append(name)
+                continue
+            if name in state:
+                if not state[name]:
+                    raise GraphError(f"'{name}': data flows in a cycle; while loops of "
+                                     "TensorFlow 1 cannot be lifted")
+                continue
+            if name not in nodes:
+                raise GraphError(f"'{name}': an input that the graph lacks; export it again")
+            state[name] = False
+            stack.append((name, True))
+            # A node on the stack twice is met again only after it was finished.
+            stack.extend(
+                (source, False) for source, _ in nodes[name].inputs if state.get(source) is not True
+            )
+    return order
+
+
+def consumers(nodes: Nodes, names: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
+    """For each node the (node, input position) pairs among ``names`` that take its data."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for name in names:
+        for position, (source, _) in enumerate(nodes[name].inputs):
+            found.setdefault(source, []).append((name, position))
+    return found
+
+
+def value_inputs(node: Node) -> list[Tensor]:
+    """Inputs that the values of a node's outputs depend on, not only their shapes."""
+    if node.op in SHAPE_ONLY:
+        return []
+    if node.op == "Fill":
+        return node.inputs[1:]
+    return node.inputs
+
+
+def source_of(nodes: Nodes, tensor: Tensor, through: Collection[str] = SAME_VALUE) -> Tensor:
+    """The tensor that ``tensor`` repeats, stepping back over the operations ``through``."""
+    while nodes[tensor[0]].op in through:
+        tensor = nodes[tensor[0]].inputs[0]
+    return tensor
+
+
+def constant(nodes: Nodes, tensor: Tensor) -> NDArray[Any] | None:
+    """Value of a tensor that is the same whatever is fed, or None where that is not plain."""
+    node = nodes.get(tensor[0])
+    if node is None:
+        return None
+    if node.op == "Const":
+        return np.asarray(import_tensorflow().make_ndarray(node.attr["value"].tensor))
+    if node.op in SAME_VALUE or node.op == "PlaceholderWithDefault":
+        return constant(nodes, node.inputs[0])
+    if node.op in ("LogicalNot", "LogicalAnd", "LogicalOr"):
+        values = [constant(nodes, source) for source in node.inputs]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        if node.op == "LogicalNot":
+            return np.logical_not(known[0])
+        return (np.logical_and if node.op == "LogicalAnd" else np.logical_or)(*known)
+    return None
+
+
+def structure(nodes: Nodes, tensor: Tensor) -> tuple[Any, ...]:
+    """A key that is equal for tensors computed in the same way from the same variables."""
+    name, output = source_of(nodes, tensor)
+    node = nodes[name]
+    if node.op.startswith(("Placeholder", "Var")):
+        return name, output
+    attributes = tuple(
+        (key, value.SerializeToString(deterministic=True))
+        for key, value in sorted(node.attr.items())
+        if not key.startswith("_")
+    )
+    return node.op, output, attributes, *(structure(nodes, source) for source in node.inputs)
+
+
+def constant_node(name: str, value: ArrayLike) -> Node:
+    """A Const node."""
+    tensorflow = import_tensorflow()
+    proto = tensorflow.make_tensor_proto(value)
+    node = Node(name, "Const", attr={"dtype": type_attr(proto.dtype)})
+    node.attr["value"] = tensorflow.compat.v1.AttrValue(tensor=proto)
+    return node
+
+
+def placeholder_node(name: str, dtype: int, shape: Any = None) -> Node:
+    """A Placeholder node; ``shape`` is a tuple, a TensorShapeProto, or None for unknown."""
+    tensorflow = import_tensorflow()
+    if shape is None or isinstance(shape, tuple):
+        shape = tensorflow.TensorShape(shape).as_proto()
+    attr = {"dtype": type_attr(dtype), "shape": tensorflow.compat.v1.AttrValue(shape=shape)}
+    return Node(name, "Placeholder", attr=attr)
+
+
+def typed_node(name: str, op: str, inputs: list[Tensor], **types: int) -> Node:
+    """A node all of whose attributes are types, such as ``T`` or ``DstT``."""
+    return Node(name, op, inputs, attr={key: type_attr(value) for key, value in types.items()})
+
+
+def type_attr(dtype: int) -> Any:
+    """AttrValue of a type, given as TensorFlow's number for it."""
+    return import_tensorflow().compat.v1.AttrValue(type=dtype)
+
+
+def numpy_type(dtype: np.dtype[Any]) -> int:
+    """TensorFlow's number for a NumPy type."""
+    return int(import_tensorflow().as_dtype(dtype).as_datatype_enum)
+
+
+def operation(op: str) -> Any:
+    """The definition (OpDef) of an operation, or None if this TensorFlow does not know it."""
+    import_tensorflow()
+    from tensorflow.python.framework import op_def_registry
+
+    return op_def_registry.get(op)
+
+
+def describe(nodes: Mapping[str, Node], names: Iterable[str], most: int = 5) -> str:
+    """``'name' (Op)`` of the first few of the names, for messages."""
+    listed = list(names)
+    text = ", ".join(f"'{name}' ({nodes[name].op})" for name in listed[:most])
+    return text + (f" and {len(listed) - most} more" if len(listed) > most else "")

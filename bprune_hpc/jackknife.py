@@ -1,0 +1,51 @@
+"""Standard errors of statistics of Monte Carlo averages, by deleting groups of draws.
+
+Pure; knows nothing of networks. The delete-m_j jackknife of Busing, Meijer and van der Leeden
+serves groups of unequal size, and is the ordinary jackknife when they are equal.
+
+References
+----------
+F. Busing, E. Meijer, R. van der Leeden, "Delete-m jackknife for unequal m", Statistics and
+Computing 9 (1999) 3-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def jackknife(
+    estimate: NDArray[np.float64], deleted: NDArray[np.float64], sizes: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bias-corrected estimate and standard error from estimates with one group left out.
+
+    Parameters
+    ----------
+    estimate : float64 array, shape (...)
+        Statistic of all units.
+    deleted : float64 array, shape (n_groups, ...)
+        Statistic without each group in turn.
+    sizes : sequence of int, length n_groups
+        Number of units in each group.
+
+    Returns
+    -------
+    corrected, se : float64 array, shape (...)
+        The estimate less its jackknife bias (of first order in 1 / n_units), and the standard
+        error; both NaN where there are fewer than two groups.
+    """
+    n_groups = len(sizes)
+    if n_groups < 2:
+        nothing = np.full(estimate.shape, np.nan)
+        return nothing, nothing.copy()
+    share = np.asarray(sizes, np.float64) / sum(sizes)
+    share = share.reshape(-1, *[1] * estimate.ndim)
+    corrected = n_groups * estimate - ((1 - share) * deleted).sum(axis=0)
+    pseudo = estimate / share - (1 / share - 1) * deleted
+    variance = ((pseudo - corrected) ** 2 / (1 / share - 1)).mean(axis=0)
+    # With nothing that differs between groups, rounding alone is left: that is an error of zero.
+    variance = np.where((deleted == estimate).all(axis=0), 0.0, variance)
+    return corrected, np.sqrt(variance)

@@ -1,0 +1,125 @@
+"""Evaluators: the deterministic half of a Bayesian network, ``logits = f(x, weights)``.
+
+What belongs here: calling a lifted graph with given weights. What does not: how the graph was
+lifted (``graph``), where the weights come from (``draws``, ``pruning``), sums over draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bprune_hpc.tensorflow_import import (
+    import_tensorflow,
+    open_session,
+    quiet_file_descriptor_2,
+)
+
+
+@dataclass(frozen=True)
+class LiftedGraph:
+    """A network as a graph without noise and without weights: every weight is an argument.
+
+    Attributes
+    ----------
+    graph_def : bytes
+        Serialized GraphDef; holds constants, but no variable's value.
+    input_tensor, output_tensor : str
+        Names of the tensors that take the examples and give the logits.
+    input_shape, output_shape : tuple of int or None; None
+        First axis: examples. An axis that the graph leaves open is None; None in place of the
+        tuple says that not even the number of axes is known.
+    input_dtype : str
+        NumPy's name of the type that examples are cast to.
+    loc_tensors, fixed_tensors : mapping of str to str
+        Name of each mean-field tensor, and of each deterministic one, to the tensor it is fed to.
+    notes : tuple of str
+        What a reader of results should know about the lift.
+    """
+
+    graph_def: bytes
+    input_tensor: str
+    input_shape: tuple[int | None, ...] | None
+    input_dtype: str
+    output_tensor: str
+    output_shape: tuple[int | None, ...] | None
+    loc_tensors: Mapping[str, str]
+    fixed_tensors: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+class GraphNetwork:
+    """A lifted graph that can be called; serves any architecture.
+
+    Parameters
+    ----------
+    lifted : LiftedGraph
+    fixed : mapping of str to array
+        Value of every deterministic variable, by the names of ``lifted.fixed_tensors``.
+    n_intra, n_inter : int
+        TensorFlow threads within and between operations; the same for all networks of a process.
+    """
+
+    def __init__(
+        self,
+        lifted: LiftedGraph,
+        fixed: Mapping[str, NDArray[Any]],
+        n_intra: int = 1,
+        n_inter: int = 1,
+    ) -> None:
+        missing = set(lifted.fixed_tensors) - set(fixed)
+        if missing:
+            raise ValueError(f"no value for {sorted(missing)}")
+        tensorflow = import_tensorflow()
+        graph_def = tensorflow.compat.v1.GraphDef.FromString(lifted.graph_def)
+        graph = tensorflow.Graph()
+        with graph.as_default():
+            tensorflow.import_graph_def(graph_def, name="")
+        self.lifted = lifted
+        self._fixed = [np.asarray(fixed[name]) for name in lifted.fixed_tensors]
+        self._session = open_session(graph, n_intra, n_inter)
+        fed = [lifted.input_tensor, *lifted.loc_tensors.values(), *lifted.fixed_tensors.values()]
+        # make_callable skips the parsing of fetches and feeds that Session.run repeats each time;
+        # the first one of a process announces the MLIR passes on standard error.
+        with quiet_file_descriptor_2():
+            self._call = self._session.make_callable(lifted.output_tensor, feed_list=fed)
+
+    def __call__(
+        self, x: ArrayLike, weights: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Logits of the examples under one set of weights.
+
+        Parameters
+        ----------
+        x : array, shape (n_examples, ...)
+            Examples, as the network's input takes them.
+        weights : mapping of str to float32 array
+            One array for every name of ``lifted.loc_tensors``.
+
+        Returns
+        -------
+        float32 array, shape (n_examples, n_classes)
+        """
+        drawn = [np.asarray(weights[name], np.float32) for name in self.lifted.loc_tensors]
+        examples = np.asarray(x, np.dtype(self.lifted.input_dtype))
+        return np.asarray(self._call(examples, *drawn, *self._fixed), np.float32)
+
+    def close(self) -> None:
+        """Release the session; the network cannot be called afterwards."""
+        self._session.close()
+
+    def __enter__(self) -> GraphNetwork:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

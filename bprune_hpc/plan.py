@@ -1,0 +1,212 @@
+"""Who does what: (units of draws × thresholds) split over ranks. Pure arithmetic.
+
+The work is a table of cells, one for each unit of draws and threshold, read unit by unit. Each
+rank takes one unbroken run of cells, so that any number of ranks is served, also more ranks
+than draws; a rank draws a unit's noise once and uses it for every threshold of its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+N_GROUPS = 20
+"""Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
+
+MEAN = -1
+"""The unit that stands for the network at its posterior mean (no noise), in a group alone."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One posterior draw: ``loc + sign * scale * standard_normal(..., unit)``.
+
+    Attributes
+    ----------
+    index : int
+        Position along the draw dimension of the results.
+    sign : {1, -1, 0}
+        0 is the network at its posterior mean.
+    """
+
+    index: int
+    sign: int
+
+
+def units_of(n_draws: int, pairing: str) -> list[tuple[Draw, ...]]:
+    """Draws grouped into their independent units: antithetic pairs, or single draws.
+
+    Draw ``k`` of a pairing uses ``(-1)**k`` times the noise of pair ``k // 2``, so that the two
+    draws of a pair cancel each other's odd errors (Hammersley and Morton 1956).
+
+    Parameters
+    ----------
+    n_draws : int
+        Even for antithetic pairs.
+    pairing : {"antithetic", "none"}
+
+    Returns
+    -------
+    list of tuple of Draw
+        One entry for each unit, which is the unit of every Monte Carlo standard error.
+    """
+    if pairing == "none":
+        return [(Draw(k, 1),) for k in range(n_draws)]
+    if n_draws % 2:
+        raise ValueError(f"antithetic pairs need an even number of draws, not {n_draws}")
+    return [(Draw(k, 1), Draw(k + 1, -1)) for k in range(0, n_draws, 2)]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A rank's part: the cells ``start`` to ``stop`` of the table ``units`` × thresholds."""
+
+    units: tuple[int, ...]
+    n_thresholds: int
+    start: int
+    stop: int
+
+    def __iter__(self) -> Iterator[tuple[int, range]]:
+        """Yield each unit of the share with the thresholds to evaluate it at."""
+        if self.start == self.stop:
+            return
+        width = self.n_thresholds
+        for row in range(self.start // width, -(-self.stop // width)):
+            first = max(self.start - row * width, 0)
+            last = min(self.stop - row * width, width)
+            yield self.units[row], range(first, last)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @cached_property
+    def groups(self) -> frozenset[int]:
+        """Groups that this share adds to."""
+        return frozenset(group_of(unit) for unit, _ in self)
+
+
+def group_of(unit: int) -> int:
+    """Group of a unit: its index modulo 20, so that more draws never regroup earlier ones."""
+    return MEAN if unit == MEAN else unit % N_GROUPS
+
+
+def group_sizes(n_units: int) -> list[int]:
+    """Number of units in each group that is not empty, in the order of the groups."""
+    return [len(range(group, n_units, N_GROUPS)) for group in range(min(N_GROUPS, n_units))]
+
+
+def split(n_units: int, n_thresholds: int, n_ranks: int) -> tuple[Share, ...]:
+    """Split the units and thresholds of a sweep over ranks.
+
+    Units are taken group by group, so that a rank adds to few groups and has few sums to send.
+
+    Parameters
+    ----------
+    n_units, n_thresholds, n_ranks : int
+        All at least 1.
+
+    Returns
+    -------
+    tuple of Share
+        One for each rank, sizes differing by one cell at most; empty where there are more ranks
+        than cells.
+    """
+    units = (MEAN, *sorted(range(n_units), key=lambda unit: (group_of(unit), unit)))
+    n_cells = len(units) * n_thresholds
+    bounds = [n_cells * rank // n_ranks for rank in range(n_ranks + 1)]
+    return tuple(
+        Share(units, n_thresholds, start, stop)
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+    )
+
+
+def example_blocks(
+    n_examples: int, batch_size: int, bytes_per_example: int, limit_bytes: float
+) -> list[range]:
+    """Blocks of examples whose exact sums fit in a memory limit.
+
+    Blocks are whole batches, so that what is evaluated together never depends on the limit; one
+    batch is the least.
+
+    Parameters
+    ----------
+    bytes_per_example : int
+        Bytes of all groups and thresholds for one example.
+    limit_bytes : float
+    """
+    batches = max(1, int(limit_bytes // (bytes_per_example * batch_size)))
+    step = batches * batch_size
+    return [range(at, min(at + step, n_examples)) for at in range(0, n_examples, step)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole of a sweep's work, and who does what.
+
+    Attributes
+    ----------
+    units : sequence of tuple of Draw
+        The independent units and their draws.
+    shares : tuple of Share
+        One for each rank.
+    blocks : tuple of range
+        Examples that are taken together, one block after the other.
+    batch_size : int
+        Examples that are evaluated at once.
+    """
+
+    units: Sequence[tuple[Draw, ...]]
+    shares: tuple[Share, ...]
+    blocks: tuple[range, ...]
+    batch_size: int
+
+    @property
+    def n_thresholds(self) -> int:
+        """Number of thresholds."""
+        return self.shares[0].n_thresholds
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws, the posterior mean not counted."""
+        return sum(len(draws) for draws in self.units)
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """Number of units in each group."""
+        return group_sizes(len(self.units))
+
+    def participants(self, group: int) -> tuple[int, ...]:
+        """Ranks whose share adds to a group, in ascending order."""
+        return tuple(rank for rank, share in enumerate(self.shares) if group in share.groups)
+
+
+def make_plan(
+    *,
+    n_draws: int,
+    pairing: str,
+    n_thresholds: int,
+    n_examples: int,
+    bytes_per_cell: int,
+    n_ranks: int,
+    batch_size: int,
+    limit_bytes: float,
+) -> Plan:
+    """Lay out a sweep.
+
+    Parameters
+    ----------
+    bytes_per_cell : int
+        Bytes of one group's sums for one threshold and example.
+    batch_size : int
+        At most; never more than there are examples.
+    limit_bytes : float
+        What all groups' sums may take on rank 0.
+    """
+    units = units_of(n_draws, pairing)
+    batch_size = min(batch_size, n_examples)
+    n_groups = 1 + len(group_sizes(len(units)))
+    blocks = example_blocks(
+        n_examples, batch_size, bytes_per_cell * n_groups * n_thresholds, limit_bytes
+    )
+    return Plan(units, split(len(units), n_thresholds, n_ranks), tuple(blocks), batch_size)

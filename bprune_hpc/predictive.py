@@ -1,0 +1,243 @@
+"""Exact, order-free sums over draws of what a classifier predicts.
+
+Every quantity is put on a fixed-point grid and added as an integer, so that no sum rounds and
+none depends on the order or the place in which its terms were added. What is bounded takes one
+integer. The true class's probability takes three of 50 bits each, so that its mean is right
+down to 2**-150, below float32's smallest number (2**-149).
+
+Adding up belongs here; statistics of the sums do not (``metrics``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import N_GROUPS
+
+PROBABILITY_BITS = 50
+ENTROPY_BITS = 46  # an entropy is below 16 nats for less than 8.8 million classes
+DRAW_NLL_BITS = 30
+N_TAILS = 2
+MAX_NLL = 150 * math.log(2)
+"""NLL in nats of a true-class probability of 2**-150; what is smaller still is counted as this."""
+MAX_DRAWS = N_GROUPS * 2 ** (63 - PROBABILITY_BITS - 1)
+"""Draws that no group's 64-bit sums can overflow at."""
+
+_ONE = 2.0**PROBABILITY_BITS
+
+
+class GroupSums:
+    """Sums over the draws of one group, for every threshold and for a block of examples.
+
+    All arrays are views of one int64 buffer, ``packed``, which is what is sent and reduced.
+
+    Attributes
+    ----------
+    packed : int64 array, shape (n_thresholds, n_examples, n_classes + 4)
+    probability : int64 array, shape (n_thresholds, n_examples, n_classes)
+        Class probabilities, in units of 2**-50.
+    tail : int64 array, shape (n_thresholds, n_examples, 2)
+        What the true class's probability has beyond that, in units of 2**-100 and 2**-150.
+    entropy : int64 array, shape (n_thresholds, n_examples)
+        Entropy of each draw's prediction, in units of 2**-46 nats.
+    n_correct : int64 array, shape (n_thresholds, n_examples)
+        Number of draws that put the true class first.
+    """
+
+    def __init__(self, n_thresholds: int, n_examples: int, n_classes: int) -> None:
+        self.packed = np.zeros((n_thresholds, n_examples, n_classes + N_TAILS + 2), np.int64)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.packed.shape[2] - N_TAILS - 2
+
+    @property
+    def probability(self) -> NDArray[np.int64]:
+        """See the class."""
+        return self.packed[..., : self.n_classes]
+
+    @property
+    def tail(self) -> NDArray[np.int64]:
+        """See the class."""
+        return self.packed[..., self.n_classes : self.n_classes + N_TAILS]
+
+    @property
+    def entropy(self) -> NDArray[np.int64]:
+        """See the class."""
+        return self.packed[..., -2]
+
+    @property
+    def n_correct(self) -> NDArray[np.int64]:
+        """See the class."""
+        return self.packed[..., -1]
+
+    def add(self, threshold: int, rows: slice, prediction: Prediction) -> None:
+        """Add one draw's prediction for some rows of the block at one threshold."""
+        self.packed[threshold, rows] += prediction.packed()
+
+
+def bytes_per_cell(n_classes: int) -> int:
+    """Bytes of one group's sums for one threshold and one example."""
+    return 8 * (n_classes + N_TAILS + 2)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one draw says of a batch of examples.
+
+    Attributes
+    ----------
+    probability : float64 array, shape (n_examples, n_classes)
+    entropy : float64 array, shape (n_examples,), nats
+    label : int64 array, shape (n_examples,)
+    correct : bool array, shape (n_examples,)
+        Whether the most probable class (the first of equals) is the true one.
+    nll : float64 array, shape (n_examples,), nats
+        Negative log-probability of the true class, at most ``MAX_NLL``.
+    """
+
+    probability: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    label: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    nll: NDArray[np.float64]
+
+    @classmethod
+    def from_logits(cls, logits: NDArray[np.float32], label: NDArray[np.int64]) -> Prediction:
+        """Softmax, entropy and log-probability in float64, by the log-sum-exp form.
+
+        Parameters
+        ----------
+        logits : float array, shape (n_examples, n_classes), finite
+        label : int64 array, shape (n_examples,)
+        """
+        shifted = logits.astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        probability = np.exp(shifted)
+        total = probability.sum(axis=1)
+        log_total = np.log(total)
+        entropy = log_total - (probability * shifted).sum(axis=1) / total
+        probability /= total[:, None]
+        rows = np.arange(len(label))
+        return cls(
+            probability=probability,
+            entropy=np.maximum(entropy, 0.0),
+            label=label,
+            correct=logits.argmax(axis=1) == label,
+            nll=np.minimum(log_total - shifted[rows, label], MAX_NLL),
+        )
+
+    def packed(self) -> NDArray[np.int64]:
+        """The prediction on the fixed-point grid of :class:`GroupSums`.
+
+        Returns
+        -------
+        int64 array, shape (n_examples, n_classes + 4)
+        """
+        n_examples, n_classes = self.probability.shape
+        out = np.empty((n_examples, n_classes + N_TAILS + 2), np.int64)
+        scaled = self.probability * _ONE
+        floor = np.floor(scaled)
+        out[:, :n_classes] = floor
+        rows = np.arange(n_examples)
+        # Scaling by a power of two and taking off the floor are both exact in float64.
+        remainder = scaled[rows, self.label] - floor[rows, self.label]
+        for tail in range(N_TAILS):
+            remainder *= _ONE
+            whole = np.floor(remainder)
+            out[:, n_classes + tail] = whole
+            remainder -= whole
+        out[:, -2] = np.rint(self.entropy * 2.0**ENTROPY_BITS)
+        out[:, -1] = self.correct
+        return out
+
+
+@dataclass(frozen=True)
+class DrawSums:
+    """Sums over the examples, kept for each draw.
+
+    Attributes
+    ----------
+    packed : int64 array, shape (2, n_thresholds, n_draws)
+        Number of correct examples, and NLL in units of 2**-30 nats.
+    """
+
+    packed: NDArray[np.int64]
+
+    @classmethod
+    def zeros(cls, n_thresholds: int, n_draws: int) -> DrawSums:
+        """Empty sums."""
+        return cls(np.zeros((2, n_thresholds, n_draws), np.int64))
+
+    def add(self, threshold: int, draw: int, prediction: Prediction) -> None:
+        """Add a batch of examples that one draw has predicted."""
+        self.packed[0, threshold, draw] += np.count_nonzero(prediction.correct)
+        self.packed[1, threshold, draw] += np.rint(
+            prediction.nll * 2.0**DRAW_NLL_BITS
+        ).astype(np.int64).sum()
+
+    def accuracy(self, n_examples: int) -> NDArray[np.float64]:
+        """Accuracy of each draw, shape (n_thresholds, n_draws)."""
+        return self.packed[0] / n_examples
+
+    def nll(self, n_examples: int) -> NDArray[np.float64]:
+        """Mean NLL of each draw in nats, shape (n_thresholds, n_draws)."""
+        return self.packed[1] / (2.0**DRAW_NLL_BITS * n_examples)
+
+
+@dataclass(frozen=True)
+class MeanPrediction:
+    """Means over draws, from the exact sums of some groups.
+
+    Attributes
+    ----------
+    probability : float64 array, shape (n_thresholds, n_examples, n_classes)
+        The predictive distribution.
+    true_probability : float64 array, shape (n_thresholds, n_examples)
+        That of the true class, right down to 2**-150.
+    expected_entropy : float64 array, shape (n_thresholds, n_examples), nats
+    single_draw_accuracy : float64 array, shape (n_thresholds, n_examples)
+        Fraction of draws that put the true class first.
+    """
+
+    probability: NDArray[np.float64]
+    true_probability: NDArray[np.float64]
+    expected_entropy: NDArray[np.float64]
+    single_draw_accuracy: NDArray[np.float64]
+
+
+def as_float(sums: GroupSums) -> NDArray[np.float64]:
+    """Sums as float64, in the layout of ``packed``; each is rounded once, by 2**-53 at most."""
+    return sums.packed.astype(np.float64)
+
+
+def mean_prediction(
+    total: NDArray[np.float64], n_draws: int, label: NDArray[np.int64]
+) -> MeanPrediction:
+    """Turn sums over draws into means.
+
+    Parameters
+    ----------
+    total : float64 array, shape (n_thresholds, n_examples, n_classes + 4)
+        Sums of one or more groups, in the layout of :class:`GroupSums`.
+    n_draws : int
+        Number of draws in them.
+    label : int64 array, shape (n_examples,)
+    """
+    n_classes = total.shape[2] - N_TAILS - 2
+    head = np.take_along_axis(total[..., :n_classes], label[None, :, None], axis=2)[..., 0]
+    true_probability = np.zeros_like(head)
+    for tail in reversed(range(N_TAILS)):  # smallest first
+        true_probability = (true_probability + total[..., n_classes + tail]) / _ONE
+    true_probability = (true_probability + head) / (_ONE * n_draws)
+    return MeanPrediction(
+        probability=total[..., :n_classes] / (_ONE * n_draws),
+        true_probability=true_probability,
+        expected_entropy=total[..., -2] / (2.0**ENTROPY_BITS * n_draws),
+        single_draw_accuracy=total[..., -1] / n_draws,
+    )

@@ -1,0 +1,129 @@
+"""What a sweep works on: a network and the examples it is tested on.
+
+Rank 0 alone reads files; the other ranks get the arrays as buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .comm import Comm
+from .config import SweepConfig
+from .errors import GraphError
+from .network import LiftedGraph
+from .posterior import Posterior
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network with its posterior, and labelled examples that fit it.
+
+    Attributes
+    ----------
+    graph : LiftedGraph
+        The deterministic network.
+    posterior : Posterior
+    fixed : mapping of str to array
+        Variables of the network that have no posterior.
+    x : array, shape (n_examples, ...)
+        In the shape that the network takes.
+    label : int64 array, shape (n_examples,), in [0, n_classes)
+    n_classes : int
+    checkpoint : str
+        Where the network came from.
+    sha256 : mapping of str to str
+        Of every file that was read.
+    """
+
+    graph: LiftedGraph
+    posterior: Posterior
+    fixed: Mapping[str, NDArray[Any]]
+    x: NDArray[Any]
+    label: NDArray[np.int64]
+    n_classes: int
+    checkpoint: str
+    sha256: Mapping[str, str]
+
+
+def load(config: SweepConfig, comm: Comm) -> Problem:
+    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
+    on_root: list[Problem] = []
+    comm.from_root(lambda: on_root.append(read(config)))
+    return share(on_root[0] if on_root else None, comm)
+
+
+def read(config: SweepConfig) -> Problem:
+    """Read the network and the data set that a sweep names, and check that they fit.
+
+    Raises
+    ------
+    InputError
+        If either cannot be read, or they do not fit each other.
+    """
+    from . import case, data
+
+    network = case.read_case(
+        config.model_dir,
+        config.model_ckpt,
+        input_op=config.input_op,
+        logits_op=config.logits_op,
+    )
+    examples = data.load(config.dataset, config.data_path, split="test")
+    n_classes = (network.graph.output_shape or (None,))[-1]
+    if n_classes is None:
+        raise GraphError(
+            f"{network.source.path}: {network.graph.output_tensor} has an unknown number of "
+            "classes; name the logits with --logits_op"
+        )
+    data.check_labels(examples.y, n_classes)
+    x = data.fit_input(examples.x, network.graph.input_shape)
+    return Problem(
+        graph=network.graph,
+        posterior=network.posterior,
+        fixed=network.fixed,
+        x=x.astype(network.graph.input_dtype, copy=False),
+        label=examples.y.astype(np.int64),
+        n_classes=n_classes,
+        checkpoint=network.source.path,
+        sha256={**network.source.sha256, **examples.sha256},
+    )
+
+
+def share(problem: Problem | None, comm: Comm) -> Problem:
+    """Give rank 0's problem to every rank.
+
+    Parameters
+    ----------
+    problem : Problem on rank 0, None elsewhere
+    """
+    arrays: dict[str, NDArray[Any]] | None = None
+    small = None
+    if problem is not None:
+        arrays = {
+            **{f"loc/{name}": loc for name, loc in problem.posterior.loc.items()},
+            **{f"scale/{name}": scale for name, scale in problem.posterior.scale.items()},
+            **{f"fixed/{name}": value for name, value in problem.fixed.items()},
+            "x/": problem.x,
+            "label/": problem.label,
+        }
+        small = (problem.graph, problem.n_classes, problem.checkpoint, dict(problem.sha256))
+    graph, n_classes, checkpoint, sha256 = comm.from_root(lambda: small)
+    tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
+    for key, array in comm.bcast_arrays(arrays).items():
+        table, name = key.split("/", 1)
+        tables.setdefault(table, {})[name] = array
+    return Problem(
+        graph=graph,
+        posterior=Posterior(tables["loc"], tables["scale"]),
+        fixed=tables["fixed"],
+        x=tables["x"][""],
+        label=tables["label"][""],
+        n_classes=n_classes,
+        checkpoint=checkpoint,
+        sha256=sha256,
+    )

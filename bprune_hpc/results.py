@@ -1,0 +1,251 @@
+"""The results file: HDF5 in the schema ``bprune-hpc/1``, written whole and read as labelled arrays.
+
+What a dataset is called, what its dimensions are and how a file gets to its place belong here;
+how its numbers come about does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ResultsError
+
+if TYPE_CHECKING:
+    import xarray
+
+SCHEMA = "bprune-hpc/1"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An array with named dimensions.
+
+    Attributes
+    ----------
+    dims : tuple of str
+    data : array, str, or list of str
+    attrs : mapping
+        ``units`` and ``long_name``, say.
+    """
+
+    dims: tuple[str, ...]
+    data: Any
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a results file holds.
+
+    Attributes
+    ----------
+    attrs : mapping
+        Of the file.
+    coordinates : mapping of str to Variable
+        One-dimensional labels, each of the dimension of its own name or of another.
+    groups : mapping of str to (mapping of str to Variable)
+        Datasets by group; ``"snr/LAYER"`` is a group in a group.
+    group_attrs : mapping of str to mapping
+        Attributes of groups.
+    """
+
+    attrs: Mapping[str, Any]
+    coordinates: Mapping[str, Variable]
+    groups: Mapping[str, Mapping[str, Variable]]
+    group_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before any work whether a results file can be put at a path.
+
+    Creates the directory if there is none.
+
+    Raises
+    ------
+    ResultsError
+        If it cannot be created or written, or the path is a directory.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise ResultsError(f"{target}: is a directory; give a file name with --output")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(target) as probe:
+            probe.write_bytes(b"")
+            raise _ProbeDone
+    except _ProbeDone:
+        return
+    except OSError as error:
+        raise ResultsError(
+            f"{target}: cannot be written ({error.strerror}); choose another --output or --data_dir"
+        ) from error
+
+
+class _ProbeDone(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; on success it takes the target's place at once."""
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: str | os.PathLike[str], contents: Contents) -> None:
+    """Write a results file whole: what stood at the path stays until the new file is complete.
+
+    Raises
+    ------
+    ResultsError
+        If the file system refuses.
+    """
+    import h5py
+
+    target = Path(path)
+    try:
+        with _replacing(target) as temporary, h5py.File(temporary, "w") as file:
+            _fill(file, contents)
+    except OSError as error:
+        raise ResultsError(f"{target}: cannot be written ({error}); free space or move") from error
+
+
+def _fill(file: Any, contents: Contents) -> None:
+    file.attrs.update(contents.attrs)
+    _fill_group(file, contents.coordinates, contents.coordinates)
+    for name, variables in contents.groups.items():
+        group = file.require_group(name)
+        group.attrs.update(contents.group_attrs.get(name, {}))
+        used = {dim for variable in variables.values() for dim in variable.dims}
+        # Each group carries the labels it uses, since readers open one group at a time.
+        labels = {
+            name: label
+            for name, label in contents.coordinates.items()
+            if label.dims[0] in used and name not in variables
+        }
+        _fill_group(group, {**labels, **variables}, labels)
+
+
+def _fill_group(
+    group: Any, variables: Mapping[str, Variable], labels: Mapping[str, Variable]
+) -> None:
+    import h5py
+
+    for name, variable in variables.items():
+        data = variable.data
+        if isinstance(data, (list, str)):
+            dataset = group.create_dataset(name, data=data, dtype=h5py.string_dtype())
+        else:
+            data = np.asarray(data)
+            compressed = {"compression": "gzip", "shuffle": True} if data.size > 4096 else {}
+            dataset = group.create_dataset(name, data=data, **compressed)
+        dataset.attrs.update(variable.attrs)
+    for name, label in labels.items():
+        if label.dims == (name,):
+            group[name].make_scale(name)
+    for name, variable in variables.items():
+        for axis, dim in enumerate(variable.dims):
+            if dim != name and dim in group:
+                group[name].dims[axis].attach_scale(group[dim])
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file in memory.
+
+    Attributes
+    ----------
+    attrs : dict
+        Of the file: schema, status, config, hashes.
+    groups : dict of str to xarray.Dataset
+        Every group with its labels; ``results.metrics`` is ``results.groups["metrics"]``.
+    """
+
+    attrs: dict[str, Any]
+    groups: dict[str, xarray.Dataset]
+
+    def __getattr__(self, name: str) -> xarray.Dataset:
+        groups = self.__dict__.get("groups", {})
+        if name in groups:
+            return groups[name]
+        raise AttributeError(f"no group '{name}'; there are {', '.join(groups)}")
+
+
+def read(path: str | os.PathLike[str]) -> Results:
+    """Read a results file as labelled arrays.
+
+    Parameters
+    ----------
+    path : path of an HDF5 file that a sweep has written
+
+    Returns
+    -------
+    Results
+        ``read("sweep.h5").metrics.nll.sel(threshold=0.5)``, say.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such file, or it is not of this schema.
+    ImportError
+        If xarray or h5netcdf is missing: ``pip install "bprune_hpc[results]"``.
+    """
+    import h5py
+
+    try:
+        import h5netcdf  # noqa: F401
+        import xarray
+    except ImportError as error:
+        raise ImportError(
+            f'labelled arrays need xarray and h5netcdf: pip install "bprune_hpc[results]" ({error})'
+        ) from error
+    source = Path(path)
+    if not source.is_file():
+        raise ResultsError(f"{source}: no such file; give the path that the sweep printed")
+    try:
+        with h5py.File(source, "r") as file:
+            attrs = dict(file.attrs)
+            names: list[str] = []
+            file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Group) else None
+            )
+    except OSError as error:
+        raise ResultsError(f"{source}: not a readable HDF5 file ({error})") from error
+    if attrs.get("schema") != SCHEMA:
+        raise ResultsError(
+            f"{source}: schema is {attrs.get('schema')!r}, not '{SCHEMA}'; give a sweep's results"
+        )
+    groups = {}
+    for name in names:
+        with xarray.open_dataset(source, engine="h5netcdf", group=name) as dataset:
+            groups[name] = dataset.load()
+    return Results(attrs, groups)
+
+

@@ -1,0 +1,104 @@
+"""Prune a Bayesian network over a range of SNR thresholds, on any number of ranks.
+
+    mpirun -n 64 python -m bprune_hpc.sweep @ArgFilePrune.txt
+
+The story of a sweep stands here; each of its steps has a module of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from . import config as configuration
+from . import problem as problems
+from . import report, results
+from .comm import Comm, run
+from .contents import contents
+from .environment import Stopwatch, describe_run
+from .evaluation import evaluate
+from .metrics import Statistics
+from .network import GraphNetwork
+from .plan import make_plan
+from .predictive import DrawSums, bytes_per_cell
+from .progress import progress
+from .pruning import cuts as cut_posterior
+from .reduction import reduce_draws, reduce_groups
+
+GIB = 2**30
+
+
+def sweep(comm: Comm, argv: Sequence[str]) -> int:
+    """Run a sweep, write its results file and print its table; every rank calls this.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments without the program's name; read on rank 0.
+
+    Returns
+    -------
+    int
+        Exit status, the same on every rank.
+    """
+    watch = Stopwatch()
+    with watch.time("read"):
+        config = comm.from_root(lambda: _asked_for(argv))
+        problem = problems.load(config, comm)
+        network = GraphNetwork(problem.graph, problem.fixed, config.num_intra, config.num_inter)
+
+    cuts = cut_posterior(problem.posterior, config.grid_kind, config.grid)
+    n_examples, n_classes = len(problem.label), problem.n_classes
+    plan = make_plan(
+        n_draws=config.n_draws,
+        pairing=config.pairing,
+        n_thresholds=len(cuts),
+        n_examples=n_examples,
+        bytes_per_cell=bytes_per_cell(n_classes),
+        n_ranks=comm.size,
+        batch_size=config.batch_size,
+        limit_bytes=config.state_limit_gb * GIB,
+    )
+    draw_sums = DrawSums.zeros(len(cuts), config.n_draws)
+    small_enough = 4 * len(cuts) * n_examples * n_classes < GIB
+    statistics = Statistics(plan, small_enough or config.save_probabilities)
+
+    n_steps = len(plan.shares[comm.rank]) * len(plan.blocks)
+    with progress(n_steps, "sweep", comm.is_root) as advance:
+        for block in plan.blocks:
+            with watch.time("evaluate"):
+                sums = evaluate(
+                    network, problem, cuts, plan, comm.rank, block, draw_sums,
+                    seed=config.seed, advance=advance,
+                )  # fmt: skip
+            with watch.time("reduce"):
+                totals = reduce_groups(comm, plan, sums, (len(cuts), len(block), n_classes))
+            if comm.is_root:
+                statistics.add_block(totals, problem.label[block.start : block.stop])
+    with watch.time("reduce"):
+        all_draws = reduce_draws(comm, draw_sums)
+
+    environment = describe_run(comm, watch, config.num_intra, config.num_inter)
+    if all_draws is not None:
+        results.write(
+            config.output, contents(config, problem, cuts, statistics, all_draws, environment)
+        )
+        print(report.table(cuts, statistics.metrics()))
+        print(f"results: {config.output}")
+    return 0
+
+
+def _asked_for(argv: Sequence[str]) -> configuration.SweepConfig:
+    config = configuration.parse(argv)
+    results.check_writable(config.output)
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m bprune_hpc.sweep``."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run(lambda comm: sweep(comm, arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

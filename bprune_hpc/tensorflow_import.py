@@ -1,0 +1,85 @@
+"""The one door to TensorFlow: imported late, quietly, and with the threads that were asked for.
+
+What belongs here: importing TensorFlow and opening sessions. What does not: graphs, checkpoints,
+anything that computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow without its start-up chatter.
+
+    ``TF_CPP_MIN_LOG_LEVEL`` (3) and ``TF_USE_LEGACY_KERAS`` (1) are set unless the user has set
+    them; ``TF_ENABLE_ONEDNN_OPTS``, which changes bits, is left alone.
+
+    Returns
+    -------
+    module
+        ``tensorflow``.
+
+    Raises
+    ------
+    ImportError
+        If TensorFlow cannot be imported; what it wrote to standard error is then shown.
+    """
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    with quiet_file_descriptor_2():
+        return importlib.import_module("tensorflow")
+
+
+def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1) -> Any:
+    """Open a TF1 session over ``graph`` with its own number of threads.
+
+    TensorFlow makes one pool of intra-op threads a process, for the first session that is opened,
+    so every session of a process has to come through here with the same counts.
+
+    Parameters
+    ----------
+    graph : tf.Graph
+    n_intra, n_inter : int
+        Threads within an operation and between operations.
+
+    Returns
+    -------
+    tf.compat.v1.Session
+    """
+    tensorflow = import_tensorflow()
+    config = tensorflow.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=n_intra,
+        inter_op_parallelism_threads=n_inter,
+        use_per_session_threads=True,
+    )
+    return tensorflow.compat.v1.Session(graph=graph, config=config)
+
+
+@contextmanager
+def quiet_file_descriptor_2() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2; show it only if the body raises."""
+    # cuDNN, cuBLAS and cpu_feature lines are written by C++ before any log level is read, so only
+    # the file descriptor itself can be silenced.
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as captured:
+        original = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            captured.seek(0)
+            os.write(original, captured.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)

@@ -1,0 +1,173 @@
+"""The graph of a training run: network, ELBO, optimizer; and what is measured at its end.
+
+What belongs here: TensorFlow in graph mode. What does not: flags, files, the loop over epochs
+(``train``).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import models
+from .posterior import snr
+from .tensorflow_import import import_tensorflow
+from .train_config import TrainConfig, op_seed
+
+_EVALUATED_AT_ONCE = 500
+_NO_SCALE = -200.0  # its softplus is 0 in float32
+
+
+@dataclass(frozen=True)
+class Training:
+    """The graph of a training run and the handles that a step needs."""
+
+    graph: Any
+    inputs: Any
+    labels: Any
+    learning_rate: Any
+    kl_factor: Any
+    network: models.Network
+    nll: Any
+    step: Any
+    init: Any
+    broadcast: Any | None
+    saver: Any
+
+
+def build(
+    config: TrainConfig,
+    example_shape: tuple[int, ...],
+    n_classes: int,
+    n_train: int,
+    rank: int = 0,
+    horovod: Any = None,
+) -> Training:
+    """Build network, ELBO and optimizer into a new TF1 graph.
+
+    The first two ops are the placeholders of examples and labels, ``Placeholder`` and
+    ``Placeholder_1``: BPrune's users find them by their place.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    example_shape : tuple of int
+        Shape of one example; it is flattened into the placeholder.
+    n_classes, n_train : int
+        Classes; examples in the whole training set.
+    rank : int
+        Decides the seed of this process's noise.
+    horovod : module, optional
+        ``horovod.tensorflow``, initialised; averages the gradients.
+    """
+    tf = import_tensorflow()
+    import tensorflow_probability as tfp
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, warnings.catch_warnings():
+        # TFP's layers call Keras by names that Keras calls deprecated.
+        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
+        v1.set_random_seed(op_seed(config.seed, rank))
+        inputs = v1.placeholder(tf.float32, (None, math.prod(example_shape)))
+        labels = v1.placeholder(tf.int64, (None,))
+        rate = v1.placeholder(tf.float32, (), name="learning_rate")
+        factor = v1.placeholder(tf.float32, (), name="kl_factor")
+        network = models.build(
+            config.model,
+            inputs,
+            n_classes,
+            n_train,
+            example_shape=example_shape,
+            hidden=config.hidden,
+            prior_scale=config.prior_scale,
+            posterior_scale_init=config.posterior_scale_init,
+        )
+        label_dist = tfp.distributions.Categorical(logits=network.logits, name="label_dist")
+        nll = -tf.reduce_mean(label_dist.log_prob(labels))
+        optimizer = v1.train.AdamOptimizer(rate)
+        if horovod is not None:
+            optimizer = horovod.DistributedOptimizer(optimizer)
+        step = optimizer.minimize(
+            nll + factor * network.kl, global_step=v1.train.get_or_create_global_step()
+        )
+        init = v1.global_variables_initializer()
+        broadcast = None
+        if horovod is not None:
+            broadcast = horovod.broadcast_global_variables(0)
+        # Relative paths, so that a case directory can be moved; all checkpoints are kept (with
+        # None the list in ``checkpoint`` would hold the newest alone).
+        saver = v1.train.Saver(max_to_keep=config.epochs + 1, save_relative_paths=True)
+    return Training(graph, inputs, labels, rate, factor, network, nll, step, init, broadcast, saver)
+
+
+def evaluate(
+    config: TrainConfig,
+    training: Training,
+    session: Any,
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Accuracy on held-out examples and the spread of the posterior's signal-to-noise ratios.
+
+    Returns
+    -------
+    dict
+        ``accuracy_mean_weights``, ``accuracy_averaged`` (mean probability over the draws),
+        ``accuracy_single_draw`` (mean over the draws), ``nll_averaged`` (nats an example) and
+        ``snr_quantiles`` of all kernels, by quantile.
+    """
+
+    def logits() -> NDArray[np.float64]:
+        parts = [
+            session.run(training.network.logits, {training.inputs: x[i : i + _EVALUATED_AT_ONCE]})
+            for i in range(0, len(x), _EVALUATED_AT_ONCE)
+        ]
+        return np.concatenate(parts).astype(np.float64)
+
+    mean_probability = np.zeros((len(y), int(training.network.logits.shape[-1])))
+    single = np.empty(config.n_draws_eval)
+    for k in range(config.n_draws_eval):
+        draw = logits()
+        single[k] = (draw.argmax(axis=1) == y).mean()
+        weights = np.exp(draw - draw.max(axis=1, keepdims=True))
+        mean_probability += weights / weights.sum(axis=1, keepdims=True)
+    mean_probability /= config.n_draws_eval
+    locs, scales = session.run((training.network.locs, training.network.scales))
+    ratios = np.concatenate([snr(locs[name], scales[name]).ravel() for name in locs])
+    with np.errstate(divide="ignore"):
+        nll = -np.log(mean_probability[np.arange(len(y)), y]).mean()
+    with _no_noise(training, session):
+        at_mean = logits()
+    return {
+        "accuracy_mean_weights": float((at_mean.argmax(axis=1) == y).mean()),
+        "accuracy_averaged": float((mean_probability.argmax(axis=1) == y).mean()),
+        "accuracy_single_draw": float(single.mean()),
+        "nll_averaged": float(nll),
+        "snr_quantiles": {
+            str(q): float(np.quantile(ratios, q)) for q in (0.01, 0.25, 0.5, 0.75, 0.9, 0.99)
+        },
+    }
+
+
+@contextmanager
+def _no_noise(training: Training, session: Any) -> Iterator[None]:
+    """The network at its posterior mean: TFP's scale is then float32's epsilon, 1.2e-7."""
+    variables = training.network.untransformed_scales
+    trained = session.run(variables)
+
+    def assign(values: dict[str, NDArray[np.float32]]) -> None:
+        for name, variable in variables.items():
+            session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
+
+    assign({name: np.full_like(value, _NO_SCALE) for name, value in trained.items()})
+    try:
+        yield
+    finally:
+        assign(trained)

@@ -1,0 +1,99 @@
+"""What a training run tells: a bar or log lines on the way, ``train.json`` at the end.
+
+What belongs here: text for people and the record of the run. What does not: measuring.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_LOG_LINES = 20
+_PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_keras")
+
+logger = logging.getLogger(__name__)
+
+
+def progress(n_epochs: int) -> Callable[[int, float, float], None]:
+    """A bar where somebody watches, about twenty lines where a log file does.
+
+    Returns
+    -------
+    function
+        Takes epochs done, negative log-likelihood and KL divergence in nats an example.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(total=n_epochs, unit="epoch")
+
+        def move(epoch: int, nll: float, kl: float) -> None:
+            bar.set_postfix(nll=f"{nll:.4f}", kl=f"{kl:.4f}", refresh=False)
+            bar.update(epoch - bar.n)
+            if epoch == n_epochs:
+                bar.close()
+
+        return move
+    every = max(1, n_epochs // _LOG_LINES)
+
+    def say(epoch: int, nll: float, kl: float) -> None:
+        if epoch % every == 0 or epoch == n_epochs:
+            logger.info("epoch %d of %d: nll %.4f, kl %.4f per example", epoch, n_epochs, nll, kl)
+
+    return say
+
+
+def silent(epoch: int, nll: float, kl: float) -> None:
+    """Say nothing: ranks other than 0."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a training's bits depend on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write the record of a run; at any moment the file is whole or absent."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(report, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def log_result(report: dict[str, Any]) -> None:
+    """Log what ``train.json`` holds in three lines."""
+    config, data = report["config"], report["data"]
+    if not data["held_out"]:
+        logger.warning(
+            "%s: has no test half; the accuracy is that on the examples trained on",
+            config["data_path"],
+        )
+    logger.info(
+        "%d steps on %d rank(s) in %.1f s, in %s",
+        report["n_steps"],
+        report["n_ranks"],
+        report["train_time_s"],
+        config["model_dir"],
+    )
+    logger.info(
+        "accuracy on %d %s examples: %.4f with mean weights, %.4f averaged over %d draws, "
+        "%.4f with a single draw",
+        data["n_test"],
+        "held-out" if data["held_out"] else "training",
+        report["accuracy_mean_weights"],
+        report["accuracy_averaged"],
+        config["n_draws_eval"],
+        report["accuracy_single_draw"],
+    )
+    quantiles = report["snr_quantiles"].items()
+    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))
