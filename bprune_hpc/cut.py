@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bprune_hpc.dependence import is_random
 from bprune_hpc.errors import GraphError
 from bprune_hpc.evaluate_graph import Evaluator
 from bprune_hpc.graph_nodes import (
@@ -25,7 +26,7 @@ from bprune_hpc.graph_nodes import (
     structure,
     typed_node,
 )
-from bprune_hpc.noise import NoiseSite, is_random
+from bprune_hpc.noise import NoiseSite
 
 _FLOAT32 = 1
 

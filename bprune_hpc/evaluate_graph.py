@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bprune_hpc.dependence import NORMALS
 from bprune_hpc.errors import GraphError
 from bprune_hpc.graph_nodes import (
     Node,
@@ -23,7 +24,6 @@ from bprune_hpc.graph_nodes import (
     tensor_name,
     typed_node,
 )
-from bprune_hpc.noise import NORMALS
 from bprune_hpc.tensorflow_import import (
     import_tensorflow,
     open_session,
@@ -137,9 +137,7 @@ def _with_noise_level(nodes: Nodes) -> list[Node]:
         dtype = node.attr["dtype"].type
         index = node.attr["Tshape" if "Tshape" in node.attr else "T"].type
         level = f"{_NOISE_LEVEL}/{node.name}"
-        changed.append(
-            typed_node(level, "Cast", [(_NOISE_LEVEL, 0)], SrcT=float64, DstT=dtype)
-        )
+        changed.append(typed_node(level, "Cast", [(_NOISE_LEVEL, 0)], SrcT=float64, DstT=dtype))
         inputs = [node.inputs[0], (level, 0)]
         changed.append(typed_node(node.name, "Fill", inputs, T=dtype, index_type=index))
     return changed

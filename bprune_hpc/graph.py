@@ -8,7 +8,8 @@ arguments. What does not: files (``checkpoint``, ``case``), finding the input an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from bprune_hpc import graph_search
 from bprune_hpc.cut import Cut
+from bprune_hpc.dependence import is_random
 from bprune_hpc.errors import GraphError
 from bprune_hpc.evaluate_graph import Evaluator, static_types
 from bprune_hpc.graph_checks import check_lifted, check_operations, used_functions
@@ -26,6 +28,7 @@ from bprune_hpc.graph_nodes import (
     ancestors,
     build_graph,
     constant_node,
+    describe,
     numpy_type,
     placeholder_node,
     tensor_name,
@@ -101,6 +104,37 @@ def lift(
     GraphError
         If there is no mean-field posterior in the graph, or something that cannot be evaluated.
     """
+    with _named(label):
+        return _lift(
+            graph_def,
+            read_variables,
+            (input_op, logits_op),
+            variable_names or {},
+            label,
+            (n_intra, n_inter),
+        )
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    # What walks a graph does not know the file that it came from.
+    try:
+        yield
+    except GraphError as error:
+        if str(error).startswith(f"{label}: "):
+            raise
+        raise GraphError(f"{label}: {error}") from error
+
+
+def _lift(
+    graph_def: Any,
+    read_variables: ReadVariables,
+    ends: tuple[str | None, str | None],
+    variable_names: Mapping[str, str],
+    label: str,
+    threads: tuple[int, int],
+) -> Lifted:
+    input_op, logits_op = ends
     nodes, renamed = flatten(graph_def)
     original = {name: node.op for name, node in nodes.items()}
     logits = (
@@ -108,7 +142,8 @@ def lift(
         if logits_op
         else graph_search.find_logits(nodes, label)
     )
-    logits = graph_search.before_ones(nodes, logits)
+    if nodes[logits[0]].op == "Mul":  # BPrune names logits × ones like the labels
+        logits = graph_search.before_ones(nodes, logits)
     given = (
         graph_search.named_tensor(nodes, renamed, input_op, "--input_op", label)
         if input_op
@@ -126,7 +161,7 @@ def lift(
             f"'{tensor_name(logits)}'; check --input_op and --logits_op"
         )
     nodes = {name: nodes[name] for name in order}
-    names = _expose_variables(nodes, variable_names or {}, label)
+    names = _expose_variables(nodes, variable_names, label)
     others = {name: node for name, node in nodes.items() if name not in names}
     check_operations(others, graph_def.library, label)
     values = read_variables(sorted(set(names.values())))
@@ -136,9 +171,11 @@ def lift(
 
     sites = find_noise(nodes, logits, input_tensor, names, label)
     if not sites:
+        random = [name for name in nodes if is_random(nodes[name].op)]
+        found = f"only {describe(nodes, random)}" if random else "nothing random"
         raise GraphError(
-            f"{label}: no mean-field posterior: no normal noise among what "
-            f"'{tensor_name(logits)}' is computed from; nothing to prune by SNR"
+            f"{label}: no mean-field posterior: '{tensor_name(logits)}' is computed from no normal "
+            f"noise; found {found}; check --logits_op, or train a variational network"
         )
     functions = used_functions(nodes.values(), graph_def.library)
     evaluator = Evaluator(
@@ -146,7 +183,7 @@ def lift(
         {node: values[name] for node, name in names.items()},
         build=lambda some: build_graph(some, graph_def.versions, functions),
         label=label,
-        threads=(n_intra, n_inter),
+        threads=threads,
     )
     cut = Cut(nodes, names, evaluator, label)
     for site in sites:

@@ -40,7 +40,8 @@ Nodes = dict[str, Node]
 def parse_tensor(name: str) -> Tensor:
     """``"a/b:1"`` as ``("a/b", 1)``; output 0 where none is named."""
     node, _, output = name.partition(":")
-    return node, int(output or 0)
+    # A name that TensorFlow could not have written stays whole, and is then not found.
+    return (node, int(output or 0)) if not output or output.isdecimal() else (name, 0)
 
 
 def tensor_name(tensor: Tensor) -> str:
@@ -83,7 +84,7 @@ def ancestors(nodes: Nodes, outputs: Collection[Tensor]) -> list[str]:
     Raises
     ------
     GraphError
-        If data flows in a cycle, or an input does not exist.
+        If data flows in a cycle.
     """
     order: list[str] = []
     state: dict[str, bool] = {}
@@ -97,16 +98,18 @@ def ancestors(nodes: Nodes, outputs: Collection[Tensor]) -> list[str]:
                 continue
             if name in state:
                 if not state[name]:
-                    raise GraphError(f"'{name}': data flows in a cycle; while loops of "
-                                     "TensorFlow 1 cannot be lifted")
+                    raise GraphError(
+                        f"'{name}': data flows in a cycle; while loops of "
+                        "TensorFlow 1 cannot be lifted"
+                    )
                 continue
-            if name not in nodes:
-                raise GraphError(f"'{name}': an input that the graph lacks; export it again")
             state[name] = False
             stack.append((name, True))
             # A node on the stack twice is met again only after it was finished.
             stack.extend(
-                (source, False) for source, _ in nodes[name].inputs if state.get(source) is not True
+                (source, False)
+                for source, _ in reversed(nodes[name].inputs)
+                if state.get(source) is not True
             )
     return order
 

@@ -88,13 +88,9 @@ def find_logits(nodes: Nodes, label: str) -> Tensor:
     GraphError
         If there is none, or more than one.
     """
-    found = {
-        before_ones(nodes, node.inputs[0]) for node in nodes.values() if node.op in _SOFTMAX
-    }
+    found = {before_ones(nodes, node.inputs[0]) for node in nodes.values() if node.op in _SOFTMAX}
     behind = {tensor: set(ancestors(nodes, [tensor])) for tensor in found}
-    found = {
-        tensor for tensor in found if any(nodes[name].op in _FED for name in behind[tensor])
-    }
+    found = {tensor for tensor in found if any(nodes[name].op in _FED for name in behind[tensor])}
     # Softmaxes inside the network (attention) and flattened copies of the logits: a candidate
     # that another one is computed from is the copied one or lies inside.
     for tensor in sorted(found):
@@ -111,8 +107,9 @@ def find_logits(nodes: Nodes, label: str) -> Tensor:
             "pass --logits_op=NAME"
         )
     candidates = ", ".join(tensor_name(tensor).removesuffix(":0") for tensor in sorted(found))
-    raise GraphError(f"{label}: several tensors could be the logits: {candidates}; "
-                     "pass one as --logits_op")
+    raise GraphError(
+        f"{label}: several tensors could be the logits: {candidates}; pass one as --logits_op"
+    )
 
 
 def find_input(nodes: Nodes, logits: Tensor, label: str) -> Tensor:
@@ -129,8 +126,10 @@ def find_input(nodes: Nodes, logits: Tensor, label: str) -> Tensor:
     if len(found) == 1:
         return found[0], 0
     if found:
-        raise GraphError(f"{label}: several placeholders could be the input: "
-                         f"{', '.join(found)}; pass one as --input_op")
+        raise GraphError(
+            f"{label}: several placeholders could be the input: "
+            f"{', '.join(found)}; pass one as --input_op"
+        )
     others = [name for name in behind if nodes[name].op in _FED]
     others += [name for name in behind if nodes[name].op == "PlaceholderWithDefault"]
     hint = f"; it could be {describe(nodes, others)}" if others else ""

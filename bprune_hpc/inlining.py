@@ -38,7 +38,8 @@ def flatten(graph_def: Any) -> tuple[Nodes, dict[Tensor, Tensor]]:
     Raises
     ------
     GraphError
-        If a called function is absent from the library or calls itself.
+        If a called function is absent from the library or calls itself, or a node takes data from
+        one that does not exist.
     """
     nodes = parse_graph(graph_def)
     library = {function.signature.name: function for function in graph_def.library.function}
@@ -50,6 +51,7 @@ def flatten(graph_def: Any) -> tuple[Nodes, dict[Tensor, Tensor]]:
             if call is not None:
                 moved.update(_inline(nodes, nodes.pop(name), *call))
         if not moved:
+            _check_inputs(nodes)
             _decide_switches(nodes)
             return nodes, {tensor: _follow(renamed, tensor) for tensor in renamed}
         renamed.update(moved)
@@ -84,6 +86,11 @@ def _inline(
 ) -> dict[Tensor, Tensor]:
     """Put a function's nodes under the call's name; what each output of the call is now."""
     formal = [argument.name for argument in function.signature.input_arg]
+    if len(formal) != len(arguments):
+        raise GraphError(
+            f"'{call.name}' calls '{function.signature.name}' with {len(arguments)} arguments "
+            f"instead of {len(formal)}; the file is damaged: copy it again"
+        )
     actual = dict(zip(formal, arguments, strict=True))
     body = {definition.name: definition for definition in function.node_def}
 
@@ -127,6 +134,16 @@ def _offset(definition: Any, output_name: str) -> int:
         else:
             first += 1
     return 0
+
+
+def _check_inputs(nodes: Nodes) -> None:
+    for node in nodes.values():
+        for source, _ in node.inputs:
+            if source not in nodes:
+                raise GraphError(
+                    f"'{node.name}' takes data from '{source}', which the graph lacks; the file is "
+                    "damaged: copy it again"
+                )
 
 
 def _follow(moved: Mapping[Tensor, Tensor], tensor: Tensor) -> Tensor:
@@ -177,9 +194,7 @@ def _dead_nodes(nodes: Nodes, taken: Mapping[str, int]) -> set[str]:
         node = nodes[waiting.pop()]
         if node.name in dead:
             continue
-        lost = [
-            name in dead or taken.get(name, output) != output for name, output in node.inputs
-        ]
+        lost = [name in dead or taken.get(name, output) != output for name, output in node.inputs]
         is_dead = (
             all(lost)
             if node.op == "Merge"

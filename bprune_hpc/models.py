@@ -9,6 +9,7 @@ mean negative log-likelihood per example.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,7 +175,10 @@ def image_shape(example_shape: tuple[int, ...]) -> tuple[int, int, int]:
 def _network(layers: Sequence[Any], inputs: Any) -> Network:
     tf = import_tensorflow()
     model = _keras().Sequential(layers)
-    logits = model(inputs)
+    with warnings.catch_warnings():
+        # TFP's layers call Keras by names that Keras calls deprecated.
+        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
+        logits = model(inputs)
     flipout = [layer for layer in layers if hasattr(layer, "kernel_posterior")]
     normals = {layer.name: layer.kernel_posterior.distribution for layer in flipout}
     return Network(

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Flag, auto
 
 import numpy as np
 
+from bprune_hpc.dependence import NORMALS, Depends, dependences, is_random
 from bprune_hpc.errors import GraphError
 from bprune_hpc.graph_nodes import (
     SAME_NUMBERS,
@@ -32,10 +32,8 @@ from bprune_hpc.graph_nodes import (
     consumers,
     source_of,
     structure,
-    value_inputs,
 )
 
-NORMALS = frozenset({"RandomStandardNormal", "StatelessRandomNormal", "StatelessRandomNormalV2"})
 PRODUCTS = frozenset(
     {
         "MatMul",
@@ -53,15 +51,6 @@ PRODUCTS = frozenset(
 _ADDITIONS = frozenset({"Add", "AddV2", "AddN", "BiasAdd", "Sub"})
 # Between a product and the sum: reshapes of dilated, one-dimensional and transposed convolutions.
 _AROUND_PRODUCT = SAME_NUMBERS | {"Cast", "BatchToSpaceND", "Transpose"}
-
-
-class Depends(Flag):
-    """What the value (not only the shape) of a node depends on."""
-
-    NOTHING = 0
-    VARIABLE = auto()
-    INPUT = auto()
-    RANDOM = auto()
 
 
 @dataclass(frozen=True)
@@ -93,33 +82,6 @@ class NoiseSite:
     scaled: Tensor
     product: str | None = None
     is_variance: bool = False
-
-
-def is_random(op: str) -> bool:
-    """Whether an operation draws random numbers, going by TensorFlow's names for them."""
-    return (
-        "Random" in op and not op.startswith(("StatelessRandomGet", "RandomDataset"))
-    ) or "TruncatedNormal" in op or "Multinomial" in op or op in ("RngReadAndSkip", "RngSkip")
-
-
-def dependences(
-    nodes: Nodes, order: Collection[str], input_tensor: Tensor, variables: Collection[str]
-) -> dict[str, Depends]:
-    """What each node depends on; ``order`` must list a node after its inputs."""
-    found: dict[str, Depends] = {}
-    for name in order:
-        node = nodes[name]
-        if name == input_tensor[0]:
-            found[name] = Depends.INPUT
-        elif name in variables:
-            found[name] = Depends.VARIABLE
-        elif is_random(node.op):
-            found[name] = Depends.RANDOM
-        else:
-            found[name] = Depends.NOTHING
-            for source, _ in value_inputs(node):
-                found[name] |= found[source]
-    return found
 
 
 def find_noise(
@@ -172,11 +134,7 @@ class _Search:
         return [self._classify(noise, node, position, reached) for node, position in sums]
 
     def _hides_value(self, node: Node, position: int) -> bool:
-        return (
-            node.op in SHAPE_ONLY
-            or is_random(node.op)
-            or (node.op == "Fill" and position == 0)
-        )
+        return node.op in SHAPE_ONLY or is_random(node.op) or (node.op == "Fill" and position == 0)
 
     def _is_sum(self, node: Node, position: int) -> bool:
         if node.op not in _ADDITIONS or len(node.inputs) != 2:
@@ -184,9 +142,7 @@ class _Search:
         other = self.depends[node.inputs[1 - position][0]]
         return bool(other & (Depends.VARIABLE | Depends.INPUT))
 
-    def _classify(
-        self, noise: str, total: Node, position: int, reached: set[str]
-    ) -> NoiseSite:
+    def _classify(self, noise: str, total: Node, position: int, reached: set[str]) -> NoiseSite:
         noisy, mean = total.inputs[position], total.inputs[1 - position]
         where = f"{self.label}: noise '{noise}', added at '{total.name}',"
         if total.op == "Sub" and position == 0:

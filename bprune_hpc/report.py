@@ -30,7 +30,8 @@ def number_with_error(value: float, error: float) -> str:
         return f"{value:.4f} ± n/a"
     if error == 0:
         return f"{value:.4f} ± 0"
-    decimals = min(max(1 - int(np.floor(np.log10(error))), 0), 6)
+    rounded = float(f"{error:.1e}")
+    decimals = min(max(1 - int(np.floor(np.log10(rounded))), 0), 6)
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 

@@ -139,23 +139,20 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
 
 def _fill(file: Any, contents: Contents) -> None:
     file.attrs.update(contents.attrs)
-    _fill_group(file, contents.coordinates, contents.coordinates)
+    _fill_group(file, contents.coordinates)
     for name, variables in contents.groups.items():
         group = file.require_group(name)
         group.attrs.update(contents.group_attrs.get(name, {}))
-        used = {dim for variable in variables.values() for dim in variable.dims}
         # Each group carries the labels it uses, since readers open one group at a time.
         labels = {
-            name: label
-            for name, label in contents.coordinates.items()
-            if label.dims[0] in used and name not in variables
+            dim: contents.coordinates.get(dim) or Variable((dim,), np.arange(length))
+            for variable in variables.values()
+            for dim, length in zip(variable.dims, np.shape(variable.data), strict=True)
         }
-        _fill_group(group, {**labels, **variables}, labels)
+        _fill_group(group, {**labels, **variables})
 
 
-def _fill_group(
-    group: Any, variables: Mapping[str, Variable], labels: Mapping[str, Variable]
-) -> None:
+def _fill_group(group: Any, variables: Mapping[str, Variable]) -> None:
     import h5py
 
     for name, variable in variables.items():
@@ -167,12 +164,11 @@ def _fill_group(
             compressed = {"compression": "gzip", "shuffle": True} if data.size > 4096 else {}
             dataset = group.create_dataset(name, data=data, **compressed)
         dataset.attrs.update(variable.attrs)
-    for name, label in labels.items():
-        if label.dims == (name,):
-            group[name].make_scale(name)
+        if variable.dims == (name,):
+            dataset.make_scale(name)
     for name, variable in variables.items():
         for axis, dim in enumerate(variable.dims):
-            if dim != name and dim in group:
+            if dim != name:
                 group[name].dims[axis].attach_scale(group[dim])
 
 
@@ -185,7 +181,8 @@ class Results:
     attrs : dict
         Of the file: schema, status, config, hashes.
     groups : dict of str to xarray.Dataset
-        Every group with its labels; ``results.metrics`` is ``results.groups["metrics"]``.
+        Every group with its labels; ``results.metrics`` is ``results.groups["metrics"]``, and
+        ``results.groups[""]`` holds the labels alone.
     """
 
     attrs: dict[str, Any]
@@ -232,9 +229,9 @@ def read(path: str | os.PathLike[str]) -> Results:
     try:
         with h5py.File(source, "r") as file:
             attrs = dict(file.attrs)
-            names: list[str] = []
+            datasets: list[str] = []
             file.visititems(
-                lambda name, item: names.append(name) if isinstance(item, h5py.Group) else None
+                lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None
             )
     except OSError as error:
         raise ResultsError(f"{source}: not a readable HDF5 file ({error})") from error
@@ -243,8 +240,8 @@ def read(path: str | os.PathLike[str]) -> Results:
             f"{source}: schema is {attrs.get('schema')!r}, not '{SCHEMA}'; give a sweep's results"
         )
     groups = {}
-    for name in names:
-        with xarray.open_dataset(source, engine="h5netcdf", group=name) as dataset:
+    for name in dict.fromkeys(name.rpartition("/")[0] for name in datasets):
+        with xarray.open_dataset(source, engine="h5netcdf", group=name or None) as dataset:
             groups[name] = dataset.load()
     return Results(attrs, groups)
 

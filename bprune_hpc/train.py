@@ -82,10 +82,10 @@ def train(config: TrainConfig, comm: Comm) -> dict[str, Any]:
     """
     loaded: dict[str, DataSet] = {}  # on rank 0, which alone reads files
     n_steps, n_classes = comm.from_root(lambda: _prepare(config, comm.size, loaded))
-    arrays = None
+    on_root: dict[str, NDArray[Any]] | None = None
     if comm.is_root:
-        arrays = {"x": loaded["train"].x, "y": loaded["train"].y}
-    arrays = comm.bcast_arrays(arrays)
+        on_root = {"x": loaded["train"].x, "y": loaded["train"].y}
+    arrays = comm.bcast_arrays(on_root)
     x, y = arrays["x"], arrays["y"]
     horovod = _start_tensorflow(comm)
     training = train_graph.build(config, x.shape[1:], n_classes, len(y), comm.rank, horovod)

@@ -7,7 +7,6 @@ What belongs here: TensorFlow in graph mode. What does not: flags, files, the lo
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,9 +70,7 @@ def build(
     import tensorflow_probability as tfp
 
     v1 = tf.compat.v1
-    with tf.Graph().as_default() as graph, warnings.catch_warnings():
-        # TFP's layers call Keras by names that Keras calls deprecated.
-        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
+    with tf.Graph().as_default() as graph:
         v1.set_random_seed(op_seed(config.seed, rank))
         inputs = v1.placeholder(tf.float32, (None, math.prod(example_shape)))
         labels = v1.placeholder(tf.int64, (None,))

@@ -1,0 +1,103 @@
+"""Fixtures: ranks started for real, each job under a time limit, and the real checkpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIRE_ALL = os.environ.get("BPRUNE_REQUIRE_ALL") == "1"
+
+MpiRun = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _reason_to_skip(item: pytest.Item) -> str | None:
+    if item.get_closest_marker("mpi") and _launcher() is None:
+        return "no mpirun beside this Python or on PATH"
+    if item.get_closest_marker("horovod") and importlib.util.find_spec("horovod") is None:
+        return "Horovod is not installed"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = _reason_to_skip(item)
+    if reason and REQUIRE_ALL:
+        pytest.fail(f"{reason}, and BPRUNE_REQUIRE_ALL allows no skip")
+    if reason:
+        pytest.skip(reason)
+
+
+def _launcher() -> str | None:
+    beside = Path(sys.executable).parent / "mpirun"
+    return str(beside) if beside.exists() else shutil.which("mpirun")
+
+
+def launch_environment() -> dict[str, str]:
+    """Environment for ranks that outnumber the cores."""
+    return {
+        **os.environ,
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture
+def mpirun() -> MpiRun:
+    """Start ranks: ``mpirun(2, ["-m", "bprune_hpc.sweep", ...])`` runs Python on two ranks."""
+
+    def start(
+        n_ranks: int, arguments: Sequence[str], timeout: float = 120, cwd: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
+        launcher = _launcher()
+        assert launcher is not None
+        command = [launcher, "-n", str(n_ranks), sys.executable, *map(str, arguments)]
+        return run_group(command, timeout, cwd)
+
+    return start
+
+
+def run_group(
+    command: Sequence[str], timeout: float, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process group of its own; a time-out ends the group and fails."""
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**launch_environment(), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"no end within {timeout} s: {command}\n{out}\n{err}")
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def theta_dir() -> Path:
+    """Directory of the checkpoint that two Horovod ranks wrote on ALCF Theta in 2020."""
+    root = Path(os.environ.get("BPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    directory = root / "theta_2rank_250"
+    if not directory.is_dir():
+        pytest.skip(f"the Theta checkpoint is not in {root}; set BPRUNE_TEST_DATA")
+    return directory

@@ -1,0 +1,67 @@
+"""Started by ``mpirun`` in the tests: collectives against what they have to give, or a fault."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from bprune_hpc.comm import Comm, run
+from bprune_hpc.errors import BpruneError, DataError
+
+
+def collectives(comm: Comm) -> int:
+    """Check every collective; raises if one is wrong."""
+    assert comm.from_root(lambda: ("from", comm.rank)) == ("from", 0)
+    sent = {"a": np.arange(12.0).reshape(3, 4), "empty": np.zeros((0, 2), np.int8)}
+    sent["scalar"], sent["many"] = np.array(7), np.arange(20_000_000, dtype=np.float32)
+    got = comm.bcast_arrays(sent if comm.is_root else None)
+    for name, array in sent.items():
+        assert got[name].dtype == array.dtype and np.array_equal(got[name], array), name
+    everyone = range(comm.size)
+    for members in (everyone, everyone[1:], everyone[::2], everyone[-1:]):
+        array = np.full((5, 3), 2**61 // comm.size + comm.rank, np.int64)
+        if comm.rank not in members:
+            array[:] = 0
+        total = comm.sum_to_root(array, tuple(members))
+        assert (total is not None) == comm.is_root
+        if total is not None:
+            assert (total == sum(2**61 // comm.size + rank for rank in members)).all()
+    large = comm.sum_to_root(np.full(10_000_000, comm.rank + 1), tuple(everyone))
+    assert large is None or (large == sum(rank + 1 for rank in everyone)).all()
+    ranks = comm.gather(comm.rank)
+    assert ranks == (list(everyone) if comm.is_root else None)
+    comm.barrier()
+    if comm.is_root:
+        print(f"all collectives hold on {comm.size} ranks")
+    return 0
+
+
+def fault(comm: Comm, rank: int, kind: str) -> int:
+    """Raise on one rank while the others wait for it."""
+    comm.barrier()
+    if comm.rank == rank:
+        raise {"bug": ZeroDivisionError, "known": BpruneError}[kind](f"planted on {rank}")
+    comm.barrier()
+    time.sleep(60)
+    return 0
+
+
+def bad_input(comm: Comm) -> int:
+    """Find bad input on rank 0."""
+
+    def read() -> None:
+        raise DataError("data.npz: broken; mend it")
+
+    comm.from_root(read)
+    return 0
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    if command == "collectives":
+        sys.exit(run(collectives))
+    if command == "fault":
+        sys.exit(run(lambda comm: fault(comm, int(arguments[0]), arguments[1])))
+    sys.exit(run(bad_input))

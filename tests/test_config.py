@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+import pytest
+
+from bprune_hpc import config
+from bprune_hpc.errors import ConfigError
+
+CASE = ["--model_dir=embedded:digits_fc"]
+
+
+def test_defaults() -> None:
+    found = config.parse(CASE)
+    assert found.n_draws == 200 and found.num_intra == 1 and found.output == "results/sweep.h5"
+    assert found.grid_kind == "threshold" and found.grid[0] == 0
+    assert json.loads(found.to_json())["grid"] == list(found.grid)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0,0.1,0.5", (0, 0.1, 0.5)),
+        ("0.5, 0,0.5", (0, 0.5)),
+        ("1e-2", (0.01,)),
+        ("0:2:5", (0, 0.5, 1, 1.5, 2)),
+        ("3:3:1", (3,)),
+    ],
+)
+def test_grids(text: str, values: tuple[float, ...]) -> None:
+    assert config.parse_grid(text, "threshold") == values
+
+
+def test_log_grid() -> None:
+    grid = config.parse_grid("0.01:10:4:log", "threshold")
+    assert grid == pytest.approx((0.01, 0.1, 1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the list is empty"),
+        (",", "the list is empty"),
+        ("-1", "-1 is not allowed; values are finite and not negative"),
+        ("0,nan", "nan is not allowed"),
+        ("inf", "inf is not allowed"),
+        ("a,b", "'a,b' is neither numbers"),
+        ("0:1", "'0:1' is neither numbers"),
+        ("0:1:0", "COUNT is at least 1"),
+        ("0:1:3:log", "a log range starts above 0"),
+        ("0:1:3:lin", r"not START:STOP:COUNT\[:log\]"),
+    ],
+)
+def test_bad_thresholds(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"--thresholds: .*{message}|--thresholds: {message}"):
+        config.parse([*CASE, f"--thresholds={text}"])
+
+
+@pytest.mark.parametrize("text", ["1", "-0.1", "0,1.5", "nan"])
+def test_fractions_are_below_one(text: str) -> None:
+    with pytest.raises(ConfigError, match="--prune_fractions: .* at least 0 and below 1"):
+        config.parse([*CASE, f"--prune_fractions={text}"])
+
+
+def test_the_last_kind_of_grid_wins() -> None:
+    found = config.parse([*CASE, "--thresholds=0,1", "--prune_fractions=0,0.5"])
+    assert (found.grid_kind, found.grid) == ("fraction", (0, 0.5))
+    found = config.parse([*CASE, "--prune_fractions=0,0.5", "--thres_val=0.02"])
+    assert (found.grid_kind, found.grid) == ("threshold", (0.02,))
+
+
+def test_inference_is_the_unpruned_network_whatever_threshold_is_named() -> None:
+    assert config.parse([*CASE, "--thres_val=0.5", "--inference"]).grid == (0,)
+    assert config.parse([*CASE, "--thres_val=0.5", "--inference", "--prune"]).grid == (0.5,)
+
+
+def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert config.parse([*CASE, "--num_monte_carlo=7"]).n_draws == 8
+    assert "rounded up to 8" in caplog.text
+    assert config.parse([*CASE, "--num_monte_carlo=7", "--pairing=none"]).n_draws == 7
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--num_monte_carlo=0", "--num_monte_carlo: 0 is not in 1 to"),
+        ("--num_monte_carlo=-4", "--num_monte_carlo: -4 is not in 1 to"),
+        ("--num_monte_carlo=100000000", "--num_monte_carlo: 100000000 is not in 1 to"),
+        ("--batch_size=0", "--batch_size: 0 is less than 1"),
+        ("--num_intra=0", "--num_intra: 0 is less than 1"),
+        ("--seed=-1", "--seed: -1 is not in"),
+        ("--state_limit_gb=0", "--state_limit_gb: 0.0 is not positive"),
+        ("--state_limit_gb=nan", "--state_limit_gb: nan is not positive"),
+        ("--dataset=imagenet", "argument --dataset: invalid choice"),
+        ("--pairing=both", "argument --pairing: invalid choice"),
+    ],
+)
+def test_out_of_range(argument: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse([*CASE, argument])
+
+
+def test_a_network_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="--model_dir is missing"):
+        config.parse([])
+
+
+def test_bprunes_own_flags_are_accepted_and_explained(caplog: pytest.LogCaptureFixture) -> None:
+    flags = ["--horovod_used", "--name_scope", "--cluster", "--plotting", "--kmp_blocktime=0"]
+    with caplog.at_level(logging.INFO):
+        config.parse([*CASE, *flags, "--verbose", "--kmp_affinity=granularity=fine,compact,1,0"])
+    for flag in (*flags[:4], "--kmp_blocktime", "--kmp_affinity"):
+        assert sum(flag in record.getMessage() for record in caplog.records) == 1
+
+
+def test_the_configuration_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    found = config.parse([*CASE, "--output=~/x.h5", "--data_path=~/d.npz"])
+    assert (found.output, found.data_path) == ("/home/someone/x.h5", "/home/someone/d.npz")
+    assert math.isclose(json.loads(found.to_json())["state_limit_gb"], 1.0)

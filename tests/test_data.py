@@ -1,0 +1,174 @@
+"""Data sets: values against their sources, and one line for whatever is wrong with a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bprune_hpc import data
+from bprune_hpc.errors import DataError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4), np.uint8)
+CLASSES = np.array([0, 1, 2, 0, 1, 2, 1], np.int64)
+
+
+def save(path: Path, **arrays: np.ndarray) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_digits_are_those_of_scikit_learn():
+    original = pytest.importorskip("sklearn.datasets").load_digits()
+    test, train = data.load("digits", split="test"), data.load("digits", split="train")
+    assert (len(test.x), len(train.x)) == (359, 1438)
+    assert test.x.dtype == np.float32 and test.y.dtype == np.int64
+    np.testing.assert_array_equal(test.x, original.images[4::5] / 16)
+    np.testing.assert_array_equal(test.y, original.target[4::5])
+    rest = np.array([i for i in range(1797) if i % 5 != 4])
+    np.testing.assert_array_equal(train.x, original.images[rest] / 16)
+    np.testing.assert_array_equal(train.y, original.target[rest])
+
+
+def test_digits_digest_is_that_of_the_file_in_the_package():
+    (name, digest), *others = data.load().sha256.items()
+    file = Path(data.__file__).parents[1] / name
+    assert not others
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
+
+
+def test_uint8_is_scaled_and_floats_are_not(tmp_path):
+    path = save(tmp_path / "a.npz", x_test=IMAGES, y_test=CLASSES, x_train=IMAGES / 7.0,
+                y_train=CLASSES)  # fmt: skip
+    test, train = data.load("auto", path), data.load("auto", path, split="train")
+    np.testing.assert_array_equal(test.x, (IMAGES / 255).astype(np.float32))
+    np.testing.assert_array_equal(train.x, (IMAGES / 7.0).astype(np.float32))
+    assert test.name == "npz"
+    assert test.sha256 == {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def test_both_halves_fall_back_to_x_and_y(tmp_path):
+    path = save(tmp_path / "a.npz", x=IMAGES, y=CLASSES)
+    for split in ("test", "train"):
+        np.testing.assert_array_equal(data.load("npz", path, split).y, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.eye(3, dtype=np.float32)[CLASSES], CLASSES[:, None], CLASSES.astype(np.float64),
+     CLASSES.astype(np.uint8)],
+    ids=["one-hot", "column", "float", "uint8"],
+)  # fmt: skip
+def test_forms_of_labels(tmp_path, labels):
+    y = data.load("npz", save(tmp_path / "a.npz", x=IMAGES, y=labels)).y
+    assert y.dtype == np.int64
+    np.testing.assert_array_equal(y, CLASSES)
+
+
+def test_mnist_by_file_directory_and_name(tmp_path):
+    path = save(tmp_path / "mnist.npz", x_train=IMAGES[:4], y_train=CLASSES[:4],
+                x_test=IMAGES[4:], y_test=CLASSES[4:])  # fmt: skip
+    for dataset in ("mnist", "auto"):
+        for place in (path, str(tmp_path)):
+            found = data.load(dataset, place)
+            assert found.name == "mnist"
+            np.testing.assert_array_equal(found.x, IMAGES[4:].astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "finding"),
+    [
+        ({"x": IMAGES, "y": CLASSES[:6]}, "'x' has 7 examples, 'y' 6 labels"),
+        ({"x": IMAGES}, "has the arrays x; needs 'x_test' and 'y_test'"),
+        ({"x": IMAGES[:0], "y": CLASSES[:0]}, r"shape \(0, 4, 4\); needs one or more"),
+        ({"x": CLASSES, "y": CLASSES}, "needs one or more examples, "),
+        ({"x": IMAGES.astype(np.int64), "y": CLASSES}, "'x' is int64; save images as uint8"),
+        ({"x": np.where(IMAGES[2, 0, 0] == IMAGES, np.nan, 0.5), "y": CLASSES}, "nan in example"),
+        ({"x": np.full((7, 4), 1e300), "y": CLASSES}, "inf in example 0"),
+        ({"x": IMAGES, "y": np.full((7, 3), 0.3)}, "not one-hot"),
+        ({"x": IMAGES, "y": CLASSES + 0.5}, "'y' has 0.5 at example 0"),
+        ({"x": IMAGES, "y": CLASSES.astype(str)}, "save class numbers from 0"),
+        ({"x": IMAGES, "y": CLASSES[:, None, None]}, "one class number an example"),
+        ({"x": IMAGES, "y": CLASSES.astype(object)}, "holds Python objects"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, arrays, finding):
+    path = save(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=finding) as caught:
+        data.load("npz", path)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(path)
+
+
+def test_damaged_and_absent_files(tmp_path):
+    whole = Path(save(tmp_path / "whole.npz", x=IMAGES, y=CLASSES)).read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(IMAGES.tobytes()) + 5] ^= 1
+    other_zip = io.BytesIO()
+    with zipfile.ZipFile(other_zip, "w") as archive:
+        archive.writestr("readme.txt", "no arrays here")
+    for content, finding in (
+        (whole[:-30], "damaged npz file"),
+        (bytes(flipped), "damaged npz file .*CRC"),
+        (b"", "not an npz file"),
+        (b"label,pixel\n1,2\n", "not an npz file"),
+        (other_zip.getvalue(), "readme.txt"),
+    ):
+        broken = tmp_path / "broken.npz"
+        broken.write_bytes(content)
+        with pytest.raises(DataError, match=f"{re.escape(str(broken))}.*{finding}"):
+            data.load("npz", str(broken))
+    for path, finding in (
+        (tmp_path / "none.npz", "no such file"),
+        (tmp_path, "cannot be read"),
+    ):
+        with pytest.raises(DataError, match=finding):
+            data.load("npz", str(path))
+
+
+def test_what_cannot_be_loaded_at_all(tmp_path):
+    for dataset, path, finding in (
+        ("npz", None, "give its path"),
+        ("imagenet", None, "no data set is called 'imagenet'"),
+        ("auto", str(tmp_path / "x.csv"), "pass --dataset"),
+        ("digits", "digits.npz", "leave the path out"),
+    ):
+        with pytest.raises(DataError, match=finding):
+            data.load(dataset, path)
+
+
+@pytest.mark.parametrize(
+    ("example", "network", "fitted"),
+    [
+        ((28, 28), (None, 784), (784,)),
+        ((784,), (None, 28, 28, 1), (28, 28, 1)),
+        ((28, 28), (64, 28, 28, 1), (28, 28, 1)),
+        ((5, 6), (None, None, 6), (5, 6)),
+        ((5, 6), None, (5, 6)),
+    ],
+)
+def test_fit_input_keeps_the_values_in_order(example, network, fitted):
+    x = np.arange(3 * np.prod(example), dtype=np.float32).reshape(3, *example)
+    found = data.fit_input(x, network)
+    assert found.shape == (3, *fitted)
+    np.testing.assert_array_equal(found.ravel(), x.ravel())
+
+
+@pytest.mark.parametrize("network", [(None, 784), (None, 4, None, 1), (None, 5, 5)])
+def test_fit_input_names_both_shapes(network):
+    with pytest.raises(DataError, match=r"\(4, 4\), the network takes \((784|4, any, 1|5, 5)\)"):
+        data.fit_input(np.zeros((2, 4, 4), np.float32), network)
+
+
+def test_check_labels_names_the_first_offender():
+    data.check_labels(CLASSES, 3)
+    with pytest.raises(DataError, match=r"label 2 of example 2 .* which has 2; labels run"):
+        data.check_labels(CLASSES, 2)
+    with pytest.raises(DataError, match="label -1 of example 0"):
+        data.check_labels(np.array([-1, 5]), 3)
+    with pytest.raises(DataError, match="float64, not integers"):
+        data.check_labels(CLASSES * 1.0, 3)

@@ -1,0 +1,54 @@
+"""Real ranks: collectives, and jobs that end when one rank fails."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import MpiRun, run_group
+
+PROGRAM = str(Path(__file__).with_name("mpi_program.py"))
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3])
+def test_collectives(mpirun: MpiRun, n_ranks: int) -> None:
+    done = mpirun(n_ranks, [PROGRAM, "collectives"], timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"all collectives hold on {n_ranks} ranks" in done.stdout
+
+
+@pytest.mark.parametrize(("n_ranks", "rank"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
+@pytest.mark.parametrize("kind", ["bug", "known"])
+def test_an_exception_on_any_rank_ends_the_job(
+    mpirun: MpiRun, n_ranks: int, rank: int, kind: str
+) -> None:
+    start = time.monotonic()
+    done = mpirun(n_ranks, [PROGRAM, "fault", str(rank), kind], timeout=30)
+    assert time.monotonic() - start < 20
+    assert done.returncode != 0
+    message = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert len(message) == 1 and f"planted on {rank}" in message[0], done.stderr
+    if n_ranks > 1:
+        assert f"rank {rank} on " in message[0]
+    assert done.stderr.count("Traceback") == (1 if kind == "bug" else 0)
+
+
+def test_bad_input_is_said_once_and_ends_every_rank_with_status_2(mpirun: MpiRun) -> None:
+    done = mpirun(3, [PROGRAM, "bad_input"], timeout=30)
+    assert done.returncode == 2
+    assert done.stderr.count("data.npz: broken; mend it") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_processes_that_mpi_does_not_join_are_refused() -> None:
+    # What a process sees that another MPI's launcher has started as one of four.
+    done = run_group(
+        [sys.executable, PROGRAM, "collectives"], 30, PMI_SIZE="4", PMI_RANK="2"
+    )
+    assert done.returncode == 2
+    assert "PMI launcher started this as process 2 of 4" in done.stderr
+    assert "Traceback" not in done.stderr

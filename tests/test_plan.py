@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bprune_hpc.plan import (
+    MEAN,
+    N_GROUPS,
+    Draw,
+    example_blocks,
+    group_of,
+    group_sizes,
+    make_plan,
+    split,
+    units_of,
+)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 5, 7, 64, 500])
+@pytest.mark.parametrize(("n_units", "n_thresholds"), [(1, 1), (5, 8), (100, 1), (33, 21)])
+def test_every_cell_is_done_once_whatever_the_ranks(
+    n_ranks: int, n_units: int, n_thresholds: int
+) -> None:
+    shares = split(n_units, n_thresholds, n_ranks)
+    assert len(shares) == n_ranks
+    done = Counter((unit, t) for share in shares for unit, ts in share for t in ts)
+    cells = {(unit, t) for unit in (MEAN, *range(n_units)) for t in range(n_thresholds)}
+    assert done == Counter(cells)
+    sizes = [sum(len(ts) for _, ts in share) for share in shares]
+    assert sizes == [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_share_visits_a_unit_once() -> None:
+    for share in split(13, 8, 5):
+        units = [unit for unit, _ in share]
+        assert len(units) == len(set(units))
+        assert all(len(thresholds) for _, thresholds in share)
+
+
+def test_groups_do_not_depend_on_the_number_of_draws() -> None:
+    assert [group_of(unit) for unit in (0, 19, 20, 41)] == [0, 19, 0, 1]
+    assert group_sizes(3) == [1, 1, 1]
+    assert group_sizes(25) == [2] * 5 + [1] * 15
+    assert len(group_sizes(1000)) == N_GROUPS and sum(group_sizes(1000)) == 1000
+
+
+def test_a_rank_of_many_adds_to_few_groups() -> None:
+    shares = split(3200, 21, 64)
+    assert max(len(share.groups) for share in shares) <= 3
+
+
+def test_participants_are_those_whose_share_touches_the_group() -> None:
+    plan = make_plan(
+        n_draws=20, pairing="antithetic", n_thresholds=3, n_examples=10, bytes_per_cell=8,
+        n_ranks=4, batch_size=4, limit_bytes=1e9,
+    )  # fmt: skip
+    for group in (MEAN, *range(len(plan.group_sizes))):
+        ranks = [
+            rank
+            for rank, share in enumerate(plan.shares)
+            if any(group_of(unit) == group for unit, _ in share)
+        ]
+        assert plan.participants(group) == tuple(ranks)
+    assert plan.n_draws == 20 and plan.n_thresholds == 3
+
+
+def test_pairs_take_both_signs() -> None:
+    assert units_of(4, "antithetic") == [
+        (Draw(0, 1), Draw(1, -1)),
+        (Draw(2, 1), Draw(3, -1)),
+    ]
+    assert units_of(3, "none") == [(Draw(0, 1),), (Draw(1, 1),), (Draw(2, 1),)]
+    with pytest.raises(ValueError, match="even"):
+        units_of(3, "antithetic")
+
+
+@pytest.mark.parametrize("n_examples", [1, 9, 10, 11, 95])
+@pytest.mark.parametrize("limit", [1, 1000, 2999, 1e9])
+def test_blocks_are_whole_batches_within_the_limit(n_examples: int, limit: float) -> None:
+    blocks = example_blocks(n_examples, 10, 50, limit)
+    assert [i for block in blocks for i in block] == list(range(n_examples))
+    for block in blocks:
+        assert block.start % 10 == 0
+        assert len(block) * 50 <= max(limit, 10 * 50)
+
+
+def test_batches_are_never_larger_than_the_data() -> None:
+    plan = make_plan(
+        n_draws=2, pairing="none", n_thresholds=1, n_examples=7, bytes_per_cell=8,
+        n_ranks=1, batch_size=500, limit_bytes=1e9,
+    )  # fmt: skip
+    assert plan.batch_size == 7

@@ -1,0 +1,138 @@
+"""Sums against rational arithmetic and against scipy; exactness whatever the order."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from bprune_hpc.predictive import (
+    MAX_DRAWS,
+    MAX_NLL,
+    DrawSums,
+    GroupSums,
+    Prediction,
+    as_float,
+    bytes_per_cell,
+    mean_prediction,
+)
+
+
+def random_logits(n_draws: int, n: int, c: int, spread: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, spread, (n_draws, n, c)).astype(np.float32)
+
+
+def added(logits: np.ndarray, label: np.ndarray, order: np.ndarray | None = None) -> GroupSums:
+    sums = GroupSums(1, logits.shape[1], logits.shape[2])
+    for k in range(len(logits)) if order is None else order:
+        sums.add(0, slice(None), Prediction.from_logits(logits[k], label))
+    return sums
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 40.0])
+def test_a_prediction_against_scipy(spread: float) -> None:
+    logits = random_logits(1, 50, 7, spread)[0]
+    label = np.arange(50) % 7
+    prediction = Prediction.from_logits(logits, label)
+    expected = special.softmax(logits.astype(float), axis=1)
+    np.testing.assert_allclose(prediction.probability, expected, rtol=1e-13)
+    np.testing.assert_allclose(
+        prediction.entropy, stats.entropy(expected, axis=1), rtol=1e-9, atol=1e-15
+    )
+    nll = -special.log_softmax(logits.astype(float), axis=1)[np.arange(50), label]
+    np.testing.assert_allclose(prediction.nll, np.minimum(nll, MAX_NLL), rtol=1e-12, atol=1e-15)
+    assert (prediction.correct == (expected.argmax(axis=1) == label)).all()
+
+
+def test_means_are_those_of_the_draws() -> None:
+    logits, label = random_logits(40, 30, 5, 4.0), np.arange(30) % 5
+    mean = mean_prediction(as_float(added(logits, label)), 40, label)
+    probability = special.softmax(logits.astype(float), axis=2)
+    np.testing.assert_allclose(mean.probability[0], probability.mean(axis=0), atol=1e-14)
+    true = probability[:, np.arange(30), label].mean(axis=0)
+    np.testing.assert_allclose(mean.true_probability[0], true, rtol=1e-13)
+    entropy = stats.entropy(probability, axis=2).mean(axis=0)
+    np.testing.assert_allclose(mean.expected_entropy[0], entropy, atol=1e-13)
+    correct = (logits.argmax(axis=2) == label).mean(axis=0)
+    np.testing.assert_allclose(mean.single_draw_accuracy[0], correct, rtol=1e-15)
+
+
+def test_the_order_of_adding_and_the_grouping_do_not_matter() -> None:
+    logits, label = random_logits(60, 9, 4, 8.0), np.arange(9) % 4
+    straight = added(logits, label).packed
+    shuffled = added(logits, label, np.random.default_rng(1).permutation(60)).packed
+    halves = added(logits[:17], label).packed + added(logits[17:], label).packed
+    assert straight.tobytes() == shuffled.tobytes() == halves.tobytes()
+
+
+def test_the_true_class_is_right_down_to_the_smallest_float32() -> None:
+    gaps = np.array([0.1, 20, 50, 80, 87.3, 100, 103.2], np.float32)
+    logits = np.stack([np.zeros_like(gaps), -gaps], axis=1)[None]
+    label = np.ones(len(gaps), np.int64)
+    mean = mean_prediction(as_float(added(logits, label)), 1, label)
+    nll = -np.log(mean.true_probability[0])
+    expected = np.log1p(np.exp(gaps.astype(float))) - 0.0
+    # The last tail has a step of 2**-150: relative to exp(-gap) that is the error left.
+    step = np.exp(gaps.astype(float)) * 2.0**-150
+    assert (np.abs(nll - expected) <= 2 * step + 1e-14 * expected).all()
+    assert np.exp(-103.2) < 2.0**-148  # below all normal float32 numbers and most others
+
+
+def test_sums_of_the_true_class_are_exact() -> None:
+    logits, label = random_logits(25, 4, 3, 30.0), np.array([0, 1, 2, 0])
+    sums = added(logits, label)
+    for example in range(4):
+        exact = Fraction(0)
+        for k in range(25):
+            p = Prediction.from_logits(logits[k], label).probability[example, label[example]]
+            exact += Fraction(int(Fraction(float(p)) * 2**150), 2**150)
+        parts = [sums.probability[0, example, label[example]], *sums.tail[0, example]]
+        found = sum(Fraction(int(part), 2 ** (50 * (i + 1))) for i, part in enumerate(parts))
+        assert found == exact
+
+
+def test_certain_and_impossible() -> None:
+    logits = np.array([[0, -1e4], [0, -1e4]], np.float32)
+    prediction = Prediction.from_logits(logits, np.array([0, 1]))
+    assert prediction.probability.tolist() == [[1, 0], [1, 0]]
+    assert prediction.nll.tolist() == [0, MAX_NLL]
+    assert prediction.entropy.tolist() == [0, 0]
+    assert prediction.correct.tolist() == [True, False]
+
+
+def test_one_class_only() -> None:
+    prediction = Prediction.from_logits(np.array([[3.0]], np.float32), np.array([0]))
+    assert prediction.probability.tolist() == [[1]] and prediction.entropy.tolist() == [0]
+
+
+def test_a_tie_goes_to_the_first_class() -> None:
+    prediction = Prediction.from_logits(np.zeros((2, 3), np.float32), np.array([0, 1]))
+    assert prediction.correct.tolist() == [True, False]
+
+
+def test_the_largest_number_of_draws_does_not_overflow() -> None:
+    per_group = MAX_DRAWS // 20
+    certain = Prediction.from_logits(np.array([[0, -1e4]], np.float32), np.array([0]))
+    uniform = Prediction.from_logits(np.zeros((1, 60_000), np.float32), np.array([0]))
+    for prediction in (certain, uniform):
+        packed = prediction.packed()
+        assert int(packed.max()) * per_group < 2**63
+        assert (packed >= 0).all()
+
+
+def test_sums_of_single_draws() -> None:
+    logits, label = random_logits(6, 40, 5, 2.0), np.arange(40) % 5
+    draws = DrawSums.zeros(2, 6)
+    for k in range(6):
+        for rows in (slice(0, 25), slice(25, 40)):
+            draws.add(1, k, Prediction.from_logits(logits[k, rows], label[rows]))
+    log_p = special.log_softmax(logits.astype(float), axis=2)[:, np.arange(40), label]
+    np.testing.assert_allclose(draws.nll(40)[1], -log_p.mean(axis=1), atol=1e-9)
+    assert (draws.accuracy(40)[1] == (logits.argmax(axis=2) == label).mean(axis=1)).all()
+    assert (draws.packed[:, 0] == 0).all()
+
+
+def test_size_is_as_announced() -> None:
+    assert GroupSums(3, 7, 10).packed.nbytes == 3 * 7 * bytes_per_cell(10)

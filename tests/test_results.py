@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+from bprune_hpc import results
+from bprune_hpc.errors import ResultsError
+from bprune_hpc.results import Contents, Variable
+
+
+def contents(value: float = 1.0) -> Contents:
+    return Contents(
+        attrs={"schema": results.SCHEMA, "status": "complete", "n_draws": 4},
+        coordinates={
+            "threshold": Variable(("threshold",), np.array([0.0, 0.5])),
+            "requested_fraction": Variable(("threshold",), np.array([np.nan, np.nan])),
+            "layer": Variable(("layer",), ["a/kernel", "b/kernel", "c"]),
+        },
+        groups={
+            "metrics": {"nll": Variable(("threshold",), np.array([value, 2.0]), {"units": "nat"})},
+            "sparsity": {"fraction": Variable(("threshold", "layer"), np.ones((2, 3)))},
+            "snr/a/kernel": {"counts": Variable(("bin",), np.arange(5))},
+            "run": {"launcher": Variable((), "mpirun"), "n_ranks": Variable((), 3)},
+        },
+        group_attrs={"metrics": {"note": "said"}},
+    )
+
+
+def test_xarray_opens_a_group_with_its_labels(tmp_path: Path) -> None:
+    results.write(tmp_path / "r.h5", contents())
+    with xarray.open_dataset(tmp_path / "r.h5", engine="h5netcdf", group="metrics") as metrics:
+        assert metrics.nll.dims == ("threshold",)
+        assert metrics.nll.sel(threshold=0.5) == 2
+        assert metrics.nll.attrs["units"] == "nat" and metrics.attrs["note"] == "said"
+    with xarray.open_dataset(tmp_path / "r.h5", engine="h5netcdf", group="sparsity") as sparsity:
+        assert sparsity.layer.values.tolist() == ["a/kernel", "b/kernel", "c"]
+        assert sparsity.fraction.dims == ("threshold", "layer")
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_gives_every_group(tmp_path: Path) -> None:
+    results.write(tmp_path / "r.h5", contents())
+    found = results.read(tmp_path / "r.h5")
+    assert found.attrs["status"] == "complete"
+    assert set(found.groups) == {"", "metrics", "sparsity", "snr/a/kernel", "run"}
+    assert found.metrics.nll.sel(threshold=0.0) == 1
+    assert found.groups["snr/a/kernel"].counts.values.tolist() == [0, 1, 2, 3, 4]
+    assert found.groups[""].requested_fraction.dims == ("threshold",)
+    assert str(found.run.launcher.values) == "mpirun"
+    with pytest.raises(AttributeError, match="no group 'nothing'; there are"):
+        _ = found.nothing
+
+
+def test_a_new_file_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "r.h5"
+    results.write(path, contents(1.0))
+    with h5py.File(path, "r") as reader:
+        results.write(path, contents(5.0))
+        assert reader["metrics/nll"][0] == 1  # who reads the old file goes on reading it
+    assert results.read(path).metrics.nll.values[0] == 5
+    assert os.listdir(tmp_path) == ["r.h5"]
+    assert stat.S_IMODE(path.stat().st_mode) & 0o044 or os.umask(os.umask(0)) & 0o044
+
+
+def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.h5"
+    results.write(path, contents())
+    before = path.read_bytes()
+    broken = Contents({}, {}, {"g": {"x": Variable(("a",), np.array([object()]))}})
+    with pytest.raises(TypeError):
+        results.write(path, broken)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["r.h5"]
+
+
+# h5py cannot raise from a destructor and says so; the error itself is raised and tested.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    path = tmp_path / "r.h5"
+    results.write(path, contents())
+    before = path.read_bytes()
+    large = Contents({}, {}, {"g": {"x": Variable(("a",), np.random.default_rng(0).random(10**6))}})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+        with pytest.raises(ResultsError, match="r.h5: cannot be written"):
+            results.write(path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["r.h5"]
+
+
+def test_a_place_that_cannot_be_written_is_found_before_any_work(tmp_path: Path) -> None:
+    results.check_writable(tmp_path / "new" / "deep" / "r.h5")
+    assert os.listdir(tmp_path / "new" / "deep") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"file/r.h5: cannot be written \(.*\); choose another"):
+        results.check_writable(tmp_path / "file" / "r.h5")
+    with pytest.raises(ResultsError, match="is a directory"):
+        results.check_writable(tmp_path)
+    with pytest.raises(ResultsError, match="cannot be written"):
+        results.check_writable("/proc/r.h5")
+
+
+def test_checking_keeps_an_existing_file(tmp_path: Path) -> None:
+    results.write(tmp_path / "r.h5", contents())
+    before = (tmp_path / "r.h5").read_bytes()
+    results.check_writable(tmp_path / "r.h5")
+    assert (tmp_path / "r.h5").read_bytes() == before
+
+
+def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no such file"):
+        results.read(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with pytest.raises(ResultsError, match="not a readable HDF5 file"):
+        results.read(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["schema"] = "other/1"
+    with pytest.raises(ResultsError, match="schema is 'other/1', not 'bprune-hpc/1'"):
+        results.read(tmp_path / "other.h5")
