@@ -73,7 +73,7 @@ demo: $(PACKAGE)
 	@test -s results/sweep.h5 && echo 'HDF5 file: results/sweep.h5'
 
 train: $(TEST)
-	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt
+	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt --overwrite
 
 test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)

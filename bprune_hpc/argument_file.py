@@ -53,6 +53,7 @@ class ArgumentParser(argparse.ArgumentParser):
         tokens = _expand(argv, "command line", None, 0)
         arguments: list[str] = []
         expects_value = False
+        takes_positionals = bool(self._get_positional_actions())
         for token in tokens:
             flag = token.text.split("=", 1)[0]
             if token.text.startswith("--"):
@@ -60,7 +61,7 @@ class ArgumentParser(argparse.ArgumentParser):
                 self._origins[flag] = token.origin
                 action = self._option_string_actions[flag]
                 expects_value = "=" not in token.text and action.nargs != 0
-            elif not expects_value and not token.text.startswith("-"):
+            elif not expects_value and not token.text.startswith("-") and not takes_positionals:
                 raise ConfigError(
                     f"{token.origin}: '{token.text}' is not a flag; "
                     "write --flag=value, or @FILE for an argument file"
@@ -73,7 +74,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def _check_flag(self, flag: str, origin: str) -> None:
         if flag in self._option_string_actions:
             return
-        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
         raise ConfigError(f"{origin}: unknown flag '{flag}'; {hint}")
 
@@ -101,9 +102,7 @@ def find(name: str, beside: Path | None = None) -> Path:
     raise ConfigError(f"{name}: no such argument file here or in configs/; check the name")
 
 
-def _expand(
-    argv: Sequence[str], origin: str, beside: Path | None, depth: int
-) -> list[_Token]:
+def _expand(argv: Sequence[str], origin: str, beside: Path | None, depth: int) -> list[_Token]:
     tokens: list[_Token] = []
     for text in argv:
         if not text.startswith("@"):

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc import checkpoint
-from bprune_hpc.errors import CheckpointError
-from bprune_hpc.graph import lift
-from bprune_hpc.graph_search import OPS_NAME_FILE, read_ops_names
-from bprune_hpc.network import LiftedGraph
-from bprune_hpc.posterior import Posterior
+from . import checkpoint
+from .errors import CheckpointError
+from .graph import lift
+from .graph_search import OPS_NAME_FILE, read_ops_names
+from .network import LiftedGraph
+from .posterior import Posterior
 
 LAYER_NAMES_FILE = "LayerNames.txt"
 
@@ -69,6 +69,24 @@ class Case:
     source: Source
 
 
+def case_directory(name: str | Path) -> Path:
+    """Directory of a case by its path, or by ``embedded:NAME`` for one in the package.
+
+    Raises
+    ------
+    CheckpointError
+        If the package has no case of that name.
+    """
+    scheme, _, embedded = str(name).partition(":")
+    if scheme != "embedded":
+        return Path(name)
+    home = Path(__file__).with_name("embedded")
+    cases = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
+    if embedded not in cases:
+        raise CheckpointError(f"{name}: no such embedded case; there are {', '.join(cases)}")
+    return home / embedded
+
+
 def read_case(
     model_dir: str | Path,
     model_ckpt: str | None = None,
@@ -83,7 +101,7 @@ def read_case(
     Parameters
     ----------
     model_dir : path
-        Directory of the case.
+        Directory of the case; ``embedded:NAME`` is one that comes with the package.
     model_ckpt : str, optional
         Checkpoint in it; see :func:`bprune_hpc.checkpoint.find_checkpoint`.
     input_op, logits_op : str, optional
@@ -102,13 +120,14 @@ def read_case(
     GraphError
         If the graph cannot be lifted.
     """
-    prefix = checkpoint.find_checkpoint(model_dir, model_ckpt)
+    directory = case_directory(model_dir)
+    prefix = checkpoint.find_checkpoint(directory, model_ckpt)
     meta = checkpoint.read_meta_graph(prefix)
     stored = checkpoint.list_variables(prefix)
     files = checkpoint.checkpoint_files(prefix)
     graph_ops = {node.name for node in meta.graph_def.node}
     if input_op is None or logits_op is None:
-        ops_file = _beside(Path(model_dir), OPS_NAME_FILE)
+        ops_file = _beside(directory, OPS_NAME_FILE)
         if ops_file is not None:
             files.append(ops_file)
             named_input, product = read_ops_names(ops_file)
@@ -126,7 +145,7 @@ def read_case(
         n_inter=n_inter,
     )
     _check_weights(prefix.name, lifted.posterior, lifted.fixed)
-    _warn_of_layer_names(_beside(Path(model_dir), LAYER_NAMES_FILE), graph_ops)
+    _warn_of_layer_names(_beside(directory, LAYER_NAMES_FILE), graph_ops)
     source = Source(
         kind="tf1",
         path=str(prefix),

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.errors import CheckpointError
-from bprune_hpc.tensorflow_import import import_tensorflow
+from .errors import CheckpointError
+from .tensorflow_import import import_tensorflow
 
 _SUFFIX = re.compile(r"\.(meta|index|data-\d{5}-of-\d{5})$")
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")

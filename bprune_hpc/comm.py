@@ -253,7 +253,7 @@ def world() -> SerialComm | MPIComm:
         of = f" of {size}" if size else ""
         raise LaunchError(
             f"{name} started this as process {rank}{of}, but MPI sees one process alone and all "
-            f"would write the same file; use the mpirun of the MPI that mpi4py loads ({comm.library}), "
+            f"would write the same file; use the mpirun of mpi4py's MPI ({comm.library}), "
             "or another srun --mpi=..."
         )
     return comm

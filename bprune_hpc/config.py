@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -95,10 +96,10 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     if arguments.model_dir is None:
         raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
     if arguments.mode == "inference":
-        kind, grid = "threshold", (0.0,)
+        kind, text = "threshold", "0"
     else:
         kind, text = arguments.grid
-        grid = parse_grid(text, kind)
+    grid = parse_grid(text, kind)
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
@@ -204,9 +205,7 @@ def parser() -> ArgumentParser:
         epilog="@FILE reads arguments from a file, one a line; the last occurrence wins.",
     )
     case = root.add_argument_group("network")
-    case.add_argument(
-        "--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc"
-    )
+    case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
     case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
     case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
     case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
@@ -235,7 +234,7 @@ def parser() -> ArgumentParser:
     )
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
-    mode = {"dest": "mode", "action": "store_const", "default": "prune"}
+    mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}
     sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
     sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)
     output = root.add_argument_group("output")
@@ -259,8 +258,6 @@ def parser() -> ArgumentParser:
     )
     accepted = root.add_argument_group("flags of BPrune, accepted and not needed")
     for name, reason in _NOT_NEEDED.items():
-        action = {} if name.startswith("kmp_") else {"action": "store_true"}
-        accepted.add_argument(f"--{name}", help=reason, **action)  # type: ignore[arg-type]
+        action: dict[str, Any] = {} if name.startswith("kmp_") else {"action": "store_true"}
+        accepted.add_argument(f"--{name}", help=reason, **action)
     return root
-
-

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.dependence import is_random
-from bprune_hpc.errors import GraphError
-from bprune_hpc.evaluate_graph import Evaluator
-from bprune_hpc.graph_nodes import (
+from .dependence import is_random
+from .errors import GraphError
+from .evaluate_graph import Evaluator
+from .graph_nodes import (
     SAME_NUMBERS,
     Node,
     Nodes,
@@ -26,7 +26,7 @@ from bprune_hpc.graph_nodes import (
     structure,
     typed_node,
 )
-from bprune_hpc.noise import NoiseSite
+from .noise import NoiseSite
 
 _FLOAT32 = 1
 

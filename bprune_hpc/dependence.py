@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import Flag, auto
 
-from bprune_hpc.graph_nodes import Nodes, Tensor, value_inputs
+from .graph_nodes import Nodes, Tensor, value_inputs
 
 NORMALS = frozenset({"RandomStandardNormal", "StatelessRandomNormal", "StatelessRandomNormalV2"})
 

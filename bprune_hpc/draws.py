@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def standard_normal(
-    seed: int, tensor: str, unit: int, shape: Sequence[int]
-) -> NDArray[np.float32]:
+def standard_normal(seed: int, tensor: str, unit: int, shape: Sequence[int]) -> NDArray[np.float32]:
     """Standard normal noise for one tensor of one unit.
 
     The generator is Philox (Salmon et al. 2011), keyed by seed and name, with the unit in the

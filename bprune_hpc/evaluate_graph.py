@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.dependence import NORMALS
-from bprune_hpc.errors import GraphError
-from bprune_hpc.graph_nodes import (
+from .dependence import NORMALS
+from .errors import GraphError
+from .graph_nodes import (
     Node,
     Nodes,
     Tensor,
@@ -24,7 +24,7 @@ from bprune_hpc.graph_nodes import (
     tensor_name,
     typed_node,
 )
-from bprune_hpc.tensorflow_import import (
+from .tensorflow_import import (
     import_tensorflow,
     open_session,
     quiet_file_descriptor_2,

@@ -6,6 +6,7 @@ no ranks, and a network only as ``logits = f(x, weights)``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from .posterior import Posterior
 from .predictive import DrawSums, GroupSums, Prediction
 from .problem import Problem
 from .pruning import Cut
+
+logger = logging.getLogger(__name__)
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -68,8 +71,7 @@ def evaluate(
     share = plan.shares[rank]
     label = problem.label[block.start : block.stop]
     sums = {
-        group: GroupSums(len(cuts), len(block), problem.n_classes)
-        for group in sorted(share.groups)
+        group: GroupSums(len(cuts), len(block), problem.n_classes) for group in sorted(share.groups)
     }
     for unit, thresholds in share:
         for draw, weights in _weights(problem.posterior, unit, plan.units, seed):
@@ -82,6 +84,7 @@ def evaluate(
                     sums[group_of(unit)].add(index, rows, prediction)
                     if draw.sign:
                         draw_sums.add(index, draw.index, prediction)
+        logger.debug("unit %d at thresholds %s done", unit, thresholds)
         advance(len(thresholds))
     return sums
 

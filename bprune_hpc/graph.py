@@ -15,13 +15,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bprune_hpc import graph_search
-from bprune_hpc.cut import Cut
-from bprune_hpc.dependence import is_random
-from bprune_hpc.errors import GraphError
-from bprune_hpc.evaluate_graph import Evaluator, static_types
-from bprune_hpc.graph_checks import check_lifted, check_operations, used_functions
-from bprune_hpc.graph_nodes import (
+from . import graph_search
+from .cut import Cut
+from .dependence import is_random
+from .errors import GraphError
+from .evaluate_graph import Evaluator, static_types
+from .graph_checks import check_lifted, check_operations, used_functions
+from .graph_nodes import (
     SAME_VALUE,
     Nodes,
     Tensor,
@@ -34,10 +34,10 @@ from bprune_hpc.graph_nodes import (
     tensor_name,
     typed_node,
 )
-from bprune_hpc.inlining import flatten
-from bprune_hpc.network import LiftedGraph
-from bprune_hpc.noise import find_noise
-from bprune_hpc.posterior import Posterior
+from .inlining import flatten
+from .network import LiftedGraph
+from .noise import find_noise
+from .posterior import Posterior
 
 ReadVariables = Callable[[Collection[str]], Mapping[str, NDArray[Any]]]
 

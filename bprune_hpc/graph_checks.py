@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from bprune_hpc.dependence import is_random
-from bprune_hpc.errors import GraphError
-from bprune_hpc.graph_nodes import Node, Nodes, Tensor, describe, operation
+from .dependence import is_random
+from .errors import GraphError
+from .graph_nodes import Node, Nodes, Tensor, describe, operation
 
 # Stateful only in name: what they do is what the functions do that they call.
 _FUNCTIONAL = frozenset({"If", "While", "Case", "PartitionedCall", "StatefulPartitionedCall"})

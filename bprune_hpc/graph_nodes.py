@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bprune_hpc.errors import GraphError
-from bprune_hpc.tensorflow_import import import_tensorflow
+from .errors import GraphError
+from .tensorflow_import import import_tensorflow
 
 Tensor = tuple[str, int]
 

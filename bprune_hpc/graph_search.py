@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bprune_hpc.errors import GraphError
-from bprune_hpc.graph_nodes import (
+from .errors import GraphError
+from .graph_nodes import (
     SAME_VALUE,
     Nodes,
     Tensor,
@@ -173,7 +173,7 @@ def _before_reshape(nodes: Nodes, tensor: Tensor) -> Tensor:
 
 
 def _handle_types() -> tuple[int, int]:
-    from bprune_hpc.tensorflow_import import import_tensorflow
+    from .tensorflow_import import import_tensorflow
 
     tensorflow = import_tensorflow()
     return tensorflow.resource.as_datatype_enum, tensorflow.variant.as_datatype_enum

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bprune_hpc.errors import GraphError
-from bprune_hpc.graph_nodes import (
+from .errors import GraphError
+from .graph_nodes import (
     Node,
     Nodes,
     Tensor,

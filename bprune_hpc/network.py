@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bprune_hpc.tensorflow_import import (
+from .tensorflow_import import (
     import_tensorflow,
     open_session,
     quiet_file_descriptor_2,

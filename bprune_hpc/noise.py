@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bprune_hpc.dependence import NORMALS, Depends, dependences, is_random
-from bprune_hpc.errors import GraphError
-from bprune_hpc.graph_nodes import (
+from .dependence import NORMALS, Depends, dependences, is_random
+from .errors import GraphError
+from .graph_nodes import (
     SAME_NUMBERS,
     SHAPE_ONLY,
     Node,

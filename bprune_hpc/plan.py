@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 N_GROUPS = 20
 """Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
@@ -115,10 +116,7 @@ def split(n_units: int, n_thresholds: int, n_ranks: int) -> tuple[Share, ...]:
     units = (MEAN, *sorted(range(n_units), key=lambda unit: (group_of(unit), unit)))
     n_cells = len(units) * n_thresholds
     bounds = [n_cells * rank // n_ranks for rank in range(n_ranks + 1)]
-    return tuple(
-        Share(units, n_thresholds, start, stop)
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
-    )
+    return tuple(Share(units, n_thresholds, start, stop) for start, stop in pairwise(bounds))
 
 
 def example_blocks(

@@ -177,9 +177,9 @@ class DrawSums:
     def add(self, threshold: int, draw: int, prediction: Prediction) -> None:
         """Add a batch of examples that one draw has predicted."""
         self.packed[0, threshold, draw] += np.count_nonzero(prediction.correct)
-        self.packed[1, threshold, draw] += np.rint(
-            prediction.nll * 2.0**DRAW_NLL_BITS
-        ).astype(np.int64).sum()
+        self.packed[1, threshold, draw] += (
+            np.rint(prediction.nll * 2.0**DRAW_NLL_BITS).astype(np.int64).sum()
+        )
 
     def accuracy(self, n_examples: int) -> NDArray[np.float64]:
         """Accuracy of each draw, shape (n_thresholds, n_draws)."""

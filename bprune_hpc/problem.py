@@ -72,6 +72,8 @@ def read(config: SweepConfig) -> Problem:
         config.model_ckpt,
         input_op=config.input_op,
         logits_op=config.logits_op,
+        n_intra=config.num_intra,
+        n_inter=config.num_inter,
     )
     examples = data.load(config.dataset, config.data_path, split="test")
     n_classes = (network.graph.output_shape or (None,))[-1]
@@ -102,7 +104,7 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
     problem : Problem on rank 0, None elsewhere
     """
     arrays: dict[str, NDArray[Any]] | None = None
-    small = None
+    small: Any = None
     if problem is not None:
         arrays = {
             **{f"loc/{name}": loc for name, loc in problem.posterior.loc.items()},

@@ -44,9 +44,7 @@ class Cut:
         total = sum(mask.size for mask in self.kept.values())
         return (total - self.n_active) / total
 
-    def apply(
-        self, arrays: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, NDArray[np.float32]]:
+    def apply(self, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Arrays of the shape of the weights with exact zeros where weights are pruned."""
         zero = np.float32(0)
         return {name: np.where(self.kept[name], array, zero) for name, array in arrays.items()}

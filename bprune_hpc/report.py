@@ -1,13 +1,26 @@
-"""What a person reads of a sweep: the table."""
+"""What a person reads of a sweep: its table, and a figure.
+
+    python -m bprune_hpc.report results/sweep.h5 --plot sweep.png
+
+Made of a results file alone; needs no MPI and no TensorFlow.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .argument_file import ArgumentParser
+from .comm import Comm, run
+from .errors import ResultsError
 from .metrics import Metric
-from .pruning import Cut
+from .results import open_results
 
 _COLUMNS = (
     ("accuracy", "accuracy"),
@@ -16,6 +29,27 @@ _COLUMNS = (
     ("expected_entropy", "exp. entropy"),
     ("mutual_information", "mutual info."),
 )
+_PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "accuracy",
+        (
+            ("accuracy", "averaged predictive"),
+            ("accuracy_single_draw", "single draw"),
+            ("accuracy_mean_weights", "mean weights"),
+        ),
+    ),
+    (
+        "nats",
+        (
+            ("nll", "NLL"),
+            ("predictive_entropy", "predictive entropy"),
+            ("expected_entropy", "expected entropy"),
+        ),
+    ),
+)
+
+logger = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
 
 
 def number_with_error(value: float, error: float) -> str:
@@ -35,12 +69,12 @@ def number_with_error(value: float, error: float) -> str:
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def table(cuts: Sequence[Cut], metrics: Mapping[str, Metric]) -> str:
+def table(threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> str:
     """Table of a sweep: one line a threshold; errors are both kinds combined.
 
     Parameters
     ----------
-    cuts : sequence of Cut, length n_thresholds
+    threshold, pruned_fraction : float array, shape (n_thresholds,)
     metrics : mapping of str to Metric
 
     Returns
@@ -48,15 +82,100 @@ def table(cuts: Sequence[Cut], metrics: Mapping[str, Metric]) -> str:
     str
         Lines of equal width, without a newline at the end.
     """
-    header = ["SNR <=", "pruned", *(title for _, title in _COLUMNS)]
-    rows = [header]
-    for index, cut in enumerate(cuts):
-        row = [f"{cut.threshold:.4g}", f"{100 * cut.pruned_fraction:.2f} %"]
+    rows = [["SNR <=", "pruned", *(title for _, title in _COLUMNS)]]
+    for index in range(len(threshold)):
+        row = [f"{threshold[index]:.4g}", f"{100 * pruned_fraction[index]:.2f} %"]
         for name, _ in _COLUMNS:
             metric = metrics[name]
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
+
+
+def plot(
+    path: str | Path, threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]
+) -> None:
+    """Draw accuracies, NLL and entropies against the share of weights pruned, with their errors.
+
+    Parameters
+    ----------
+    path : path
+        Of the figure; its ending chooses the format.
+    threshold, pruned_fraction : float array, shape (n_thresholds,)
+    metrics : mapping of str to Metric
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing: ``pip install "bprune_hpc[plot]"``.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            f'figures need matplotlib: pip install "bprune_hpc[plot]" ({error})'
+        ) from error
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, (unit, curves) in zip(np.ravel(figure.subplots(1, 2)), _PANELS, strict=True):
+        for (name, label), marker in zip(curves, "os^", strict=True):
+            metric = metrics[name]
+            axes.errorbar(
+                100 * pruned_fraction, metric.value, metric.se_combined,
+                marker=marker, markersize=4, capsize=2, linewidth=1.2, label=label,
+            )  # fmt: skip
+        axes.set_xlabel("weights pruned (%)")
+        axes.set_ylabel(unit)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def read_metrics(path: str | Path) -> tuple[Floats, Floats, dict[str, Metric]]:
+    """Thresholds, pruned fractions and metrics of a results file.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such file, or it is not a sweep's.
+    """
+    with open_results(path) as file:
+        group = file["metrics"]
+        names = [name for name in group if f"{name}_se" in group]
+        metrics = {
+            name: Metric(group[name][()], group[f"{name}_se"][()], group[f"{name}_se_data"][()])
+            for name in names
+        }
+        return file["threshold"][()], file["sparsity/pruned_fraction"][()], metrics
+
+
+def report(comm: Comm, argv: Sequence[str]) -> int:
+    """Print the table of a results file and draw its figure, on rank 0."""
+    parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
+    parser.add_argument("file", help="results file of a sweep")
+    parser.add_argument("--plot", metavar="FILE", help="figure to draw: .png, .pdf, .svg")
+
+    def on_root() -> None:
+        arguments: Any = parser.parse(argv)
+        found = read_metrics(arguments.file)
+        print(table(*found))
+        if arguments.plot:
+            try:
+                plot(arguments.plot, *found)
+            except (OSError, ValueError, ImportError) as error:
+                raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
+
+    comm.from_root(on_root)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m bprune_hpc.report``."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run(lambda comm: report(comm, arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

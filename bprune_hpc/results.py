@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import ResultsError
 
@@ -97,9 +96,7 @@ class _ProbeDone(Exception):
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target``; on success it takes the target's place at once."""
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-    )
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -172,6 +169,33 @@ def _fill_group(group: Any, variables: Mapping[str, Variable]) -> None:
                 group[name].dims[axis].attach_scale(group[dim])
 
 
+@contextlib.contextmanager
+def open_results(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a results file for reading, as an ``h5py.File``.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such file, or it is not of this schema.
+    """
+    import h5py
+
+    source = Path(path)
+    if not source.is_file():
+        raise ResultsError(f"{source}: no such file; give the path that the sweep printed")
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise ResultsError(f"{source}: not a readable HDF5 file ({error})") from error
+    with file:
+        schema = file.attrs.get("schema")
+        if schema != SCHEMA:
+            raise ResultsError(
+                f"{source}: schema is {schema!r}, not '{SCHEMA}'; give a sweep's results"
+            )
+        yield file
+
+
 @dataclass(frozen=True)
 class Results:
     """A results file in memory.
@@ -223,26 +247,14 @@ def read(path: str | os.PathLike[str]) -> Results:
         raise ImportError(
             f'labelled arrays need xarray and h5netcdf: pip install "bprune_hpc[results]" ({error})'
         ) from error
-    source = Path(path)
-    if not source.is_file():
-        raise ResultsError(f"{source}: no such file; give the path that the sweep printed")
-    try:
-        with h5py.File(source, "r") as file:
-            attrs = dict(file.attrs)
-            datasets: list[str] = []
-            file.visititems(
-                lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-    except OSError as error:
-        raise ResultsError(f"{source}: not a readable HDF5 file ({error})") from error
-    if attrs.get("schema") != SCHEMA:
-        raise ResultsError(
-            f"{source}: schema is {attrs.get('schema')!r}, not '{SCHEMA}'; give a sweep's results"
+    with open_results(path) as file:
+        attrs = dict(file.attrs)
+        datasets: list[str] = []
+        file.visititems(
+            lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None
         )
     groups = {}
     for name in dict.fromkeys(name.rpartition("/")[0] for name in datasets):
-        with xarray.open_dataset(source, engine="h5netcdf", group=name or None) as dataset:
+        with xarray.open_dataset(path, engine="h5netcdf", group=name or None) as dataset:
             groups[name] = dataset.load()
     return Results(attrs, groups)
-
-

@@ -7,6 +7,7 @@ The story of a sweep stands here; each of its steps has a module of its own.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,8 @@ from .reduction import reduce_draws, reduce_groups
 
 GIB = 2**30
 
+logger = logging.getLogger(__name__)
+
 
 def sweep(comm: Comm, argv: Sequence[str]) -> int:
     """Run a sweep, write its results file and print its table; every rank calls this.
@@ -44,6 +47,8 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
     watch = Stopwatch()
     with watch.time("read"):
         config = comm.from_root(lambda: _asked_for(argv))
+        if config.verbose:
+            logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
         problem = problems.load(config, comm)
         network = GraphNetwork(problem.graph, problem.fixed, config.num_intra, config.num_inter)
 
@@ -59,6 +64,11 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         batch_size=config.batch_size,
         limit_bytes=config.state_limit_gb * GIB,
     )
+    if comm.is_root:
+        logger.info(
+            "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
+            problem.posterior.n_weights, len(cuts), plan.n_draws, n_examples, comm.size,
+        )  # fmt: skip
     draw_sums = DrawSums.zeros(len(cuts), config.n_draws)
     small_enough = 4 * len(cuts) * n_examples * n_classes < GIB
     statistics = Statistics(plan, small_enough or config.save_probabilities)
@@ -83,7 +93,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         results.write(
             config.output, contents(config, problem, cuts, statistics, all_draws, environment)
         )
-        print(report.table(cuts, statistics.metrics()))
+        print(report.table(*report.read_metrics(config.output)))
         print(f"results: {config.output}")
     return 0
 

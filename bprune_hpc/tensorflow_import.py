@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_has_run: list[bool] = []
+
 
 def import_tensorflow() -> Any:
     """Import TensorFlow without its start-up chatter.
@@ -61,6 +63,13 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1) -> Any:
         inter_op_parallelism_threads=n_inter,
         use_per_session_threads=True,
     )
+    if not _has_run:
+        # The first run of a process writes a line that no log level stops.
+        with quiet_file_descriptor_2(), tensorflow.Graph().as_default():
+            nothing = tensorflow.constant(0)
+            with tensorflow.compat.v1.Session(config=config) as session:
+                session.run(nothing)
+        _has_run.append(True)
     return tensorflow.compat.v1.Session(graph=graph, config=config)
 
 

@@ -20,7 +20,7 @@ MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def _reason_to_skip(item: pytest.Item) -> str | None:
-    if item.get_closest_marker("mpi") and _launcher() is None:
+    if item.get_closest_marker("mpi") and find_mpirun() is None:
         return "no mpirun beside this Python or on PATH"
     if item.get_closest_marker("horovod") and importlib.util.find_spec("horovod") is None:
         return "Horovod is not installed"
@@ -35,7 +35,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
-def _launcher() -> str | None:
+def find_mpirun() -> str | None:
+    """The ``mpirun`` beside this Python, else the one on PATH."""
     beside = Path(sys.executable).parent / "mpirun"
     return str(beside) if beside.exists() else shutil.which("mpirun")
 
@@ -63,7 +64,7 @@ def mpirun() -> MpiRun:
     def start(
         n_ranks: int, arguments: Sequence[str], timeout: float = 120, cwd: Path = ROOT
     ) -> subprocess.CompletedProcess[str]:
-        launcher = _launcher()
+        launcher = find_mpirun()
         assert launcher is not None
         command = [launcher, "-n", str(n_ranks), sys.executable, *map(str, arguments)]
         return run_group(command, timeout, cwd)
@@ -72,7 +73,7 @@ def mpirun() -> MpiRun:
 
 
 def run_group(
-    command: Sequence[str], timeout: float, cwd: Path = ROOT, **environment: str
+    command: Sequence[str], timeout: float = 120, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process group of its own; a time-out ends the group and fails."""
     process = subprocess.Popen(
@@ -93,11 +94,9 @@ def run_group(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-@pytest.fixture(scope="session")
-def theta_dir() -> Path:
-    """Directory of the checkpoint that two Horovod ranks wrote on ALCF Theta in 2020."""
-    root = Path(os.environ.get("BPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
-    directory = root / "theta_2rank_250"
-    if not directory.is_dir():
-        pytest.skip(f"the Theta checkpoint is not in {root}; set BPRUNE_TEST_DATA")
-    return directory
+TEST_DATA = Path(os.environ.get("BPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
+THETA_DIR = TEST_DATA / "theta_2rank_250"
+"""The checkpoint that two Horovod ranks wrote on ALCF Theta in 2020."""
+needs_theta = pytest.mark.skipif(
+    not THETA_DIR.is_dir(), reason=f"no {THETA_DIR.name} in {TEST_DATA}; set BPRUNE_TEST_DATA"
+)

@@ -23,7 +23,8 @@ def test_both_forms_comments_blank_lines_and_variables(
     monkeypatch.setenv("WHERE", "/somewhere")
     file = tmp_path / "args.txt"
     file.write_text(
-        "# a comment\n\n--seed 3   # three\n--data_dir=$WHERE/a#b dir\n  --prune\n", encoding="utf-8"
+        "# a comment\n\n--seed 3   # three\n--data_dir=$WHERE/a#b dir\n  --prune\n",
+        encoding="utf-8",
     )
     arguments = parser.parse([f"@{file}"])
     assert (arguments.seed, arguments.data_dir, arguments.prune) == (3, "/somewhere/a#b dir", True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import THETA_DIR as THETA
+from conftest import needs_theta
 from small_graphs import save
 
 from bprune_hpc import checkpoint
@@ -18,13 +19,9 @@ from bprune_hpc.errors import CheckpointError, GraphError
 from bprune_hpc.network import GraphNetwork
 from bprune_hpc.tensorflow_import import import_tensorflow
 
-DATA = Path(os.environ.get("BPRUNE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-THETA = DATA / "theta_2rank_250"
 KERNEL = "sequential/conv2d_flipout/kernel_posterior_loc"
 SCALE = "sequential/conv2d_flipout/kernel_posterior_untransformed_scale"
 BIAS = "sequential/conv2d_flipout/bias_posterior_loc"
-
-needs_theta = pytest.mark.skipif(not THETA.is_dir(), reason=f"{THETA} is not there")
 
 
 @pytest.fixture(scope="module")

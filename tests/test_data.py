@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from bprune_hpc import data
 from bprune_hpc.errors import DataError
@@ -24,7 +25,7 @@ def save(path: Path, **arrays: np.ndarray) -> str:
 
 
 def test_digits_are_those_of_scikit_learn():
-    original = pytest.importorskip("sklearn.datasets").load_digits()
+    original = load_digits()
     test, train = data.load("digits", split="test"), data.load("digits", split="train")
     assert (len(test.x), len(train.x)) == (359, 1438)
     assert test.x.dtype == np.float32 and test.y.dtype == np.int64

@@ -59,7 +59,9 @@ def test_arrays_are_taken_element_by_element() -> None:
     values = np.random.default_rng(4).normal(size=(40, 3))
     sizes = [2] * 20
     parts = np.split(values, 20)
-    left_out = np.array([np.concatenate(parts[:j] + parts[j + 1 :]).mean(axis=0) for j in range(20)])
+    left_out = np.array(
+        [np.concatenate(parts[:j] + parts[j + 1 :]).mean(axis=0) for j in range(20)]
+    )
     corrected, se = jackknife(values.mean(axis=0), left_out, sizes)
     for column in range(3):
         one = jackknife(np.float64(values[:, column].mean()), left_out[:, column], sizes)

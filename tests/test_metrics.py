@@ -1,4 +1,4 @@
-"""Metrics against numbers worked out from all draws at once, with scikit-learn where it has them."""
+"""Metrics against numbers worked out from all draws at once, by scikit-learn and scipy."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def test_errors_are_the_jackknife_over_groups_of_pairs(case: Case) -> None:
     for name, estimate in whole.items():
         # Busing et al. 1999, eq. for unequal groups, written out term by term.
         h = 50 / sizes
-        corrected = 20 * estimate - sum(
-            (1 - 1 / h[g]) * left_out[g][name] for g in range(20)
-        )
+        corrected = 20 * estimate - sum((1 - 1 / h[g]) * left_out[g][name] for g in range(20))
         variance = sum(
             (h[g] * estimate - (h[g] - 1) * left_out[g][name] - corrected) ** 2 / (h[g] - 1)
             for g in range(20)

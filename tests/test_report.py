@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bprune_hpc.metrics import Metric
-from bprune_hpc.pruning import Cut
-from bprune_hpc.report import number_with_error, table
+from bprune_hpc.report import main, number_with_error, table
+from bprune_hpc.results import SCHEMA, Contents, Variable, write
 
 
 @pytest.mark.parametrize(
@@ -26,18 +28,60 @@ def test_two_digits_of_the_error(value: float, error: float, text: str) -> None:
     assert number_with_error(value, error) == text
 
 
+NAMES = ["accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_information"]
+
+
 def test_the_table_has_a_line_for_each_threshold() -> None:
-    cuts = [
-        Cut(0.0, np.nan, {"a": np.ones(8, bool)}),
-        Cut(0.5, np.nan, {"a": np.arange(8) > 1}),
-    ]
-    names = (
-        "accuracy nll predictive_entropy expected_entropy mutual_information".split()
-    )
     metric = Metric(np.array([0.25, 0.75]), np.array([0.03, 0.0]), np.array([0.04, 0.02]))
-    lines = table(cuts, dict.fromkeys(names, metric)).splitlines()
+    found = table(np.array([0, 0.5]), np.array([0, 0.25]), dict.fromkeys(NAMES, metric))
+    lines = found.splitlines()
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
     assert lines[2].split()[:3] == ["0", "0.00", "%"]
     assert lines[3].split()[:3] == ["0.5", "25.00", "%"]
     assert lines[2].count("0.250 ± 0.050") == 5
     assert lines[3].count("0.750 ± 0.020") == 5
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A results file with the metrics that the report reads."""
+    names = [*NAMES, "accuracy_single_draw", "accuracy_mean_weights"]
+    suffixes = ("", "_se", "_se_data")
+    numbers = {
+        name + suffix: Variable(("threshold",), np.array([0.5, 0.25]))
+        for name in names
+        for suffix in suffixes
+    }
+    fractions = {"pruned_fraction": Variable(("threshold",), np.array([0, 0.75]))}
+    labels = {"threshold": Variable(("threshold",), np.array([0, 1.0]))}
+    groups = {"metrics": numbers, "sparsity": fractions}
+    write(tmp_path / "r.h5", Contents({"schema": SCHEMA}, labels, groups))
+    return tmp_path / "r.h5"
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_the_command_prints_the_table_and_draws(
+    file: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    figure = file.with_suffix(f".{ending}")
+    assert main([str(file), f"--plot={figure}"]) == 0
+    assert "75.00 %" in capsys.readouterr().out
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[ending]
+    assert figure.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere.h5"], "/nowhere.h5: no such file"),
+        (["FILE", "--plot=x.nonsense"], "x.nonsense: cannot be drawn"),
+        (["FILE", "--plott=x.png"], "unknown flag '--plott'"),
+        ([], "the following arguments are required: file"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([str(file) if item == "FILE" else item for item in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1

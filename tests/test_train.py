@@ -7,10 +7,8 @@ would change what other tests of the session see; everything else is a process o
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import find_mpirun, run_group
 
 from bprune_hpc import train, train_config
 from bprune_hpc.comm import EndedByRoot, SerialComm
@@ -28,14 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--dataset=digits", "--hidden=12", "--epochs=4", "--batch_size=50", "--n_draws_eval=5",
          "--learning_rate=0.02")  # fmt: skip
 WEIGHTS = ("kernel", "bias")
-MPIRUN = shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).parent),
-                                                      os.environ.get("PATH", "")]))  # fmt: skip
-needs_horovod = [
-    pytest.mark.mpi,
-    pytest.mark.horovod,
-    pytest.mark.skipif(MPIRUN is None, reason="no mpirun"),
-    pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="no Horovod"),
-]
+needs_horovod = [pytest.mark.mpi, pytest.mark.horovod]
 
 
 def config(*flags: str) -> train_config.TrainConfig:
@@ -48,17 +40,9 @@ def launch(
     """Run the command in processes of its own: plain at 0 ranks, else under mpirun."""
     command = [sys.executable, "-m", "bprune_hpc.train", *flags]
     if n_ranks:
-        assert MPIRUN is not None
-        command = [MPIRUN, "-n", str(n_ranks), "--oversubscribe", "--bind-to", "none", *command]
-    environ = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(first_on_path), str(ROOT)]),
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-    }
-    return subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+        command = [str(find_mpirun()), "-n", str(n_ranks), *command]
+    path = os.pathsep.join([str(first_on_path), str(ROOT)])
+    return run_group(command, timeout_s, PYTHONPATH=path)
 
 
 def variables(case_dir: Path) -> dict[str, np.ndarray]:
@@ -294,7 +278,6 @@ def test_help_and_errors_come_at_once():
         assert time.monotonic() - started < 1.5  # TensorFlow alone takes more
 
 
-@pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="no Horovod")
 @pytest.mark.horovod
 def test_one_process_without_a_launcher(tmp_path):
     done = launch(0, *SMALL, f"--model_dir={tmp_path}")
