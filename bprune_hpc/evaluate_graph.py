@@ -2,7 +2,7 @@
 
 What belongs here: importing nodes into TensorFlow for shapes, types and values that do not depend
 on the input. What does not: the network itself (``network``), deciding what to evaluate
-(``cut``).
+(``noise_removal``).
 """
 
 from __future__ import annotations

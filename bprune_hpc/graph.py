@@ -16,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import graph_search
-from .cut import Cut
+from .noise_removal import NoiseRemoval
 from .dependence import is_random
 from .errors import GraphError
 from .evaluate_graph import Evaluator, static_types
@@ -185,11 +185,11 @@ def _lift(
         label=label,
         threads=threads,
     )
-    cut = Cut(nodes, names, evaluator, label)
+    removal = NoiseRemoval(nodes, names, evaluator, label)
     for site in sites:
-        cut.apply(site)
+        removal.apply(site)
     kept = ancestors(nodes, [logits])
-    check_lifted(nodes, kept, input_tensor, {*names, *cut.placeholders.values()}, label)
+    check_lifted(nodes, kept, input_tensor, {*names, *removal.placeholders.values()}, label)
     fixed_nodes = {names[name]: name for name in kept if name in names}
     kept_nodes = [nodes[name] for name in kept]
     final = build_graph(
@@ -203,13 +203,13 @@ def _lift(
         input_dtype=shapes[input_tensor].dtype,
         output_tensor=tensor_name(logits),
         output_shape=shapes[logits].shape,
-        loc_tensors={name: f"{node}:0" for name, node in cut.placeholders.items()},
+        loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
-        notes=tuple(cut.notes),
+        notes=tuple(removal.notes),
     )
     return Lifted(
         graph=lifted,
-        posterior=Posterior(loc=cut.loc, scale=cut.scale),
+        posterior=Posterior(loc=removal.loc, scale=removal.scale),
         fixed={name: values[name] for name in lifted.fixed_tensors},
         used_variables=tuple(sorted(values)),
         dropped_ops=_dropped(graph_def, [n.op for n in kept_nodes if original.get(n.name) == n.op]),

@@ -31,7 +31,7 @@ from .noise import NoiseSite
 _FLOAT32 = 1
 
 
-class Cut:
+class NoiseRemoval:
     """A graph on which cuts are made one after another.
 
     Parameters
