@@ -16,7 +16,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import graph_search
-from .noise_removal import NoiseRemoval
 from .dependence import is_random
 from .errors import GraphError
 from .evaluate_graph import Evaluator, static_types
@@ -37,6 +36,7 @@ from .graph_nodes import (
 from .inlining import flatten
 from .network import LiftedGraph
 from .noise import find_noise
+from .noise_removal import NoiseRemoval
 from .posterior import Posterior
 
 ReadVariables = Callable[[Collection[str]], Mapping[str, NDArray[Any]]]

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from bprune_hpc import evaluation, sweep
 from bprune_hpc.comm import Comm, run
 from bprune_hpc.errors import BpruneError, DataError
 
@@ -58,10 +59,27 @@ def bad_input(comm: Comm) -> int:
     return 0
 
 
+def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
+    """Run a sweep in which one rank fails at its second batch."""
+    whole = evaluation.Prediction.from_logits
+    calls = []
+
+    def failing(*given: object) -> object:
+        calls.append(given)
+        if comm.rank == rank and len(calls) == 2:
+            raise ZeroDivisionError(f"planted on {rank}")
+        return whole(*given)
+
+    evaluation.Prediction.from_logits = failing
+    return sweep.sweep(comm, arguments)
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "collectives":
         sys.exit(run(collectives))
     if command == "fault":
         sys.exit(run(lambda comm: fault(comm, int(arguments[0]), arguments[1])))
+    if command == "sweep_fault":
+        sys.exit(run(lambda comm: sweep_fault(comm, int(arguments[0]), arguments[1:])))
     sys.exit(run(bad_input))

@@ -37,6 +37,22 @@ def test_an_exception_on_any_rank_ends_the_job(
     assert done.stderr.count("Traceback") == (1 if kind == "bug" else 0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_fault_in_a_sweep_ends_it_and_leaves_the_old_results(
+    mpirun: MpiRun, tmp_path: Path, rank: int
+) -> None:
+    output = tmp_path / "sweep.h5"
+    output.write_bytes(b"what was there before")
+    arguments = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=20", f"--output={output}"]
+    done = mpirun(3, [PROGRAM, "sweep_fault", str(rank), *arguments], timeout=60)
+    assert done.returncode != 0
+    message = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert len(message) == 1 and f"planted on {rank}" in message[0], done.stderr
+    assert output.read_bytes() == b"what was there before"
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.h5"]
+
+
 def test_bad_input_is_said_once_and_ends_every_rank_with_status_2(mpirun: MpiRun) -> None:
     done = mpirun(3, [PROGRAM, "bad_input"], timeout=30)
     assert done.returncode == 2
