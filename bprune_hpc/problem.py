@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .comm import Comm
 from .config import SweepConfig
-from .errors import GraphError
+from .errors import DataError, GraphError
 from .network import LiftedGraph
 from .posterior import Posterior
 
@@ -82,8 +82,11 @@ def read(config: SweepConfig) -> Problem:
             f"{network.source.path}: {network.graph.output_tensor} has an unknown number of "
             "classes; name the logits with --logits_op"
         )
-    data.check_labels(examples.y, n_classes)
-    x = data.fit_input(examples.x, network.graph.input_shape)
+    try:
+        data.check_labels(examples.y, n_classes)
+        x = data.fit_input(examples.x, network.graph.input_shape)
+    except DataError as error:
+        raise DataError(f"{config.data_path or examples.name}: {error}") from error
     return Problem(
         graph=network.graph,
         posterior=network.posterior,

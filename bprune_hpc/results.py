@@ -124,14 +124,29 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
     ResultsError
         If the file system refuses.
     """
-    import h5py
-
+    image = _image(contents)
     target = Path(path)
     try:
-        with _replacing(target) as temporary, h5py.File(temporary, "w") as file:
-            _fill(file, contents)
+        with _replacing(target) as temporary:
+            temporary.write_bytes(image)
     except OSError as error:
-        raise ResultsError(f"{target}: cannot be written ({error}); free space or move") from error
+        raise ResultsError(
+            f"{target}: cannot be written ({error.strerror}); free space, or choose another --output"
+        ) from error
+
+
+def _image(contents: Contents) -> bytes:
+    """Bytes of the HDF5 file, made in memory.
+
+    A write that fails under the HDF5 library (a full disk) leaves it in a state in which the
+    process crashes at its end; a write of plain bytes does not.
+    """
+    import h5py
+
+    with h5py.File("image", "w", driver="core", backing_store=False) as file:
+        _fill(file, contents)
+        file.flush()
+        return file.id.get_file_image()
 
 
 def _fill(file: Any, contents: Contents) -> None:

@@ -78,8 +78,6 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["r.h5"]
 
 
-# h5py cannot raise from a destructor and says so; the error itself is raised and tested.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     import resource
     import signal

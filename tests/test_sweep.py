@@ -295,12 +295,12 @@ def test_a_damaged_checkpoint(
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((4, 63), np.float32), np.zeros(4, int), "63"),
-        (np.zeros((4, 64), np.float32), np.array([0, 1, 10, 2]), "10"),
-        (np.zeros((4, 64), np.float32), np.array([0, 1, -1, 2]), "-1"),
-        (np.full((4, 64), np.nan, np.float32), np.zeros(4, int), "NaN"),
-        (np.zeros((4, 64), np.float32), np.zeros(3, int), "3"),
-        (np.zeros((0, 64), np.float32), np.zeros(0, int), "no examples"),
+        (np.zeros((4, 63), np.float32), np.zeros(4, int), "has shape (63), the network takes (64)"),
+        (np.zeros((4, 64), np.float32), np.array([0, 1, 10, 2]), "label 10 of example 2"),
+        (np.zeros((4, 64), np.float32), np.array([0, 1, -1, 2]), "label -1 of example 2"),
+        (np.full((4, 64), np.nan, np.float32), np.zeros(4, int), "nan in example 0"),
+        (np.zeros((4, 64), np.float32), np.zeros(3, int), "4 examples, 'y_test' 3 labels"),
+        (np.zeros((0, 64), np.float32), np.zeros(0, int), "needs one or more examples"),
     ],
 )
 def test_data_that_does_not_fit(
