@@ -85,7 +85,7 @@ class _Replicates:
         """The difference to the first threshold, times a sign."""
         draws, examples, values = self.without_draws, self.without_examples, self.values
         return _Replicates(
-            sign * (self.value - self.value[0]),
+            sign * (self.value - self.value[0]) + 0.0,  # no minus zero
             None if draws is None else sign * (draws - draws[:, :1]),
             None if examples is None else sign * (examples - examples[:, :1]),
             None if values is None else sign * (values - values[0]),
@@ -110,6 +110,7 @@ class Statistics:
     _deleted_batch_sums: list[dict[str, Floats]] = field(default_factory=list)
     _scores: list[dict[str, Floats]] = field(default_factory=list)
     _labels: list[NDArray[np.int64]] = field(default_factory=list)
+    _predicted: list[NDArray[np.int64]] = field(default_factory=list)
     _probabilities: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add_block(self, sums: Mapping[int, GroupSums], label: NDArray[np.int64]) -> None:
@@ -131,6 +132,7 @@ class Statistics:
         mean = mean_prediction(total, n_draws, label)
         if self.keep_probabilities:
             self._probabilities.append(mean.probability.astype(np.float32))
+        self._predicted.append(mean.probability.argmax(axis=2))
         whole = example_statistics(mean, label)
         scores = {name: [whole[name]] for name in SCORES}
         deleted: dict[str, list[Floats]] = {}
@@ -159,6 +161,11 @@ class Statistics:
         if not self.keep_probabilities:
             return None
         return np.concatenate(self._probabilities, axis=1)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Class that the predictive puts first, shape (n_thresholds, n_examples)."""
+        return np.concatenate(self._predicted, axis=1)
 
     def per_example(self, name: str) -> Floats:
         """One statistic of every example so far, shape (n_thresholds, n_examples)."""
@@ -192,6 +199,24 @@ class Statistics:
         for name, (base, sign) in _DIFFERENCES.items():
             out[name] = self._metric(base, replicates[base].less_the_first(sign))
         return out
+
+    def class_accuracy(self, n_classes: int) -> Metric:
+        """Accuracy of the averaged predictive over the examples of each class.
+
+        Returns
+        -------
+        Metric, arrays of shape (n_thresholds, n_classes)
+            NaN for a class without examples.
+        """
+        correct, one_hot = self.scores()["accuracy"], np.eye(n_classes)[self.label]
+        count = one_hot.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accuracy = correct @ one_hot / count
+            p = accuracy[0]
+            se_data = np.sqrt(p * (1 - p) / (count - 1))
+        se_data = np.where(count > 1, se_data, np.nan)
+        _, se = jackknife(p, accuracy[1:], self.plan.group_sizes)
+        return Metric(p, se, se_data)
 
     def _of_examples(self, name: str) -> _Replicates:
         values = self.per_example(name)
