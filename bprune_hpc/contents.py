@@ -128,7 +128,7 @@ def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
 
 
 def _metrics(statistics: Statistics) -> dict[str, Variable]:
-    out = {}
+    out: dict[str, Variable] = {}
     for name, metric in statistics.metrics().items():
         base = name.removesuffix("_change")
         text = _LONG_NAMES[base]

@@ -36,7 +36,19 @@ DISCRETE = ("accuracy", "accuracy_top_k", "accuracy_single_draw", "accuracy_mean
 
 N_DATA_GROUPS = 50
 
-_BIAS_CORRECTED = ("mutual_information", "probability_variance")
+BIAS_CORRECTED = (
+    "nll",
+    "brier",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "probability_variance",
+)
+"""Smooth functions of the averaged predictive, whose bias of order 1/draws is taken off.
+
+Expected entropy has none; with it in the list, mutual information remains the difference.
+"""
+
 _DIFFERENCES = {"accuracy_drop": ("accuracy", -1.0), "nll_rise": ("nll", 1.0)}
 
 
@@ -254,7 +266,7 @@ class Statistics:
         value, se = found.value, np.zeros_like(found.value)
         if found.without_draws is not None:
             corrected, se = jackknife(found.value, found.without_draws, sizes)
-            if name in _BIAS_CORRECTED and len(sizes) > 1:
+            if name in BIAS_CORRECTED and len(sizes) > 1:
                 value = corrected
         if found.values is not None:
             n_examples = found.values.shape[1]
