@@ -70,7 +70,7 @@ def contents(
         "threshold": Variable(
             ("threshold",),
             np.array([cut.threshold for cut in cuts]),
-            {"long_name": "SNR at or below which weights are pruned; 0 prunes nothing"},
+            {"long_name": "SNR at or below which weights are pruned"},
         ),
         "requested_fraction": Variable(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
@@ -216,7 +216,9 @@ def _snr(ratio: NDArray[np.float64]) -> dict[str, Variable]:
         "edges": Variable(("edge",), _SNR_EDGES),
         "counts": Variable(("bin",), counts.astype(np.int64)),
         "quantile": Variable(("quantile",), _SNR_QUANTILES),
-        "quantiles": Variable(("quantile",), np.quantile(ratio, _SNR_QUANTILES)),
+        "quantiles": Variable(
+            ("quantile",), np.quantile(ratio, _SNR_QUANTILES, method="inverted_cdf")
+        ),
     }
 
 

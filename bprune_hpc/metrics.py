@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from .example_statistics import example_statistics
 from .jackknife import jackknife
 from .plan import MEAN, Plan
-from .predictive import GroupSums, as_float, mean_prediction
+from .predictive import GroupSums, mean_prediction
 from .set_statistics import SCORES, SET_STATISTICS
 
 Floats = NDArray[np.float64]
 
 PER_EXAMPLE = (
+    "nll",
     "predictive_entropy",
     "expected_entropy",
     "mutual_information",
@@ -135,10 +136,9 @@ class Statistics:
         label : int64 array, shape (n_examples,) of the block
         """
         sizes = self.plan.group_sizes
-        groups = [as_float(sums[group]) for group in range(len(sizes))]
-        total = groups[0].copy()
-        for group in groups[1:]:
-            total += group
+        total = np.zeros(sums[0].packed.shape)
+        for group in range(len(sizes)):
+            total += sums[group].packed  # one float64 array in all, not one a group
         n_draws = self.plan.n_draws
         draws_per_unit = n_draws // len(self.plan.units)
         mean = mean_prediction(total, n_draws, label)
@@ -149,13 +149,14 @@ class Statistics:
         scores = {name: [whole[name]] for name in SCORES}
         deleted: dict[str, list[Floats]] = {}
         starts = np.arange(0, len(label), self.plan.batch_size)
-        for size, group in zip(sizes, groups, strict=True) if len(sizes) > 1 else ():
-            rest = mean_prediction(total - group, n_draws - size * draws_per_unit, label)
+        for group, size in enumerate(sizes) if len(sizes) > 1 else ():
+            n_left = n_draws - size * draws_per_unit
+            rest = mean_prediction(total - sums[group].packed, n_left, label)
             for name, values in example_statistics(rest, label).items():
                 deleted.setdefault(name, []).append(np.add.reduceat(values, starts, axis=1))
                 if name in SCORES:
                     scores[name].append(values)
-        at_mean = mean_prediction(as_float(sums[MEAN]), 1, label)
+        at_mean = mean_prediction(sums[MEAN].packed, 1, label)
         whole["accuracy_mean_weights"] = example_statistics(at_mean, label)["accuracy"]
         self._whole.append(whole)
         self._deleted_batch_sums.append({name: np.stack(v) for name, v in deleted.items()})

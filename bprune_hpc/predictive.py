@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,19 +224,12 @@ class MeanPrediction:
     expected_squares: NDArray[np.float64]
 
 
-def as_float(sums: GroupSums) -> NDArray[np.float64]:
-    """Sums as float64, in the layout of ``packed``; each is rounded once, by 2**-53 at most."""
-    return sums.packed.astype(np.float64)
-
-
-def mean_prediction(
-    total: NDArray[np.float64], n_draws: int, label: NDArray[np.int64]
-) -> MeanPrediction:
+def mean_prediction(total: NDArray[Any], n_draws: int, label: NDArray[np.int64]) -> MeanPrediction:
     """Turn sums over draws into means.
 
     Parameters
     ----------
-    total : float64 array, shape (n_thresholds, n_examples, n_classes + 5)
+    total : float64 or int64 array, shape (n_thresholds, n_examples, n_classes + 5)
         Sums of one or more groups, in the layout of :class:`GroupSums`.
     n_draws : int
         Number of draws in them.
@@ -243,7 +237,7 @@ def mean_prediction(
     """
     n_classes = total.shape[2] - N_TAILS - N_OTHERS
     head = np.take_along_axis(total[..., :n_classes], label[None, :, None], axis=2)[..., 0]
-    true_probability = np.zeros_like(head)
+    true_probability = np.zeros(head.shape)
     for tail in reversed(range(N_TAILS)):  # smallest first
         true_probability = (true_probability + total[..., n_classes + tail]) / _ONE
     true_probability = (true_probability + head) / (_ONE * n_draws)

@@ -60,13 +60,13 @@ def number_with_error(value: float, error: float) -> str:
     """
     if not np.isfinite(value):
         return f"{value}"
-    if not np.isfinite(error):
-        return f"{value:.4f} ± n/a"
-    if error == 0:
-        return f"{value:.4f} ± 0"
+    if not np.isfinite(error) or error == 0:
+        return f"{value + 0.0:.4f} ± {'0' if error == 0 else 'n/a'}"
     rounded = float(f"{error:.1e}")
-    decimals = min(max(1 - int(np.floor(np.log10(rounded))), 0), 6)
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
+    if decimals > 6:
+        return f"{value + 0.0:.6f} ± {error:.0e}"
+    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def table(threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> str:
@@ -93,6 +93,16 @@ def table(threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metr
     lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
+
+
+def show(text: str) -> None:
+    """Print, also where standard output cannot write "±"."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    print(text)
 
 
 def plot(
@@ -160,7 +170,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
         found = read_metrics(arguments.file)
-        print(table(*found))
+        show(table(*found))
         if arguments.plot:
             try:
                 plot(arguments.plot, *found)

@@ -89,12 +89,16 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         all_draws = reduce_draws(comm, draw_sums)
 
     environment = describe_run(comm, watch, config.num_intra, config.num_inter)
-    if all_draws is not None:
+
+    def publish() -> None:
+        assert all_draws is not None  # on rank 0
         results.write(
             config.output, contents(config, problem, cuts, statistics, all_draws, environment)
         )
-        print(report.table(*report.read_metrics(config.output)))
-        print(f"results: {config.output}")
+        report.show(report.table(*report.read_metrics(config.output)))
+        report.show(f"results: {config.output}")
+
+    comm.from_root(publish)
     return 0
 
 

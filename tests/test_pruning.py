@@ -79,6 +79,12 @@ def test_fractions_are_exact_even_when_all_are_equal(fraction: float) -> None:
         assert cut.requested_fraction == fraction
 
 
+def test_of_equals_the_first_go() -> None:
+    ones = np.ones(40, np.float32)
+    cut = cut_at_fraction(Posterior({"a": ones}, {"a": ones}), 0.3)
+    assert cut.kept["a"].tolist() == [False] * 12 + [True] * 28
+
+
 def test_fractions_prune_the_lowest_snr() -> None:
     posterior = make_posterior()
     cut = cut_at_fraction(posterior, 0.4)
