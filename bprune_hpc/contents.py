@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
+from .criteria import CRITERIA
 from .detection import risk_at_coverage
 from .example_statistics import TOP_K
 from .metrics import DISCRETE, PER_EXAMPLE, Metric, Statistics
@@ -64,13 +65,18 @@ def contents(
         Goes to ``/run``.
     """
     posterior = problem.posterior
+    criterion = CRITERIA[config.criterion]
     unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
     n_examples = len(problem.label)
     coordinates = {
         "threshold": Variable(
             ("threshold",),
             np.array([cut.threshold for cut in cuts]),
-            {"long_name": "SNR at or below which weights are pruned"},
+            {
+                "long_name": criterion.meaning,
+                "units": criterion.units,
+                "heading": criterion.heading,
+            },
         ),
         "requested_fraction": Variable(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
@@ -108,6 +114,7 @@ def contents(
         coordinates=coordinates,
         groups=groups,
         group_attrs={
+            "sparsity": _rule(config),
             "metrics": {
                 "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
                 "se_data": "NAME_se_data: standard error over test examples",
@@ -118,13 +125,24 @@ def contents(
 
 def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
     by_layer = [[cut.pruned_fraction_of(name) for name in posterior.names] for cut in cuts]
-    thresholds = np.array([[cut.threshold] * len(posterior.names) for cut in cuts])
+    thresholds = [[cut.layer_threshold[name] for name in posterior.names] for cut in cuts]
     return {
         "pruned_fraction": Variable(("threshold",), np.array([c.pruned_fraction for c in cuts])),
         "n_active": Variable(("threshold",), np.array([cut.n_active for cut in cuts])),
         "layer_pruned_fraction": Variable(("threshold", "layer"), np.array(by_layer)),
-        "layer_threshold": Variable(("threshold", "layer"), thresholds),
+        "layer_threshold": Variable(("threshold", "layer"), np.array(thresholds)),
     }
+
+
+def _rule(config: SweepConfig) -> dict[str, Any]:
+    attrs = {
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "granularity": config.granularity,
+        "pruned_weights": config.pruned_weights,
+        "prior_scale": config.prior_scale,
+    }
+    return {name: value for name, value in attrs.items() if value is not None}
 
 
 def _metrics(statistics: Statistics) -> dict[str, Variable]:

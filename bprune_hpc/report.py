@@ -69,22 +69,30 @@ def number_with_error(value: float, error: float) -> str:
     return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def table(threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> str:
+def table(
+    threshold: Floats,
+    pruned_fraction: Floats,
+    metrics: Mapping[str, Metric],
+    heading: str = "SNR <=",
+) -> str:
     """Table of a sweep: one line a threshold; errors are both kinds combined.
 
     Parameters
     ----------
     threshold, pruned_fraction : float array, shape (n_thresholds,)
     metrics : mapping of str to Metric
+    heading : str
+        Of the column of thresholds.
 
     Returns
     -------
     str
         Lines of equal width, without a newline at the end.
     """
-    rows = [["SNR <=", "pruned", *(title for _, title in _COLUMNS)]]
+    rows = [[heading, "pruned", *(title for _, title in _COLUMNS)]]
     for index in range(len(threshold)):
-        row = [f"{threshold[index]:.4g}", f"{100 * pruned_fraction[index]:.2f} %"]
+        cut = f"{threshold[index]:.4g}" if np.isfinite(threshold[index]) else "none"
+        row = [cut, f"{100 * pruned_fraction[index]:.2f} %"]
         for name, _ in _COLUMNS:
             metric = metrics[name]
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
@@ -161,6 +169,12 @@ def read_metrics(path: str | Path) -> tuple[Floats, Floats, dict[str, Metric]]:
         return file["threshold"][()], file["sparsity/pruned_fraction"][()], metrics
 
 
+def read_heading(path: str | Path) -> str:
+    """What a results file's thresholds are of, as a heading of their column."""
+    with open_results(path) as file:
+        return str(file["threshold"].attrs.get("heading", "SNR <="))
+
+
 def report(comm: Comm, argv: Sequence[str]) -> int:
     """Print the table of a results file and draw its figure, on rank 0."""
     parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
@@ -170,7 +184,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
         found = read_metrics(arguments.file)
-        show(table(*found))
+        show(table(*found, heading=read_heading(arguments.file)))
         if arguments.plot:
             try:
                 plot(arguments.plot, *found)
