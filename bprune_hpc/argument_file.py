@@ -82,7 +82,7 @@ class ArgumentParser(argparse.ArgumentParser):
         """Raise ``message`` as a :class:`ConfigError` (``argparse`` would exit)."""
         named = re.search(r"--\w+", message)
         origin = self._origins.get(named.group(), "command line") if named else "command line"
-        raise ConfigError(f"{origin}: {message}; see {self.prog} --help")
+        raise ConfigError(f"{origin}: {message[:300]}; see {self.prog} --help")
 
 
 def find(name: str, beside: Path | None = None) -> Path:
@@ -96,7 +96,7 @@ def find(name: str, beside: Path | None = None) -> Path:
     package_parent = Path(__file__).resolve().parent.parent
     places = [Path(), *([beside] if beside else []), Path("configs"), package_parent / "configs"]
     for place in places:
-        candidate = place / Path(name).expanduser()
+        candidate = place / os.path.expanduser(name)
         if candidate.is_file():
             return candidate
     raise ConfigError(f"{name}: no such argument file here or in configs/; check the name")
@@ -112,7 +112,7 @@ def _expand(argv: Sequence[str], origin: str, beside: Path | None, depth: int) -
             raise ConfigError(f"{origin}: argument files nested deeper than {_MAX_DEPTH}: a loop?")
         path = find(text[1:], beside)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}); give a text file") from error
         for number, line in enumerate(lines, 1):
@@ -122,17 +122,22 @@ def _expand(argv: Sequence[str], origin: str, beside: Path | None, depth: int) -
 
 
 def _split(line: str, origin: str) -> list[str]:
-    line = re.sub(r"(^|\s)#.*$", "", line).strip()
+    """Tokens of one line: none, a file or word, or a flag with or without its value."""
+    # A comment starts with # after a blank; what stands in quotes after = or a blank is a value.
+    comment = re.compile(r"""((?:^|[\s=])(?:"[^"]*"|'[^']*'))|(?:^|\s)#.*""")
+    line = comment.sub(lambda match: match[1] or "", line).strip()
     if not line:
         return []
+    if "\0" in line:
+        raise ConfigError(f"{origin}: holds a zero byte; give a text file")
+    for name in re.findall(r"\$\{?(\w+)", line):
+        if name not in os.environ:
+            raise ConfigError(f"{origin}: variable ${name} is not set; export it")
     line = os.path.expandvars(line)
-    unset = re.search(r"\$\{?(\w+)", line)
-    if unset:
-        raise ConfigError(f"{origin}: variable ${unset.group(1)} is not set; export it")
-    flag, *rest = re.split(r"[=\s]", line, maxsplit=1) if line.startswith("--") else [line]
+    flag, *rest = re.split(r"\s*=\s*|\s+", line, maxsplit=1) if line.startswith("--") else [line]
     if not rest:
         return [flag]
-    value = rest[0].strip()
+    value = rest[0]
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
     return [f"{flag}={value}"]

@@ -18,14 +18,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BpruneError, LaunchError
+from .errors import BpruneError, InputError, LaunchError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
-_REDUCE_BYTES = 64 * 2**20  # so that a reduction needs little memory beside its array
+_MESSAGE_BYTES = 64 * 2**20  # so that a collective needs little memory beside its array
 
 # Size and rank as each launcher tells its processes, innermost launcher first: mpirun inside a
 # Slurm step sets its own. None where the launcher does not tell the size.
@@ -71,8 +71,8 @@ class Comm(Protocol):
     def gather(self, value: T) -> list[T] | None:
         """List of every rank's (small) value on rank 0; ``None`` elsewhere."""
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
+    def abort(self, status: int) -> None:
+        """End every rank of the job, now."""
 
 
 class SerialComm:
@@ -87,8 +87,8 @@ class SerialComm:
         """See :class:`Comm`."""
         try:
             return function()
-        except BpruneError as error:
-            raise EndedByRoot(error.exit_status, str(error)) from error
+        except (BpruneError, OSError) as error:
+            raise EndedByRoot(status_of(error), message_of(error)) from error
 
     def bcast_arrays(self, arrays: Arrays | None) -> dict[str, NDArray[Any]]:
         """See :class:`Comm`."""
@@ -104,11 +104,8 @@ class SerialComm:
         """See :class:`Comm`."""
         return [value]
 
-    def barrier(self) -> None:
-        """See :class:`Comm`."""
-
     def abort(self, status: int) -> None:
-        """End the process."""
+        """See :class:`Comm`."""
         sys.exit(status)
 
 
@@ -133,16 +130,17 @@ class MPIComm:
     def from_root(self, function: Callable[[], T]) -> T:
         """See :class:`Comm`.
 
-        A :class:`BpruneError` of the function becomes :class:`EndedByRoot` on every rank, so
-        that all end in good order and the message is printed once.
+        A :class:`BpruneError` of the function, or an ``OSError`` (a file that may not be
+        read, a name that is too long), becomes :class:`EndedByRoot` on every rank, so that all
+        end in good order and the message is printed once.
         """
         outcome: Any = None
         failure: tuple[int, str] | None = None
         if self.is_root:
             try:
                 outcome = function()
-            except BpruneError as error:
-                failure = (error.exit_status, str(error))
+            except (BpruneError, OSError) as error:
+                failure = (status_of(error), message_of(error))
             except SystemExit as end:  # --help has been answered
                 failure = (int(end.code or 0), "")
         failure, outcome = self._world.bcast((failure, outcome))
@@ -161,8 +159,8 @@ class MPIComm:
             else:
                 array = np.empty(shape, dtype)
             flat = array.reshape(-1).view(np.uint8)
-            for start in range(0, flat.size, _REDUCE_BYTES):
-                self._world.Bcast(flat[start : start + _REDUCE_BYTES])
+            for start in range(0, flat.size, _MESSAGE_BYTES):
+                self._world.Bcast(flat[start : start + _MESSAGE_BYTES])
             out[name] = array
         return out
 
@@ -175,7 +173,7 @@ class MPIComm:
             return None
         comm = self._subset(members)
         flat = np.ascontiguousarray(array).reshape(-1)
-        step = _REDUCE_BYTES // flat.itemsize
+        step = _MESSAGE_BYTES // flat.itemsize
         out = np.empty_like(flat) if self.is_root else None
         for start in range(0, flat.size, step):
             piece = flat[start : start + step]
@@ -187,12 +185,8 @@ class MPIComm:
         """See :class:`Comm`."""
         return self._world.gather(value)
 
-    def barrier(self) -> None:
-        """See :class:`Comm`."""
-        self._world.Barrier()
-
     def abort(self, status: int) -> None:
-        """End every rank of the job, now."""
+        """See :class:`Comm`."""
         self._world.Abort(status)
 
     def _subset(self, members: tuple[int, ...]) -> Any:
@@ -213,13 +207,17 @@ def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, 
     """
     for name, size_variable, rank_variable in _LAUNCHERS:
         rank = environ.get(rank_variable, "")
-        if not rank.isdigit():
+        if not _is_number(rank):
             continue
         if size_variable is None:
             return name, None, int(rank)
-        if environ.get(size_variable, "").isdigit():
+        if _is_number(environ.get(size_variable, "")):
             return name, int(environ[size_variable]), int(rank)
     return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def world() -> SerialComm | MPIComm:
@@ -234,7 +232,7 @@ def world() -> SerialComm | MPIComm:
     started = launcher()
     if started is None:
         n_tasks = os.environ.get("SLURM_NTASKS", "1")
-        if n_tasks.isdigit() and int(n_tasks) > 1:
+        if _is_number(n_tasks) and int(n_tasks) > 1:
             logger.warning(
                 "one process inside an allocation of %s tasks; start with srun or mpirun to use it",
                 n_tasks,
@@ -260,7 +258,7 @@ def world() -> SerialComm | MPIComm:
 
 
 @contextmanager
-def abort_on_error(comm: SerialComm | MPIComm) -> Iterator[None]:
+def abort_on_error(comm: Comm) -> Iterator[None]:
     """End the whole job if this rank raises, with this rank's message, once.
 
     Without it the other ranks would wait for this one for ever.
@@ -273,19 +271,26 @@ def abort_on_error(comm: SerialComm | MPIComm) -> Iterator[None]:
         where = f"rank {comm.rank} on {socket.gethostname()}: " if comm.size > 1 else ""
         if not isinstance(error, BpruneError):
             traceback.print_exc()
-        sys.stderr.write(f"{where}{describe(error)}\n")
+        sys.stderr.write(f"{where}error: {message_of(error)}\n")
         sys.stderr.flush()
         comm.abort(getattr(error, "exit_status", 1))
 
 
-def describe(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """One line for a user: the message, with the kind of error where it is not one of ours."""
     if isinstance(error, BpruneError):
-        return f"error: {error}"
-    return f"error: {type(error).__name__}: {error}"
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    return f"{type(error).__name__}: {error}"
 
 
-def run(main: Callable[[SerialComm | MPIComm], int]) -> int:
+def status_of(error: BaseException) -> int:
+    """Exit status for an error that rank 0 has found."""
+    return error.exit_status if isinstance(error, BpruneError) else InputError.exit_status
+
+
+def run(main: Callable[[Comm], int]) -> int:
     """Run a command on all ranks and return its exit status.
 
     Errors in what the user gave, found by rank 0 for all, are printed once and end every rank
@@ -295,7 +300,9 @@ def run(main: Callable[[SerialComm | MPIComm], int]) -> int:
     try:
         comm = world()
     except LaunchError as error:
-        sys.stderr.write(f"{describe(error)}\n")
+        # Each of the processes is here; the first one speaks for all.
+        if (launcher() or ("", 0, 0))[2] == 0:
+            sys.stderr.write(f"error: {error}\n")
         return error.exit_status
     tag = f"[rank {comm.rank}] " if comm.size > 1 else ""
     logging.basicConfig(
@@ -311,4 +318,4 @@ def run(main: Callable[[SerialComm | MPIComm], int]) -> int:
             if comm.is_root and end.message:
                 sys.stderr.write(f"error: {end.message}\n")
             return int(end.code or 0)
-    return 1
+    raise AssertionError("abort has ended this process")

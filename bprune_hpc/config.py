@@ -16,16 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .argument_file import ArgumentParser
+from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
+from .grid import read_grid
 from .predictive import MAX_DRAWS
+from .pruning import PRUNED_SCALE, SCOPES, Rule
+from .units import GRANULARITIES
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_THRESHOLDS = "0,0.1,0.25,0.5,1,2,3,5"
 
 _NOT_NEEDED = {
     "horovod_used": "Horovod is not needed to evaluate; the graph's Horovod ops are dropped",
@@ -44,9 +45,14 @@ class SweepConfig:
     Attributes
     ----------
     grid_kind : {"threshold", "fraction"}
-        Whether ``grid`` holds SNR thresholds or fractions of weights to prune.
+        Whether ``grid`` holds thresholds of the criterion or fractions of weights to prune.
     grid : tuple of float
-        In ascending order, without repeats.
+        From the least that is pruned to the most, without repeats; an infinity is the unpruned
+        network of a criterion whose scores can be negative.
+    criterion, scope, granularity, prior_scale
+        See :class:`bprune_hpc.pruning.Rule`.
+    pruned_weights : {"zero", "bprune"}
+        What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
     n_draws : int
         Even when ``pairing`` is "antithetic".
     state_limit_gb : float
@@ -65,6 +71,11 @@ class SweepConfig:
     subtract_pixel_mean: bool
     grid_kind: str
     grid: tuple[float, ...]
+    criterion: str
+    scope: str
+    granularity: str
+    prior_scale: float | None
+    pruned_weights: str
     n_draws: int
     seed: int
     pairing: str
@@ -78,7 +89,13 @@ class SweepConfig:
 
     def to_json(self) -> str:
         """The whole configuration as JSON, as it is stored with the results."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        grid = [value if math.isfinite(value) else "none" for value in self.grid]
+        return json.dumps({**dataclasses.asdict(self), "grid": grid}, sort_keys=True)
+
+    @property
+    def rule(self) -> Rule:
+        """In which order weights are pruned."""
+        return Rule(self.criterion, self.scope, self.granularity, self.prior_scale, self.seed)
 
 
 def parse(argv: Sequence[str]) -> SweepConfig:
@@ -98,10 +115,10 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     if arguments.model_dir is None:
         raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
     if arguments.mode == "inference":
-        kind, text = "threshold", "0"
-    else:
-        kind, text = arguments.grid
-    grid = parse_grid(text, kind)
+        arguments.grid = ("threshold", "none")
+    kind, text = arguments.grid
+    kind, grid = read_grid(text, kind, arguments.criterion)
+    _check_prior(arguments.criterion, arguments.prior_scale)
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
@@ -132,6 +149,11 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         subtract_pixel_mean=arguments.subtract_pixel_mean,
         grid_kind=kind,
         grid=grid,
+        criterion=arguments.criterion,
+        scope=arguments.scope,
+        granularity=arguments.granularity,
+        prior_scale=arguments.prior_scale,
+        pruned_weights=arguments.pruned_weights,
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
@@ -151,53 +173,14 @@ def _dataset(dataset: str, is_cifar10: bool) -> str:
     return "cifar10" if is_cifar10 and dataset == "auto" else dataset
 
 
-def parse_grid(text: str, kind: str) -> tuple[float, ...]:
-    """Thresholds or fractions from ``0,0.1,0.5`` or ``START:STOP:COUNT[:log]``.
-
-    Parameters
-    ----------
-    text : str
-        A list, or a range with both ends included, evenly spaced (in the logarithm with
-        ``log``).
-    kind : {"threshold", "fraction"}
-        Thresholds are finite and not negative; fractions are in [0, 1).
-
-    Returns
-    -------
-    tuple of float
-        Ascending, without repeats.
-
-    Raises
-    ------
-    ConfigError
-        If the list is empty or a value is not in range.
-    """
-    flag = "--thresholds" if kind == "threshold" else "--prune_fractions"
-    try:
-        if ":" in text:
-            start, stop, count, *spacing = text.split(":")
-            if spacing not in ([], ["log"]):
-                raise ConfigError(f"{flag}: '{text}' is not START:STOP:COUNT[:log]")
-            if int(count) < 1:
-                raise ConfigError(f"{flag}: '{text}' asks for no values; COUNT is at least 1")
-            if spacing and min(float(start), float(stop)) <= 0:
-                raise ConfigError(f"{flag}: '{text}': a log range starts above 0")
-            space = np.geomspace if spacing else np.linspace
-            values = [float(value) for value in space(float(start), float(stop), int(count))]
-        else:
-            values = [float(item) for item in text.split(",") if item.strip()]
-    except ValueError as error:
+def _check_prior(criterion: str, prior_scale: float | None) -> None:
+    if prior_scale is None and CRITERIA[criterion].needs_prior:
         raise ConfigError(
-            f"{flag}: '{text}' is neither numbers with commas nor START:STOP:COUNT[:log]"
-        ) from error
-    if not values:
-        raise ConfigError(f"{flag}: the list is empty; give at least one value")
-    upper = math.inf if kind == "threshold" else 1.0
-    allowed = "finite and not negative" if kind == "threshold" else "at least 0 and below 1"
-    for value in values:
-        if not 0 <= value < upper:
-            raise ConfigError(f"{flag}: {value:g} is not allowed; values are {allowed}")
-    return tuple(sorted(set(values)))
+            f"--criterion={criterion}: the prior is not known; give the standard deviation of the "
+            "weights' Gaussian prior with --prior_scale"
+        )
+    if prior_scale is not None and not 1e-30 <= prior_scale <= 1e30:
+        raise ConfigError(f"--prior_scale: {prior_scale:g} is not in 1e-30 to 1e30")
 
 
 class _Grid(argparse.Action):
@@ -212,8 +195,9 @@ def parser() -> ArgumentParser:
     """The command line of ``python -m bprune_hpc.sweep``."""
     root = ArgumentParser(
         prog="python -m bprune_hpc.sweep",
-        description="Prune a mean-field Bayesian network by signal-to-noise ratio over a range of "
-        "thresholds; accuracy, NLL and uncertainty at each go to an HDF5 file.",
+        description="Prune a mean-field Bayesian network by signal-to-noise ratio, or another "
+        "criterion, over a range of thresholds; accuracy, NLL and uncertainty at each go to an "
+        "HDF5 file.",
         epilog="@FILE reads arguments from a file, one a line; the last occurrence wins.",
     )
     case = root.add_argument_group("network")
@@ -240,8 +224,8 @@ def parser() -> ArgumentParser:
     )
     sweep = root.add_argument_group("sweep")
     for flag, form, text in (
-        ("--thresholds", "LIST", "SNR thresholds: 0,0.1,0.5 or START:STOP:COUNT[:log]"),
-        ("--thres_val", "X", "one SNR threshold"),
+        ("--thresholds", "LIST", "0,0.1,0.5, START:STOP:COUNT[:log], or auto:N for N equal steps"),
+        ("--thres_val", "X", "one threshold"),
         ("--prune_fractions", "LIST", "fractions of weights to prune, in [0, 1)"),
     ):
         sweep.add_argument(
@@ -249,9 +233,25 @@ def parser() -> ArgumentParser:
             action=_Grid,
             dest="grid",
             metavar=form,
-            default=("threshold", DEFAULT_THRESHOLDS),
+            default=("threshold", None),
             help=text,
         )
+    for flag, choices, text in (
+        ("--criterion", CRITERIA, "score by which weights are pruned"),
+        ("--scope", SCOPES, "fractions of all weights together, or layer by layer"),
+        ("--granularity", GRANULARITIES, "what is pruned as a whole"),
+        ("--pruned_weights", PRUNED_SCALE, "exactly zero, or noise as BPrune leaves it"),
+    ):
+        default = next(iter(choices))
+        sweep.add_argument(
+            flag, choices=tuple(choices), default=default, help=f"{text} ({default})"
+        )
+    sweep.add_argument(
+        "--prior_scale",
+        type=float,
+        metavar="X",
+        help="deviation of the weights' prior, for the criteria kl and bmr",
+    )
     sweep.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
     )

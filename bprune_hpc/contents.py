@@ -9,29 +9,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
-from .metrics import PER_EXAMPLE, Statistics
+from .criteria import CRITERIA
+from .detection import risk_at_coverage
+from .example_statistics import TOP_K
+from .metrics import DISCRETE, PER_EXAMPLE, Metric, Statistics
 from .posterior import Posterior
 from .predictive import DrawSums
 from .problem import Problem
 from .pruning import Cut
 from .results import SCHEMA, Contents, Variable
+from .set_statistics import SET_STATISTICS
 
-_UNITS = {
-    "nll": "nat",
-    "nll_rise": "nat",
-    "predictive_entropy": "nat",
-    "expected_entropy": "nat",
-    "mutual_information": "nat",
-}
+_IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
 _LONG_NAMES = {
     "accuracy": "accuracy of the predictive averaged over draws",
+    "accuracy_top_k": f"share of examples whose true class is among the {TOP_K} most probable",
     "accuracy_single_draw": "mean accuracy of single draws",
     "accuracy_mean_weights": "accuracy of the network at its posterior mean",
     "nll": "negative log-likelihood of the averaged predictive",
+    "brier": "Brier score of the averaged predictive, summed over classes",
+    "ece": "expected calibration error, 15 bins of equal width",
+    "ece_equal_mass": "expected calibration error, 15 bins of equal numbers of examples",
+    "aurc": "area under the risk-coverage curve, by confidence",
+    "auroc_errors_entropy": "AUROC of predictive entropy for misclassified examples",
+    "aupr_errors_entropy": "average precision of predictive entropy for misclassified examples",
+    "auroc_errors_mutual_information": "AUROC of mutual information for misclassified examples",
+    "aupr_errors_mutual_information": "average precision of mutual information for the same",
     "predictive_entropy": "entropy of the averaged predictive",
     "expected_entropy": "mean entropy of single draws' predictions",
     "mutual_information": "predictive less expected entropy, corrected for its bias in 1/draws",
+    "probability_variance": "variance over draws of the class probabilities, summed over classes, "
+    "corrected for its bias in 1/draws",
     "accuracy_drop": "accuracy at the first threshold less that here, on the same examples",
     "nll_rise": "NLL here less that at the first threshold, on the same examples",
 }
@@ -55,13 +65,18 @@ def contents(
         Goes to ``/run``.
     """
     posterior = problem.posterior
+    criterion = CRITERIA[config.criterion]
     unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
     n_examples = len(problem.label)
     coordinates = {
         "threshold": Variable(
             ("threshold",),
             np.array([cut.threshold for cut in cuts]),
-            {"long_name": "SNR at or below which weights are pruned; 0 prunes nothing"},
+            {
+                "long_name": criterion.meaning,
+                "units": criterion.units,
+                "heading": criterion.heading,
+            },
         ),
         "requested_fraction": Variable(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
@@ -80,6 +95,9 @@ def contents(
             "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
         },
         "examples": _examples(statistics, problem.label),
+        "classes": _classes(statistics, problem.n_classes),
+        "calibration": _calibration(statistics),
+        "risk_coverage": _risk_coverage(statistics),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
@@ -96,6 +114,7 @@ def contents(
         coordinates=coordinates,
         groups=groups,
         group_attrs={
+            "sparsity": _rule(config),
             "metrics": {
                 "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
                 "se_data": "NAME_se_data: standard error over test examples",
@@ -106,30 +125,102 @@ def contents(
 
 def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
     by_layer = [[cut.pruned_fraction_of(name) for name in posterior.names] for cut in cuts]
-    thresholds = np.array([[cut.threshold] * len(posterior.names) for cut in cuts])
+    thresholds = [[cut.layer_threshold[name] for name in posterior.names] for cut in cuts]
     return {
         "pruned_fraction": Variable(("threshold",), np.array([c.pruned_fraction for c in cuts])),
         "n_active": Variable(("threshold",), np.array([cut.n_active for cut in cuts])),
         "layer_pruned_fraction": Variable(("threshold", "layer"), np.array(by_layer)),
-        "layer_threshold": Variable(("threshold", "layer"), thresholds),
+        "layer_threshold": Variable(("threshold", "layer"), np.array(thresholds)),
     }
 
 
+def _rule(config: SweepConfig) -> dict[str, Any]:
+    attrs = {
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "granularity": config.granularity,
+        "pruned_weights": config.pruned_weights,
+        "prior_scale": config.prior_scale,
+    }
+    return {name: value for name, value in attrs.items() if value is not None}
+
+
 def _metrics(statistics: Statistics) -> dict[str, Variable]:
-    out = {}
+    out: dict[str, Variable] = {}
     for name, metric in statistics.metrics().items():
-        attrs = {"units": _UNITS.get(name, "1"), "long_name": _LONG_NAMES[name]}
-        out[name] = Variable(("threshold",), metric.value, attrs)
-        out[f"{name}_se"] = Variable(("threshold",), metric.se, {"units": attrs["units"]})
-        out[f"{name}_se_data"] = Variable(("threshold",), metric.se_data, {"units": attrs["units"]})
+        base = name.removesuffix("_change")
+        text = _LONG_NAMES[base]
+        attrs: dict[str, Any] = {
+            "units": "nat" if base in _IN_NATS or name == "nll_rise" else "1",
+            "long_name": text if base == name else f"{text}: less that at the first threshold",
+        }
+        if base in (*DISCRETE, *SET_STATISTICS, "accuracy_drop"):
+            attrs["discrete"] = "moves in steps: its standard errors are rough"
+        out |= _with_errors(name, ("threshold",), metric, attrs)
     return out
+
+
+def _with_errors(
+    name: str, dims: tuple[str, ...], metric: Metric, attrs: Mapping[str, Any]
+) -> dict[str, Variable]:
+    units = {"units": attrs["units"]}
+    return {
+        name: Variable(dims, metric.value, attrs),
+        f"{name}_se": Variable(dims, metric.se, units),
+        f"{name}_se_data": Variable(dims, metric.se_data, units),
+    }
+
+
+def _classes(statistics: Statistics, n_classes: int) -> dict[str, Variable]:
+    label, predicted = statistics.label, statistics.predicted
+    confusion = np.zeros((len(predicted), n_classes, n_classes), np.int64)
+    for t, row in enumerate(predicted):
+        np.add.at(confusion[t], (label, row), 1)
+    attrs = {"units": "1", "long_name": "accuracy of the averaged predictive over each class"}
+    return {
+        **_with_errors(
+            "accuracy", ("threshold", "class"), statistics.class_accuracy(n_classes), attrs
+        ),
+        "confusion": Variable(("threshold", "true_class", "predicted_class"), confusion),
+    }
+
+
+def _calibration(statistics: Statistics) -> dict[str, Variable]:
+    out: dict[str, Variable] = {}
+    confidence, correct = statistics.per_example("confidence"), statistics.per_example("accuracy")
+    for prefix, edges_of in (
+        ("", lambda _: equal_width_edges()),
+        ("equal_mass_", equal_mass_edges),
+    ):
+        diagrams = [
+            reliability(one, right == 1, edges_of(one))
+            for one, right in zip(confidence, correct, strict=True)
+        ]
+        out[f"{prefix}bins"] = Variable(
+            ("threshold", "edge"), np.stack([d.edges for d in diagrams])
+        )
+        for name in ("count", "confidence", "accuracy"):
+            values = np.stack([getattr(d, name) for d in diagrams])
+            out[prefix + name] = Variable(("threshold", "bin"), values)
+    return out
+
+
+def _risk_coverage(statistics: Statistics) -> dict[str, Variable]:
+    confidence, correct = statistics.per_example("confidence"), statistics.per_example("accuracy")
+    risk = [risk_at_coverage(c, right == 0) for c, right in zip(confidence, correct, strict=True)]
+    coverage = np.arange(1, len(risk[0]) + 1) / len(risk[0])
+    return {
+        "coverage": Variable(("coverage",), coverage),
+        "risk": Variable(("threshold", "coverage"), np.stack(risk)),
+    }
 
 
 def _examples(statistics: Statistics, label: NDArray[np.int64]) -> dict[str, Variable]:
     out = {"label": Variable(("example",), label)}
     for name in PER_EXAMPLE:
         values = statistics.per_example(name).astype(np.float32)
-        out[name] = Variable(("threshold", "example"), values, {"units": "nat"})
+        attrs = {"units": "nat" if name in _IN_NATS else "1"}
+        out[name] = Variable(("threshold", "example"), values, attrs)
     mean_probability = statistics.mean_probability
     if mean_probability is not None:
         dims = ("threshold", "example", "class")
@@ -143,7 +234,9 @@ def _snr(ratio: NDArray[np.float64]) -> dict[str, Variable]:
         "edges": Variable(("edge",), _SNR_EDGES),
         "counts": Variable(("bin",), counts.astype(np.int64)),
         "quantile": Variable(("quantile",), _SNR_QUANTILES),
-        "quantiles": Variable(("quantile",), np.quantile(ratio, _SNR_QUANTILES)),
+        "quantiles": Variable(
+            ("quantile",), np.quantile(ratio, _SNR_QUANTILES, method="inverted_cdf")
+        ),
     }
 
 

@@ -39,3 +39,7 @@ class LaunchError(InputError):
 
 class ResultsError(InputError):
     """A results file cannot be written where it was asked for, or cannot be read."""
+
+
+class WriteError(BpruneError):
+    """Results that were computed could not be written."""

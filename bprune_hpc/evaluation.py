@@ -44,6 +44,7 @@ def evaluate(
     *,
     seed: int,
     advance: Callable[[int], None],
+    pruned_scale: float = 0.0,
 ) -> dict[int, GroupSums]:
     """Evaluate a rank's share of the plan on a block of examples.
 
@@ -57,6 +58,8 @@ def evaluate(
         Added to.
     advance : callable
         Told the number of cells done, each time some are.
+    pruned_scale : float
+        Deviation of pruned weights; 0 for weights that are exactly zero.
 
     Returns
     -------
@@ -74,9 +77,11 @@ def evaluate(
         group: GroupSums(len(cuts), len(block), problem.n_classes) for group in sorted(share.groups)
     }
     for unit, thresholds in share:
-        for draw, weights in _weights(problem.posterior, unit, plan.units, seed):
+        for draw, weights, instead in _weights(
+            problem.posterior, unit, plan.units, seed, pruned_scale
+        ):
             for index in thresholds:
-                pruned = cuts[index].apply(weights)
+                pruned = cuts[index].apply(weights, instead)
                 for rows, x in batches(problem.x, block, plan.batch_size):
                     logits = network(x, pruned)[: len(label[rows])]
                     _check_finite(logits, cuts[index], draw)
@@ -90,19 +95,29 @@ def evaluate(
 
 
 def _weights(
-    posterior: Posterior, unit: int, units: Sequence[tuple[Draw, ...]], seed: int
-) -> Iterator[tuple[Draw, Weights]]:
-    """Yield the unpruned weights of each draw of a unit; its noise is drawn once for all."""
+    posterior: Posterior,
+    unit: int,
+    units: Sequence[tuple[Draw, ...]],
+    seed: int,
+    pruned_scale: float,
+) -> Iterator[tuple[Draw, Weights, Weights | None]]:
+    """Yield each draw of a unit: its unpruned weights, and what pruned ones are (None: zero).
+
+    The unit's noise is drawn once for all.
+    """
     if unit == MEAN:
-        yield Draw(MEAN, 0), posterior.loc
+        yield Draw(MEAN, 0), posterior.loc, None
         return
-    deviation = {
-        name: scale * standard_normal(seed, name, unit, scale.shape)
-        for name, scale in posterior.scale.items()
-    }
+    deviation, left_over = {}, {}
+    for name, scale in posterior.scale.items():
+        noise = standard_normal(seed, name, unit, scale.shape)
+        deviation[name] = scale * noise
+        if pruned_scale:
+            left_over[name] = np.float32(pruned_scale) * noise
     for draw in units[unit]:
         sign = np.float32(draw.sign)
-        yield draw, {name: loc + sign * deviation[name] for name, loc in posterior.loc.items()}
+        weights = {name: loc + sign * deviation[name] for name, loc in posterior.loc.items()}
+        yield draw, weights, {name: sign * noise for name, noise in left_over.items()} or None
 
 
 def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -120,6 +135,6 @@ def _check_finite(logits: NDArray[np.float32], cut: Cut, draw: Draw) -> None:
     if not np.isfinite(logits).all():
         which = f"draw {draw.index}" if draw.sign else "the posterior mean"
         raise BpruneError(
-            f"logits are not finite at SNR <= {cut.threshold:g} for {which}; "
+            f"logits are not finite at threshold {cut.threshold:g} for {which}; "
             "check the scale of the data, or leave this threshold out"
         )

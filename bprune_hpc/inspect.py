@@ -22,7 +22,7 @@ from typing import Any
 from . import inspect_figure, inspect_view, results
 from .argument_file import ArgumentParser
 from .case import read_case
-from .comm import describe
+from .comm import message_of
 from .errors import BpruneError, ConfigError, ResultsError
 from .inspection import COLLAPSED_BELOW_NATS, tensor_rows
 
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return inspect(arguments)
     except BpruneError as error:
-        sys.stderr.write(f"{describe(error)}\n")
+        sys.stderr.write(f"error: {message_of(error)}\n")
         return error.exit_status
 
 

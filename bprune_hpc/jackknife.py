@@ -43,9 +43,18 @@ def jackknife(
         return nothing, nothing.copy()
     share = np.asarray(sizes, np.float64) / sum(sizes)
     share = share.reshape(-1, *[1] * estimate.ndim)
-    corrected = n_groups * estimate - ((1 - share) * deleted).sum(axis=0)
+    corrected = n_groups * estimate - _sum_over_groups((1 - share) * deleted)
     pseudo = estimate / share - (1 / share - 1) * deleted
-    variance = ((pseudo - corrected) ** 2 / (1 / share - 1)).mean(axis=0)
+    variance = _sum_over_groups((pseudo - corrected) ** 2 / (1 / share - 1)) / n_groups
     # With nothing that differs between groups, rounding alone is left: that is an error of zero.
     variance = np.where((deleted == estimate).all(axis=0), 0.0, variance)
     return corrected, np.sqrt(variance)
+
+
+def _sum_over_groups(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # One after the other: NumPy adds a first axis in another order when it is alone, and the bits
+    # of one threshold would then depend on whether there are others.
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total

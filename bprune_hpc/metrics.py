@@ -1,8 +1,10 @@
 """Statistics of a classifier's predictions at each threshold, with two standard errors each.
 
-``NAME_se`` is the Monte Carlo error (delete-group jackknife, see ``jackknife``), ``NAME_se_data``
-the error of having tested on these examples and no others (standard deviation over examples
-divided by the root of their number). Sums in, numbers out.
+``NAME_se`` is the Monte Carlo error: delete-group jackknife over groups of pairs. ``NAME_se_data``
+is the error of having tested on these examples and no others: for means over examples their
+standard deviation over the root of their number, for the rest a delete-group jackknife over
+examples. Sums in, numbers out; the definitions stand in ``example_statistics`` and
+``set_statistics``.
 """
 
 from __future__ import annotations
@@ -13,17 +15,42 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .example_statistics import example_statistics
 from .jackknife import jackknife
 from .plan import MEAN, Plan
-from .predictive import MAX_NLL, GroupSums, MeanPrediction, as_float, mean_prediction
+from .predictive import GroupSums, mean_prediction
+from .set_statistics import SCORES, SET_STATISTICS
 
 Floats = NDArray[np.float64]
 
-PER_EXAMPLE = ("predictive_entropy", "expected_entropy", "mutual_information")
+PER_EXAMPLE = (
+    "nll",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "probability_variance",
+)
 """Quantities that the results keep for every example."""
 
-_BIAS_CORRECTED = ("mutual_information",)
-_PAIRED = {"accuracy_drop": ("accuracy", -1.0), "nll_rise": ("nll", 1.0)}
+DISCRETE = ("accuracy", "accuracy_top_k", "accuracy_single_draw", "accuracy_mean_weights")
+"""Means over examples that move in steps, so that their errors are less sure."""
+
+N_DATA_GROUPS = 50
+
+BIAS_CORRECTED = (
+    "nll",
+    "brier",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "probability_variance",
+)
+"""Smooth functions of the averaged predictive, whose bias of order 1/draws is taken off.
+
+Expected entropy has none; with it in the list, mutual information remains the difference.
+"""
+
+_DIFFERENCES = {"accuracy_drop": ("accuracy", -1.0), "nll_rise": ("nll", 1.0)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +59,7 @@ class Metric:
 
     Attributes
     ----------
-    value, se, se_data : float64 array, shape (n_thresholds,)
+    value, se, se_data : float64 array, shape (n_thresholds, ...)
         Estimate, Monte Carlo standard error, test-set standard error; an error that cannot be
         told (one pair, one example) is NaN.
     """
@@ -47,33 +74,35 @@ class Metric:
         return np.hypot(self.se, self.se_data)
 
 
-def example_statistics(mean: MeanPrediction, label: NDArray[np.int64]) -> dict[str, Floats]:
-    """What the averaged prediction says of each example.
+@dataclass(frozen=True)
+class _Replicates:
+    """A statistic, and what it is without each group of draws and without each group of examples.
 
-    Parameters
+    Attributes
     ----------
-    mean : MeanPrediction
-    label : int64 array, shape (n_examples,)
-
-    Returns
-    -------
-    mapping of str to float64 array, shape (n_thresholds, n_examples)
-        ``accuracy`` (0 or 1), ``accuracy_single_draw``, ``nll``, ``predictive_entropy``,
-        ``expected_entropy``, ``mutual_information``; the last four in nats.
+    value : float64 array, shape (n_thresholds, ...)
+    without_draws : float64 array, shape (n_groups, n_thresholds, ...), or None
+        None for what has no Monte Carlo error.
+    without_examples : float64 array, shape (n_data_groups, n_thresholds, ...), or None
+        None where ``values`` is there.
+    values : float64 array, shape (n_thresholds, n_examples), or None
+        Of every example, where the statistic is their mean.
     """
-    probability = mean.probability
-    log = np.log(np.where(probability > 0, probability, 1.0))
-    entropy = -(probability * log).sum(axis=2)
-    with np.errstate(divide="ignore"):
-        nll = np.minimum(-np.log(mean.true_probability), MAX_NLL)
-    return {
-        "accuracy": (probability.argmax(axis=2) == label).astype(np.float64),
-        "accuracy_single_draw": mean.single_draw_accuracy,
-        "nll": nll,
-        "predictive_entropy": entropy,
-        "expected_entropy": mean.expected_entropy,
-        "mutual_information": entropy - mean.expected_entropy,
-    }
+
+    value: Floats
+    without_draws: Floats | None
+    without_examples: Floats | None = None
+    values: Floats | None = None
+
+    def less_the_first(self, sign: float) -> _Replicates:
+        """The difference to the first threshold, times a sign."""
+        draws, examples, values = self.without_draws, self.without_examples, self.values
+        return _Replicates(
+            sign * (self.value - self.value[0]) + 0.0,  # no minus zero
+            None if draws is None else sign * (draws - draws[:, :1]),
+            None if examples is None else sign * (examples - examples[:, :1]),
+            None if values is None else sign * (values - values[0]),
+        )
 
 
 @dataclass
@@ -90,9 +119,12 @@ class Statistics:
 
     plan: Plan
     keep_probabilities: bool = False
-    examples: list[dict[str, Floats]] = field(default_factory=list)
-    _probabilities: list[NDArray[np.float32]] = field(default_factory=list)
+    _whole: list[dict[str, Floats]] = field(default_factory=list)
     _deleted_batch_sums: list[dict[str, Floats]] = field(default_factory=list)
+    _scores: list[dict[str, Floats]] = field(default_factory=list)
+    _labels: list[NDArray[np.int64]] = field(default_factory=list)
+    _predicted: list[NDArray[np.int64]] = field(default_factory=list)
+    _probabilities: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add_block(self, sums: Mapping[int, GroupSums], label: NDArray[np.int64]) -> None:
         """Take in a block of examples.
@@ -104,27 +136,37 @@ class Statistics:
         label : int64 array, shape (n_examples,) of the block
         """
         sizes = self.plan.group_sizes
-        n_groups = len(sizes)
-        groups = [as_float(sums[group]) for group in range(n_groups)]
-        total = groups[0].copy()
-        for group in groups[1:]:
-            total += group
+        total = np.zeros(sums[0].packed.shape)
+        for group in range(len(sizes)):
+            total += sums[group].packed  # one float64 array in all, not one a group
         n_draws = self.plan.n_draws
         draws_per_unit = n_draws // len(self.plan.units)
-        whole = mean_prediction(total, n_draws, label)
+        mean = mean_prediction(total, n_draws, label)
         if self.keep_probabilities:
-            self._probabilities.append(whole.probability.astype(np.float32))
-        statistics = example_statistics(whole, label)
-        at_mean = mean_prediction(as_float(sums[MEAN]), 1, label)
-        statistics["accuracy_mean_weights"] = example_statistics(at_mean, label)["accuracy"]
-        self.examples.append(statistics)
+            self._probabilities.append(mean.probability.astype(np.float32))
+        self._predicted.append(mean.probability.argmax(axis=2))
+        whole = example_statistics(mean, label)
+        scores = {name: [whole[name]] for name in SCORES}
         deleted: dict[str, list[Floats]] = {}
         starts = np.arange(0, len(label), self.plan.batch_size)
-        for size, group in zip(sizes, groups, strict=True) if n_groups > 1 else ():
-            rest = mean_prediction(total - group, n_draws - size * draws_per_unit, label)
+        for group, size in enumerate(sizes) if len(sizes) > 1 else ():
+            n_left = n_draws - size * draws_per_unit
+            rest = mean_prediction(total - sums[group].packed, n_left, label)
             for name, values in example_statistics(rest, label).items():
                 deleted.setdefault(name, []).append(np.add.reduceat(values, starts, axis=1))
+                if name in SCORES:
+                    scores[name].append(values)
+        at_mean = mean_prediction(sums[MEAN].packed, 1, label)
+        whole["accuracy_mean_weights"] = example_statistics(at_mean, label)["accuracy"]
+        self._whole.append(whole)
         self._deleted_batch_sums.append({name: np.stack(v) for name, v in deleted.items()})
+        self._scores.append({name: np.stack(values) for name, values in scores.items()})
+        self._labels.append(label)
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """Labels of the examples so far."""
+        return np.concatenate(self._labels)
 
     @property
     def mean_probability(self) -> NDArray[np.float32] | None:
@@ -133,37 +175,108 @@ class Statistics:
             return None
         return np.concatenate(self._probabilities, axis=1)
 
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Class that the predictive puts first, shape (n_thresholds, n_examples)."""
+        return np.concatenate(self._predicted, axis=1)
+
     def per_example(self, name: str) -> Floats:
         """One statistic of every example so far, shape (n_thresholds, n_examples)."""
-        return np.concatenate([block[name] for block in self.examples], axis=1)
+        return np.concatenate([block[name] for block in self._whole], axis=1)
+
+    def scores(self) -> dict[str, Floats]:
+        """Scores of every example, of all draws and without each group of them in turn.
+
+        Returns
+        -------
+        mapping of str to float64 array, shape (1 + n_groups, n_thresholds, n_examples)
+        """
+        return {
+            name: np.concatenate([block[name] for block in self._scores], axis=2) for name in SCORES
+        }
 
     def metrics(self) -> dict[str, Metric]:
-        """Means over the examples so far, and the paired differences to the first threshold."""
-        out: dict[str, Metric] = {}
-        for name in self.examples[0]:
-            out[name] = self._metric(name, reference=None, sign=1.0)
-        for name, (base, sign) in _PAIRED.items():
-            out[name] = self._metric(base, reference=0, sign=sign)
+        """Every metric of the examples so far, and differences to the first threshold.
+
+        ``NAME_change`` is the value less that at the first threshold; ``accuracy_drop`` and
+        ``nll_rise`` are the two that decide.
+        """
+        replicates = {
+            name: self._of_examples(name) for name in self._whole[0] if name != "confidence"
+        }
+        replicates |= self._of_the_set()
+        out = {name: self._metric(name, found) for name, found in replicates.items()}
+        for name, found in replicates.items():
+            if name not in ("accuracy", "nll"):
+                out[f"{name}_change"] = self._metric(name, found.less_the_first(1.0))
+        for name, (base, sign) in _DIFFERENCES.items():
+            out[name] = self._metric(base, replicates[base].less_the_first(sign))
         return out
 
-    def _metric(self, name: str, reference: int | None, sign: float) -> Metric:
+    def class_accuracy(self, n_classes: int) -> Metric:
+        """Accuracy of the averaged predictive over the examples of each class.
+
+        Returns
+        -------
+        Metric, arrays of shape (n_thresholds, n_classes)
+            NaN for a class without examples.
+        """
+        correct, one_hot = self.scores()["accuracy"], np.eye(n_classes)[self.label]
+        count = one_hot.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accuracy = correct @ one_hot / count
+            p = accuracy[0]
+            se_data = np.sqrt(p * (1 - p) / (count - 1))
+        se_data = np.where(count > 1, se_data, np.nan)
+        _, se = jackknife(p, accuracy[1:], self.plan.group_sizes)
+        return Metric(p, se, se_data)
+
+    def _of_examples(self, name: str) -> _Replicates:
         values = self.per_example(name)
-        if reference is not None:
-            values = sign * (values - values[reference])
         n_examples = values.shape[1]
         starts = np.arange(0, n_examples, self.plan.batch_size)
-        estimate = np.add.reduceat(values, starts, axis=1).sum(axis=1) / n_examples
-        if n_examples > 1:
-            se_data = values.std(axis=1, ddof=1) / np.sqrt(n_examples)
-        else:
-            se_data = np.full(estimate.shape, np.nan)
+        value = np.add.reduceat(values, starts, axis=1).sum(axis=1) / n_examples
         if name == "accuracy_mean_weights":  # no draws, so no Monte Carlo error
-            return Metric(estimate, np.zeros_like(estimate), se_data)
-        if len(self.plan.group_sizes) < 2:
-            return Metric(estimate, np.full(estimate.shape, np.nan), se_data)
-        batches = [block[name] for block in self._deleted_batch_sums]
-        deleted = np.concatenate(batches, axis=2).sum(axis=2) / n_examples
-        if reference is not None:
-            deleted = sign * (deleted - deleted[:, reference, None])
-        corrected, se = jackknife(estimate, deleted, self.plan.group_sizes)
-        return Metric(corrected if name in _BIAS_CORRECTED else estimate, se, se_data)
+            return _Replicates(value, None, values=values)
+        batches = [block[name] for block in self._deleted_batch_sums if name in block]
+        deleted = np.zeros((0, *value.shape))
+        if batches:
+            deleted = np.concatenate(batches, axis=2).sum(axis=2) / n_examples
+        return _Replicates(value, deleted, values=values)
+
+    def _of_the_set(self) -> dict[str, _Replicates]:
+        scores, label = self.scores(), self.label
+        n_examples = len(label)
+        n_groups = min(N_DATA_GROUPS, n_examples)
+        keep = np.arange(n_examples) % n_groups != np.arange(n_groups)[:, None]
+        n_replicates, n_thresholds = next(iter(scores.values())).shape[:2]
+        found: dict[str, _Replicates] = {}
+        for name, statistic in SET_STATISTICS.items():
+            draws = np.empty((n_replicates, n_thresholds))
+            examples = np.empty((n_groups, n_thresholds))
+            for t in range(n_thresholds):
+                for r in range(n_replicates):
+                    one = {k: v[r, t] for k, v in scores.items()}
+                    draws[r, t] = statistic(one, label, None)
+                examples[:, t] = statistic({k: v[0, t] for k, v in scores.items()}, label, keep)
+            found[name] = _Replicates(draws[0], draws[1:], examples)
+        return found
+
+    def _metric(self, name: str, found: _Replicates) -> Metric:
+        sizes = self.plan.group_sizes
+        value, se = found.value, np.zeros_like(found.value)
+        if found.without_draws is not None:
+            corrected, se = jackknife(found.value, found.without_draws, sizes)
+            if name in BIAS_CORRECTED and len(sizes) > 1:
+                value = corrected
+        if found.values is not None:
+            n_examples = found.values.shape[1]
+            se_data = np.full(value.shape, np.nan)
+            if n_examples > 1:
+                se_data = found.values.std(axis=1, ddof=1) / np.sqrt(n_examples)
+        else:
+            assert found.without_examples is not None
+            n_examples, n_groups = len(self.label), len(found.without_examples)
+            counts = np.bincount(np.arange(n_examples) % n_groups)
+            se_data = jackknife(found.value, found.without_examples, counts.tolist())[1]
+        return Metric(value, se, se_data)

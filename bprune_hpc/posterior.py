@@ -72,12 +72,26 @@ def snr(loc: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.floa
     A. Graves, "Practical variational inference for neural networks", NIPS 2011.
     C. Blundell et al., "Weight uncertainty in neural networks", ICML 2015.
     """
+    mean, deviation = in_float64(loc, scale)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = mean / deviation
+    return np.where((mean == 0) & (deviation == 0), 0.0, ratio)
+
+
+def in_float64(
+    loc: NDArray[np.float32], scale: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """\\|loc\\| and scale in float64, checked.
+
+    Raises
+    ------
+    ValueError
+        If any ``scale`` is negative or anything is not finite.
+    """
     mean = np.abs(np.asarray(loc, np.float64))
     deviation = np.asarray(scale, np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
         raise ValueError("loc and scale must be finite")
     if (deviation < 0).any():
         raise ValueError("scale must not be negative")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = mean / deviation
-    return np.where((mean == 0) & (deviation == 0), 0.0, ratio)
+    return mean, deviation

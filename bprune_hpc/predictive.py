@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ PROBABILITY_BITS = 50
 ENTROPY_BITS = 46  # an entropy is below 16 nats for less than 8.8 million classes
 DRAW_NLL_BITS = 30
 N_TAILS = 2
+N_OTHERS = 3  # squares, entropy, n_correct: the last columns, in this order
 MAX_NLL = 150 * math.log(2)
 """NLL in nats of a true-class probability of 2**-150; what is smaller still is counted as this."""
 MAX_DRAWS = N_GROUPS * 2 ** (63 - PROBABILITY_BITS - 1)
@@ -37,11 +39,13 @@ class GroupSums:
 
     Attributes
     ----------
-    packed : int64 array, shape (n_thresholds, n_examples, n_classes + 4)
+    packed : int64 array, shape (n_thresholds, n_examples, n_classes + 5)
     probability : int64 array, shape (n_thresholds, n_examples, n_classes)
         Class probabilities, in units of 2**-50.
     tail : int64 array, shape (n_thresholds, n_examples, 2)
         What the true class's probability has beyond that, in units of 2**-100 and 2**-150.
+    squares : int64 array, shape (n_thresholds, n_examples)
+        Sum over classes of each draw's squared probabilities, in units of 2**-50.
     entropy : int64 array, shape (n_thresholds, n_examples)
         Entropy of each draw's prediction, in units of 2**-46 nats.
     n_correct : int64 array, shape (n_thresholds, n_examples)
@@ -49,12 +53,12 @@ class GroupSums:
     """
 
     def __init__(self, n_thresholds: int, n_examples: int, n_classes: int) -> None:
-        self.packed = np.zeros((n_thresholds, n_examples, n_classes + N_TAILS + 2), np.int64)
+        self.packed = np.zeros((n_thresholds, n_examples, n_classes + N_TAILS + N_OTHERS), np.int64)
 
     @property
     def n_classes(self) -> int:
         """Number of classes."""
-        return self.packed.shape[2] - N_TAILS - 2
+        return self.packed.shape[2] - N_TAILS - N_OTHERS
 
     @property
     def probability(self) -> NDArray[np.int64]:
@@ -65,6 +69,11 @@ class GroupSums:
     def tail(self) -> NDArray[np.int64]:
         """See the class."""
         return self.packed[..., self.n_classes : self.n_classes + N_TAILS]
+
+    @property
+    def squares(self) -> NDArray[np.int64]:
+        """See the class."""
+        return self.packed[..., -3]
 
     @property
     def entropy(self) -> NDArray[np.int64]:
@@ -83,7 +92,7 @@ class GroupSums:
 
 def bytes_per_cell(n_classes: int) -> int:
     """Bytes of one group's sums for one threshold and one example."""
-    return 8 * (n_classes + N_TAILS + 2)
+    return 8 * (n_classes + N_TAILS + N_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -137,10 +146,10 @@ class Prediction:
 
         Returns
         -------
-        int64 array, shape (n_examples, n_classes + 4)
+        int64 array, shape (n_examples, n_classes + 5)
         """
         n_examples, n_classes = self.probability.shape
-        out = np.empty((n_examples, n_classes + N_TAILS + 2), np.int64)
+        out = np.empty((n_examples, n_classes + N_TAILS + N_OTHERS), np.int64)
         scaled = self.probability * _ONE
         floor = np.floor(scaled)
         out[:, :n_classes] = floor
@@ -152,6 +161,7 @@ class Prediction:
             whole = np.floor(remainder)
             out[:, n_classes + tail] = whole
             remainder -= whole
+        out[:, -3] = np.floor((self.probability * self.probability).sum(axis=1) * _ONE)
         out[:, -2] = np.rint(self.entropy * 2.0**ENTROPY_BITS)
         out[:, -1] = self.correct
         return out
@@ -203,35 +213,31 @@ class MeanPrediction:
     expected_entropy : float64 array, shape (n_thresholds, n_examples), nats
     single_draw_accuracy : float64 array, shape (n_thresholds, n_examples)
         Fraction of draws that put the true class first.
+    expected_squares : float64 array, shape (n_thresholds, n_examples)
+        Mean over draws of the sum over classes of squared probabilities.
     """
 
     probability: NDArray[np.float64]
     true_probability: NDArray[np.float64]
     expected_entropy: NDArray[np.float64]
     single_draw_accuracy: NDArray[np.float64]
+    expected_squares: NDArray[np.float64]
 
 
-def as_float(sums: GroupSums) -> NDArray[np.float64]:
-    """Sums as float64, in the layout of ``packed``; each is rounded once, by 2**-53 at most."""
-    return sums.packed.astype(np.float64)
-
-
-def mean_prediction(
-    total: NDArray[np.float64], n_draws: int, label: NDArray[np.int64]
-) -> MeanPrediction:
+def mean_prediction(total: NDArray[Any], n_draws: int, label: NDArray[np.int64]) -> MeanPrediction:
     """Turn sums over draws into means.
 
     Parameters
     ----------
-    total : float64 array, shape (n_thresholds, n_examples, n_classes + 4)
+    total : float64 or int64 array, shape (n_thresholds, n_examples, n_classes + 5)
         Sums of one or more groups, in the layout of :class:`GroupSums`.
     n_draws : int
         Number of draws in them.
     label : int64 array, shape (n_examples,)
     """
-    n_classes = total.shape[2] - N_TAILS - 2
+    n_classes = total.shape[2] - N_TAILS - N_OTHERS
     head = np.take_along_axis(total[..., :n_classes], label[None, :, None], axis=2)[..., 0]
-    true_probability = np.zeros_like(head)
+    true_probability = np.zeros(head.shape)
     for tail in reversed(range(N_TAILS)):  # smallest first
         true_probability = (true_probability + total[..., n_classes + tail]) / _ONE
     true_probability = (true_probability + head) / (_ONE * n_draws)
@@ -240,4 +246,5 @@ def mean_prediction(
         true_probability=true_probability,
         expected_entropy=total[..., -2] / (2.0**ENTROPY_BITS * n_draws),
         single_draw_accuracy=total[..., -1] / n_draws,
+        expected_squares=total[..., -3] / (_ONE * n_draws),
     )

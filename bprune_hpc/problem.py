@@ -17,6 +17,7 @@ from .config import SweepConfig
 from .errors import DataError, GraphError
 from .network import LiftedGraph
 from .posterior import Posterior
+from .tensorflow_import import import_tensorflow
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Problem:
 
 def load(config: SweepConfig, comm: Comm) -> Problem:
     """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
+    if not comm.is_root:
+        import_tensorflow()  # which takes seconds, while rank 0 reads
     on_root: list[Problem] = []
     comm.from_root(lambda: on_root.append(read(config)))
     return share(on_root[0] if on_root else None, comm)

@@ -1,17 +1,57 @@
-"""Which weights a threshold prunes, and the posterior that is left.
+"""Which weights are pruned at each point of a sweep, and the posterior that is left.
 
-Pure: posterior in, masks out. A pruned weight is exactly zero, mean *and* deviation.
+Pure: posterior in, masks out. A pruned weight is exactly zero, mean *and* deviation, unless
+BPrune's defect is asked for (:data:`PRUNED_SCALE`). How weights are scored stands in ``criteria``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .criteria import CRITERIA, Criterion, Floats, scores
 from .posterior import Posterior
+from .units import tensors_of_units
+
+SCOPES = ("global", "layer")
+PRUNED_SCALE = {"zero": 0.0, "bprune": math.log(2)}
+"""Deviation of a pruned weight: BPrune writes 0 before the softplus, which leaves softplus(0)."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """In which order weights are pruned.
+
+    Attributes
+    ----------
+    criterion : str
+        A key of :data:`bprune_hpc.criteria.CRITERIA`.
+    scope : {"global", "layer"}
+        Whether a fraction is of all mean-field tensors together, or of each alone.
+    granularity : {"weight", "neuron", "filter"}
+        What is pruned as a whole: single weights, the inputs of a dense unit (last axis of
+        kernels of two axes), or a convolution's filters (last axis of kernels of more).
+    prior_scale : float, optional
+        Standard deviation of the weights' prior, for the criteria that need it.
+    seed : int
+        For the criterion ``random``.
+    """
+
+    criterion: str = "snr"
+    scope: str = "global"
+    granularity: str = "weight"
+    prior_scale: float | None = None
+    seed: int = 0
+
+
+SNR = Rule()
+"""Single weights by their SNR, all tensors together."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +61,20 @@ class Cut:
     Attributes
     ----------
     threshold : float
-        SNR at or below which weights are pruned. For a cut by fraction: the largest SNR that is
-        pruned (0 where nothing is).
+        Score up to which weights are pruned. For a cut by fraction: the last score that is
+        pruned in any tensor, or the threshold that prunes nothing where nothing is.
     requested_fraction : float
-        Fraction of weights asked for; NaN for a cut by threshold.
+        Fraction asked for; NaN for a cut by threshold.
     kept : mapping of str to bool array
         True where a weight stays, for each mean-field tensor.
+    layer_threshold : mapping of str to float
+        The threshold within each tensor; NaN for one that the granularity leaves alone.
     """
 
     threshold: float
     requested_fraction: float
-    kept: dict[str, NDArray[np.bool_]]
+    kept: Mapping[str, Mask]
+    layer_threshold: Mapping[str, float]
 
     @property
     def n_active(self) -> int:
@@ -44,10 +87,24 @@ class Cut:
         total = sum(mask.size for mask in self.kept.values())
         return (total - self.n_active) / total
 
-    def apply(self, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Arrays of the shape of the weights with exact zeros where weights are pruned."""
+    def apply(
+        self,
+        arrays: Mapping[str, NDArray[np.float32]],
+        instead: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Arrays of the shape of the weights, with other values where weights are pruned.
+
+        Parameters
+        ----------
+        arrays : mapping of str to float32 array
+        instead : mapping of str to float32 array, optional
+            What stands for pruned weights; exact zeros if not given.
+        """
         zero = np.float32(0)
-        return {name: np.where(self.kept[name], array, zero) for name, array in arrays.items()}
+        return {
+            name: np.where(self.kept[name], array, instead[name] if instead else zero)
+            for name, array in arrays.items()
+        }
 
     def pruned_fraction_of(self, name: str) -> float:
         """Fraction of one tensor's weights that is pruned."""
@@ -55,62 +112,143 @@ class Cut:
         return 1.0 - int(np.count_nonzero(mask)) / mask.size if mask.size else 0.0
 
 
-def cut_at_threshold(posterior: Posterior, threshold: float) -> Cut:
-    """Prune every weight whose SNR is at or below a threshold; 0 prunes nothing.
+@dataclass(frozen=True)
+class _Units:
+    """What is pruned as a whole: the scores, and which tensor follows whose.
 
-    Parameters
+    Attributes
     ----------
-    threshold : float
-        Dimensionless, finite, not negative.
+    scores : mapping of str to float64 array
+        One score for each unit of the tensors that are scored: all weights, or the last axis.
+    owner : mapping of str to (str or None)
+        For every mean-field tensor, the tensor whose units it follows; None if it is left alone.
+    shape : mapping of str to tuple of int
+        Of every mean-field tensor.
     """
-    if not (np.isfinite(threshold) and threshold >= 0):
-        raise ValueError(f"threshold {threshold} is not finite and >= 0")
-    ratios = posterior.snr()
-    if threshold == 0:
-        kept = {name: np.ones(ratio.shape, bool) for name, ratio in ratios.items()}
-    else:
-        kept = {name: ratio > threshold for name, ratio in ratios.items()}
-    return Cut(float(threshold), float("nan"), kept)
+
+    scores: Mapping[str, Floats]
+    owner: Mapping[str, str | None]
+    shape: Mapping[str, tuple[int, ...]]
+
+    def cut(
+        self, threshold: float, fraction: float, kept: Mapping[str, Mask], cuts: Mapping[str, float]
+    ) -> Cut:
+        """The cut that keeps these units; masks of whole units are views and take no memory."""
+        masks, thresholds = {}, {}
+        for name, shape in self.shape.items():
+            owner = self.owner[name]
+            masks[name] = np.broadcast_to(np.True_ if owner is None else kept[owner], shape)
+            thresholds[name] = math.nan if owner is None else cuts[owner]
+        return Cut(threshold, fraction, masks, thresholds)
 
 
-def cut_at_fraction(posterior: Posterior, fraction: float) -> Cut:
-    """Prune exactly ``round(fraction * n_weights)`` weights, those of the lowest SNR.
-
-    Ties are broken by position, so that the number is exact and the choice is always the same.
-
-    Parameters
-    ----------
-    fraction : float
-        In [0, 1), over all mean-field tensors together.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"fraction {fraction} is not in [0, 1)")
-    ratios = posterior.snr()
-    flat = np.concatenate([ratio.ravel() for ratio in ratios.values()])
-    n_pruned = round(fraction * flat.size)
-    pruned = np.argsort(flat, kind="stable")[:n_pruned]
-    keep = np.ones(flat.size, bool)
-    keep[pruned] = False
-    kept = {}
-    start = 0
-    for name, ratio in ratios.items():
-        kept[name] = keep[start : start + ratio.size].reshape(ratio.shape)
-        start += ratio.size
-    return Cut(float(flat[pruned[-1]]) if n_pruned else 0.0, float(fraction), kept)
-
-
-def cuts(posterior: Posterior, kind: str, grid: Sequence[float]) -> list[Cut]:
+def cuts(posterior: Posterior, kind: str, grid: Sequence[float], rule: Rule = SNR) -> list[Cut]:
     """One cut for each value of a grid of thresholds or fractions.
+
+    Scores are computed, and ordered, once for all.
 
     Parameters
     ----------
     kind : {"threshold", "fraction"}
+        A threshold prunes every unit whose score is at it or beyond; the criterion's ``unpruned``
+        prunes nothing, by definition. A fraction in [0, 1) prunes exactly ``round(fraction *
+        n_units)`` units, of all tensors together or of each; ties are broken by position.
     grid : sequence of float
+
+    Raises
+    ------
+    ConfigError
+        If the network has nothing of the granularity asked for.
+    ValueError
+        If a threshold or a fraction is not in range, or the prior is missing.
     """
-    cut = {"threshold": cut_at_threshold, "fraction": cut_at_fraction}[kind]
-    return [cut(posterior, value) for value in grid]
+    criterion = CRITERIA[rule.criterion]
+    units = _units(posterior, rule)
+    if kind == "threshold":
+        return [_cut_at_threshold(units, criterion, value) for value in grid]
+    return _cut_at_fractions(units, criterion, rule.scope, grid)
 
 
-def prune(posterior: Posterior, cut: Cut) -> Posterior:
-    """The posterior in which every pruned weight is exactly zero: loc 0 and scale 0."""
-    return Posterior(cut.apply(posterior.loc), cut.apply(posterior.scale))
+def cut_at_threshold(posterior: Posterior, threshold: float, rule: Rule = SNR) -> Cut:
+    """One cut by threshold; see :func:`cuts`."""
+    return cuts(posterior, "threshold", [threshold], rule)[0]
+
+
+def cut_at_fraction(posterior: Posterior, fraction: float, rule: Rule = SNR) -> Cut:
+    """One cut by fraction; see :func:`cuts`."""
+    return cuts(posterior, "fraction", [fraction], rule)[0]
+
+
+def prune(posterior: Posterior, cut: Cut, pruned_scale: float = 0.0) -> Posterior:
+    """The posterior in which every pruned weight has loc 0 and scale 0, or another scale."""
+    scale = np.float32(pruned_scale)
+    instead = {name: np.broadcast_to(scale, mask.shape) for name, mask in cut.kept.items()}
+    return Posterior(cut.apply(posterior.loc), cut.apply(posterior.scale, instead))
+
+
+def _units(posterior: Posterior, rule: Rule) -> _Units:
+    owner = tensors_of_units(posterior, rule.granularity)
+    found = scores(rule.criterion, posterior, prior_scale=rule.prior_scale, seed=rule.seed)
+    found = {name: score for name, score in found.items() if owner[name] == name}
+    if rule.granularity != "weight":
+        of_units = CRITERIA[rule.criterion].of_units
+        found = {name: of_units(score) for name, score in found.items()}
+    return _Units(found, owner, {name: loc.shape for name, loc in posterior.loc.items()})
+
+
+def _cut_at_threshold(units: _Units, criterion: Criterion, threshold: float) -> Cut:
+    kept: dict[str, Mask]
+    if threshold == criterion.unpruned:
+        kept = {name: np.ones(score.shape, bool) for name, score in units.scores.items()}
+    elif not (np.isfinite(threshold) and (criterion.signed or threshold > 0)):
+        allowed = "finite" if criterion.signed else "finite and >= 0"
+        raise ValueError(f"threshold {threshold} is not {allowed}")
+    elif criterion.keeps == "above":
+        kept = {name: score > threshold for name, score in units.scores.items()}
+    else:
+        kept = {name: score < threshold for name, score in units.scores.items()}
+    threshold = float(threshold)
+    return units.cut(threshold, math.nan, kept, dict.fromkeys(kept, threshold))
+
+
+def _cut_at_fractions(
+    units: _Units, criterion: Criterion, scope: str, fractions: Sequence[float]
+) -> list[Cut]:
+    for fraction in fractions:
+        if not 0 <= fraction < 1:
+            raise ValueError(f"fraction {fraction} is not in [0, 1)")
+    kept: list[dict[str, Mask]] = [{} for _ in fractions]
+    thresholds: list[dict[str, float]] = [{} for _ in fractions]
+    names = list(units.scores)
+    sign = 1 if criterion.keeps == "above" else -1
+    for pool in [names] if scope == "global" else [[name] for name in names]:
+        score = sign * np.concatenate([units.scores[name].ravel() for name in pool])
+        ends = np.cumsum([units.scores[name].size for name in pool])[:-1]
+        numbers = [round(fraction * score.size) for fraction in fractions]
+        ends_of_cuts = np.array([number - 1 for number in numbers if number], np.intp)
+        ordered = np.partition(score, ends_of_cuts)
+        for index, number in enumerate(numbers):
+            last = ordered[number - 1] if number else sign * criterion.unpruned
+            keep = _all_but_first(score, number, last)
+            for name, mask in zip(pool, np.split(keep, ends), strict=True):
+                kept[index][name] = mask.reshape(units.scores[name].shape)
+                thresholds[index][name] = float(sign * last)
+    furthest = max if criterion.keeps == "above" else min
+    return [
+        units.cut(furthest(cut.values()), float(fraction), mask, cut)
+        for fraction, mask, cut in zip(fractions, kept, thresholds, strict=True)
+    ]
+
+
+def _all_but_first(score: Floats, number: int, last: float) -> Mask:
+    """False at the ``number`` lowest scores, of which ``last`` is the largest.
+
+    Of scores that equal ``last``, the first in position go.
+    """
+    if number == 0:
+        return np.ones(score.size, bool)
+    keep = score > last
+    tied = np.flatnonzero(score == last)
+    n_lower = score.size - int(np.count_nonzero(keep)) - tied.size
+    keep[tied[number - n_lower :]] = True
+    return keep

@@ -60,31 +60,39 @@ def number_with_error(value: float, error: float) -> str:
     """
     if not np.isfinite(value):
         return f"{value}"
-    if not np.isfinite(error):
-        return f"{value:.4f} ± n/a"
-    if error == 0:
-        return f"{value:.4f} ± 0"
+    if not np.isfinite(error) or error == 0:
+        return f"{value + 0.0:.4f} ± {'0' if error == 0 else 'n/a'}"
     rounded = float(f"{error:.1e}")
-    decimals = min(max(1 - int(np.floor(np.log10(rounded))), 0), 6)
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
+    if decimals > 6:
+        return f"{value + 0.0:.6f} ± {error:.0e}"
+    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def table(threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> str:
+def table(
+    threshold: Floats,
+    pruned_fraction: Floats,
+    metrics: Mapping[str, Metric],
+    heading: str = "SNR <=",
+) -> str:
     """Table of a sweep: one line a threshold; errors are both kinds combined.
 
     Parameters
     ----------
     threshold, pruned_fraction : float array, shape (n_thresholds,)
     metrics : mapping of str to Metric
+    heading : str
+        Of the column of thresholds.
 
     Returns
     -------
     str
         Lines of equal width, without a newline at the end.
     """
-    rows = [["SNR <=", "pruned", *(title for _, title in _COLUMNS)]]
+    rows = [[heading, "pruned", *(title for _, title in _COLUMNS)]]
     for index in range(len(threshold)):
-        row = [f"{threshold[index]:.4g}", f"{100 * pruned_fraction[index]:.2f} %"]
+        cut = f"{threshold[index]:.4g}" if np.isfinite(threshold[index]) else "none"
+        row = [cut, f"{100 * pruned_fraction[index]:.2f} %"]
         for name, _ in _COLUMNS:
             metric = metrics[name]
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
@@ -93,6 +101,16 @@ def table(threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metr
     lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
+
+
+def show(text: str) -> None:
+    """Print, also where standard output cannot write "±"."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    print(text)
 
 
 def plot(
@@ -151,6 +169,12 @@ def read_metrics(path: str | Path) -> tuple[Floats, Floats, dict[str, Metric]]:
         return file["threshold"][()], file["sparsity/pruned_fraction"][()], metrics
 
 
+def read_heading(path: str | Path) -> str:
+    """What a results file's thresholds are of, as a heading of their column."""
+    with open_results(path) as file:
+        return str(file["threshold"].attrs.get("heading", "SNR <="))
+
+
 def report(comm: Comm, argv: Sequence[str]) -> int:
     """Print the table of a results file and draw its figure, on rank 0."""
     parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
@@ -160,7 +184,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
         found = read_metrics(arguments.file)
-        print(table(*found))
+        show(table(*found, heading=read_heading(arguments.file)))
         if arguments.plot:
             try:
                 plot(arguments.plot, *found)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ResultsError
+from .errors import ResultsError, WriteError
 
 if TYPE_CHECKING:
     import xarray
@@ -64,33 +64,27 @@ class Contents:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Find out before any work whether a results file can be put at a path.
-
-    Creates the directory if there is none.
+    """Find out before any work whether a results file can be put at a path; changes nothing.
 
     Raises
     ------
     ResultsError
-        If it cannot be created or written, or the path is a directory.
+        If its directory, or the nearest one above it, cannot be written, or the path is that of
+        a directory.
     """
     target = Path(path)
-    if target.is_dir():
+    if os.fspath(path).endswith(os.sep) or target.is_dir():
         raise ResultsError(f"{target}: is a directory; give a file name with --output")
+    directory = target.resolve().parent
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(target) as probe:
-            probe.write_bytes(b"")
-            raise _ProbeDone
-    except _ProbeDone:
-        return
+        with tempfile.NamedTemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise ResultsError(
             f"{target}: cannot be written ({error.strerror}); choose another --output or --data_dir"
         ) from error
-
-
-class _ProbeDone(Exception):
-    pass
 
 
 @contextlib.contextmanager
@@ -121,17 +115,18 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
 
     Raises
     ------
-    ResultsError
+    WriteError
         If the file system refuses.
     """
     image = _image(contents)
-    target = Path(path)
+    target = Path(path).resolve()  # a link stays a link
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(target) as temporary:
             temporary.write_bytes(image)
     except OSError as error:
-        raise ResultsError(
-            f"{target}: cannot be written ({error.strerror}); free space, or choose another --output"
+        raise WriteError(
+            f"{target}: cannot be written ({error.strerror}); free space, or choose another file"
         ) from error
 
 
@@ -185,6 +180,18 @@ def _fill_group(group: Any, variables: Mapping[str, Variable]) -> None:
 
 
 @contextlib.contextmanager
+def _damage_named(source: Path) -> Iterator[None]:
+    # h5py raises errors of many kinds on files that are cut short, damaged or incomplete.
+    try:
+        yield
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ResultsError(
+            f"{source}: damaged or incomplete ({reason}); run the sweep again"
+        ) from error
+
+
+@contextlib.contextmanager
 def open_results(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a results file for reading, as an ``h5py.File``.
 
@@ -202,7 +209,7 @@ def open_results(path: str | os.PathLike[str]) -> Iterator[Any]:
         file = h5py.File(source, "r")
     except OSError as error:
         raise ResultsError(f"{source}: not a readable HDF5 file ({error})") from error
-    with file:
+    with file, _damage_named(source):
         schema = file.attrs.get("schema")
         if schema != SCHEMA:
             raise ResultsError(

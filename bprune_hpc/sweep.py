@@ -1,4 +1,4 @@
-"""Prune a Bayesian network over a range of SNR thresholds, on any number of ranks.
+"""Prune a Bayesian network over a range of thresholds, on any number of ranks.
 
     mpirun -n 64 python -m bprune_hpc.sweep @ArgFilePrune.txt
 
@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from . import config as configuration
 from . import problem as problems
-from . import report, results
+from . import pruning, report, results
 from .comm import Comm, run
 from .contents import contents
+from .criteria import CRITERIA
 from .environment import Stopwatch, describe_run
 from .evaluation import evaluate
 from .metrics import Statistics
@@ -23,8 +24,8 @@ from .network import GraphNetwork
 from .plan import make_plan
 from .predictive import DrawSums, bytes_per_cell
 from .progress import progress
-from .pruning import cuts as cut_posterior
 from .reduction import reduce_draws, reduce_groups
+from .units import tensors_of_units
 
 GIB = 2**30
 
@@ -52,7 +53,9 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         problem = problems.load(config, comm)
         network = GraphNetwork(problem.graph, problem.fixed, config.num_intra, config.num_inter)
 
-    cuts = cut_posterior(problem.posterior, config.grid_kind, config.grid)
+    # On rank 0 first, so that a network with nothing to prune as a whole is reported once.
+    comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
+    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, config.rule)
     n_examples, n_classes = len(problem.label), problem.n_classes
     plan = make_plan(
         n_draws=config.n_draws,
@@ -80,6 +83,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
                 sums = evaluate(
                     network, problem, cuts, plan, comm.rank, block, draw_sums,
                     seed=config.seed, advance=advance,
+                    pruned_scale=pruning.PRUNED_SCALE[config.pruned_weights],
                 )  # fmt: skip
             with watch.time("reduce"):
                 totals = reduce_groups(comm, plan, sums, (len(cuts), len(block), n_classes))
@@ -89,12 +93,17 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         all_draws = reduce_draws(comm, draw_sums)
 
     environment = describe_run(comm, watch, config.num_intra, config.num_inter)
-    if all_draws is not None:
+
+    def publish() -> None:
+        assert all_draws is not None  # on rank 0
         results.write(
             config.output, contents(config, problem, cuts, statistics, all_draws, environment)
         )
-        print(report.table(*report.read_metrics(config.output)))
-        print(f"results: {config.output}")
+        heading = CRITERIA[config.criterion].heading
+        report.show(report.table(*report.read_metrics(config.output), heading=heading))
+        report.show(f"results: {config.output}")
+
+    comm.from_root(publish)
     return 0
 
 

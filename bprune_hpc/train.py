@@ -46,7 +46,7 @@ PROG = "python -m bprune_hpc.train"
 CHECKPOINT = "model.ckpt"
 
 logger = logging.getLogger(__name__)
-Comm = ranks.SerialComm | ranks.MPIComm
+Comm = ranks.Comm
 
 
 def main(argv: Sequence[str] | None = None) -> int:

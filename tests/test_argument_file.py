@@ -30,6 +30,26 @@ def test_both_forms_comments_blank_lines_and_variables(
     assert (arguments.seed, arguments.data_dir, arguments.prune) == (3, "/somewhere/a#b dir", True)
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("--data_dir = a b", "a b"),
+        ('--data_dir="a #b"  # c', "a #b"),
+        ("--data_dir='a'", "a"),
+        ("--data_dir=it's", "it's"),
+        ("--data_dir=a=b", "a=b"),
+        ("--data_dir\ta", "a"),
+        ("--data_dir=", ""),
+    ],
+)
+def test_values_are_what_is_written(
+    parser: ArgumentParser, tmp_path: Path, line: str, value: str
+) -> None:
+    file = tmp_path / "args.txt"
+    file.write_text(line + "\n", encoding="utf-8-sig")
+    assert parser.parse([f"@{file}"]).data_dir == value
+
+
 def test_the_last_occurrence_wins_wherever_it_stands(
     parser: ArgumentParser, tmp_path: Path
 ) -> None:
@@ -71,6 +91,7 @@ def test_a_bare_name_is_looked_for_in_configs(
         ("--seed=one", r"args.txt:2: argument --seed: invalid int value: 'one'"),
         ("seed=1", r"args.txt:2: 'seed=1' is not a flag"),
         ("--data_dir=$NOT_SET_ANYWHERE/x", r"args.txt:2: variable \$NOT_SET_ANYWHERE is not set"),
+        ("--data_dir=a\0b", r"args.txt:2: holds a zero byte"),
         ("@missing.txt", r"missing.txt: no such argument file"),
         ("@args.txt", r"args.txt:2: argument files nested deeper than 8"),
         ("--prune=yes", r"args.txt:2: argument --prune: ignored explicit argument 'yes'"),

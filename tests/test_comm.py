@@ -121,7 +121,6 @@ def test_serial_collectives_are_identities() -> None:
     assert alone.bcast_arrays({"a": array})["a"] is array
     assert alone.sum_to_root(array, (0,)) is array
     assert alone.gather("x") == ["x"]
-    alone.barrier()
 
 
 def test_run_turns_errors_into_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bprune_hpc import config
 from bprune_hpc.errors import ConfigError
+from bprune_hpc.pruning import Rule
 
 CASE = ["--model_dir=embedded:digits_fc"]
 
@@ -17,25 +18,6 @@ def test_defaults() -> None:
     assert found.n_draws == 200 and found.num_intra == 1 and found.output == "results/sweep.h5"
     assert found.grid_kind == "threshold" and found.grid[0] == 0
     assert json.loads(found.to_json())["grid"] == list(found.grid)
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("0,0.1,0.5", (0, 0.1, 0.5)),
-        ("0.5, 0,0.5", (0, 0.5)),
-        ("1e-2", (0.01,)),
-        ("0:2:5", (0, 0.5, 1, 1.5, 2)),
-        ("3:3:1", (3,)),
-    ],
-)
-def test_grids(text: str, values: tuple[float, ...]) -> None:
-    assert config.parse_grid(text, "threshold") == values
-
-
-def test_log_grid() -> None:
-    grid = config.parse_grid("0.01:10:4:log", "threshold")
-    assert grid == pytest.approx((0.01, 0.1, 1, 10))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +58,18 @@ def test_inference_is_the_unpruned_network_whatever_threshold_is_named() -> None
     assert config.parse([*CASE, "--thres_val=0.5", "--inference", "--prune"]).grid == (0.5,)
 
 
+def test_each_criterion_has_its_own_thresholds() -> None:
+    found = config.parse([*CASE, "--criterion=log_alpha", "--thresholds=-1,none,3,0.5"])
+    assert found.grid == (math.inf, 3, 0.5, -1)  # from the least that is pruned to the most
+    assert json.loads(found.to_json())["grid"] == ["none", 3, 0.5, -1]
+    found = config.parse([*CASE, "--criterion=bmr", "--prior_scale=2", "--inference"])
+    assert found.grid == (-math.inf,) and found.rule == Rule("bmr", prior_scale=2.0)
+    found = config.parse([*CASE, "--criterion=magnitude", "--scope=layer", "--seed=4"])
+    assert (found.grid_kind, found.grid) == ("fraction", tuple(k / 10 for k in range(10)))
+    assert found.rule == Rule("magnitude", scope="layer", seed=4)
+    assert found.pruned_weights == "zero"
+
+
 def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert config.parse([*CASE, "--num_monte_carlo=7"]).n_draws == 8
@@ -96,6 +90,14 @@ def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureF
         ("--state_limit_gb=nan", "--state_limit_gb: nan is not positive"),
         ("--dataset=imagenet", "argument --dataset: invalid choice"),
         ("--pairing=both", "argument --pairing: invalid choice"),
+        ("--criterion=size", "argument --criterion: invalid choice"),
+        ("--scope=unit", "argument --scope: invalid choice"),
+        ("--granularity=row", "argument --granularity: invalid choice"),
+        ("--pruned_weights=one", "argument --pruned_weights: invalid choice"),
+        ("--prior_scale=0", "--prior_scale: 0 is not in 1e-30 to 1e30"),
+        ("--prior_scale=nan", "--prior_scale: nan is not in"),
+        ("--criterion=kl", "--criterion=kl: the prior is not known; .* with --prior_scale$"),
+        ("--criterion=bmr", "--criterion=bmr: the prior is not known; .* with --prior_scale$"),
     ],
 )
 def test_out_of_range(argument: str, message: str) -> None:

@@ -32,7 +32,9 @@ MAX_LINES = 350
 HEAVY = ("tensorflow", "tensorflow_probability", "tf_keras", "horovod", "mpi4py")
 IMPORTERS = {"mpi4py": {"comm"}, "horovod": {"comm", "train"}}
 # Maths: arrays in, arrays out. No configuration, communicator or file.
-PURE = ("draws", "metrics", "plan", "posterior", "predictive", "pruning")
+PURE = (
+    "criteria", "draws", "metrics", "plan", "posterior", "predictive", "pruning", "units",
+)  # fmt: skip
 NOT_FOR_PURE = {"argument_file", "case", "checkpoint", "comm", "config", "data", "results"}
 # Commands whose product goes to standard output.
 PRINTERS = {"export", "inspect", "report", "sweep"}

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import special, stats
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    log_loss,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 
 from bprune_hpc.jackknife import jackknife
-from bprune_hpc.metrics import Metric, Statistics
+from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics
 from bprune_hpc.plan import MEAN, Plan, group_of, make_plan
 from bprune_hpc.predictive import MAX_NLL, GroupSums, Prediction, bytes_per_cell
 
@@ -61,19 +67,53 @@ class Case:
         mean = p.mean(axis=0)
         log_p = np.log(mean[:, np.arange(N_EXAMPLES), self.label])
         classes = np.arange(N_CLASSES)
+        wrong = mean.argmax(axis=2) != self.label
+        confidence, entropy = mean.max(axis=2), stats.entropy(mean, axis=2)
+        information = entropy - stats.entropy(p, axis=3).mean(axis=0)
         out = {
             "accuracy": [accuracy_score(self.label, m.argmax(axis=1)) for m in mean],
             "accuracy_single_draw": (p.argmax(axis=3) == self.label).mean(axis=(0, 2)),
+            "accuracy_top_k": [
+                top_k_accuracy_score(self.label, m, k=3, labels=classes) for m in mean
+            ],
+            "brier": ((mean - np.eye(N_CLASSES)[self.label]) ** 2).sum(axis=2).mean(axis=1),
             "nll": [log_loss(self.label, m, labels=classes) for m in mean],
             "predictive_entropy": stats.entropy(mean, axis=2).mean(axis=1),
             "expected_entropy": stats.entropy(p, axis=3).mean(axis=(0, 2)),
+            "ece": [_loop_ece(c, ~w) for c, w in zip(confidence, wrong, strict=True)],
+            "aurc": [_loop_aurc(c, w) for c, w in zip(confidence, wrong, strict=True)],
         }
+        for name, score in (("entropy", entropy), ("mutual_information", information)):
+            pairs = list(zip(wrong, score, strict=True))
+            out[f"auroc_errors_{name}"] = [roc_auc_score(w, s) for w, s in pairs]
+            out[f"aupr_errors_{name}"] = [average_precision_score(w, s) for w, s in pairs]
         np.testing.assert_allclose(out["nll"], -log_p.mean(axis=1))
         found = {name: np.asarray(value, float) for name, value in out.items()}
         found["mutual_information"] = found["predictive_entropy"] - found["expected_entropy"]
+        found["probability_variance"] = p.var(axis=0).sum(axis=2).mean(axis=1)
+        for name in ("brier", "ece", "aurc"):
+            found[f"{name}_change"] = found[name] - found[name][0]
         found["accuracy_drop"] = found["accuracy"][0] - found["accuracy"]
         found["nll_rise"] = found["nll"] - found["nll"][0]
         return found
+
+
+def _loop_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
+    bins = np.ceil(confidence * 15)
+    gaps = [
+        abs(confidence[bins == b].mean() - correct[bins == b].mean()) * (bins == b).sum()
+        for b in np.unique(bins)
+    ]
+    return sum(gaps) / len(confidence)
+
+
+def _loop_aurc(confidence: np.ndarray, wrong: np.ndarray) -> float:
+    order = np.argsort(-confidence)
+    return float(np.mean([wrong[order[: i + 1]].mean() for i in range(len(order))]))
+
+
+def is_corrected(name: str) -> bool:
+    return name.removesuffix("_change") in BIAS_CORRECTED or name == "nll_rise"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +124,7 @@ def case() -> Case:
 def test_values_are_those_of_all_draws_at_once(case: Case) -> None:
     metrics = case.statistics.metrics()
     for name, expected in case.oracle(np.arange(100)).items():
-        if name != "mutual_information":
+        if not is_corrected(name):
             np.testing.assert_allclose(metrics[name].value, expected, atol=1e-12, err_msg=name)
 
 
@@ -105,19 +145,24 @@ def test_errors_are_the_jackknife_over_groups_of_pairs(case: Case) -> None:
         np.testing.assert_allclose(
             metrics[name].se, np.sqrt(variance), rtol=1e-6, atol=1e-10, err_msg=name
         )
-        if name == "mutual_information":
-            np.testing.assert_allclose(metrics[name].value, corrected, rtol=1e-9)
+        if is_corrected(name):
+            np.testing.assert_allclose(metrics[name].value, corrected, rtol=1e-7, atol=1e-12)
 
 
-def test_mutual_information_is_less_biased_than_the_plain_difference() -> None:
-    # The truth is taken from all draws, the estimates from 20 at a time.
+def test_bias_of_order_one_over_draws_is_taken_off() -> None:
     case = Case(plan_of(1000, "none"))
-    truth = case.oracle(np.arange(1000))["mutual_information"]
+
+    def information(draws: np.ndarray) -> np.ndarray:
+        p = case.probability[draws]
+        entropy = stats.entropy(p.mean(axis=0), axis=2) - stats.entropy(p, axis=3).mean(axis=0)
+        return entropy.mean(axis=1)
+
+    truth = information(np.arange(1000))
     corrected, plain = [], []
     for start in range(0, 1000, 20):
         draws = np.arange(start, start + 20)
-        whole = case.oracle(draws)["mutual_information"]
-        left_out = [case.oracle(np.delete(draws, k))["mutual_information"] for k in range(20)]
+        whole = information(draws)
+        left_out = [information(np.delete(draws, k)) for k in range(20)]
         corrected.append(jackknife(whole, np.array(left_out), [1] * 20)[0])
         plain.append(whole)
     error = np.std(plain, axis=0) / np.sqrt(50)
@@ -138,6 +183,24 @@ def test_data_errors_are_standard_errors_over_examples(case: Case) -> None:
         ("predictive_entropy", stats.entropy(mean, axis=2)),
     ):
         np.testing.assert_allclose(metrics[name].se_data, stats.sem(values, axis=1), atol=1e-12)
+
+
+def test_data_errors_of_the_set_leave_groups_of_examples_out(case: Case) -> None:
+    mean = case.probability.mean(axis=0)
+    wrong = mean.argmax(axis=2) != case.label
+    confidence, entropy = mean.max(axis=2), stats.entropy(mean, axis=2)
+    metrics = case.statistics.metrics()
+    groups = np.arange(N_EXAMPLES) % 50
+    sizes = np.bincount(groups).tolist()
+    for t in range(N_THRESHOLDS):
+        for name, function, score, outcome in (
+            ("auroc_errors_entropy", roc_auc_score, entropy[t], wrong[t]),
+            ("aurc", lambda w, c: _loop_aurc(c, w), confidence[t], wrong[t]),
+            ("ece", lambda w, c: _loop_ece(c, ~w), confidence[t], wrong[t]),
+        ):
+            left = [function(outcome[groups != g], score[groups != g]) for g in range(50)]
+            _, se = jackknife(np.float64(function(outcome, score)), np.array(left), sizes)
+            assert metrics[name].se_data[t] == pytest.approx(se, rel=1e-6), name
 
 
 def test_the_mean_network_has_no_monte_carlo_error(case: Case) -> None:

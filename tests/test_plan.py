@@ -86,6 +86,14 @@ def test_blocks_are_whole_batches_within_the_limit(n_examples: int, limit: float
         assert len(block) * 50 <= max(limit, 10 * 50)
 
 
+def test_the_limit_is_on_all_groups_and_the_mean_together() -> None:
+    plan = make_plan(
+        n_draws=100, pairing="antithetic", n_thresholds=3, n_examples=50, bytes_per_cell=7,
+        n_ranks=1, batch_size=1, limit_bytes=7 * 21 * 3 * 10,
+    )  # fmt: skip
+    assert [len(block) for block in plan.blocks] == [10] * 5
+
+
 def test_batches_are_never_larger_than_the_data() -> None:
     plan = make_plan(
         n_draws=2, pairing="none", n_thresholds=1, n_examples=7, bytes_per_cell=8,

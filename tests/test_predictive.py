@@ -14,7 +14,6 @@ from bprune_hpc.predictive import (
     DrawSums,
     GroupSums,
     Prediction,
-    as_float,
     bytes_per_cell,
     mean_prediction,
 )
@@ -48,7 +47,7 @@ def test_a_prediction_against_scipy(spread: float) -> None:
 
 def test_means_are_those_of_the_draws() -> None:
     logits, label = random_logits(40, 30, 5, 4.0), np.arange(30) % 5
-    mean = mean_prediction(as_float(added(logits, label)), 40, label)
+    mean = mean_prediction(added(logits, label).packed, 40, label)
     probability = special.softmax(logits.astype(float), axis=2)
     np.testing.assert_allclose(mean.probability[0], probability.mean(axis=0), atol=1e-14)
     true = probability[:, np.arange(30), label].mean(axis=0)
@@ -71,7 +70,7 @@ def test_the_true_class_is_right_down_to_the_smallest_float32() -> None:
     gaps = np.array([0.1, 20, 50, 80, 87.3, 100, 103.2], np.float32)
     logits = np.stack([np.zeros_like(gaps), -gaps], axis=1)[None]
     label = np.ones(len(gaps), np.int64)
-    mean = mean_prediction(as_float(added(logits, label)), 1, label)
+    mean = mean_prediction(added(logits, label).packed, 1, label)
     nll = -np.log(mean.true_probability[0])
     expected = np.log1p(np.exp(gaps.astype(float))) - 0.0
     # The last tail has a step of 2**-150: relative to exp(-gap) that is the error left.

@@ -22,6 +22,8 @@ from bprune_hpc.results import SCHEMA, Contents, Variable, write
         (0.5, 0.0, "0.5000 ± 0"),
         (0.5, np.nan, "0.5000 ± n/a"),
         (np.nan, 0.1, "nan"),
+        (-0.0, 0.0, "0.0000 ± 0"),
+        (103.972, 1.3e-9, "103.972000 ± 1e-09"),
     ],
 )
 def test_two_digits_of_the_error(value: float, error: float, text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import xarray
 
 from bprune_hpc import results
-from bprune_hpc.errors import ResultsError
+from bprune_hpc.errors import ResultsError, WriteError
 from bprune_hpc.results import Contents, Variable
 
 
@@ -78,7 +78,8 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["r.h5"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit_bytes", [0, 1000, 100_000, 7_000_000])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, limit_bytes: int) -> None:
     import resource
     import signal
 
@@ -89,8 +90,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-        with pytest.raises(ResultsError, match="r.h5: cannot be written"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit[1]))
+        with pytest.raises(WriteError, match="r.h5: cannot be written"):
             results.write(path, large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -100,14 +101,36 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_found_before_any_work(tmp_path: Path) -> None:
     results.check_writable(tmp_path / "new" / "deep" / "r.h5")
-    assert os.listdir(tmp_path / "new" / "deep") == []
+    assert os.listdir(tmp_path) == []  # nothing is made before it is needed
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file/r.h5: cannot be written \(.*\); choose another"):
         results.check_writable(tmp_path / "file" / "r.h5")
-    with pytest.raises(ResultsError, match="is a directory"):
-        results.check_writable(tmp_path)
+    for directory in (tmp_path, f"{tmp_path}/new/"):
+        with pytest.raises(ResultsError, match="is a directory"):
+            results.check_writable(directory)
     with pytest.raises(ResultsError, match="cannot be written"):
         results.check_writable("/proc/r.h5")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "r.h5").symlink_to("there/real.h5")
+    results.write(tmp_path / "r.h5", contents())
+    assert (tmp_path / "r.h5").is_symlink()
+    assert results.read(tmp_path / "there" / "real.h5").metrics.nll.values[0] == 1
+
+
+def test_the_file_is_on_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), fsync(handle))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1]
+    )
+    results.write(tmp_path / "r.h5", contents())
+    assert events == ["sync", "rename", "sync"]
 
 
 def test_checking_keeps_an_existing_file(tmp_path: Path) -> None:
@@ -123,6 +146,13 @@ def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(ResultsError, match="not a readable HDF5 file"):
         results.read(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file.attrs["schema"] = results.SCHEMA
+    with (
+        pytest.raises(ResultsError, match="damaged or incomplete .*; run the sweep again"),
+        results.open_results(tmp_path / "empty.h5") as file,
+    ):
+        file["metrics/nll"]
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["schema"] = "other/1"
     with pytest.raises(ResultsError, match="schema is 'other/1', not 'bprune-hpc/1'"):

@@ -134,8 +134,8 @@ def test_against_plain_numpy_with_the_same_noise(small: Path) -> None:
         )
         mean = np.exp(log_p).mean(axis=0)
         np.testing.assert_allclose(found.examples.mean_probability[t], mean, atol=2e-6)
-        nll = -np.log(mean[rows, examples.y]).mean()
-        assert found.metrics.nll[t] == pytest.approx(nll, rel=1e-5)
+        nll = -np.log(mean[rows, examples.y])
+        np.testing.assert_allclose(found.examples.nll[t], nll, rtol=1e-4, atol=1e-6)
         correct = (mean.argmax(axis=1) == examples.y).sum()
         assert found.metrics.accuracy[t] * n == pytest.approx(correct)
         at_mean = log_probabilities([np.where(k, m, 0) for m, k in zip(loc, keep, strict=True)])
@@ -173,14 +173,20 @@ def test_blocks_of_examples_change_no_bit(small: Path, tmp_path: Path) -> None:
     assert all_bits(tmp_path / "blocks.h5") == all_bits(small)
 
 
-def test_other_thresholds_change_no_bit_of_this_one(small: Path, tmp_path: Path) -> None:
-    assert run(*SMALL, "--thresholds=0,0.5", f"--output={tmp_path / 'two.h5'}") == 0
-    many, two = results.read(small), results.read(tmp_path / "two.h5")
-    for group in ("metrics", "draws", "examples", "sparsity"):
-        for name, array in two.groups[group].items():
-            if "threshold" in array.dims:
-                same = many.groups[group][name].sel(threshold=[0, 0.5])
-                assert same.values.tobytes() == array.values.tobytes(), name
+def test_other_thresholds_change_no_bit_of_this_one(tmp_path: Path) -> None:
+    # With 20 groups: NumPy adds a few numbers, and an axis that is alone, in other orders.
+    many, few = tmp_path / "many.h5", tmp_path / "few.h5"
+    assert run(*SMALL, "--num_monte_carlo=46", f"--output={many}") == 0
+    for thresholds in ([0, 0.5], [0]):
+        listed = ",".join(map(str, thresholds))
+        arguments = ["--num_monte_carlo=46", f"--thresholds={listed}", f"--output={few}"]
+        assert run(*SMALL, *arguments) == 0
+        of_many, of_few = results.read(many), results.read(few)
+        for group in ("metrics", "draws", "examples", "sparsity", "classes", "calibration"):
+            for name, array in of_few.groups[group].items():
+                if "threshold" in array.dims:
+                    same = of_many.groups[group][name].sel(threshold=thresholds)
+                    assert same.values.tobytes() == array.values.tobytes(), name
 
 
 def test_more_draws_keep_the_first_ones(small: Path, tmp_path: Path) -> None:

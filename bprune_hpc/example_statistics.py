@@ -1,0 +1,57 @@
+"""What the averaged prediction says of each example, threshold by threshold. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .predictive import MAX_NLL, MeanPrediction
+
+Floats = NDArray[np.float64]
+
+TOP_K = 3
+"""Classes that count as right for ``accuracy_top_k``, where there are more than these."""
+
+
+def example_statistics(mean: MeanPrediction, label: NDArray[np.int64]) -> dict[str, Floats]:
+    """Statistics of which the metrics are means over examples.
+
+    Parameters
+    ----------
+    mean : MeanPrediction
+    label : int64 array, shape (n_examples,)
+
+    Returns
+    -------
+    mapping of str to float64 array, shape (n_thresholds, n_examples)
+        ``accuracy`` and ``accuracy_top_k`` (0 or 1), ``accuracy_single_draw``, ``nll`` (nats),
+        ``brier`` (sum over classes, between 0 and 2), ``predictive_entropy``,
+        ``expected_entropy`` and ``mutual_information`` (nats), ``probability_variance`` (variance
+        over draws of the class probabilities, summed over classes), ``confidence``.
+    """
+    probability = mean.probability
+    log = np.log(np.where(probability > 0, probability, 1.0))
+    entropy = -(probability * log).sum(axis=2)
+    squares = (probability * probability).sum(axis=2)
+    true = mean.true_probability
+    with np.errstate(divide="ignore"):
+        nll = np.minimum(-np.log(true), MAX_NLL)
+    return {
+        "accuracy": (probability.argmax(axis=2) == label).astype(np.float64),
+        "accuracy_top_k": (_rank(probability, label) < TOP_K).astype(np.float64),
+        "accuracy_single_draw": mean.single_draw_accuracy,
+        "nll": nll,
+        "brier": squares - 2.0 * true + 1.0,
+        "predictive_entropy": entropy,
+        "expected_entropy": mean.expected_entropy,
+        "mutual_information": entropy - mean.expected_entropy,
+        "probability_variance": np.maximum(mean.expected_squares - squares, 0.0),
+        "confidence": probability.max(axis=2),
+    }
+
+
+def _rank(probability: Floats, label: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of classes before the true one, of equals the first coming first."""
+    true = np.take_along_axis(probability, label[None, :, None], axis=2)
+    is_before = np.arange(probability.shape[2]) < label[:, None]
+    return ((probability > true) | ((probability == true) & is_before)).sum(axis=2)

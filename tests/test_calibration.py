@@ -1,0 +1,78 @@
+"""Against sums over examples one by one, and against calibration known by construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+
+from bprune_hpc.calibration import equal_mass_edges, equal_width_edges, reliability
+
+
+def example(seed: int, n: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    confidence = generator.uniform(0.1, 1, n)
+    return confidence, generator.random(n) < confidence**2
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 15])
+@pytest.mark.parametrize("is_mass", [False, True])
+def test_against_a_loop(n_bins: int, is_mass: bool) -> None:
+    confidence, correct = example(0)
+    edges = equal_mass_edges(confidence, n_bins) if is_mass else equal_width_edges(n_bins)
+    found = reliability(confidence, correct, edges)
+    total = 0.0
+    for b in range(n_bins):
+        inside = [
+            i
+            for i, c in enumerate(confidence)
+            if edges[b] < c <= edges[b + 1] or (b == 0 and c == 0)
+        ]
+        assert found.count[b] == len(inside)
+        if inside:
+            gap = abs(correct[inside].mean() - confidence[inside].mean())
+            assert found.accuracy[b] == pytest.approx(correct[inside].mean())
+            assert found.confidence[b] == pytest.approx(confidence[inside].mean())
+            total += gap * len(inside) / len(confidence)
+    assert found.error == pytest.approx(total)
+
+
+def test_against_scikit_learn() -> None:
+    confidence, correct = example(1)
+    found = reliability(confidence, correct, equal_width_edges(10))
+    true, mean = calibration_curve(correct, confidence, n_bins=10)
+    filled = found.count > 0
+    np.testing.assert_allclose(found.accuracy[filled], true)
+    np.testing.assert_allclose(found.confidence[filled], mean)
+
+
+def test_subsets_are_what_they_are_alone() -> None:
+    confidence, correct = example(2)
+    keep = np.random.default_rng(3).random((6, 500)) < 0.5
+    edges = equal_width_edges()
+    many = reliability(confidence, correct, edges, keep)
+    for row, k in enumerate(keep):
+        alone = reliability(confidence[k], correct[k], edges)
+        assert (many.count[row] == alone.count).all()
+        assert many.error[row] == pytest.approx(alone.error)
+
+
+def test_equal_mass_bins_hold_equal_numbers() -> None:
+    confidence, correct = example(4, n=450)
+    found = reliability(confidence, correct, equal_mass_edges(confidence, 15))
+    assert found.count.sum() == 450 and found.count.max() - found.count.min() <= 2
+
+
+@pytest.mark.parametrize("edges", [equal_width_edges(), equal_mass_edges(np.ones(10))])
+def test_certainty_and_ties(edges: np.ndarray) -> None:
+    found = reliability(np.ones(10), np.arange(10) < 7, edges)
+    assert found.count.sum() == 10 and found.count.max() == 10
+    assert found.error == pytest.approx(0.3)
+    assert np.isnan(found.accuracy[found.count == 0]).all()
+
+
+def test_perfect_and_hopeless() -> None:
+    edges = equal_width_edges()
+    assert reliability(np.ones(5), np.ones(5, bool), edges).error == 0
+    assert reliability(np.ones(5), np.zeros(5, bool), edges).error == 1
+    assert reliability(np.zeros(1), np.zeros(1, bool), edges).count[0] == 1

@@ -1,0 +1,109 @@
+"""Whether 95 % intervals made of the standard errors hold the truth as often as they say.
+
+A synthetic classifier, whose draws cost nothing: 200 repetitions with other draws (Monte Carlo
+error) or other test examples (test-set error), against many draws or a large population. The
+quantiles are Student's, with as many degrees of freedom as groups less one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics
+from bprune_hpc.plan import MEAN, group_of, make_plan
+from bprune_hpc.predictive import GroupSums, Prediction, bytes_per_cell
+
+N_CLASSES, N_FACTORS, N_REPEATS = 5, 6, 200
+SMOOTH = {*BIAS_CORRECTED, "nll_rise", *(f"{name}_change" for name in BIAS_CORRECTED)} - {
+    "nll_change"
+}
+
+pytestmark = pytest.mark.slow
+
+
+class Population:
+    """Examples whose logits are a function of a few Gaussian factors, at two thresholds."""
+
+    def __init__(self, n_examples: int, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        self.centre = generator.normal(0, 2, (2, n_examples, N_CLASSES))
+        self.centre[1] = 0.8 * self.centre[0] + 0.3 * self.centre[1]
+        shape = (2, n_examples, N_CLASSES, N_FACTORS)
+        self.loading = 0.7 * generator.normal(0, 1, shape)
+        chance = special.softmax(self.centre[0], axis=1).cumsum(axis=1)
+        self.label = (generator.random((n_examples, 1)) > chance).sum(axis=1)
+
+    def metrics(self, rows: np.ndarray, n_draws: int, seed: int) -> dict[str, Metric]:
+        """Metrics of some of the examples, as a sweep would find them."""
+        plan = make_plan(
+            n_draws=n_draws, pairing="antithetic", n_thresholds=2, n_examples=len(rows),
+            bytes_per_cell=bytes_per_cell(N_CLASSES), n_ranks=1, batch_size=10_000,
+            limit_bytes=1e12,
+        )  # fmt: skip
+        generator = np.random.default_rng(seed)
+        label = self.label[rows]
+        groups = (MEAN, *range(len(plan.group_sizes)))
+        sums = {group: GroupSums(2, len(rows), N_CLASSES) for group in groups}
+
+        def add(group: int, factors: np.ndarray, sign: int) -> None:
+            linear = self.loading[:, rows] @ (sign * factors)
+            curved = 0.1 * ((self.loading[:, rows] @ factors) ** 2 - 1)
+            logits = (self.centre[:, rows] + linear + curved).astype(np.float32)
+            for t in range(2):
+                sums[group].add(t, slice(None), Prediction.from_logits(logits[t], label))
+
+        add(MEAN, np.zeros(N_FACTORS), 0)
+        for unit, draws in enumerate(plan.units):
+            factors = generator.normal(size=N_FACTORS)
+            for draw in draws:
+                add(group_of(unit), factors, draw.sign)
+        statistics = Statistics(plan)
+        statistics.add_block(sums, label)
+        return statistics.metrics()
+
+
+def coverage(
+    repeats: list[dict[str, Metric]], truth: dict[str, Metric], error: str, quantile: float
+) -> dict[str, float]:
+    """Share of repetitions whose interval at the second threshold holds the truth."""
+    held: dict[str, list[bool]] = {}
+    for metrics in repeats:
+        for name, metric in metrics.items():
+            distance = abs(metric.value[1] - truth[name].value[1])
+            held.setdefault(name, []).append(
+                bool(distance <= quantile * getattr(metric, error)[1] + 1e-12)
+            )
+    return {name: float(np.mean(values)) for name, values in held.items()}
+
+
+def check(found: dict[str, float], lowest_of_steps: float) -> None:
+    for name, share in found.items():
+        if name in SMOOTH:
+            assert 0.90 <= share <= 0.99, (name, share)
+        else:
+            assert share >= lowest_of_steps, (name, share)
+
+
+def test_monte_carlo_errors() -> None:
+    population = Population(200)
+    rows = np.arange(200)
+    truth = population.metrics(rows, 20_000, seed=1)
+    repeats = [population.metrics(rows, 100, seed=100 + k) for k in range(N_REPEATS)]
+    found = coverage(repeats, truth, "se", stats.t.ppf(0.975, 19))
+    print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
+    check(found, 0.80)
+
+
+def test_test_set_errors() -> None:
+    population = Population(20_000)
+    truth = population.metrics(np.arange(20_000), 20, seed=1)
+    generator = np.random.default_rng(2)
+    repeats = [
+        population.metrics(generator.choice(20_000, 400, replace=False), 20, seed=1)
+        for _ in range(N_REPEATS)
+    ]
+    found = coverage(repeats, truth, "se_data", stats.t.ppf(0.975, 49))
+    print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
+    check(found, 0.80)
