@@ -1,7 +1,8 @@
 """A case: a trained network as it was found on disk, lifted and checked.
 
-What belongs here: going from a directory to a network and its posterior, and where both came
-from. What does not: reading tensors (``checkpoint``), lifting (``graph``).
+What belongs here: telling the kinds of sources apart, checking what was lifted, and the record of
+where it came from. What does not: opening each kind (the ``source_*`` modules), reading tensors
+(``checkpoint``), lifting (``graph``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checkpoint
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError
 from .graph import lift
-from .graph_search import OPS_NAME_FILE, read_ops_names
 from .network import LiftedGraph
+from .opened import Ends, Opened
 from .posterior import Posterior
-
-LAYER_NAMES_FILE = "LayerNames.txt"
+from .source_keras import SUFFIXES, open_keras
+from .source_saved_model import FILE_NAME as SAVED_MODEL_FILE
+from .source_saved_model import open_saved_model
+from .source_tf1 import open_tf1
+from .source_tf2_checkpoint import is_object_based, open_tf2_checkpoint
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,17 +39,18 @@ class Source:
     Attributes
     ----------
     kind : str
-        ``tf1``: a meta graph and a Saver checkpoint.
+        ``tf1``: a meta graph and a Saver checkpoint; ``keras``: a file of Keras weights;
+        ``tf2_checkpoint``: an object-based checkpoint; ``saved_model``: a SavedModel directory.
     path : str
-        The checkpoint, without suffixes.
+        The checkpoint without suffixes, the file, or the directory.
     tf_version : str
-        TensorFlow that wrote the graph.
+        TensorFlow or Keras that wrote it; empty where the files do not say.
     step : int or None
         Training step.
     sha256 : mapping of str to str
         Digest of every file read, by base name.
     stripped : mapping of str to (tuple of int, str)
-        Shape and type of the checkpoint's variables that inference does not need.
+        Shape and type of what is stored and inference does not need.
     dropped_ops : mapping of str to int
         How many operations of each type inference does not need.
     """
@@ -61,12 +66,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Case:
-    """A lifted network, its posterior, its deterministic variables, and where it came from."""
+    """A lifted network, its posterior, its deterministic variables, and where it came from.
+
+    ``scale_variables`` names the variables that each mean-field tensor's scale is computed from;
+    they are stored, used, and neither fixed nor stripped.
+    """
 
     graph: LiftedGraph
     posterior: Posterior
     fixed: dict[str, NDArray[Any]]
     source: Source
+    scale_variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def case_directory(name: str | Path) -> Path:
@@ -91,21 +101,31 @@ def read_case(
     model_dir: str | Path,
     model_ckpt: str | None = None,
     *,
+    model: str | None = None,
     input_op: str | None = None,
     logits_op: str | None = None,
+    loc_op: str | None = None,
+    scale_op: str | None = None,
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> Case:
-    """Read a TF1 case directory: a meta graph and the checkpoint that belongs to it.
+    """Read a trained network from any source: what is on disk decides which kind it is.
 
     Parameters
     ----------
     model_dir : path
-        Directory of the case; ``embedded:NAME`` is one that comes with the package.
+        Directory of a TF1 case (``embedded:NAME`` is one that comes with the package), of an
+        object-based checkpoint, of a SavedModel or of a file of Keras weights; or such a file.
     model_ckpt : str, optional
-        Checkpoint in it; see :func:`bprune_hpc.checkpoint.find_checkpoint`.
+        Checkpoint or weights file in it; see :func:`bprune_hpc.checkpoint.find_checkpoint`.
+    model : str, optional
+        ``MODULE:FUNCTION`` that builds the tf_keras model; needed for weights and for object-based
+        checkpoints, where the files hold no graph.
     input_op, logits_op : str, optional
-        Override what ``Ops_name_BNN.txt`` (here or one directory up) or the graph says.
+        Override what ``Ops_name_BNN.txt`` (here or one directory up), the signature or the graph
+        says.
+    loc_op, scale_op : str, optional
+        In place of ``logits_op``: mean and standard deviation of a regression's output.
     n_intra, n_inter : int
         TensorFlow threads; the same as for the networks of this process.
 
@@ -117,52 +137,94 @@ def read_case(
     ------
     CheckpointError
         If a file is missing or damaged, a weight is not finite or a scale is negative.
+    ConfigError
+        If the source needs ``model`` and there is none, or it cannot be built.
     GraphError
         If the graph cannot be lifted.
     """
-    directory = case_directory(model_dir)
-    prefix = checkpoint.find_checkpoint(directory, model_ckpt)
-    meta = checkpoint.read_meta_graph(prefix)
-    stored = checkpoint.list_variables(prefix)
-    files = checkpoint.checkpoint_files(prefix)
-    graph_ops = {node.name for node in meta.graph_def.node}
-    if input_op is None or logits_op is None:
-        ops_file = _beside(directory, OPS_NAME_FILE)
-        if ops_file is not None:
-            files.append(ops_file)
-            named_input, product = read_ops_names(ops_file)
-            input_op = input_op or named_input
-            if logits_op is None and product is None:
-                _LOG.warning("%s: no operation ends in /log_prob/mul; searching", ops_file)
-            logits_op = logits_op or product
+    given = Ends(input_op, logits_op, loc_op, scale_op)
+    opened = _open(case_directory(model_dir), model_ckpt, model, given, (n_intra, n_inter))
+    ends = given.or_else(opened.ends)
     lifted = lift(
-        meta.graph_def,
-        lambda names: checkpoint.read_variables(prefix, names),
-        input_op=input_op,
-        logits_op=logits_op,
-        label=f"{prefix.name}.meta",
+        opened.graph_def,
+        opened.read,
+        input_op=ends.input_op,
+        logits_op=ends.logits_op,
+        loc_op=ends.loc_op,
+        scale_op=ends.scale_op,
+        variable_names=opened.variable_names,
+        variable_types=opened.types,
+        label=opened.label,
         n_intra=n_intra,
         n_inter=n_inter,
     )
-    _check_weights(prefix.name, lifted.posterior, lifted.fixed)
-    _warn_of_layer_names(_beside(directory, LAYER_NAMES_FILE), graph_ops)
+    _check_weights(opened.path.name, lifted.posterior, lifted.fixed)
+    stored = {**opened.types, **opened.others}
     source = Source(
-        kind="tf1",
-        path=str(prefix),
-        tf_version=meta.meta_info_def.tensorflow_version,
-        step=checkpoint.step_of(prefix),
-        sha256=checkpoint.file_sha256(files),
-        stripped={n: kept for n, kept in stored.items() if n not in lifted.used_variables},
+        kind=opened.kind,
+        path=str(opened.path),
+        tf_version=opened.tf_version,
+        step=opened.step,
+        sha256=checkpoint.file_sha256(opened.files),
+        stripped={
+            name: stored[name] for name in sorted(stored) if name not in lifted.used_variables
+        },
         dropped_ops=lifted.dropped_ops,
     )
-    case = Case(lifted.graph, lifted.posterior, lifted.fixed, source)
+    case = Case(lifted.graph, lifted.posterior, lifted.fixed, source, lifted.scale_variables)
     _log_summary(case)
     return case
 
 
-def _beside(directory: Path, name: str) -> Path | None:
-    candidates = [directory / name, directory.resolve().parent / name]
-    return next((path for path in candidates if path.is_file()), None)
+def _open(
+    place: Path,
+    model_ckpt: str | None,
+    model: str | None,
+    given: Ends,
+    threads: tuple[int, int],
+) -> Opened:
+    if place.is_file():
+        if place.name == SAVED_MODEL_FILE:
+            place = place.parent
+        else:
+            place, model_ckpt = place.parent, place.name
+    elif not place.is_dir() and place.with_name(place.name + ".index").is_file():
+        place, model_ckpt = place.parent, place.name
+    if model_ckpt is None and (place / SAVED_MODEL_FILE).is_file():
+        return open_saved_model(place, given)
+    weights = _weights_file(place, model_ckpt)
+    if weights is not None:
+        return open_keras(weights, _needed(model, weights), *threads)
+    prefix = checkpoint.find_checkpoint(place, model_ckpt)
+    if not prefix.with_name(prefix.name + ".meta").is_file():
+        reader = checkpoint.CheckpointReader(prefix)
+        if is_object_based(reader):
+            return open_tf2_checkpoint(prefix, _needed(model, prefix), *threads)
+    return open_tf1(prefix, given)
+
+
+def _weights_file(directory: Path, name: str | None) -> Path | None:
+    """The file of Keras weights that is meant, if one is."""
+    if name is not None:
+        return directory / name if name.endswith(SUFFIXES) else None
+    if not directory.is_dir() or any(directory.glob("*.index")):
+        return None
+    found = sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIXES))
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{directory}: several files of weights: {', '.join(path.name for path in found)}; "
+            "pass one as --model_ckpt"
+        )
+    return found[0] if found else None
+
+
+def _needed(model: str | None, path: Path) -> str:
+    if model is None:
+        raise ConfigError(
+            f"{path}: holds weights but no graph; pass --model=MODULE:FUNCTION, which builds the "
+            "tf_keras model"
+        )
+    return model
 
 
 def _check_weights(label: str, posterior: Posterior, fixed: Mapping[str, NDArray[Any]]) -> None:
@@ -185,20 +247,6 @@ def _check_weights(label: str, posterior: Posterior, fixed: Mapping[str, NDArray
                 f"{label}: {n_negative} of {scale.size} scales of '{name}' are negative; use the "
                 ".meta file that was written with this checkpoint"
             )
-
-
-def _warn_of_layer_names(path: Path | None, graph_ops: set[str]) -> None:
-    if path is None:
-        return
-    names = [line.strip().partition(":")[0] for line in path.read_text().splitlines()]
-    absent = [name for name in names if name and name not in graph_ops]
-    if absent:
-        _LOG.warning(
-            "%s: names %d variables that the graph lacks (%s...); the graph decides",
-            path,
-            len(absent),
-            absent[0],
-        )
 
 
 def _log_summary(case: Case) -> None:

@@ -87,9 +87,68 @@ def file_sha256(paths: Collection[Path]) -> dict[str, str]:
     """SHA-256 of each file, in hexadecimal, by its base name."""
     digests = {}
     for path in paths:
-        with _reading(path), path.open("rb") as stream:
+        with reading(path), path.open("rb") as stream:
             digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return digests
+
+
+class CheckpointReader:
+    """Tensors of one checkpoint, read by name.
+
+    Parameters
+    ----------
+    prefix : Path
+        Without the suffixes of the files.
+
+    Attributes
+    ----------
+    types : dict of str to (tuple of int, str)
+        Shape and NumPy type name of every tensor, by name, sorted.
+
+    Raises
+    ------
+    CheckpointError
+        If the index cannot be read.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self._prefix = prefix
+        tensorflow = import_tensorflow()
+        index = prefix.with_name(prefix.name + ".index") if _is_v2(prefix) else prefix
+        with reading(index):
+            self._reader = tensorflow.train.load_checkpoint(str(prefix))
+            shapes = self._reader.get_variable_to_shape_map()
+            dtypes = self._reader.get_variable_to_dtype_map()
+            self.types = {
+                name: (tuple(int(size) for size in shapes[name]), dtypes[name].name)
+                for name in sorted(shapes)
+            }
+
+    def read(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """Values of the named variables; no other tensor is read, and each one once.
+
+        Raises
+        ------
+        CheckpointError
+            If a name is absent, or what is stored under it is damaged.
+        """
+        absent = sorted(set(names) - self.types.keys())
+        if absent:
+            raise CheckpointError(
+                f"{self._prefix.name}: lacks {', '.join(map(repr, absent[:5]))}"
+                f"{' and others' if len(absent) > 5 else ''}, which the graph reads; "
+                f"use the .meta file that was written with this checkpoint"
+            )
+        values = {}
+        for name in dict.fromkeys(names):
+            with reading(self._prefix, f" at '{name}'"):
+                values[name] = np.asarray(self._reader.get_tensor(name))
+        return values
+
+    def read_bytes(self, name: str) -> bytes:
+        """Value of a scalar string tensor."""
+        with reading(self._prefix, f" at '{name}'"):
+            return bytes(self._reader.get_tensor(name))
 
 
 def list_variables(prefix: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -100,35 +159,12 @@ def list_variables(prefix: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     CheckpointError
         If the index cannot be read.
     """
-    reader = _reader(prefix)
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    return {
-        name: (tuple(int(size) for size in shapes[name]), dtypes[name].name)
-        for name in sorted(shapes)
-    }
+    return CheckpointReader(prefix).types
 
 
 def read_variables(prefix: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
-    """Values of the named variables; no other tensor is read, and each one once.
-
-    Raises
-    ------
-    CheckpointError
-        If a name is absent, or what is stored under it is damaged.
-    """
-    reader = _reader(prefix)
-    absent = sorted(set(names) - set(reader.get_variable_to_shape_map()))
-    if absent:
-        raise CheckpointError(
-            f"{prefix.name}: lacks {', '.join(map(repr, absent[:5]))}"
-            f"{' and others' if len(absent) > 5 else ''}, which the graph reads; "
-            f"use the .meta file that was written with this checkpoint"
-        )
-    values = {}
-    for name in dict.fromkeys(names):
-        with _reading(prefix, f" at '{name}'"):
-            values[name] = np.asarray(reader.get_tensor(name))
-    return values
+    """Values of the named variables, as :meth:`CheckpointReader.read` gives them."""
+    return CheckpointReader(prefix).read(names)
 
 
 def read_meta_graph(prefix: Path) -> Any:
@@ -147,7 +183,7 @@ def read_meta_graph(prefix: Path) -> Any:
     tensorflow = import_tensorflow()
     from google.protobuf.message import DecodeError
 
-    with _reading(path):
+    with reading(path):
         data = path.read_bytes()
     try:
         meta = tensorflow.compat.v1.MetaGraphDef.FromString(data)
@@ -163,7 +199,7 @@ def _prefixes(directory: Path) -> list[Path]:
 
 
 def _newest_name(listing: Path) -> str:
-    with _reading(listing):
+    with reading(listing):
         text = listing.read_text(errors="replace")
     match = re.search(r'^model_checkpoint_path:\s*"(.+)"\s*$', text, re.MULTILINE)
     if match is None:
@@ -194,18 +230,14 @@ def _checked(prefix: Path) -> Path:
     return prefix
 
 
-def _reader(prefix: Path) -> Any:
-    tensorflow = import_tensorflow()
-    path = prefix.with_name(prefix.name + ".index") if _is_v2(prefix) else prefix
-    with _reading(path):
-        return tensorflow.train.load_checkpoint(str(prefix))
-
-
 @contextmanager
-def _reading(path: Path, where: str = "") -> Iterator[None]:
+def reading(path: Path, where: str = "") -> Iterator[None]:
+    """Say in one line that a file cannot be read, or is damaged at a place, whatever is raised."""
     # TensorFlow's reader raises errors of its own as well as plain RuntimeError and ValueError.
     try:
         yield
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read: {error.strerror or error}; check its permissions"

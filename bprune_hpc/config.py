@@ -19,20 +19,18 @@ from typing import Any
 import numpy as np
 
 from .argument_file import ArgumentParser
+from .data import DATASETS
 from .errors import ConfigError
 from .predictive import MAX_DRAWS
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_THRESHOLDS = "0,0.1,0.25,0.5,1,2,3,5"
-DATASETS = ("auto", "digits", "npz", "mnist")
 
 _NOT_NEEDED = {
     "horovod_used": "Horovod is not needed to evaluate; the graph's Horovod ops are dropped",
     "name_scope": "names under scopes are read from the graph",
     "cluster": "threads are set by --num_intra and --num_inter alone",
-    "cifar10": "the data set is chosen by --dataset",
-    "subtract_pixel_mean": "applies to cifar10 data only",
     "plotting": "plots are made from the results file",
     "kmp_blocktime": "export KMP_BLOCKTIME instead: it must be set before the process starts",
     "kmp_affinity": "export KMP_AFFINITY instead: it must be set before the process starts",
@@ -57,10 +55,14 @@ class SweepConfig:
 
     model_dir: str
     model_ckpt: str | None
+    model: str | None
     input_op: str | None
     logits_op: str | None
+    loc_op: str | None
+    scale_op: str | None
     data_path: str | None
     dataset: str
+    subtract_pixel_mean: bool
     grid_kind: str
     grid: tuple[float, ...]
     n_draws: int
@@ -120,10 +122,14 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     return SweepConfig(
         model_dir=os.path.expanduser(arguments.model_dir),
         model_ckpt=arguments.model_ckpt,
+        model=arguments.model,
         input_op=arguments.input_op,
         logits_op=arguments.logits_op,
+        loc_op=arguments.loc_op,
+        scale_op=arguments.scale_op,
         data_path=os.path.expanduser(arguments.data_path) if arguments.data_path else None,
-        dataset=arguments.dataset,
+        dataset=_dataset(arguments.dataset, arguments.cifar10),
+        subtract_pixel_mean=arguments.subtract_pixel_mean,
         grid_kind=kind,
         grid=grid,
         n_draws=n_draws,
@@ -137,6 +143,12 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         num_inter=arguments.num_inter,
         verbose=arguments.verbose,
     )
+
+
+def _dataset(dataset: str, is_cifar10: bool) -> str:
+    if is_cifar10 and dataset not in ("auto", "cifar10"):
+        logger.info("--cifar10 does nothing: --dataset=%s is named", dataset)
+    return "cifar10" if is_cifar10 and dataset == "auto" else dataset
 
 
 def parse_grid(text: str, kind: str) -> tuple[float, ...]:
@@ -207,11 +219,22 @@ def parser() -> ArgumentParser:
     case = root.add_argument_group("network")
     case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
     case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
+    case.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
+    )
     case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
     case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
+    case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
     data = root.add_argument_group("data")
-    data.add_argument("--data_path", metavar="PATH", help="file, or directory with mnist.npz")
+    data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
     data.add_argument("--dataset", choices=DATASETS, default="auto")
+    data.add_argument("--cifar10", action="store_true", help="the same as --dataset=cifar10")
+    data.add_argument(
+        "--subtract_pixel_mean",
+        action="store_true",
+        help="of cifar10: subtract the training set's mean image",
+    )
     data.add_argument(
         "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
     )

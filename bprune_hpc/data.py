@@ -1,8 +1,9 @@
-"""Data sets: what stands in a file, as arrays the networks here take.
+"""Data sets: what stands in files, as arrays the networks here take.
 
-What belongs here: reading examples and labels, the checks that make them usable, and fitting
-their shape to a network's input. What does not: networks, batches, ranks; nothing is downloaded
-(compute nodes have no internet) and TensorFlow is not needed.
+What belongs here: choosing how a path is read, the digits inside the package, and fitting the
+examples' shape to a network's input. What does not: file formats (``data_npz``, ``data_hdf5``,
+``data_cifar10``, ``data_tfrecord``), networks, batches, ranks; nothing is downloaded (compute nodes
+have no internet).
 
 The digits inside the package are the 1,797 8 x 8 images that scikit-learn distributes, the test
 set of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak; UCI Machine Learning
@@ -13,25 +14,28 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import has_magic
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import data_cifar10, data_hdf5, data_npz, data_tfrecord
+from .data_values import Part, Split
 from .errors import DataError
 
-DATASETS = ("auto", "digits", "npz", "mnist")
+DATASETS = ("auto", "digits", "npz", "mnist", "cifar10", "tfrecord", "hdf5")
 _EMBEDDED_DIGITS = "bprune_hpc/embedded/digits.npz"
 _MNIST_FILE = "mnist.npz"
+_HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 _DIGITS_HELD_OUT_EVERY = 5
 
-Split = Literal["test", "train"]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class DataSet:
     Attributes
     ----------
     x : float32 array, shape (n, ...)
-        Examples; images are scaled to [0, 1].
+        Examples; images of bytes are scaled to [0, 1].
     y : int64 array, shape (n,)
         Class of each example, from 0.
     name : str
@@ -56,19 +60,32 @@ class DataSet:
     sha256: dict[str, str]
 
 
-def load(dataset: str = "auto", path: str | None = None, split: Split = "test") -> DataSet:
+def load(
+    dataset: str = "auto",
+    path: str | None = None,
+    split: Split = "test",
+    *,
+    subtract_pixel_mean: bool = False,
+) -> DataSet:
     """Read one half of a data set.
+
+    Reading takes about as much memory as the float32 examples that are given back.
 
     Parameters
     ----------
     dataset : str
-        ``digits`` (inside the package), ``npz`` (``x_test``/``y_test``, ``x_train``/``y_train``,
-        or ``x``/``y`` for both halves), ``mnist`` (``mnist.npz`` as Keras distributes it) or
-        ``auto`` (digits without a path, else by the file's name).
+        ``digits`` (inside the package), ``npz`` or ``hdf5`` (``x_test``/``y_test``,
+        ``x_train``/``y_train``, or ``x``/``y`` for both halves), ``mnist`` (``mnist.npz`` as Keras
+        distributes it), ``cifar10`` (the directory of Python batches), ``tfrecord`` (BPrune's
+        fields) or ``auto`` (digits without a path, else by the file's ending or the directory's
+        content).
     path : str, optional
-        The file; for ``mnist`` also a directory that holds it.
+        The file; for ``mnist`` also a directory that holds it, for ``cifar10`` the directory, for
+        ``tfrecord`` also a directory or a pattern such as ``Test_Rank_*.tfrecords``.
     split : {"test", "train"}
         ``test`` are the held-out examples: of the digits, every fifth.
+    subtract_pixel_mean : bool
+        Of ``cifar10``: subtract the training set's mean image.
 
     Returns
     -------
@@ -77,30 +94,38 @@ def load(dataset: str = "auto", path: str | None = None, split: Split = "test") 
     Raises
     ------
     DataError
-        If the file is missing, damaged, or does not hold finite examples with one label each.
+        If a file is missing, damaged, or does not hold finite examples with one label each.
     """
     name = _by_name(path) if dataset == "auto" else dataset
-    if name == "digits":
-        if path is not None:
-            raise DataError(f"{path}: the digits are inside the package; leave the path out")
-        return _digits(split)
     if name not in DATASETS:
         raise DataError(f"no data set is called '{name}'; choose one of {', '.join(DATASETS)}")
-    if path is None:
+    if name == "digits" and path is not None:
+        raise DataError(f"{path}: the digits are inside the package; leave the path out")
+    if name != "digits" and path is None:
         raise DataError(f"data set '{name}' is a file; give its path")
+    if subtract_pixel_mean and name != "cifar10":
+        logger.warning("--subtract_pixel_mean applies to cifar10, not to %s: no change", name)
+    try:
+        x, y, sha256 = _read(name, path or "", split, subtract_pixel_mean)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be read ({reason}); check the path") from None
+    return DataSet(x, y, name, sha256)
+
+
+def _read(name: str, path: str, split: Split, subtract_pixel_mean: bool) -> Part:
+    if name == "digits":
+        return _digits(split)
+    if name == "cifar10":
+        return data_cifar10.read(Path(path), split, subtract_pixel_mean)
+    if name == "tfrecord":
+        return data_tfrecord.read(path, split)
+    if name == "hdf5":
+        return data_hdf5.read(Path(path), split)
     file = Path(path)
     if name == "mnist" and file.is_dir():
         file /= _MNIST_FILE
-    arrays, digest = _read_npz(_read_bytes(file), str(file))
-    x_key, y_key = _keys(arrays, split, str(file))
-    x = _examples(arrays[x_key], f"{file}: '{x_key}'")
-    y = _labels(arrays[y_key], f"{file}: '{y_key}'")
-    if len(x) != len(y):
-        raise DataError(
-            f"{file}: '{x_key}' has {len(x)} examples, '{y_key}' {len(y)} labels; "
-            "each example needs one label"
-        )
-    return DataSet(x, y, name, {str(file): digest})
+    return data_npz.read(file, split)
 
 
 def fit_input(
@@ -175,92 +200,28 @@ def _by_name(path: str | None) -> str:
         return "mnist"
     if file.suffix == ".npz":
         return "npz"
+    if file.suffix in _HDF5_SUFFIXES:
+        return "hdf5"
+    if file.suffix in data_tfrecord.SUFFIXES:
+        return "tfrecord"
+    if file.is_dir():
+        batches = data_cifar10.directory_of(file)
+        if any(
+            (batches / n).is_file() for n in (data_cifar10.TEST_FILE, *data_cifar10.TRAIN_FILES)
+        ):
+            return "cifar10"
+        if any(entry.suffix in data_tfrecord.SUFFIXES for entry in file.iterdir()):
+            return "tfrecord"
+    elif not file.exists() and not has_magic(path):
+        raise DataError(f"{path}: no such file; check the path")
     raise DataError(f"{path}: the name does not tell which data set this is; pass --dataset")
 
 
-def _digits(split: Split) -> DataSet:
+def _digits(split: Split) -> Part:
     content = (resources.files("bprune_hpc") / "embedded" / "digits.npz").read_bytes()
-    arrays, digest = _read_npz(content, _EMBEDDED_DIGITS)
-    held_out = np.arange(len(arrays["y"])) % _DIGITS_HELD_OUT_EVERY == _DIGITS_HELD_OUT_EVERY - 1
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        x, y = archive["x"], archive["y"].astype(np.int64)
+    held_out = np.arange(len(y)) % _DIGITS_HELD_OUT_EVERY == _DIGITS_HELD_OUT_EVERY - 1
     chosen = held_out if split == "test" else ~held_out
-    x = arrays["x"][chosen].astype(np.float32) / np.float32(16)
-    y = arrays["y"][chosen].astype(np.int64)
-    return DataSet(x, y, "digits", {_EMBEDDED_DIGITS: digest})
-
-
-def _read_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); check the path") from None
-
-
-def _read_npz(content: bytes, name: str) -> tuple[dict[str, NDArray[Any]], str]:
-    """Arrays of an npz file and the digest of the very bytes that they were read from."""
-    if not content.startswith(b"PK"):
-        raise DataError(f"{name}: not an npz file; save the arrays with numpy.savez")
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError,
-            NotImplementedError, RuntimeError) as error:  # fmt: skip
-        # Pickled objects would run code on loading, so they are refused like damage.
-        if "pickle" in str(error).lower():
-            raise DataError(
-                f"{name}: holds Python objects; save plain arrays with numpy.savez"
-            ) from None
-        reason = " ".join(str(error).split())
-        raise DataError(f"{name}: damaged npz file ({reason}); copy it again") from None
-    return arrays, hashlib.sha256(content).hexdigest()
-
-
-def _keys(arrays: Mapping[str, NDArray[Any]], split: Split, name: str) -> tuple[str, str]:
-    for x_key, y_key in ((f"x_{split}", f"y_{split}"), ("x", "y")):
-        if x_key in arrays and y_key in arrays:
-            return x_key, y_key
-    raise DataError(
-        f"{name}: has the arrays {', '.join(arrays) or '(none)'}; needs 'x_{split}' and "
-        f"'y_{split}', or 'x' and 'y'"
-    )
-
-
-def _examples(x: NDArray[Any], name: str) -> NDArray[np.float32]:
-    if x.ndim < 2 or x.size == 0:
-        raise DataError(f"{name} has shape {x.shape}; needs one or more examples, (n, ...)")
-    if x.dtype == np.uint8:
-        return x.astype(np.float32) / np.float32(255)
-    if not np.issubdtype(x.dtype, np.floating):
-        raise DataError(
-            f"{name} is {x.dtype}; save images as uint8 (divided by 255 here) or as floats "
-            "(taken as they are)"
-        )
-    with np.errstate(over="ignore"):  # what overflows float32 is named as infinite below
-        values = x.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        first = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise DataError(f"{name} has {values[first]} in example {first[0]}; mend or drop it")
-    return values
-
-
-def _labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
-    if y.ndim == 2 and y.shape[1] > 1:
-        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-            raise DataError(f"{name} has shape {y.shape} but is not one-hot; save class numbers")
-        return y.argmax(axis=1).astype(np.int64)
-    if y.ndim == 2:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise DataError(f"{name} has shape {y.shape}; save one class number an example, (n,)")
-    if np.issubdtype(y.dtype, np.integer):
-        return y.astype(np.int64)
-    # Text and complex numbers have no order or no rounding: only floats can hold class numbers.
-    if not np.issubdtype(y.dtype, np.floating):
-        raise DataError(f"{name} is {y.dtype}; save class numbers from 0")
-    wrong = np.flatnonzero(~(np.isfinite(y) & (y == np.round(y))))
-    if wrong.size:
-        first = int(wrong[0])
-        raise DataError(f"{name} has {y[first]} at example {first}; save class numbers from 0")
-    return y.astype(np.int64)
+    digest = hashlib.sha256(content).hexdigest()
+    return x[chosen].astype(np.float32) / np.float32(16), y[chosen], {_EMBEDDED_DIGITS: digest}

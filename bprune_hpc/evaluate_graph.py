@@ -20,6 +20,7 @@ from .graph_nodes import (
     Node,
     Nodes,
     Tensor,
+    ancestors,
     placeholder_node,
     tensor_name,
     typed_node,
@@ -29,6 +30,7 @@ from .tensorflow_import import (
     open_session,
     quiet_file_descriptor_2,
 )
+from .variable_values import VariableValues
 
 _NOISE_LEVEL = "noise_level"
 
@@ -49,8 +51,10 @@ class Evaluator:
     ----------
     nodes : dict of str to Node
         The uncut graph; variables are placeholders in it.
-    values : mapping of str to array
-        Value of each variable, by node.
+    names : mapping of str to str
+        Stored name of each variable, by node.
+    values : VariableValues
+        By stored name; only those are read that a tensor depends on.
     build : callable
         Makes a GraphDef of nodes.
     label : str
@@ -62,27 +66,53 @@ class Evaluator:
     def __init__(
         self,
         nodes: Nodes,
-        values: Mapping[str, NDArray[Any]],
+        names: Mapping[str, str],
+        values: VariableValues,
         build: Callable[[Iterable[Node]], Any],
         label: str,
         threads: tuple[int, int],
     ) -> None:
-        self._feeds = {f"{name}:0": value for name, value in values.items()}
+        self._nodes = dict(nodes)
+        self._names = dict(names)
+        self._values = values
+        self._build = build
         self._graph = import_graph(build(_with_noise_level(nodes)), label)
-        self._session = open_session(self._graph, *threads)
         self._label = label
+        self._threads = threads
 
     def static_type(self, tensor: Tensor) -> StaticType:
         """Shape and type of a tensor as far as they are known."""
         return static_type(self._graph, tensor)
 
-    def __call__(self, tensor: Tensor, noise: float = 0.0) -> NDArray[Any]:
-        """Value of a tensor where every standard normal equals ``noise``."""
+    def behind(self, tensor: Tensor) -> dict[str, str]:
+        """Stored names of the variables that a tensor is computed from, by node."""
+        return {
+            name: self._names[name]
+            for name in ancestors(self._nodes, [tensor])
+            if name in self._names
+        }
+
+    def __call__(self, tensor: Tensor, noise: float = 0.0, is_scalar: bool = False) -> NDArray[Any]:
+        """Value of a tensor where every standard normal equals ``noise``.
+
+        With ``is_scalar`` the normals are one number without axes, which saves the memory of as
+        many as there are weights; what depends on their shape is then another or cannot be had.
+        """
         error_type = import_tensorflow().errors.OpError
-        feeds = {**self._feeds, f"{_NOISE_LEVEL}:0": np.float64(noise)}
+        feeds: dict[str, Any] = {
+            f"{node}:0": self._values[name] for node, name in self.behind(tensor).items()
+        }
+        feeds[f"{_NOISE_LEVEL}:0"] = np.float64(noise)
+        behind = {name: self._nodes[name] for name in ancestors(self._nodes, [tensor])}
+        graph = import_graph(self._build(_with_noise_level(behind, is_scalar)), self._label)
         try:
-            with quiet_file_descriptor_2():
-                return np.asarray(self._session.run(tensor_name(tensor), feeds))
+            # A session keeps the constants that it folds, which are as large as the weights: each
+            # has only the nodes that it needs, does not optimize them, and goes at once.
+            with (
+                quiet_file_descriptor_2(),
+                open_session(graph, *self._threads, is_optimized=False) as session,
+            ):
+                return np.asarray(session.run(tensor_name(tensor), feeds))
         except error_type as error:
             raise GraphError(
                 f"{self._label}: '{tensor_name(tensor)}' cannot be evaluated: "
@@ -127,7 +157,7 @@ def static_type(graph: Any, tensor: Tensor) -> StaticType:
     return StaticType(shape, dtype.name, dtype.as_datatype_enum)
 
 
-def _with_noise_level(nodes: Nodes) -> list[Node]:
+def _with_noise_level(nodes: Nodes, is_scalar: bool = False) -> list[Node]:
     float64 = import_tensorflow().float64.as_datatype_enum
     changed = [placeholder_node(_NOISE_LEVEL, float64, ())]
     for node in nodes.values():
@@ -138,6 +168,9 @@ def _with_noise_level(nodes: Nodes) -> list[Node]:
         index = node.attr["Tshape" if "Tshape" in node.attr else "T"].type
         level = f"{_NOISE_LEVEL}/{node.name}"
         changed.append(typed_node(level, "Cast", [(_NOISE_LEVEL, 0)], SrcT=float64, DstT=dtype))
+        if is_scalar:
+            changed.append(typed_node(node.name, "Identity", [(level, 0)], T=dtype))
+            continue
         inputs = [node.inputs[0], (level, 0)]
         changed.append(typed_node(node.name, "Fill", inputs, T=dtype, index_type=index))
     return changed

@@ -77,7 +77,7 @@ def evaluate(
         for draw, weights in _weights(problem.posterior, unit, plan.units, seed):
             for index in thresholds:
                 pruned = cuts[index].apply(weights)
-                for rows, x in _batches(problem.x, block, plan.batch_size):
+                for rows, x in batches(problem.x, block, plan.batch_size):
                     logits = network(x, pruned)[: len(label[rows])]
                     _check_finite(logits, cuts[index], draw)
                     prediction = Prediction.from_logits(logits, label[rows])
@@ -105,9 +105,7 @@ def _weights(
         yield draw, {name: loc + sign * deviation[name] for name, loc in posterior.loc.items()}
 
 
-def _batches(
-    x: NDArray[Any], block: range, batch_size: int
-) -> Iterator[tuple[slice, NDArray[Any]]]:
+def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Yield the rows of each batch, counted within the block, and its padded examples."""
     for start in range(block.start, block.stop, batch_size):
         stop = min(start + batch_size, block.stop)

@@ -8,7 +8,7 @@ arguments. What does not: files (``checkpoint``, ``case``), finding the input an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,27 +21,24 @@ from .errors import GraphError
 from .evaluate_graph import Evaluator, static_types
 from .graph_checks import check_lifted, check_operations, used_functions
 from .graph_nodes import (
-    SAME_VALUE,
     Nodes,
     Tensor,
     ancestors,
     build_graph,
-    constant_node,
     describe,
-    numpy_type,
     placeholder_node,
     tensor_name,
-    typed_node,
 )
+from .graph_variables import expose_variables
 from .inlining import flatten
 from .network import LiftedGraph
 from .noise import find_noise
 from .noise_removal import NoiseRemoval
 from .posterior import Posterior
+from .tensorflow_import import import_tensorflow
+from .variable_values import ReadVariables, VariableTypes, VariableValues
 
-ReadVariables = Callable[[Collection[str]], Mapping[str, NDArray[Any]]]
-
-_VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
+_FLAGS = {"logits": "--logits_op", "loc": "--loc_op", "scale": "--scale_op"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,8 @@ class Lifted:
         Deterministic variables that the network reads, by checkpoint name.
     used_variables : tuple of str
         Checkpoint names of all variables that were read, scales included.
+    scale_variables : dict of str to tuple of str
+        Variables that each mean-field tensor's scale is computed from.
     dropped_ops : dict of str to int
         How many operations of each type the lifted graph does without, functions included.
     """
@@ -64,6 +63,7 @@ class Lifted:
     posterior: Posterior
     fixed: dict[str, NDArray[Any]]
     used_variables: tuple[str, ...]
+    scale_variables: dict[str, tuple[str, ...]]
     dropped_ops: dict[str, int]
 
 
@@ -73,7 +73,10 @@ def lift(
     *,
     input_op: str | None = None,
     logits_op: str | None = None,
+    loc_op: str | None = None,
+    scale_op: str | None = None,
     variable_names: Mapping[str, str] | None = None,
+    variable_types: VariableTypes | None = None,
     label: str = "graph",
     n_intra: int = 1,
     n_inter: int = 1,
@@ -88,8 +91,14 @@ def lift(
         Takes names of variables, returns their values.
     input_op, logits_op : str, optional
         Operations (or tensors) between which the network lies; searched for where not given.
+    loc_op, scale_op : str, optional
+        In place of ``logits_op``: mean and standard deviation of a regression's output.
     variable_names : mapping of str to str, optional
-        Names of the variables behind placeholders that take a variable's handle, as in traces.
+        Stored names of variables where they are not their nodes' own: of placeholders that take a
+        variable's handle (in traces), of variables that a Saver stores under another name.
+    variable_types : mapping of str to (tuple of int, str), optional
+        Shape and type of what can be read. With it, variables are read one at a time, each once,
+        and let go once used.
     label : str
         What error messages call the graph; a file's name.
     n_intra, n_inter : int
@@ -104,12 +113,19 @@ def lift(
     GraphError
         If there is no mean-field posterior in the graph, or something that cannot be evaluated.
     """
+    if (loc_op is None) != (scale_op is None) or (loc_op and logits_op):
+        raise GraphError(
+            f"{label}: --loc_op and --scale_op go together, and in place of --logits_op; pass "
+            "either both or --logits_op"
+        )
     with _named(label):
         return _lift(
             graph_def,
             read_variables,
-            (input_op, logits_op),
+            input_op,
+            {"loc": loc_op, "scale": scale_op} if loc_op else {"logits": logits_op},
             variable_names or {},
+            variable_types,
             label,
             (n_intra, n_inter),
         )
@@ -129,80 +145,87 @@ def _named(label: str) -> Iterator[None]:
 def _lift(
     graph_def: Any,
     read_variables: ReadVariables,
-    ends: tuple[str | None, str | None],
+    input_op: str | None,
+    output_ops: Mapping[str, str | None],
     variable_names: Mapping[str, str],
+    variable_types: VariableTypes | None,
     label: str,
     threads: tuple[int, int],
 ) -> Lifted:
-    input_op, logits_op = ends
     nodes, renamed = flatten(graph_def)
     original = {name: node.op for name, node in nodes.items()}
-    logits = (
-        graph_search.named_tensor(nodes, renamed, logits_op, "--logits_op", label)
-        if logits_op
+    outputs = {
+        kind: graph_search.named_tensor(nodes, renamed, name, _FLAGS[kind], label)
+        if name
         else graph_search.find_logits(nodes, label)
-    )
-    if nodes[logits[0]].op == "Mul":  # BPrune names logits × ones like the labels
-        logits = graph_search.before_ones(nodes, logits)
+        for kind, name in output_ops.items()
+    }
+    if "logits" in outputs:
+        outputs["logits"] = graph_search.before_softmax(nodes, outputs["logits"])
+    ends = list(outputs.values())
     given = (
         graph_search.named_tensor(nodes, renamed, input_op, "--input_op", label)
         if input_op
-        else graph_search.find_input(nodes, logits, label)
+        else graph_search.find_input(nodes, ends[0], label)
     )
     input_tensor = _isolate_input(nodes, given)
     for node in nodes.values():
         if node.op == "PlaceholderWithDefault":
             node.op = "Identity"
             node.attr = {"T": node.attr["dtype"]}
-    order = ancestors(nodes, [logits])
+    order = ancestors(nodes, ends)
     if input_tensor[0] not in order:
         raise GraphError(
             f"{label}: no path from input '{tensor_name(given)}' to output "
-            f"'{tensor_name(logits)}'; check --input_op and --logits_op"
+            f"'{tensor_name(ends[0])}'; check --input_op and {_FLAGS[next(iter(outputs))]}"
         )
     nodes = {name: nodes[name] for name in order}
-    names = _expose_variables(nodes, variable_names, label)
+    names = expose_variables(nodes, variable_names, label)
+    order = ancestors(nodes, ends)
+    nodes = {name: nodes[name] for name in order}
+    names = {node: name for node, name in names.items() if node in nodes}
     others = {name: node for name, node in nodes.items() if name not in names}
     check_operations(others, graph_def.library, label)
-    values = read_variables(sorted(set(names.values())))
+    values = VariableValues(names.values(), read_variables, variable_types)
     for node_name, name in names.items():
-        value = values[name]
-        nodes[node_name] = placeholder_node(node_name, numpy_type(value.dtype), value.shape)
+        dtype = import_tensorflow().as_dtype(values.dtype(name)).as_datatype_enum
+        nodes[node_name] = placeholder_node(node_name, dtype, values.shape(name))
 
-    sites = find_noise(nodes, logits, input_tensor, names, label)
+    sites = find_noise(nodes, ends, input_tensor, names, label)
     if not sites:
         random = [name for name in nodes if is_random(nodes[name].op)]
         found = f"only {describe(nodes, random)}" if random else "nothing random"
         raise GraphError(
-            f"{label}: no mean-field posterior: '{tensor_name(logits)}' is computed from no normal "
-            f"noise; found {found}; check --logits_op, or train a variational network"
+            f"{label}: no mean-field posterior: '{tensor_name(ends[0])}' is computed from no "
+            f"normal noise; found {found}; check --logits_op, or train a variational network"
         )
     functions = used_functions(nodes.values(), graph_def.library)
     evaluator = Evaluator(
         nodes,
-        {node: values[name] for node, name in names.items()},
+        names,
+        values,
         build=lambda some: build_graph(some, graph_def.versions, functions),
         label=label,
         threads=threads,
     )
-    removal = NoiseRemoval(nodes, names, evaluator, label)
-    for site in sites:
-        removal.apply(site)
-    kept = ancestors(nodes, [logits])
+    removal = NoiseRemoval(nodes, names, values, evaluator, label)
+    removal.apply_all(sites)
+    kept = ancestors(nodes, ends)
     check_lifted(nodes, kept, input_tensor, {*names, *removal.placeholders.values()}, label)
     fixed_nodes = {names[name]: name for name in kept if name in names}
     kept_nodes = [nodes[name] for name in kept]
     final = build_graph(
         kept_nodes, graph_def.versions, used_functions(kept_nodes, graph_def.library)
     )
-    shapes = static_types(final, [input_tensor, logits], label)
+    types = static_types(final, [input_tensor, *ends], label)
     lifted = LiftedGraph(
         graph_def=final.SerializeToString(deterministic=True),
         input_tensor=tensor_name(input_tensor),
-        input_shape=shapes[input_tensor].shape,
-        input_dtype=shapes[input_tensor].dtype,
-        output_tensor=tensor_name(logits),
-        output_shape=shapes[logits].shape,
+        input_shape=types[input_tensor].shape,
+        input_dtype=types[input_tensor].dtype,
+        output_tensor=tensor_name(ends[0]),
+        output_shape=types[ends[0]].shape,
+        output_tensors={kind: tensor_name(tensor) for kind, tensor in outputs.items()},
         loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
         notes=tuple(removal.notes),
@@ -210,8 +233,13 @@ def _lift(
     return Lifted(
         graph=lifted,
         posterior=Posterior(loc=removal.loc, scale=removal.scale),
-        fixed={name: values[name] for name in lifted.fixed_tensors},
-        used_variables=tuple(sorted(values)),
+        # A mean that is read without its noise too is in memory already.
+        fixed={
+            name: removal.loc[name] if name in removal.loc else values[name]
+            for name in lifted.fixed_tensors
+        },
+        used_variables=values.names,
+        scale_variables=removal.scale_variables,
         dropped_ops=_dropped(graph_def, [n.op for n in kept_nodes if original.get(n.name) == n.op]),
     )
 
@@ -234,52 +262,6 @@ def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:
     for other in nodes.values():
         other.inputs = [(fed, 0) if tensor == given else tensor for tensor in other.inputs]
     return fed, 0
-
-
-def _expose_variables(
-    nodes: Nodes, variable_names: Mapping[str, str], label: str
-) -> dict[str, str]:
-    """Turn variables into plain tensors; checkpoint name of each, by node.
-
-    A resource's handle takes the place of its value, and its reads become identities; a reference
-    variable is a tensor already.
-    """
-    names: dict[str, str] = {}
-    for node in nodes.values():
-        if node.op in _VARIABLES:
-            names[node.name] = node.name
-        elif node.name in variable_names:
-            names[node.name] = variable_names[node.name]
-    aliases: dict[str, str] = {}
-    for name in list(nodes):
-        node = nodes[name]
-        node.inputs = [(aliases.get(source, source), output) for source, output in node.inputs]
-        source = next((source for source, _ in node.inputs if source in names), None)
-        if source is None or nodes[source].op in ("VariableV2", "Variable"):
-            continue
-        if node.op in SAME_VALUE:
-            aliases[name] = source
-            del nodes[name]
-        elif node.op == "ReadVariableOp":
-            nodes[name] = typed_node(name, "Identity", node.inputs, T=node.attr["dtype"].type)
-        elif node.op == "ResourceGather" and not node.attr["batch_dims"].i:
-            axis = f"{name}/axis"
-            nodes[axis] = constant_node(axis, 0)
-            gather = typed_node(
-                name,
-                "GatherV2",
-                [*node.inputs, (axis, 0)],
-                Tparams=node.attr["dtype"].type,
-                Tindices=node.attr["Tindices"].type,
-                Taxis=nodes[axis].attr["dtype"].type,
-            )
-            nodes[name] = gather
-        else:
-            raise GraphError(
-                f"{label}: '{name}' ({node.op}) takes the variable '{source}' other than by "
-                "reading it; export the graph for inference"
-            )
-    return names
 
 
 def _dropped(graph_def: Any, kept_ops: Collection[str]) -> dict[str, int]:

@@ -201,11 +201,6 @@ def type_attr(dtype: int) -> Any:
     return import_tensorflow().compat.v1.AttrValue(type=dtype)
 
 
-def numpy_type(dtype: np.dtype[Any]) -> int:
-    """TensorFlow's number for a NumPy type."""
-    return int(import_tensorflow().as_dtype(dtype).as_datatype_enum)
-
-
 def operation(op: str) -> Any:
     """The definition (OpDef) of an operation, or None if this TensorFlow does not know it."""
     import_tensorflow()

@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import GraphError
 from .graph_nodes import (
+    SAME_NUMBERS,
     SAME_VALUE,
     Nodes,
     Tensor,
@@ -22,6 +23,7 @@ from .graph_nodes import (
     constant,
     describe,
     parse_tensor,
+    source_of,
     tensor_name,
 )
 
@@ -36,6 +38,8 @@ _SOFTMAX = frozenset(
         "SparseSoftmaxCrossEntropyWithLogits",
     }
 )
+_DRAWS = frozenset({"Multinomial", "StatelessMultinomial"})
+_AFTER_DRAW = SAME_NUMBERS | {"Cast", "OneHot", "Transpose"}
 _FED = frozenset({"Placeholder", "IteratorGetNext", "IteratorGetNextSync"})
 
 
@@ -69,11 +73,15 @@ def named_tensor(
     Raises
     ------
     GraphError
-        If the graph has no such operation.
+        If the graph has no such operation, not even inside one function.
     """
     tensor = parse_tensor(name)
     tensor = renamed.get(tensor, tensor)
     if tensor[0] not in nodes:
+        # A node of a function lies under the names of the calls that lead to it.
+        nested = [known for known in nodes if known.endswith(f"/{tensor[0]}")]
+        if len(nested) == 1:
+            return nested[0], tensor[1]
         close = difflib.get_close_matches(tensor[0], nodes, n=3)
         hint = f"; close: {', '.join(map(repr, close))}" if close else ""
         raise GraphError(f"{label}: the graph has no operation '{name}'{hint}; check {flag}")
@@ -88,7 +96,11 @@ def find_logits(nodes: Nodes, label: str) -> Tensor:
     GraphError
         If there is none, or more than one.
     """
-    found = {before_ones(nodes, node.inputs[0]) for node in nodes.values() if node.op in _SOFTMAX}
+    found = {
+        _before_broadcast(nodes, before_ones(nodes, node.inputs[0]))
+        for node in nodes.values()
+        if node.op in _SOFTMAX
+    }
     behind = {tensor: set(ancestors(nodes, [tensor])) for tensor in found}
     found = {tensor for tensor in found if any(nodes[name].op in _FED for name in behind[tensor])}
     # Softmaxes inside the network (attention) and flattened copies of the logits: a candidate
@@ -104,7 +116,7 @@ def find_logits(nodes: Nodes, label: str) -> Tensor:
     if not found:
         raise GraphError(
             f"{label}: no softmax or softmax cross entropy is computed from an input; "
-            "pass --logits_op=NAME"
+            "pass --logits_op=NAME, or --loc_op and --scale_op of a regression"
         )
     candidates = ", ".join(tensor_name(tensor).removesuffix(":0") for tensor in sorted(found))
     raise GraphError(
@@ -156,6 +168,23 @@ def before_ones(nodes: Nodes, tensor: Tensor) -> Tensor:
         return tensor
 
 
+def before_softmax(nodes: Nodes, tensor: Tensor) -> Tensor:
+    """The logits where ``tensor`` is a softmax of them or, as BPrune names it, a copy.
+
+    Where it is a sample of a Categorical or OneHotCategorical, the logits it is drawn from.
+    """
+    root = source_of(nodes, tensor)
+    if nodes[root[0]].op == "Mul":  # BPrune names logits × ones like the labels
+        return before_ones(nodes, root)
+    if nodes[root[0]].op in ("Softmax", "LogSoftmax"):
+        return before_ones(nodes, nodes[root[0]].inputs[0])
+    while nodes[root[0]].op in _AFTER_DRAW:
+        root = source_of(nodes, nodes[root[0]].inputs[0])
+    if nodes[root[0]].op in _DRAWS:
+        return _before_reshape(nodes, before_ones(nodes, nodes[root[0]].inputs[0]))
+    return tensor
+
+
 def _is_ones(nodes: Nodes, tensor: Tensor) -> bool:
     node = nodes[tensor[0]]
     if node.op in SAME_VALUE:
@@ -164,6 +193,14 @@ def _is_ones(nodes: Nodes, tensor: Tensor) -> bool:
         return True
     value = constant(nodes, node.inputs[1] if node.op == "Fill" else tensor)
     return value is not None and bool(np.all(value == 1))
+
+
+def _before_broadcast(nodes: Nodes, tensor: Tensor) -> Tensor:
+    """Logits before TFP's OneHotCategorical gives them the shape of the labels, if it does."""
+    root = _before_reshape(nodes, tensor)
+    if nodes[root[0]].op == "BroadcastTo":
+        return before_ones(nodes, nodes[root[0]].inputs[0])
+    return tensor
 
 
 def _before_reshape(nodes: Nodes, tensor: Tensor) -> Tensor:

@@ -98,7 +98,12 @@ def _inline(
         name, *rest = text.split(":")
         if name in actual:
             return actual[name]
-        position = int(rest[1]) if len(rest) > 1 else 0
+        position = int(rest[1]) if len(rest) > 1 and rest[1].isdecimal() else 0
+        if name not in body:
+            raise GraphError(
+                f"'{function.signature.name}' takes data from '{name}', which it lacks; the file "
+                "is damaged: copy it again"
+            )
         return f"{call.name}/{name}", _offset(body[name], rest[0] if rest else "") + position
 
     for definition in function.node_def:

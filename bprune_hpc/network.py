@@ -7,7 +7,7 @@ lifted (``graph``), where the weights come from (``draws``, ``pruning``), sums o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -30,7 +30,10 @@ class LiftedGraph:
     graph_def : bytes
         Serialized GraphDef; holds constants, but no variable's value.
     input_tensor, output_tensor : str
-        Names of the tensors that take the examples and give the logits.
+        Names of the tensors that take the examples and give the logits (in a regression, the mean).
+    output_tensors : mapping of str to str
+        Every output by what it is: ``logits``; or ``loc`` and ``scale``, the mean and the standard
+        deviation of a regression's Normal, each of one shape with the other or broadcast to it.
     input_shape, output_shape : tuple of int or None; None
         First axis: examples. An axis that the graph leaves open is None; None in place of the
         tuple says that not even the number of axes is known.
@@ -51,6 +54,7 @@ class LiftedGraph:
     loc_tensors: Mapping[str, str]
     fixed_tensors: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    output_tensors: Mapping[str, str] = field(default_factory=dict)
 
 
 class GraphNetwork:

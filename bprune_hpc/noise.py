@@ -49,6 +49,7 @@ PRODUCTS = frozenset(
     }
 )
 _ADDITIONS = frozenset({"Add", "AddV2", "AddN", "BiasAdd", "Sub"})
+_OF_OUTPUT = "if it is a regression's own, pass --loc_op and --scale_op"
 # Between a product and the sum: reshapes of dilated, one-dimensional and transposed convolutions.
 _AROUND_PRODUCT = SAME_NUMBERS | {"Cast", "BatchToSpaceND", "Transpose"}
 
@@ -85,7 +86,11 @@ class NoiseSite:
 
 
 def find_noise(
-    nodes: Nodes, output: Tensor, input_tensor: Tensor, variables: Collection[str], label: str
+    nodes: Nodes,
+    outputs: Collection[Tensor],
+    input_tensor: Tensor,
+    variables: Collection[str],
+    label: str,
 ) -> list[NoiseSite]:
     """All places where standard normals are added to a mean, in the order of the graph.
 
@@ -94,13 +99,13 @@ def find_noise(
     GraphError
         If noise is not added to a mean, its scale cannot be found, or it is not that of weights.
     """
-    order = ancestors(nodes, [output])
+    order = ancestors(nodes, outputs)
     search = _Search(nodes, dependences(nodes, order, input_tensor, variables), label)
     followers = consumers(nodes, order)
     sites: list[NoiseSite] = []
     for name in order:
         if nodes[name].op in NORMALS:
-            sites.extend(search.sites_of(name, followers, output))
+            sites.extend(search.sites_of(name, followers, outputs))
     position = {name: index for index, name in enumerate(order)}
     return sorted(sites, key=lambda site: position[site.total[0]])
 
@@ -112,12 +117,13 @@ class _Search:
     label: str
 
     def sites_of(
-        self, noise: str, followers: dict[str, list[tuple[str, int]]], output: Tensor
+        self, noise: str, followers: dict[str, list[tuple[str, int]]], outputs: Collection[Tensor]
     ) -> list[NoiseSite]:
+        ends = {name for name, _ in outputs}
         reached, waiting, sums = {noise}, [noise], []
         while waiting:
             name = waiting.pop()
-            if name == output[0]:
+            if name in ends:
                 raise GraphError(
                     f"{self.label}: noise '{noise}' reaches the output without being added to "
                     "a mean; only additive Gaussian noise can be lifted"
@@ -213,12 +219,13 @@ class _Search:
                 elif not self._is_neutral(node, factor):
                     raise GraphError(
                         f"{where} has no scale that depends on variables alone (see "
-                        f"'{node.name}'); noise of activations is not a posterior of weights"
+                        f"'{node.name}'); noise of activations is not a posterior of weights "
+                        f"({_OF_OUTPUT})"
                     )
         if variance_product is None:
             raise GraphError(
                 f"{where} is noise of activations without a scale that depends on a variable; "
-                "it is not a posterior of weights"
+                f"it is not a posterior of weights ({_OF_OUTPUT})"
             )
         mean_product = self._product_behind(mean, where)
         weight = self._weight_position(mean_product, where)

@@ -6,6 +6,7 @@ it. What does not: finding the noise (``noise``), everything around it (``graph`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from .graph_nodes import (
     typed_node,
 )
 from .noise import NoiseSite
+from .variable_values import VariableValues
 
 _FLOAT32 = 1
+_BLOCK = 1 << 18
 
 
 class NoiseRemoval:
@@ -40,6 +43,8 @@ class NoiseRemoval:
         The graph, which is changed; variables are placeholders in it.
     variables : dict of str to str
         Checkpoint name of each variable, by node.
+    values : VariableValues
+        By checkpoint name; released as soon as the last site that needs them is done.
     evaluator : Evaluator
         Of the same graph before any cut.
     label : str
@@ -51,16 +56,25 @@ class NoiseRemoval:
         The posterior so far.
     placeholders : dict of str to str
         Node that each mean-field tensor is fed to.
+    scale_variables : dict of str to tuple of str
+        Variables that each mean-field tensor's scale is computed from.
     notes : list of str
     """
 
     def __init__(
-        self, nodes: Nodes, variables: dict[str, str], evaluator: Evaluator, label: str
+        self,
+        nodes: Nodes,
+        variables: dict[str, str],
+        values: VariableValues,
+        evaluator: Evaluator,
+        label: str,
     ) -> None:
         self.loc: dict[str, NDArray[np.float32]] = {}
         self.scale: dict[str, NDArray[np.float32]] = {}
         self.placeholders: dict[str, str] = {}
+        self.scale_variables: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
+        self._values = values
         self._nodes = nodes
         self._uncut = dict(nodes)
         self._variables = variables
@@ -69,22 +83,36 @@ class NoiseRemoval:
         self._name_of: dict[tuple[Any, ...], str] = {}
         self._loc_of_noise: dict[str, str] = {}
 
-    def apply(self, site: NoiseSite) -> None:
-        """Replace the sum at ``site`` by its mean, computed from a weight that is fed.
+    def apply_all(self, sites: Sequence[NoiseSite]) -> None:
+        """Replace the sum at each site by its mean, computed from a weight that is fed.
 
         Raises
         ------
         GraphError
             If the noise is not independent for each weight, or not proportional to a scale.
         """
-        fed = self._fed_tensor(site.loc)
-        loc = self._evaluate(fed)
+        fed = [self._fed_tensor(site.loc) for site in sites]
+        for site, tensor in zip(sites, fed, strict=True):
+            self._values.announce(self._evaluate.behind(site.scaled).values())
+            self._values.announce(self._evaluate.behind(tensor).values())
+        for site, tensor in zip(sites, fed, strict=True):
+            self._apply(site, tensor)
+
+    def _apply(self, site: NoiseSite, fed: Tensor) -> None:
+        # The scale first: its variable can be gone before the mean is read.
+        behind_scale = self._evaluate.behind(site.scaled)
         scaled = self._scaled(site)
+        self._values.release(behind_scale.values())
+        behind_loc = self._evaluate.behind(fed)
+        loc = self._values[behind_loc[fed[0]]] if fed[0] in behind_loc else self._evaluate(fed)
+        loc_shape = self._shape_of(site.loc)
+        self._values.release(behind_loc.values())
         loc, scale = self._matched(site, loc, scaled)
         name = self._entry(site, fed, loc, scale)
+        self.scale_variables[name] = tuple(sorted(set(behind_scale.values())))
         weight = self._typed_weight(name, self._evaluate.static_type(site.loc).dtype_enum, site)
         if site.product is None:
-            shape = np.broadcast_shapes(scaled.shape, self._evaluate(site.loc).shape)
+            shape = np.broadcast_shapes(scaled.shape, loc_shape)
             self._replace_by_reshape(site, weight, shape)
         else:
             self._replace_by_mean(site, self._clone(site.mean, fed, weight, site))
@@ -98,6 +126,12 @@ class NoiseRemoval:
         root = source_of(self._uncut, loc, SAME_NUMBERS)
         return root if root[0] in self._variables else source_of(self._uncut, loc)
 
+    def _shape_of(self, tensor: Tensor) -> tuple[int, ...]:
+        known = self._evaluate.static_type(tensor).shape
+        if known is not None and None not in known:
+            return tuple(size for size in known if size is not None)
+        return self._evaluate(tensor).shape
+
     def _scaled(self, site: NoiseSite) -> NDArray[Any]:
         behind = ancestors(self._uncut, [site.scaled])
         random = [n for n in behind if is_random(self._uncut[n].op) and n != site.noise]
@@ -106,26 +140,36 @@ class NoiseRemoval:
                 f"{self._label}: the scale of noise '{site.noise}' is random itself (see "
                 f"'{random[0]}'); not mean-field"
             )
-        at_one = self._evaluate(site.scaled, 1.0)
         if site.kind == "LocalReparameterization":
-            return np.sqrt(at_one) if site.is_variance else at_one
-        at_zero, at_two = self._evaluate(site.scaled, 0.0), self._evaluate(site.scaled, 2.0)
-        finite = np.isfinite(at_one)
-        if np.any(at_zero[finite] != 0):
+            value = self._evaluate(site.scaled)
+            return np.sqrt(value) if site.is_variance else value
+        n_noise = int(np.prod(self._evaluate(self._uncut[site.noise].inputs[0])))
+        at_one, is_scalar = self._at_one(site.scaled, n_noise)
+        if n_noise != at_one.size:
+            raise GraphError(
+                f"{self._label}: noise '{site.noise}' is shared between weights; not mean-field"
+            )
+        if not _agree(self._evaluate(site.scaled, 0.0, is_scalar), at_one, 0.0, 0.0):
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' has a mean of its own besides the one it is "
                 f"added to at '{site.total[0]}'; not mean-field"
             )
-        if not np.allclose(at_two[finite], 2 * at_one[finite], rtol=1e-3):
+        if not _agree(self._evaluate(site.scaled, 2.0, is_scalar), at_one, 2.0, 1e-3):
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' does not grow in proportion to its scale "
                 f"before '{site.total[0]}'; not a Gaussian posterior"
             )
-        if self._evaluate((site.noise, 0)).size != at_one.size:
-            raise GraphError(
-                f"{self._label}: noise '{site.noise}' is shared between weights; not mean-field"
-            )
         return at_one
+
+    def _at_one(self, scaled: Tensor, n_noise: int) -> tuple[NDArray[Any], bool]:
+        """Value where the noise is 1, and whether one number could stand for all of it."""
+        try:
+            value = self._evaluate(scaled, 1.0, is_scalar=True)
+        except GraphError:
+            value = None
+        if value is not None and value.size == n_noise:
+            return value, True
+        return self._evaluate(scaled, 1.0), False
 
     def _matched(
         self, site: NoiseSite, loc: NDArray[Any], scaled: NDArray[Any]
@@ -146,8 +190,8 @@ class NoiseRemoval:
                     f"{scaled.shape}; not one Gaussian a weight"
                 )
             loc, scaled = np.broadcast_to(loc, shape), np.broadcast_to(scaled, shape)
-        mean = np.array(loc, np.float32)
-        return mean, np.array(scaled, np.float32).reshape(mean.shape)
+        mean = np.ascontiguousarray(loc, np.float32).reshape(loc.shape)
+        return mean, np.ascontiguousarray(scaled, np.float32).reshape(mean.shape)
 
     def _entry(
         self,
@@ -239,6 +283,20 @@ class NoiseRemoval:
             )
             mean = name, 0
         self._nodes[total] = typed_node(total, "Identity", [mean], T=dtype)
+
+
+def _agree(found: NDArray[Any], at_one: NDArray[Any], factor: float, rtol: float) -> bool:
+    """Whether ``found`` is ``factor * at_one`` where that is finite; in blocks, to save memory."""
+    if found.shape != at_one.shape:
+        return False
+    found, at_one = found.reshape(-1), at_one.reshape(-1)
+    for start in range(0, at_one.size, _BLOCK):
+        part = at_one[start : start + _BLOCK]
+        finite = np.isfinite(part)
+        expected = factor * part[finite]
+        if not np.allclose(found[start : start + _BLOCK][finite], expected, rtol=rtol, atol=0):
+            return False
+    return True
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -70,12 +70,25 @@ def read(config: SweepConfig) -> Problem:
     network = case.read_case(
         config.model_dir,
         config.model_ckpt,
+        model=config.model,
         input_op=config.input_op,
         logits_op=config.logits_op,
+        loc_op=config.loc_op,
+        scale_op=config.scale_op,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
-    examples = data.load(config.dataset, config.data_path, split="test")
+    if "loc" in network.graph.output_tensors:
+        raise GraphError(
+            f"{network.source.path}: gives a Normal distribution, with the mean at "
+            f"{network.graph.output_tensor}; a sweep needs a classifier, or --logits_op"
+        )
+    examples = data.load(
+        config.dataset,
+        config.data_path,
+        split="test",
+        subtract_pixel_mean=config.subtract_pixel_mean,
+    )
     n_classes = (network.graph.output_shape or (None,))[-1]
     if n_classes is None:
         raise GraphError(

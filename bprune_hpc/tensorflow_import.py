@@ -41,7 +41,7 @@ def import_tensorflow() -> Any:
         return importlib.import_module("tensorflow")
 
 
-def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1) -> Any:
+def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: bool = True) -> Any:
     """Open a TF1 session over ``graph`` with its own number of threads.
 
     TensorFlow makes one pool of intra-op threads a process, for the first session that is opened,
@@ -52,6 +52,8 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1) -> Any:
     graph : tf.Graph
     n_intra, n_inter : int
         Threads within an operation and between operations.
+    is_optimized : bool
+        Whether TensorFlow may rewrite the graph and fold its constants.
 
     Returns
     -------
@@ -63,6 +65,9 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1) -> Any:
         inter_op_parallelism_threads=n_inter,
         use_per_session_threads=True,
     )
+    if not is_optimized:
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        config.graph_options.optimizer_options.opt_level = -1
     if not _has_run:
         # The first run of a process writes a line that no log level stops.
         with quiet_file_descriptor_2(), tensorflow.Graph().as_default():
@@ -71,6 +76,17 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1) -> Any:
                 session.run(nothing)
         _has_run.append(True)
     return tensorflow.compat.v1.Session(graph=graph, config=config)
+
+
+def limit_threads(n_intra: int, n_inter: int) -> None:
+    """Give what runs outside of sessions (a Keras model as it is built) the same threads."""
+    config = import_tensorflow().config.threading
+    try:
+        config.set_intra_op_parallelism_threads(n_intra)
+        config.set_inter_op_parallelism_threads(n_inter)
+    except RuntimeError:
+        # TensorFlow has run in this process already and keeps what it has.
+        return
 
 
 @contextmanager

@@ -7,7 +7,8 @@ graph and the text files BPrune's users keep beside it. What does not: networks 
 graph (``train_graph``), schedules and shares (``train_config``), pruning.
 
 Every rank takes its own examples of each step and its own Flipout noise; gradients are averaged.
-The same seed and the same number of ranks give the same bits.
+The same seed and the same number of ranks give the same bits. Batch normalization sees a rank's
+own examples, and each rank keeps moving statistics of its own: rank 0's are evaluated and saved.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from . import comm as ranks
 from . import graph_info, train_graph, train_report
 from .data import DataSet, check_labels, load
+from .data_values import Split
 from .errors import BpruneError, ConfigError, LaunchError
 from .models import image_shape
 from .tensorflow_import import import_tensorflow, open_session
@@ -139,8 +141,14 @@ def train(config: TrainConfig, comm: Comm) -> dict[str, Any]:
 
 def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> tuple[int, int]:
     """Find out, before anything is written or waited for, whether the run can start."""
-    loaded["train"] = load(config.dataset, config.data_path, split="train")
-    loaded["test"] = load(config.dataset, config.data_path, split="test")
+    halves: tuple[Split, Split] = ("train", "test")
+    for split in halves:
+        loaded[split] = load(
+            config.dataset,
+            config.data_path,
+            split,
+            subtract_pixel_mean=config.subtract_pixel_mean,
+        )
     n_classes = int(loaded["train"].y.max()) + 1
     for half in loaded.values():
         check_labels(half.y, n_classes)
@@ -150,7 +158,7 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             f"{config.data_path}: one training example has shape {shapes[0]}, one test example "
             f"{shapes[1]}; save both halves alike"
         )
-    if config.model == "conv_flipout":
+    if config.model != "dense":
         image_shape(loaded["train"].x.shape[1:])
     n_steps = steps_per_epoch(len(loaded["train"].y), config.batch_size, n_ranks)
     _make_directory(config)
@@ -216,6 +224,8 @@ def _one_epoch(
             training.learning_rate: learning_rate(config, comm.size, done),
             training.kl_factor: kl_factor(config, done),
         }
+        if training.network.is_training is not None:
+            feed[training.network.is_training] = True
         losses[i] = session.run((training.step, training.nll, training.network.kl), feed)[1:]
     nll, kl = losses.mean(axis=0)
     return float(nll), float(kl)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from .argument_file import ArgumentParser
 from .data import DATASETS
 from .errors import ConfigError
-
-MODELS = ("dense", "conv_flipout")
+from .models import MODELS
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,11 @@ class TrainConfig:
 
     dataset: str
     data_path: str | None
+    subtract_pixel_mean: bool
     model_dir: str
     model: str
     hidden: tuple[int, ...]
+    width: int
     epochs: int
     batch_size: int
     learning_rate: float
@@ -52,7 +53,7 @@ class TrainConfig:
     num_inter: int
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "n_draws_eval"):
+        for name in ("epochs", "batch_size", "n_draws_eval", "width"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "prior_scale", "posterior_scale_init"):
             value = getattr(self, name)
@@ -97,7 +98,12 @@ def parser(prog: str) -> ArgumentParser:
     )
     data = flags.add_argument_group("data")
     data.add_argument("--dataset", choices=DATASETS, default="auto", help="default: %(default)s")
-    data.add_argument("--data_path", metavar="PATH", help="file of the data set")
+    data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
+    data.add_argument(
+        "--subtract_pixel_mean",
+        action="store_true",
+        help="of cifar10: subtract the training set's mean image",
+    )
     data.add_argument(
         "--model_dir",
         metavar="DIR",
@@ -112,6 +118,14 @@ def parser(prog: str) -> ArgumentParser:
         default=(64, 32),
         metavar="N,N",
         help="units of the hidden layers of 'dense'; empty for none; default: 64,32",
+    )
+    network.add_argument(
+        "--width",
+        type=int,
+        default=16,
+        metavar="N",
+        help="filters in the first stage of 'resnet18' (64 in its reference) and 'vgg'; "
+        "default: %(default)s",
     )
     network.add_argument(
         "--prior_scale",

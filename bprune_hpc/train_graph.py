@@ -83,6 +83,7 @@ def build(
             n_train,
             example_shape=example_shape,
             hidden=config.hidden,
+            width=config.width,
             prior_scale=config.prior_scale,
             posterior_scale_init=config.posterior_scale_init,
         )
@@ -94,6 +95,8 @@ def build(
         step = optimizer.minimize(
             nll + factor * network.kl, global_step=v1.train.get_or_create_global_step()
         )
+        if network.updates:
+            step = tf.group(step, *network.updates)
         init = v1.global_variables_initializer()
         broadcast = None
         if horovod is not None:
@@ -160,8 +163,9 @@ def _no_noise(training: Training, session: Any) -> Iterator[None]:
     trained = session.run(variables)
 
     def assign(values: dict[str, NDArray[np.float32]]) -> None:
-        for name, variable in variables.items():
-            session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
+        initializers = {name: variable.initializer for name, variable in variables.items()}
+        feeds = {op.inputs[1]: values[name] for name, op in initializers.items()}
+        session.run(list(initializers.values()), feeds)
 
     assign({name: np.full_like(value, _NO_SCALE) for name, value in trained.items()})
     try:

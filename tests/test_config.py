@@ -116,6 +116,17 @@ def test_bprunes_own_flags_are_accepted_and_explained(caplog: pytest.LogCaptureF
         assert sum(flag in record.getMessage() for record in caplog.records) == 1
 
 
+def test_bprunes_flags_for_cifar10_choose_the_data(caplog: pytest.LogCaptureFixture) -> None:
+    found = config.parse([*CASE, "--cifar10", "--subtract_pixel_mean"])
+    assert (found.dataset, found.subtract_pixel_mean) == ("cifar10", True)
+    assert config.parse([*CASE, "--cifar10", "--dataset=cifar10"]).dataset == "cifar10"
+    plain = config.parse(CASE)
+    assert (plain.dataset, plain.subtract_pixel_mean) == ("auto", False)
+    with caplog.at_level(logging.INFO):
+        assert config.parse([*CASE, "--cifar10", "--dataset=npz"]).dataset == "npz"
+    assert "--cifar10 does nothing: --dataset=npz is named" in caplog.text
+
+
 def test_the_configuration_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
     found = config.parse([*CASE, "--output=~/x.h5", "--data_path=~/d.npz"])

@@ -125,17 +125,65 @@ def test_damaged_and_absent_files(tmp_path):
             data.load("npz", str(broken))
     for path, finding in (
         (tmp_path / "none.npz", "no such file"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "cannot be read (Is a directory)"),
     ):
-        with pytest.raises(DataError, match=finding):
+        with pytest.raises(DataError, match=re.escape(finding)):
             data.load("npz", str(path))
 
 
+def npy_header(shape: str) -> bytes:
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("shape", "content", "finding"),
+    [
+        ("(7, 4, 4)", IMAGES.tobytes()[:-1], "ends 1 bytes early"),
+        ("(7, 4, 4)", IMAGES.tobytes() + b"x", "goes on after its array"),
+        ("(2000000, 784)", IMAGES.tobytes(), "'x' claims 1568000000 bytes in a file of"),
+        ("(-1, 4)", IMAGES.tobytes(), "needs one or more examples"),
+        ("(7, 'a')", IMAGES.tobytes(), "damaged npz file"),
+    ],
+)
+def test_a_header_that_the_values_do_not_fit(tmp_path, shape, content, finding):
+    path = tmp_path / "a.npz"
+    np.savez(path, y=CLASSES)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", npy_header(shape) + content)
+    with pytest.raises(DataError, match=finding) as caught:
+        data.load("npz", str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_compressed_and_in_fortrans_order_and_big_endian(tmp_path):
+    path = str(tmp_path / "a.npz")
+    np.savez_compressed(path, x=np.asfortranarray(IMAGES), y=CLASSES.astype(">i4"))
+    found = data.load("npz", path)
+    np.testing.assert_array_equal(found.x, IMAGES.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(found.y, CLASSES)
+    np.savez(path, x=(IMAGES / 7.0).astype(">f8"), y=CLASSES)
+    np.testing.assert_array_equal(data.load("npz", path).x, (IMAGES / 7.0).astype(np.float32))
+
+
+def test_blocks_leave_no_seam(tmp_path, monkeypatch):
+    monkeypatch.setattr("bprune_hpc.data_values.BLOCK_BYTES", 3 * 16 * 4)
+    path = save(tmp_path / "a.npz", x=IMAGES, y=CLASSES)
+    np.testing.assert_array_equal(data.load("npz", path).x, IMAGES.astype(np.float32) / 255)
+    holed = np.where(np.arange(7)[:, None, None] == 5, np.inf, IMAGES / 1.0)
+    with pytest.raises(DataError, match="inf in example 5"):
+        data.load("npz", save(tmp_path / "b.npz", x=holed, y=CLASSES))
+
+
 def test_what_cannot_be_loaded_at_all(tmp_path):
+    there = tmp_path / "y.csv"
+    there.write_text("label,pixel\n")
     for dataset, path, finding in (
         ("npz", None, "give its path"),
         ("imagenet", None, "no data set is called 'imagenet'"),
-        ("auto", str(tmp_path / "x.csv"), "pass --dataset"),
+        ("auto", str(tmp_path / "x.csv"), "x.csv: no such file"),
+        ("auto", str(there), "pass --dataset"),
+        ("auto", str(tmp_path), "pass --dataset"),
         ("digits", "digits.npz", "leave the path out"),
     ):
         with pytest.raises(DataError, match=finding):

@@ -563,6 +563,12 @@ def test_functions_that_cannot_be_inlined() -> None:
         call = next(node for node in graph_def.node if node.op == "PartitionedCall")
         call.input.append("x")
 
+    def rename(graph_def: Any) -> None:
+        body = graph_def.library.function[0].node_def
+        next(inner for inner in body if inner.op == "Mul").name = "gone"
+
+    with pytest.raises(GraphError, match=r"net.meta: .* takes data from '.*', which it lacks"):
+        _lift(build, rename)
     with pytest.raises(GraphError, match=r"net.meta: .* which the graph's library lacks"):
         _lift(build, lose)
     with pytest.raises(GraphError, match=r"net.meta: .* with 2 arguments instead of 1"):
@@ -633,7 +639,7 @@ def test_several_inputs_are_listed() -> None:
 
 
 def test_no_softmax() -> None:
-    with pytest.raises(GraphError, match=r"no softmax .*; pass --logits_op=NAME"):
+    with pytest.raises(GraphError, match=r"no softmax .*; pass --logits_op=NAME, or --loc"):
         _lift(lambda t: t.x @ t.sampled(), logits_op=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import networks_by_hand
 import numpy as np
 import pytest
 
@@ -32,6 +33,7 @@ class Built:
             )
             init = tf.compat.v1.global_variables_initializer()
             self.variables = tf.compat.v1.trainable_variables()
+            self.everything = tf.compat.v1.global_variables()
         self.session = open_session(graph)
         self.session.run(init)
 
@@ -43,9 +45,13 @@ class Built:
         return self.session.run(self.network.logits, {self.inputs: x})
 
     def without_noise(self):
-        for variable in self.network.untransformed_scales.values():
-            value = np.full(variable.shape, -200.0, np.float32)
-            self.session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+        variables = self.network.untransformed_scales.values()
+        self.assign(variables, [np.full(v.shape, -200.0) for v in variables])
+
+    def assign(self, variables, values):
+        initializers = [variable.initializer for variable in variables]
+        feeds = zip((op.inputs[1] for op in initializers), values, strict=True)
+        self.session.run(initializers, dict(feeds))
 
 
 @pytest.fixture(scope="module")
@@ -140,5 +146,72 @@ def test_shapes_of_images():
 
 
 def test_an_unknown_name():
-    with pytest.raises(ConfigError, match="no model is called 'vgg'"):
-        Built("vgg", (4,))
+    with pytest.raises(ConfigError, match="no model is called 'lenet'; choose dense or conv"):
+        Built("lenet", (4,))
+
+
+def test_vgg_at_the_mean_written_out():
+    built = Built("vgg", (6, 5, 2), width=3)
+    built.without_noise()
+    values = {name.removeprefix("sequential/"): value for name, value in built.values().items()}
+    x = np.random.default_rng(3).uniform(size=(3, 6, 5, 2))
+    expected = networks_by_hand.vgg(x, values)
+    logits = built.logits(x.reshape(3, -1).astype(np.float32))
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    assert len(built.network.scales) == 8 and built.network.updates == ()
+    built.session.close()
+
+
+@pytest.fixture(scope="module")
+def residual():
+    built = Built("resnet18", (8, 8), width=2, posterior_scale_init=0.05)
+    yield built
+    built.session.close()
+
+
+def statistics(built):
+    names = [v.name for v in built.everything if "moving" in v.name]
+    variables = [v for v in built.everything if "moving" in v.name]
+    return dict(zip(names, built.session.run(variables), strict=True))
+
+
+def test_moving_statistics_follow_the_batch_in_training_alone(residual):
+    network, session = residual.network, residual.session
+    assert len(network.updates) == 2 * 20
+    x = np.random.default_rng(5).uniform(size=(6, 64)).astype(np.float32)
+    before = statistics(residual)
+    session.run(network.updates, {residual.inputs: x})
+    for name, value in statistics(residual).items():
+        np.testing.assert_array_equal(value, before[name])
+    branches = session.graph.get_operation_by_name("stem_norm/cond")
+    (conv,) = (tensor for tensor in branches.inputs if tensor.shape.rank == 4)
+    assert conv.shape.as_list() == [None, 8, 8, 2]
+    feed = {residual.inputs: x, network.is_training: True}
+    seen, _ = session.run((conv, network.updates), feed)
+    seen = seen.astype(np.float64)
+    after = statistics(residual)
+    np.testing.assert_allclose(
+        after["stem_norm/moving_mean:0"], 0.1 * seen.mean(axis=(0, 1, 2)), atol=1e-6
+    )
+    # The batch's variance without bias, over 6 x 8 x 8 values.
+    variance = seen.var(axis=(0, 1, 2), ddof=1)
+    np.testing.assert_allclose(
+        after["stem_norm/moving_variance:0"], 0.9 + 0.1 * variance, rtol=1e-5
+    )
+    assert all((after[name] != before[name]).any() for name in after)
+
+
+def test_resnet18_at_the_mean_written_out(residual):
+    rng = np.random.default_rng(6)
+    norms = [variable for variable in residual.everything if "_norm/" in variable.name]
+    residual.assign(norms, [np.exp(rng.normal(0, 0.3, v.shape)) for v in norms])
+    residual.without_noise()
+    names = [variable.name.removesuffix(":0") for variable in residual.everything]
+    values = dict(zip(names, residual.session.run(residual.everything), strict=True))
+    x = rng.uniform(size=(4, 8, 8, 1))
+    expected = networks_by_hand.resnet18(x, values)
+    logits = residual.logits(x.reshape(4, 64).astype(np.float32))
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    assert len(residual.network.scales) == 21
+    kl = residual.session.run(residual.network.kl)
+    assert np.isfinite(kl) and kl > 0

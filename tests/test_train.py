@@ -19,9 +19,11 @@ import pytest
 from conftest import find_mpirun, run_group
 
 from bprune_hpc import train, train_config
+from bprune_hpc.case import Case, read_case
 from bprune_hpc.comm import EndedByRoot, SerialComm
 from bprune_hpc.errors import BpruneError, ConfigError
-from bprune_hpc.tensorflow_import import import_tensorflow
+from bprune_hpc.network import GraphNetwork
+from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--dataset=digits", "--hidden=12", "--epochs=4", "--batch_size=50", "--n_draws_eval=5",
@@ -116,7 +118,8 @@ def test_seeds_of_ranks_differ_and_fit_tensorflow():
     "flag",
     ["--epochs=0", "--batch_size=-1", "--learning_rate=0", "--learning_rate=inf", "--seed=-1",
      "--kl_weight=-1", "--kl_weight=nan", "--prior_scale=0", "--hidden=64,0", "--hidden=a",
-     "--save_every=-2", "--model=vgg", "--model_dir=", "--posterior_scale_init=x", "--epoch=3"],
+     "--save_every=-2", "--model=lenet", "--width=0", "--model_dir=", "--posterior_scale_init=x",
+     "--epoch=3"],
 )  # fmt: skip
 def test_a_bad_value_is_named(flag):
     with pytest.raises(ConfigError, match=flag.split("=")[0]):
@@ -130,9 +133,14 @@ def test_the_last_of_two_flags_wins_over_the_file(tmp_path):
     assert (found.hidden, found.epochs) == ((), 7)
 
 
-@pytest.mark.parametrize("name", ["train_digits.txt", "train_digits_conv.txt"])
-def test_configs_hold(name):
-    assert config(f"@{ROOT / 'configs' / name}").dataset == "digits"
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("digits", "dense"), ("digits_conv", "conv_flipout"), ("digits_resnet18", "resnet18"),
+     ("digits_vgg", "vgg")],
+)  # fmt: skip
+def test_configs_hold(name, model):
+    found = config(f"@{ROOT / 'configs' / f'train_{name}.txt'}")
+    assert (found.dataset, found.model) == ("digits", model)
 
 
 # Runs in this process
@@ -232,6 +240,48 @@ def test_data_without_a_test_half_is_not_called_held_out(tmp_path, monkeypatch, 
     assert "save both halves alike" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("model", "n_layers", "n_norms"),
+    [pytest.param("resnet18", 21, 20, marks=pytest.mark.slow), ("vgg", 8, 0)],
+)
+def test_deep_networks_are_trained_and_open(tmp_path, monkeypatch, model, n_layers, n_norms):
+    alone(monkeypatch, f"--model_dir={tmp_path}", f"--model={model}", "--width=2", "--epochs=1",
+          "--learning_rate=0.005")  # fmt: skip
+    case = read_case(tmp_path)
+    saved = variables(tmp_path)
+    assert len(case.posterior.loc) == n_layers
+    for name, loc in case.posterior.loc.items():
+        np.testing.assert_array_equal(loc, saved[name])
+        raw = np.float64(saved[name.removesuffix("loc") + "untransformed_scale"])
+        scale = np.log1p(np.exp(raw)) + np.finfo(np.float32).eps
+        np.testing.assert_allclose(case.posterior.scale[name], scale, rtol=1e-6)
+    moving = {name: value for name, value in case.fixed.items() if "moving" in name}
+    assert len(moving) == 2 * n_norms
+    for name, value in moving.items():
+        np.testing.assert_array_equal(value, saved[name])
+        assert not (value == (1 if name.endswith("variance") else 0)).any()  # where they began
+    x = train.load("digits").x[:40].reshape(40, 64)
+    expected = logits_without_noise(tmp_path, case, x)
+    with GraphNetwork(case.graph, case.fixed) as network:
+        logits = network(x, case.posterior.loc)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def logits_without_noise(case_dir: Path, case: Case, x: np.ndarray) -> np.ndarray:
+    """The saved graph itself, as TensorFlow restores it, with every standard normal zero."""
+    tf = import_tensorflow()
+    prefix = tf.train.latest_checkpoint(str(case_dir))
+    with tf.Graph().as_default() as graph:
+        saver = tf.compat.v1.train.import_meta_graph(f"{prefix}.meta")
+    with open_session(graph) as session:
+        saver.restore(session, prefix)
+        normals = [op for op in graph.get_operations() if op.type == "RandomStandardNormal"]
+        noise = [op.outputs[0] for op in normals if "/Initializer/" not in op.name]
+        zeros = {tensor: np.zeros(tensor.shape, np.float32) for tensor in noise}
+        assert len(zeros) == len(case.posterior.loc)
+        return session.run(case.graph.output_tensor, {"Placeholder:0": x, **zeros})
+
+
 # The case inside the package
 
 
@@ -241,7 +291,11 @@ def test_the_embedded_case_is_what_its_record_says():
     test = train.load("digits")
     assert report["data"]["sha256"] == test.sha256
     shipped = config(f"@{ROOT / 'configs' / 'train_digits.txt'}")
-    assert with_tuples(report["config"]) == dataclasses.asdict(shipped)
+    recorded = with_tuples(report["config"])
+    # Settings that came later have no bearing on this network.
+    now = dataclasses.asdict(shipped)
+    assert recorded == {name: now[name] for name in recorded}
+    assert now.keys() - recorded.keys() == {"width", "subtract_pixel_mean"}
     saved = variables(case)
     hidden = np.float64(test.x.reshape(359, 64))
     for layer in ("dense_flipout", "dense_flipout_1", "dense_flipout_2"):
@@ -313,6 +367,18 @@ class TestTwoRanks:
         assert report["n_ranks"] == 2 and report["n_steps"] == 4 * (1438 // 100)
         assert report["accuracy_averaged"] > 0.5
         assert_same_bits(variables(tmp_path / "a"), variables(tmp_path / "b"))
+
+    @pytest.mark.slow
+    def test_batch_normalization(self, tmp_path):
+        done = launch(2, *SMALL, f"--model_dir={tmp_path}", "--model=resnet18", "--width=2",
+                      "--epochs=1")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        case = read_case(tmp_path)
+        moving = {name: value for name, value in case.fixed.items() if "moving" in name}
+        assert len(moving) == 40 and case.source.dropped_ops["HorovodAllreduce"] >= 21
+        for name, value in moving.items():
+            assert np.isfinite(value).all()
+            assert not (value == (1 if name.endswith("variance") else 0)).any()
 
     def test_bad_input_is_said_once_and_ends_both(self, tmp_path):
         done = launch(2, *SMALL, "--data_path=/nowhere", "--dataset=npz", timeout_s=60)

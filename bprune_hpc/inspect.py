@@ -1,0 +1,159 @@
+"""What is in a case: its tensors, which of them have a posterior, and how far it was learnt.
+
+    python -m bprune_hpc.inspect embedded:digits_fc --plot snr.png
+    python -m bprune_hpc.inspect --status results/sweep.h5
+
+Needs neither MPI nor Horovod nor data, and does not start MPI where there is one. The flags and
+the order of the work stand here; the numbers are made in ``inspection``, laid out in
+``inspect_view`` and drawn in ``inspect_figure``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import inspect_figure, inspect_view, results
+from .argument_file import ArgumentParser
+from .case import read_case
+from .comm import describe
+from .errors import BpruneError, ConfigError, ResultsError
+from .inspection import COLLAPSED_BELOW_NATS, tensor_rows
+
+_EXIT_STATUS = {"complete": 0, "partial": 3}
+
+
+def inspect(argv: Sequence[str]) -> int:
+    """Print the contents of a case, or the status of a results file.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments without the program's name.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 3 for ``--status`` of a partial file.
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong, or what it names cannot be read.
+    """
+    arguments = _checked(_parser().parse(argv))
+    if arguments.status is not None:
+        status = status_of(arguments.status)
+        print(status)
+        return _EXIT_STATUS[status]
+    # What a user's model builder prints must not get into the product.
+    with contextlib.redirect_stdout(sys.stderr):
+        case = read_case(
+            arguments.case,
+            arguments.model_ckpt,
+            model=arguments.model,
+            input_op=arguments.input_op,
+            logits_op=arguments.logits_op,
+            loc_op=arguments.loc_op,
+            scale_op=arguments.scale_op,
+        )
+    prior_scale = arguments.prior_scale
+    rows = tensor_rows(case.posterior, case.fixed, case.source.stripped, prior_scale)
+    show = inspect_view.as_json if arguments.json else inspect_view.text
+    shown = show(arguments.case, case, rows, prior_scale)
+    if arguments.plot is not None:
+        inspect_figure.plot(Path(arguments.plot), case.posterior, prior_scale)
+    print(shown)
+    return 0
+
+
+def status_of(path: str | Path) -> str:
+    """Status of a results file: ``complete`` or ``partial``.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such file, it is not a sweep's, or it says neither.
+    """
+    with results.open_results(path) as file:
+        status = file.attrs.get("status")
+    if status not in _EXIT_STATUS:
+        raise ResultsError(
+            f"{path}: status is {status!r}, neither complete nor partial; run the sweep again"
+        )
+    return str(status)
+
+
+def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Say what is wrong before TensorFlow, which takes seconds, is loaded."""
+    if arguments.status is not None:
+        if arguments.case is not None:
+            raise ConfigError(f"--status: takes no case beside it; leave '{arguments.case}' out")
+        return arguments
+    if arguments.case is None:
+        raise ConfigError("no case is named; give a directory or file, or embedded:digits_fc")
+    if arguments.model is not None and not all(arguments.model.partition(":")):
+        raise ConfigError(f"--model: '{arguments.model}' is not MODULE:FUNCTION")
+    if not (math.isfinite(arguments.prior_scale) and arguments.prior_scale > 0):
+        raise ConfigError(f"--prior_scale: {arguments.prior_scale:g} is not positive and finite")
+    if arguments.plot is not None:
+        inspect_figure.check_figure(Path(arguments.plot))
+    return arguments
+
+
+def _parser() -> ArgumentParser:
+    root = ArgumentParser(
+        prog="python -m bprune_hpc.inspect",
+        description="Say what is in a case: where it is from, its input and output, and for each "
+        "tensor whether it has a posterior, its signal-to-noise ratios, and the share of weights "
+        "that have collapsed to the prior.",
+    )
+    root.add_argument(
+        "case", nargs="?", metavar="CASE", help="case directory or file, or embedded:digits_fc"
+    )
+    root.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
+    root.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
+    )
+    root.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
+    root.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    root.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
+    root.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
+    root.add_argument(
+        "--prior_scale",
+        type=float,
+        default=1.0,
+        metavar="SD",
+        help="standard deviation of the weights' prior N(0, SD^2), which a trained graph does not "
+        f"tell; a weight within {COLLAPSED_BELOW_NATS:g} nats of it (KL) has collapsed; "
+        "default: %(default)s",
+    )
+    root.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    root.add_argument("--plot", metavar="FILE", help="histograms of SNR: .png, .pdf, .svg")
+    root.add_argument(
+        "--status",
+        metavar="FILE",
+        help="print whether a results file is complete (exit status 0) or partial (3)",
+    )
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m bprune_hpc.inspect``."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    arguments: Any = sys.argv[1:] if argv is None else argv
+    try:
+        return inspect(arguments)
+    except BpruneError as error:
+        sys.stderr.write(f"{describe(error)}\n")
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Small Bayesian Keras models, one a function, as a user's ``--model MODULE:FUNCTION`` names them.
+
+TensorFlow is imported inside the functions: collecting tests loads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def _layers() -> tuple[Any, Any, Any]:
+    """Keras, its layers, TFP's layers."""
+    import tensorflow_probability as tfp
+    import tf_keras
+
+    return tf_keras, tf_keras.layers, tfp.layers
+
+
+def _scaled_by(transform: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A mean-field posterior whose scale is ``transform`` of its variable."""
+    import tensorflow_probability as tfp
+
+    tfd = tfp.distributions
+
+    def make(dtype: Any, shape: Any, name: str, trainable: bool, add_variable_fn: Any) -> Any:
+        loc = add_variable_fn(f"{name}_loc", shape, dtype=dtype, trainable=trainable)
+        raw = add_variable_fn(f"{name}_raw_scale", shape, dtype=dtype, trainable=trainable)
+        scale = tfp.util.DeferredTensor(raw, transform)
+        return tfd.Independent(tfd.Normal(loc, scale), reinterpreted_batch_ndims=len(shape))
+
+    return make
+
+
+def _sequential(shape: tuple[int, ...], *layers: Any) -> Any:
+    keras, of_keras, _ = _layers()
+    return keras.Sequential([of_keras.Input(shape), *layers])
+
+
+def _dense(kind: str) -> Any:
+    _, _, tfp_layers = _layers()
+    make, normal = getattr(tfp_layers, kind), tfp_layers.default_mean_field_normal_fn
+    return _sequential(
+        (4,), make(5, activation="relu", bias_posterior_fn=normal(), name="first"), make(3)
+    )
+
+
+def dense_flipout() -> Any:
+    return _dense("DenseFlipout")
+
+
+def dense_reparameterization() -> Any:
+    return _dense("DenseReparameterization")
+
+
+def dense_local_reparameterization() -> Any:
+    return _dense("DenseLocalReparameterization")
+
+
+def _conv(kind: str, shape: tuple[int, ...]) -> Any:
+    _, of_keras, tfp_layers = _layers()
+    make, normal = getattr(tfp_layers, kind), tfp_layers.default_mean_field_normal_fn
+    conv = make(3, 2, padding="same", activation="elu", bias_posterior_fn=normal())
+    rank = len(shape) - 1
+    pool = getattr(of_keras, f"MaxPooling{rank}D")(2)
+    return _sequential(shape, conv, pool, of_keras.Flatten(), of_keras.Dense(3))
+
+
+def conv1d_flipout() -> Any:
+    return _conv("Convolution1DFlipout", (6, 2))
+
+
+def conv2d_flipout() -> Any:
+    return _conv("Convolution2DFlipout", (4, 4, 2))
+
+
+def conv3d_flipout() -> Any:
+    return _conv("Convolution3DFlipout", (4, 2, 2, 1))
+
+
+def conv1d_reparameterization() -> Any:
+    return _conv("Convolution1DReparameterization", (6, 2))
+
+
+def conv2d_reparameterization() -> Any:
+    return _conv("Convolution2DReparameterization", (4, 4, 2))
+
+
+def conv3d_reparameterization() -> Any:
+    return _conv("Convolution3DReparameterization", (4, 2, 2, 1))
+
+
+def dense_variational() -> Any:
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    keras, of_keras, tfp_layers = _layers()
+    tfd = tfp.distributions
+
+    def normal(t: Any, n: int) -> Any:
+        return tfd.Independent(tfd.Normal(t[..., :n], 1e-5 + tf.nn.softplus(t[..., n:])), 1)
+
+    def posterior(n_kernel: int, n_bias: int, dtype: Any = None) -> Any:
+        n = n_kernel + n_bias
+        variable = tfp_layers.VariableLayer(2 * n, dtype=dtype)
+        return keras.Sequential([variable, tfp_layers.DistributionLambda(lambda t: normal(t, n))])
+
+    def prior(n_kernel: int, n_bias: int, dtype: Any = None) -> Any:
+        n = n_kernel + n_bias
+        return lambda _: tfd.Independent(tfd.Normal(tf.zeros(n, dtype), 1.0), 1)
+
+    hidden = tfp_layers.DenseVariational(5, posterior, prior, activation="relu", name="first")
+    return _sequential((4,), hidden, of_keras.Dense(3))
+
+
+def _parametrised(transform: Callable[[Any], Any]) -> Any:
+    _, _, tfp_layers = _layers()
+    made = _scaled_by(transform)
+    first = tfp_layers.DenseFlipout(5, activation="tanh", kernel_posterior_fn=made)
+    second = tfp_layers.DenseReparameterization(3, kernel_posterior_fn=made, bias_posterior_fn=made)
+    return _sequential((4,), first, second)
+
+
+def scale_is_exp() -> Any:
+    import tensorflow as tf
+
+    return _parametrised(tf.exp)
+
+
+def scale_is_softplus_without_eps() -> Any:
+    import tensorflow as tf
+
+    return _parametrised(tf.nn.softplus)
+
+
+def scale_is_plain() -> Any:
+    import tensorflow as tf
+
+    return _parametrised(tf.identity)
+
+
+def residual() -> Any:
+    """Deterministic layers of every common kind around Bayesian ones; names nested and repeated."""
+    keras, of_keras, tfp_layers = _layers()
+    images = of_keras.Input((4, 4, 2))
+    hidden = of_keras.Conv2D(3, 3, padding="same", name="stem")(images)
+    hidden = of_keras.BatchNormalization()(hidden)
+    for number in range(2):
+        block = keras.Sequential(
+            [
+                tfp_layers.Convolution2DFlipout(3, 3, padding="same"),
+                of_keras.BatchNormalization(),
+                of_keras.ReLU(),
+            ],
+            name=f"block_{number}",
+        )
+        hidden = of_keras.Add()([hidden, block(hidden)])
+        hidden = of_keras.Dropout(0.4)(hidden)
+    hidden = of_keras.AveragePooling2D()(hidden)
+    hidden = of_keras.Reshape((12,))(hidden)
+    hidden = of_keras.Dense(4, activation="sigmoid")(hidden)
+    return keras.Model(images, tfp_layers.DenseFlipout(3)(hidden))
+
+
+def shared() -> Any:
+    """One Bayesian layer called twice, in a model class of the user's own."""
+    keras, _, tfp_layers = _layers()
+
+    class Twice(keras.Model):
+        input_shape = (4,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = tfp_layers.DenseReparameterization(4, activation="tanh")
+            self.head = tfp_layers.DenseReparameterization(3)
+
+        def call(self, inputs: Any) -> Any:
+            return self.head(self.layer(self.layer(inputs)))
+
+    return Twice()
+
+
+def _categorical_of(logits: Any) -> Any:
+    import tensorflow_probability as tfp
+
+    return tfp.distributions.Categorical(logits=logits)
+
+
+def categorical() -> Any:
+    _, _, tfp_layers = _layers()
+    last = tfp_layers.DistributionLambda(_categorical_of)
+    return _sequential((4,), tfp_layers.DenseFlipout(3), last)
+
+
+def one_hot_categorical() -> Any:
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), tfp_layers.DenseFlipout(3), tfp_layers.OneHotCategorical(3))
+
+
+def normal() -> Any:
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), tfp_layers.DenseFlipout(6), tfp_layers.IndependentNormal((3,)))
+
+
+def softmax() -> Any:
+    """A classifier that ends in its probabilities."""
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), tfp_layers.DenseReparameterization(3, activation="softmax"))
