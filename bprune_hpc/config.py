@@ -27,6 +27,9 @@ from .units import GRANULARITIES
 
 logger = logging.getLogger(__name__)
 
+MAX_COUNT = 10**6
+"""Largest batch, number of threads and GiB of sums that are taken to be meant."""
+
 
 _NOT_NEEDED = {
     "horovod_used": "Horovod is not needed to evaluate; the graph's Horovod ops are dropped",
@@ -112,6 +115,9 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         If an argument is unknown, missing, out of range or does not fit the others.
     """
     arguments = parser().parse(argv)
+    for name in ("model_dir", "data_path", "data_dir", "output"):
+        if getattr(arguments, name) == "":
+            raise ConfigError(f"--{name}: is empty; give a path, or leave the flag out")
     if arguments.model_dir is None:
         raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
     if arguments.mode == "inference":
@@ -126,16 +132,21 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_draws += 1
         logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
     for name in ("batch_size", "num_intra", "num_inter"):
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name}: {getattr(arguments, name)} is less than 1")
+        if not 1 <= getattr(arguments, name) <= MAX_COUNT:
+            raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
-    if not (math.isfinite(arguments.state_limit_gb) and arguments.state_limit_gb > 0):
-        raise ConfigError(f"--state_limit_gb: {arguments.state_limit_gb} is not positive")
+    if not 0 < arguments.state_limit_gb <= MAX_COUNT:
+        raise ConfigError(
+            f"--state_limit_gb: {arguments.state_limit_gb} is not in 0 to {MAX_COUNT}"
+        )
     for name, reason in _NOT_NEEDED.items():
         if getattr(arguments, name) not in (None, False):
             logger.info("--%s is accepted and does nothing: %s", name, reason)
-    output = arguments.output or os.path.join(arguments.data_dir, "sweep.h5")
+    output = os.path.expanduser(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
+    data_path = os.path.expanduser(arguments.data_path) if arguments.data_path else None
+    if data_path and os.path.realpath(output) == os.path.realpath(data_path):
+        raise ConfigError(f"--output: {output} is the data set itself; choose another file")
     return SweepConfig(
         model_dir=os.path.expanduser(arguments.model_dir),
         model_ckpt=arguments.model_ckpt,
@@ -144,7 +155,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         logits_op=arguments.logits_op,
         loc_op=arguments.loc_op,
         scale_op=arguments.scale_op,
-        data_path=os.path.expanduser(arguments.data_path) if arguments.data_path else None,
+        data_path=data_path,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,
         grid_kind=kind,
@@ -158,7 +169,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         seed=arguments.seed,
         pairing=arguments.pairing,
         batch_size=arguments.batch_size,
-        output=os.path.expanduser(output),
+        output=output,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
         num_intra=arguments.num_intra,

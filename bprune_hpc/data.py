@@ -156,16 +156,22 @@ def fit_input(
         w is None or w == f for w, f in zip(wanted, found, strict=True)
     ):
         return x
+    # Flat or with the last axis of one channel: anything else would tear images apart silently.
     fixed = tuple(size for size in wanted if size is not None)
-    if len(fixed) == len(wanted) and np.prod(fixed, dtype=np.int64) == np.prod(
-        found, dtype=np.int64
-    ):
+    same_number = np.prod(fixed, dtype=np.int64) == np.prod(found, dtype=np.int64)
+    if len(fixed) == len(wanted) and same_number and _is_same_layout(found, fixed):
         return x.reshape(len(x), *fixed)
     shown = ", ".join("any" if size is None else str(size) for size in wanted)
     raise DataError(
         f"one example of the data has shape ({', '.join(map(str, found))}), the network takes "
         f"({shown}); give the data set the network was trained on"
     )
+
+
+def _is_same_layout(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether two shapes of as many values differ by flattening or a last axis of one alone."""
+    without_channel = [shape[:-1] if shape[-1:] == (1,) else shape for shape in (found, wanted)]
+    return min(len(shape) for shape in without_channel) <= 1 or len(set(without_channel)) == 1
 
 
 def check_labels(y: NDArray[Any], n_classes: int) -> None:

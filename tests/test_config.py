@@ -30,7 +30,7 @@ def test_defaults() -> None:
         ("inf", "inf is not allowed"),
         ("a,b", "'a,b' is neither numbers"),
         ("0:1", "'0:1' is neither numbers"),
-        ("0:1:0", "COUNT is at least 1"),
+        ("0:1:0", "COUNT is 1 to"),
         ("0:1:3:log", "a log range starts above 0"),
         ("0:1:3:lin", r"not START:STOP:COUNT\[:log\]"),
     ],
@@ -83,11 +83,16 @@ def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureF
         ("--num_monte_carlo=0", "--num_monte_carlo: 0 is not in 1 to"),
         ("--num_monte_carlo=-4", "--num_monte_carlo: -4 is not in 1 to"),
         ("--num_monte_carlo=100000000", "--num_monte_carlo: 100000000 is not in 1 to"),
-        ("--batch_size=0", "--batch_size: 0 is less than 1"),
-        ("--num_intra=0", "--num_intra: 0 is less than 1"),
+        ("--batch_size=0", "--batch_size: 0 is not in 1 to"),
+        ("--num_intra=0", "--num_intra: 0 is not in 1 to"),
         ("--seed=-1", "--seed: -1 is not in"),
-        ("--state_limit_gb=0", "--state_limit_gb: 0.0 is not positive"),
-        ("--state_limit_gb=nan", "--state_limit_gb: nan is not positive"),
+        ("--state_limit_gb=0", "--state_limit_gb: 0.0 is not in 0 to"),
+        ("--state_limit_gb=nan", "--state_limit_gb: nan is not in 0 to"),
+        ("--num_intra=2147483648", "--num_intra: 2147483648 is not in 1 to"),
+        ("--state_limit_gb=1e300", "--state_limit_gb: 1e.300 is not in 0 to"),
+        ("--output=", "--output: is empty"),
+        ("--thresholds=0:1:999999999999", "COUNT is 1 to"),
+        ("--thresholds=0:inf:3", "START and STOP are finite"),
         ("--dataset=imagenet", "argument --dataset: invalid choice"),
         ("--pairing=both", "argument --pairing: invalid choice"),
         ("--criterion=size", "argument --criterion: invalid choice"),
@@ -103,6 +108,11 @@ def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureF
 def test_out_of_range(argument: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.parse([*CASE, argument])
+
+
+def test_the_data_are_not_written_over() -> None:
+    with pytest.raises(ConfigError, match="x.npz is the data set itself"):
+        config.parse([*CASE, "--data_path=a/../x.npz", "--output=x.npz"])
 
 
 def test_a_network_must_be_named() -> None:
