@@ -30,6 +30,7 @@ from . import comm as ranks
 from . import graph_info, train_graph, train_report
 from .data import DataSet, check_labels, load
 from .data_values import Split
+from .environment import versions
 from .errors import BpruneError, ConfigError, LaunchError
 from .models import image_shape
 from .tensorflow_import import import_tensorflow, open_session
@@ -131,7 +132,7 @@ def train(config: TrainConfig, comm: Comm) -> dict[str, Any]:
             "held_out": not _same_examples(loaded["train"], test),
         },
         **measured,
-        "versions": train_report.versions(),
+        "versions": versions(train_report.PACKAGES),
     }
     graph_info.write(config.model_dir, training.graph)
     train_report.write_json(Path(config.model_dir) / "train.json", report)

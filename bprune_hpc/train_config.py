@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ class TrainConfig:
         for name in ("save_every", "num_intra", "num_inter", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("seed", self.seed < 2**63, "below 2**63")
+        for name in ("num_intra", "num_inter", "batch_size", "epochs"):
+            self._require(name, getattr(self, name) <= 10**6, "a million or less")
         self._require("hidden", all(width >= 1 for width in self.hidden), "widths of 1 or more")
         self._require("model_dir", bool(self.model_dir), "a directory")
 
@@ -80,7 +83,11 @@ def parse(argv: Sequence[str], prog: str) -> TrainConfig:
     ConfigError
         If a flag is not known or a value is of the wrong type or out of its range.
     """
-    return TrainConfig(**vars(parser(prog).parse(argv)))
+    arguments = vars(parser(prog).parse(argv))
+    for name in ("model_dir", "data_path"):
+        if arguments[name]:
+            arguments[name] = os.path.expanduser(arguments[name])
+    return TrainConfig(**arguments)
 
 
 def parser(prog: str) -> ArgumentParser:

@@ -5,7 +5,6 @@ What belongs here: text for people and the record of the run. What does not: mea
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 _LOG_LINES = 20
-_PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_keras")
+PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_keras")
+"""What a training's bits depend on."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +50,6 @@ def progress(n_epochs: int) -> Callable[[int, float, float], None]:
 
 def silent(epoch: int, nll: float, kl: float) -> None:
     """Say nothing: ranks other than 0."""
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a training's bits depend on."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
