@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .argument_file import ArgumentParser
+from .choice import STEPS, Limit
 from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
@@ -55,6 +56,8 @@ class SweepConfig:
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
     n_draws : int
         Even when ``pairing`` is "antithetic".
+    limit : Limit or None
+        What pruning may cost, for the choice of a threshold.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     """
@@ -79,6 +82,7 @@ class SweepConfig:
     n_draws: int
     seed: int
     pairing: str
+    limit: Limit | None
     batch_size: int
     output: str
     save_probabilities: bool
@@ -125,6 +129,9 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     if arguments.pairing == "antithetic" and n_draws % 2:
         n_draws += 1
         logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
+    _check_limit(arguments.limit, kind, grid, arguments.criterion)
+    if arguments.limit is not None:
+        _check_pairs(f"--max_{arguments.limit.metric}", n_draws, arguments.pairing)
     for name in ("batch_size", "num_intra", "num_inter"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is less than 1")
@@ -157,6 +164,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
+        limit=arguments.limit,
         batch_size=arguments.batch_size,
         output=os.path.expanduser(output),
         save_probabilities=arguments.save_probabilities,
@@ -181,6 +189,38 @@ def _check_prior(criterion: str, prior_scale: float | None) -> None:
         )
     if prior_scale is not None and not 1e-30 <= prior_scale <= 1e30:
         raise ConfigError(f"--prior_scale: {prior_scale:g} is not in 1e-30 to 1e30")
+
+
+def _check_limit(limit: Limit | None, kind: str, grid: tuple[float, ...], criterion: str) -> None:
+    if limit is None:
+        return
+    flag = f"--max_{limit.metric}"
+    if not (math.isfinite(limit.value) and limit.value > 0):
+        raise ConfigError(f"{flag}: {limit.value:g} is not positive")
+    unpruned = 0.0 if kind == "fraction" else CRITERIA[criterion].unpruned
+    if grid[0] != unpruned:
+        where = "0 to --prune_fractions" if kind == "fraction" else "0 to --thresholds"
+        if not math.isfinite(unpruned):
+            where = "none to --thresholds"
+        raise ConfigError(
+            f"{flag}: the unpruned network, to compare with, is not in the sweep; add {where}"
+        )
+
+
+def _check_pairs(flag: str, n_draws: int, pairing: str) -> None:
+    n_units = n_draws // 2 if pairing == "antithetic" else n_draws
+    if n_units < 2:
+        what = "pair of draws" if pairing == "antithetic" else "draw"
+        raise ConfigError(
+            f"{flag}: one {what} has no standard error; raise --num_monte_carlo to 4 or more"
+        )
+
+
+class _Limit(argparse.Action):
+    """Keep the last of --max_accuracy_drop and --max_nll_rise."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        namespace.limit = Limit(option_string.removeprefix("--max_"), values)
 
 
 class _Grid(argparse.Action):
@@ -255,6 +295,15 @@ def parser() -> ArgumentParser:
     sweep.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
     )
+    for metric in STEPS:
+        sweep.add_argument(
+            f"--max_{metric}",
+            action=_Limit,
+            dest="limit",
+            type=float,
+            metavar="X",
+            help="name the most-pruned threshold that is below it with 95 %% confidence",
+        )
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import choice as choices
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
 from .criteria import CRITERIA
@@ -68,6 +69,7 @@ def contents(
     criterion = CRITERIA[config.criterion]
     unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
     n_examples = len(problem.label)
+    metrics = statistics.metrics()
     coordinates = {
         "threshold": Variable(
             ("threshold",),
@@ -89,7 +91,7 @@ def contents(
     }
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": _sparsity(cuts, posterior),
-        "metrics": _metrics(statistics),
+        "metrics": _metrics(metrics),
         "draws": {
             "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
             "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
@@ -101,6 +103,21 @@ def contents(
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
+    group_attrs = {
+        "sparsity": _rule(config),
+        "metrics": {
+            "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
+            "se_data": "NAME_se_data: standard error over test examples",
+        },
+    }
+    if config.limit is not None:
+        difference = metrics[config.limit.metric]
+        n_groups = len(statistics.plan.group_sizes)
+        chosen = choices.choose(difference, config.limit, n_examples, n_groups)
+        names = [_name_of(cut.threshold, criterion.heading) for cut in cuts]
+        fractions = np.array([cut.pruned_fraction for cut in cuts])
+        text = choices.sentences(chosen, difference.value, names, fractions, n_examples)
+        groups["choice"], group_attrs["choice"] = _choice(chosen, text)
     return Contents(
         attrs={
             "schema": SCHEMA,
@@ -113,14 +130,30 @@ def contents(
         },
         coordinates=coordinates,
         groups=groups,
-        group_attrs={
-            "sparsity": _rule(config),
-            "metrics": {
-                "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
-                "se_data": "NAME_se_data: standard error over test examples",
-            },
-        },
+        group_attrs=group_attrs,
     )
+
+
+def _name_of(threshold: float, heading: str) -> str:
+    """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
+    return f"{heading} {threshold:.4g}" if np.isfinite(threshold) else "none"
+
+
+def _choice(chosen: choices.Choice, text: str) -> tuple[dict[str, Variable], dict[str, Any]]:
+    attrs = {
+        "rule": chosen.limit.metric,
+        "limit": chosen.limit.value,
+        "confidence": chosen.confidence,
+        "index": chosen.index,
+        "n_examples_needed": chosen.n_examples_needed,
+        "text": text,
+    }
+    bound = {"long_name": f"upper bound of {chosen.limit.metric}, at the confidence"}
+    variables = {
+        "upper_bound": Variable(("threshold",), chosen.upper_bound, bound),
+        "is_below": Variable(("threshold",), chosen.is_below.astype(np.int8)),
+    }
+    return variables, {name: value for name, value in attrs.items() if value is not None}
 
 
 def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
@@ -145,9 +178,9 @@ def _rule(config: SweepConfig) -> dict[str, Any]:
     return {name: value for name, value in attrs.items() if value is not None}
 
 
-def _metrics(statistics: Statistics) -> dict[str, Variable]:
+def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Variable]:
     out: dict[str, Variable] = {}
-    for name, metric in statistics.metrics().items():
+    for name, metric in metrics.items():
         base = name.removesuffix("_change")
         text = _LONG_NAMES[base]
         attrs: dict[str, Any] = {

@@ -16,7 +16,6 @@ from . import problem as problems
 from . import pruning, report, results
 from .comm import Comm, run
 from .contents import contents
-from .criteria import CRITERIA
 from .environment import Stopwatch, describe_run
 from .evaluation import evaluate
 from .metrics import Statistics
@@ -99,8 +98,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         results.write(
             config.output, contents(config, problem, cuts, statistics, all_draws, environment)
         )
-        heading = CRITERIA[config.criterion].heading
-        report.show(report.table(*report.read_metrics(config.output), heading=heading))
+        report.show_table(config.output)
         report.show(f"results: {config.output}")
 
     comm.from_root(publish)

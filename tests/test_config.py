@@ -7,6 +7,7 @@ import math
 import pytest
 
 from bprune_hpc import config
+from bprune_hpc.choice import Limit
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.pruning import Rule
 
@@ -134,3 +135,33 @@ def test_the_configuration_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> Non
     found = config.parse([*CASE, "--output=~/x.h5", "--data_path=~/d.npz"])
     assert (found.output, found.data_path) == ("/nowhere/x.h5", "/nowhere/d.npz")
     assert math.isclose(json.loads(found.to_json())["state_limit_gb"], 1.0)
+
+
+def test_the_last_limit_of_a_choice_counts() -> None:
+    assert config.parse(CASE).limit is None
+    found = config.parse([*CASE, "--max_nll_rise=0.02", "--max_accuracy_drop=0.01"])
+    assert found.limit == Limit("accuracy_drop", 0.01)
+    assert json.loads(found.to_json())["limit"] == {"metric": "accuracy_drop", "value": 0.01}
+    assert config.parse([*CASE, "--inference", "--max_nll_rise=1"]).limit == Limit("nll_rise", 1)
+    signed = ["--criterion=log_alpha", "--thresholds=none,3", "--max_nll_rise=1"]
+    assert config.parse([*CASE, *signed]).limit == Limit("nll_rise", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_nll_rise=0"], "--max_nll_rise: 0 is not positive"),
+        (["--max_accuracy_drop=nan"], "--max_accuracy_drop: nan is not positive"),
+        (["--max_nll_rise=1", "--thresholds=0.1,1"], "not in the sweep; add 0 to --thresholds"),
+        (["--max_nll_rise=1", "--prune_fractions=0.5"], "add 0 to --prune_fractions"),
+        (
+            ["--max_nll_rise=1", "--criterion=log_alpha", "--thresholds=3,0"],
+            "add none to --thresholds",
+        ),
+        (["--max_nll_rise=1", "--num_monte_carlo=2"], "one pair of draws has no standard error"),
+        (["--max_nll_rise=1", "--num_monte_carlo=1", "--pairing=none"], "one draw has no standard"),
+    ],
+)
+def test_a_choice_that_cannot_be_made(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse([*CASE, *arguments])
