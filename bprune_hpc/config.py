@@ -16,14 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import goals
 from .argument_file import ArgumentParser
-from .choice import STEPS, Limit
+from .choice import Limit
 from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
 from .grid import read_grid
 from .predictive import MAX_DRAWS
 from .pruning import PRUNED_SCALE, SCOPES, Rule
+from .stopping import Target
 from .units import GRANULARITIES
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,9 @@ class SweepConfig:
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
     n_draws : int
-        Even when ``pairing`` is "antithetic".
+        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+    target : Target or None
+        Monte Carlo error at which to stop earlier.
     limit : Limit or None
         What pruning may cost, for the choice of a threshold.
     state_limit_gb : float
@@ -82,6 +86,7 @@ class SweepConfig:
     n_draws: int
     seed: int
     pairing: str
+    target: Target | None
     limit: Limit | None
     batch_size: int
     output: str
@@ -129,9 +134,9 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     if arguments.pairing == "antithetic" and n_draws % 2:
         n_draws += 1
         logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
-    _check_limit(arguments.limit, kind, grid, arguments.criterion)
-    if arguments.limit is not None:
-        _check_pairs(f"--max_{arguments.limit.metric}", n_draws, arguments.pairing)
+    target, limit = goals.read(
+        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
+    )
     for name in ("batch_size", "num_intra", "num_inter"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is less than 1")
@@ -164,7 +169,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
-        limit=arguments.limit,
+        target=target,
+        limit=limit,
         batch_size=arguments.batch_size,
         output=os.path.expanduser(output),
         save_probabilities=arguments.save_probabilities,
@@ -189,38 +195,6 @@ def _check_prior(criterion: str, prior_scale: float | None) -> None:
         )
     if prior_scale is not None and not 1e-30 <= prior_scale <= 1e30:
         raise ConfigError(f"--prior_scale: {prior_scale:g} is not in 1e-30 to 1e30")
-
-
-def _check_limit(limit: Limit | None, kind: str, grid: tuple[float, ...], criterion: str) -> None:
-    if limit is None:
-        return
-    flag = f"--max_{limit.metric}"
-    if not (math.isfinite(limit.value) and limit.value > 0):
-        raise ConfigError(f"{flag}: {limit.value:g} is not positive")
-    unpruned = 0.0 if kind == "fraction" else CRITERIA[criterion].unpruned
-    if grid[0] != unpruned:
-        where = "0 to --prune_fractions" if kind == "fraction" else "0 to --thresholds"
-        if not math.isfinite(unpruned):
-            where = "none to --thresholds"
-        raise ConfigError(
-            f"{flag}: the unpruned network, to compare with, is not in the sweep; add {where}"
-        )
-
-
-def _check_pairs(flag: str, n_draws: int, pairing: str) -> None:
-    n_units = n_draws // 2 if pairing == "antithetic" else n_draws
-    if n_units < 2:
-        what = "pair of draws" if pairing == "antithetic" else "draw"
-        raise ConfigError(
-            f"{flag}: one {what} has no standard error; raise --num_monte_carlo to 4 or more"
-        )
-
-
-class _Limit(argparse.Action):
-    """Keep the last of --max_accuracy_drop and --max_nll_rise."""
-
-    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        namespace.limit = Limit(option_string.removeprefix("--max_"), values)
 
 
 class _Grid(argparse.Action):
@@ -295,15 +269,7 @@ def parser() -> ArgumentParser:
     sweep.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
     )
-    for metric in STEPS:
-        sweep.add_argument(
-            f"--max_{metric}",
-            action=_Limit,
-            dest="limit",
-            type=float,
-            metavar="X",
-            help="name the most-pruned threshold that is below it with 95 %% confidence",
-        )
+    goals.add_arguments(sweep)
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}

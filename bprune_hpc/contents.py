@@ -15,13 +15,14 @@ from .config import SweepConfig
 from .criteria import CRITERIA
 from .detection import risk_at_coverage
 from .example_statistics import TOP_K
-from .metrics import DISCRETE, PER_EXAMPLE, Metric, Statistics
+from .gathering import Findings
+from .metrics import PER_EXAMPLE, Metric, Statistics, is_discrete
 from .posterior import Posterior
 from .predictive import DrawSums
 from .problem import Problem
 from .pruning import Cut
 from .results import SCHEMA, Contents, Variable
-from .set_statistics import SET_STATISTICS
+from .stopping import Target
 
 _IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
 _LONG_NAMES = {
@@ -54,7 +55,7 @@ def contents(
     config: SweepConfig,
     problem: Problem,
     cuts: Sequence[Cut],
-    statistics: Statistics,
+    findings: Findings,
     draw_sums: DrawSums,
     run: Mapping[str, Any],
 ) -> Contents:
@@ -65,11 +66,11 @@ def contents(
     run : mapping of str to number, str or list of one entry a rank
         Goes to ``/run``.
     """
+    statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     posterior = problem.posterior
     criterion = CRITERIA[config.criterion]
     unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
     n_examples = len(problem.label)
-    metrics = statistics.metrics()
     coordinates = {
         "threshold": Variable(
             ("threshold",),
@@ -83,7 +84,7 @@ def contents(
         "requested_fraction": Variable(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
         ),
-        "draw": Variable(("draw",), np.arange(config.n_draws)),
+        "draw": Variable(("draw",), np.arange(n_draws)),
         "pair": Variable(("draw",), np.array(unit_of_draw, np.int64)),
         "example": Variable(("example",), np.arange(n_examples)),
         "class": Variable(("class",), np.arange(problem.n_classes)),
@@ -118,11 +119,13 @@ def contents(
         fractions = np.array([cut.pruned_fraction for cut in cuts])
         text = choices.sentences(chosen, difference.value, names, fractions, n_examples)
         groups["choice"], group_attrs["choice"] = _choice(chosen, text)
+    if config.target is not None:
+        group_attrs["metrics"] |= _target(config.target, metrics, n_draws)
     return Contents(
         attrs={
             "schema": SCHEMA,
             "status": "complete",
-            "n_draws": config.n_draws,
+            "n_draws": n_draws,
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
             "checkpoint": problem.checkpoint,
@@ -137,6 +140,15 @@ def contents(
 def _name_of(threshold: float, heading: str) -> str:
     """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
     return f"{heading} {threshold:.4g}" if np.isfinite(threshold) else "none"
+
+
+def _target(target: Target, metrics: Mapping[str, Metric], n_draws: int) -> dict[str, Any]:
+    return {
+        "target_metric": target.metric,
+        "target_se": target.se,
+        "target_reached": int(target.is_reached(metrics)),
+        "target_text": target.sentence(metrics, n_draws),
+    }
 
 
 def _choice(chosen: choices.Choice, text: str) -> tuple[dict[str, Variable], dict[str, Any]]:
@@ -187,7 +199,7 @@ def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Variable]:
             "units": "nat" if base in _IN_NATS or name == "nll_rise" else "1",
             "long_name": text if base == name else f"{text}: less that at the first threshold",
         }
-        if base in (*DISCRETE, *SET_STATISTICS, "accuracy_drop"):
+        if is_discrete(name):
             attrs["discrete"] = "moves in steps: its standard errors are rough"
         out |= _with_errors(name, ("threshold",), metric, attrs)
     return out

@@ -53,6 +53,18 @@ Expected entropy has none; with it in the list, mutual information remains the d
 _DIFFERENCES = {"accuracy_drop": ("accuracy", -1.0), "nll_rise": ("nll", 1.0)}
 
 
+def metric_names() -> list[str]:
+    """Every metric of :meth:`Statistics.metrics`."""
+    names = [*DISCRETE, *BIAS_CORRECTED, *SET_STATISTICS]
+    changes = [f"{name}_change" for name in names if name not in ("accuracy", "nll")]
+    return [*names, *_DIFFERENCES, *changes]
+
+
+def is_discrete(name: str) -> bool:
+    """Whether a metric moves in steps, so that its errors are rough."""
+    return name == "accuracy_drop" or name.removesuffix("_change") in (*DISCRETE, *SET_STATISTICS)
+
+
 @dataclass(frozen=True)
 class Metric:
     """One number for each threshold.

@@ -178,7 +178,9 @@ def read_heading(path: str | Path) -> str:
 def read_remarks(path: str | Path) -> list[str]:
     """Sentences that belong below the table of a results file."""
     with open_results(path) as file:
-        return [str(file["choice"].attrs["text"])] if "choice" in file else []
+        texts = [file["metrics"].attrs.get("target_text")]
+        texts.append(file["choice"].attrs["text"] if "choice" in file else None)
+        return [str(text) for text in texts if text is not None]
 
 
 def show_table(path: str | Path) -> None:

@@ -10,6 +10,7 @@ from bprune_hpc import config
 from bprune_hpc.choice import Limit
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.pruning import Rule
+from bprune_hpc.stopping import Target
 
 CASE = ["--model_dir=embedded:digits_fc"]
 
@@ -158,10 +159,44 @@ def test_the_last_limit_of_a_choice_counts() -> None:
             ["--max_nll_rise=1", "--criterion=log_alpha", "--thresholds=3,0"],
             "add none to --thresholds",
         ),
-        (["--max_nll_rise=1", "--num_monte_carlo=2"], "one pair of draws has no standard error"),
-        (["--max_nll_rise=1", "--num_monte_carlo=1", "--pairing=none"], "one draw has no standard"),
+        (["--max_nll_rise=1", "--num_monte_carlo=2"], "one pair of draws .* has no standard error"),
+        (
+            ["--max_nll_rise=1", "--num_monte_carlo=1", "--pairing=none"],
+            "one pair of draws .or single draw. has no",
+        ),
     ],
 )
 def test_a_choice_that_cannot_be_made(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse([*CASE, *arguments])
+
+
+def test_a_target_is_a_metric_and_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    assert config.parse(CASE).target is None
+    found = config.parse([*CASE, "--target_se=nll_rise=1e-3"])
+    assert found.target == Target("nll_rise", 0.001) and found.n_draws == 200
+    assert json.loads(found.to_json())["target"] == {"metric": "nll_rise", "se": 0.001}
+    assert not caplog.records
+    config.parse([*CASE, "--target_se", "accuracy = 0.01"])
+    assert "accuracy moves in steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target_se=nll"], "--target_se: 'nll' is not METRIC=VALUE"),
+        (["--target_se=nll=small"], "'nll=small' is not METRIC=VALUE"),
+        (["--target_se=loss=1"], "no metric 'loss' .*; there are accuracy, .*nll_rise"),
+        (["--target_se=accuracy_mean_weights=1"], "no metric 'accuracy_mean_weights' with a Monte"),
+        (["--target_se=nll=0"], "--target_se: 0 is not positive"),
+        (["--target_se=nll=-1"], "--target_se: -1 is not positive"),
+        (["--target_se=nll=inf"], "--target_se: inf is not positive"),
+        (
+            ["--target_se=nll=1", "--num_monte_carlo=2"],
+            "one pair of draws .* has no standard error",
+        ),
+    ],
+)
+def test_a_target_that_cannot_be_met(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.parse([*CASE, *arguments])
