@@ -56,6 +56,8 @@ class SweepConfig:
         See :class:`bprune_hpc.pruning.Rule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    ood_path, ood_dataset : str or None
+        Examples to be told from the test set; None for both: no such.
     n_draws : int
         Even when ``pairing`` is "antithetic"; the most, where there is a target.
     target : Target or None
@@ -76,6 +78,8 @@ class SweepConfig:
     data_path: str | None
     dataset: str
     subtract_pixel_mean: bool
+    ood_path: str | None
+    ood_dataset: str | None
     grid_kind: str
     grid: tuple[float, ...]
     criterion: str
@@ -159,6 +163,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         data_path=os.path.expanduser(arguments.data_path) if arguments.data_path else None,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,
+        ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
+        ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
         grid_kind=kind,
         grid=grid,
         criterion=arguments.criterion,
@@ -233,6 +239,10 @@ def parser() -> ArgumentParser:
         action="store_true",
         help="of cifar10: subtract the training set's mean image",
     )
+    data.add_argument(
+        "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
+    )
+    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
     data.add_argument(
         "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
     )

@@ -39,6 +39,10 @@ _LONG_NAMES = {
     "aupr_errors_entropy": "average precision of predictive entropy for misclassified examples",
     "auroc_errors_mutual_information": "AUROC of mutual information for misclassified examples",
     "aupr_errors_mutual_information": "average precision of mutual information for the same",
+    "auroc_ood_entropy": "AUROC of predictive entropy for examples of the other set",
+    "aupr_ood_entropy": "average precision of predictive entropy for examples of the other set",
+    "auroc_ood_mutual_information": "AUROC of mutual information for examples of the other set",
+    "aupr_ood_mutual_information": "average precision of mutual information for the same",
     "predictive_entropy": "entropy of the averaged predictive",
     "expected_entropy": "mean entropy of single draws' predictions",
     "mutual_information": "predictive less expected entropy, corrected for its bias in 1/draws",
@@ -47,6 +51,7 @@ _LONG_NAMES = {
     "accuracy_drop": "accuracy at the first threshold less that here, on the same examples",
     "nll_rise": "NLL here less that at the first threshold, on the same examples",
 }
+OOD_PER_EXAMPLE = tuple(name for name in PER_EXAMPLE if name != "nll")
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
 _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
@@ -119,6 +124,8 @@ def contents(
         fractions = np.array([cut.pruned_fraction for cut in cuts])
         text = choices.sentences(chosen, difference.value, names, fractions, n_examples)
         groups["choice"], group_attrs["choice"] = _choice(chosen, text)
+    for other in findings.statistics[1:]:
+        groups["ood"] = _scores(other, "ood_example", OOD_PER_EXAMPLE)
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, metrics, n_draws)
     return Contents(
@@ -261,15 +268,20 @@ def _risk_coverage(statistics: Statistics) -> dict[str, Variable]:
 
 
 def _examples(statistics: Statistics, label: NDArray[np.int64]) -> dict[str, Variable]:
-    out = {"label": Variable(("example",), label)}
-    for name in PER_EXAMPLE:
-        values = statistics.per_example(name).astype(np.float32)
-        attrs = {"units": "nat" if name in _IN_NATS else "1"}
-        out[name] = Variable(("threshold", "example"), values, attrs)
+    out = {"label": Variable(("example",), label), **_scores(statistics, "example", PER_EXAMPLE)}
     mean_probability = statistics.mean_probability
     if mean_probability is not None:
         dims = ("threshold", "example", "class")
         out["mean_probability"] = Variable(dims, mean_probability)
+    return out
+
+
+def _scores(statistics: Statistics, dim: str, names: Sequence[str]) -> dict[str, Variable]:
+    out = {}
+    for name in names:
+        values = statistics.per_example(name).astype(np.float32)
+        attrs = {"units": "nat" if name in _IN_NATS else "1"}
+        out[name] = Variable(("threshold", dim), values, attrs)
     return out
 
 

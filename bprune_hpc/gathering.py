@@ -17,6 +17,7 @@ from .environment import Stopwatch
 from .errors import ConfigError
 from .evaluation import Network, evaluate
 from .metrics import Metric, Statistics
+from .ood import ood_metrics
 from .plan import Plan, doubling, make_plan
 from .predictive import DrawSums, GroupSums, bytes_per_cell
 from .problem import Problem
@@ -69,12 +70,16 @@ class Findings:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Every metric; to be asked for when all blocks of examples are in."""
-        return self.statistics[0].metrics()
+        test, *others = self.statistics
+        found = test.metrics()
+        for other in others:
+            found |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
+        return found
 
 
 def lay_out(config: SweepConfig, problem: Problem, n_thresholds: int, n_ranks: int) -> list[Part]:
     """A plan for every set of examples, the test set first."""
-    problems = [problem]
+    problems = problem.on_every_set()
     limit_gb = config.state_limit_gb / len(problems)
     parts = []
     for one in problems:

@@ -13,6 +13,7 @@ from .choice import STEPS, Limit
 from .criteria import CRITERIA
 from .errors import ConfigError
 from .metrics import is_discrete, metric_names
+from .ood import ood_metric_names
 from .stopping import Target, parse_target
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def read(
     Parameters
     ----------
     arguments : Namespace
-        ``target_se``, ``limit`` and ``criterion`` are read.
+        ``target_se``, ``limit``, ``criterion`` and those of the other examples are read.
     kind : {"threshold", "fraction"}
         Of the grid.
     least : float
@@ -59,7 +60,7 @@ def read(
         If a value is out of range, or the sweep cannot answer.
     """
     limit = arguments.limit
-    target = None if arguments.target_se is None else _target(arguments.target_se)
+    target = None if arguments.target_se is None else _target(arguments)
     if limit is not None:
         _check_limit(limit, kind, least, arguments.criterion)
     if n_units < 2 and (target is not None or limit is not None):
@@ -71,9 +72,12 @@ def read(
     return target, limit
 
 
-def _target(text: str) -> Target:
+def _target(arguments: argparse.Namespace) -> Target:
     without_draws = ("accuracy_mean_weights", "accuracy_mean_weights_change")
-    target = parse_target(text, [name for name in metric_names() if name not in without_draws])
+    names = [name for name in metric_names() if name not in without_draws]
+    if arguments.ood_path or arguments.ood_dataset:
+        names += ood_metric_names()
+    target = parse_target(arguments.target_se, names)
     if is_discrete(target.metric):
         logger.warning(
             "--target_se: %s moves in steps; its error can be small, even 0, by luck", target.metric

@@ -62,7 +62,9 @@ def metric_names() -> list[str]:
 
 def is_discrete(name: str) -> bool:
     """Whether a metric moves in steps, so that its errors are rough."""
-    return name == "accuracy_drop" or name.removesuffix("_change") in (*DISCRETE, *SET_STATISTICS)
+    base = name.removesuffix("_change")
+    is_rank = base.startswith(("auroc_", "aupr_"))
+    return is_rank or base in (*DISCRETE, *SET_STATISTICS, "accuracy_drop")
 
 
 @dataclass(frozen=True)
