@@ -7,7 +7,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import MpiRun
 from test_sweep import all_bits
 
 from bprune_hpc import report, results, sweep
@@ -99,15 +98,3 @@ def test_a_target_with_sums_that_do_not_fit_is_one_line(
     assert 0.001 < float(enough) < 0.01 and not path.exists()
     flags = [f"--state_limit_gb={enough}", "--num_monte_carlo=50"]
     assert run(*TARGET, *flags, f"--output={path}") == 0
-
-
-@pytest.mark.mpi
-@pytest.mark.slow
-@pytest.mark.parametrize("n_ranks", [2, 3, 7])
-def test_it_stops_at_the_same_place_on_any_number_of_ranks(
-    stopped: Path, mpirun: MpiRun, tmp_path: Path, n_ranks: int
-) -> None:
-    path = tmp_path / "ranks.h5"
-    done = mpirun(n_ranks, ["-m", "bprune_hpc.sweep", *TARGET, f"--output={path}"])
-    assert done.returncode == 0, done.stderr
-    assert all_bits(path) == all_bits(stopped)
