@@ -16,13 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import goals
 from .argument_file import ArgumentParser
+from .choice import Limit
 from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
 from .grid import read_grid
 from .predictive import MAX_DRAWS
 from .pruning import PRUNED_SCALE, SCOPES, Rule
+from .stopping import Target
 from .units import GRANULARITIES
 
 logger = logging.getLogger(__name__)
@@ -56,8 +59,14 @@ class SweepConfig:
         See :class:`bprune_hpc.pruning.Rule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    ood_path, ood_dataset : str or None
+        Examples to be told from the test set; None for both: no such.
     n_draws : int
-        Even when ``pairing`` is "antithetic".
+        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+    target : Target or None
+        Monte Carlo error at which to stop earlier.
+    limit : Limit or None
+        What pruning may cost, for the choice of a threshold.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     """
@@ -72,6 +81,8 @@ class SweepConfig:
     data_path: str | None
     dataset: str
     subtract_pixel_mean: bool
+    ood_path: str | None
+    ood_dataset: str | None
     grid_kind: str
     grid: tuple[float, ...]
     criterion: str
@@ -82,6 +93,8 @@ class SweepConfig:
     n_draws: int
     seed: int
     pairing: str
+    target: Target | None
+    limit: Limit | None
     batch_size: int
     output: str
     save_probabilities: bool
@@ -131,6 +144,9 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     if arguments.pairing == "antithetic" and n_draws % 2:
         n_draws += 1
         logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
+    target, limit = goals.read(
+        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
+    )
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
@@ -158,6 +174,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         data_path=data_path,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,
+        ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
+        ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
         grid_kind=kind,
         grid=grid,
         criterion=arguments.criterion,
@@ -168,6 +186,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
+        target=target,
+        limit=limit,
         batch_size=arguments.batch_size,
         output=output,
         save_probabilities=arguments.save_probabilities,
@@ -231,6 +251,10 @@ def parser() -> ArgumentParser:
         help="of cifar10: subtract the training set's mean image",
     )
     data.add_argument(
+        "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
+    )
+    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument(
         "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
     )
     sweep = root.add_argument_group("sweep")
@@ -266,6 +290,7 @@ def parser() -> ArgumentParser:
     sweep.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
     )
+    goals.add_arguments(sweep)
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .draws import standard_normal
 from .errors import BpruneError
-from .plan import MEAN, Draw, Plan, group_of
+from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
 from .predictive import DrawSums, GroupSums, Prediction
 from .problem import Problem
@@ -38,15 +38,16 @@ def evaluate(
     problem: Problem,
     cuts: Sequence[Cut],
     plan: Plan,
-    rank: int,
+    share: Share,
     block: range,
+    sums: dict[int, GroupSums],
     draw_sums: DrawSums,
     *,
     seed: int,
     advance: Callable[[int], None],
     pruned_scale: float = 0.0,
-) -> dict[int, GroupSums]:
-    """Evaluate a rank's share of the plan on a block of examples.
+) -> None:
+    """Evaluate a rank's share of a stage on a block of examples.
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ def evaluate(
     cuts : sequence of Cut, length n_thresholds
     block : range
         Examples of the problem; the last batch is padded, so that its rows round as others'.
+    sums : dict of group to GroupSums
+        Added to; groups of the share that are missing begin at zero.
     draw_sums : DrawSums
         Added to.
     advance : callable
@@ -61,21 +64,14 @@ def evaluate(
     pruned_scale : float
         Deviation of pruned weights; 0 for weights that are exactly zero.
 
-    Returns
-    -------
-    dict of group to GroupSums
-        Of the groups that the share adds to.
-
     Raises
     ------
     BpruneError
         If a logit is not finite.
     """
-    share = plan.shares[rank]
     label = problem.label[block.start : block.stop]
-    sums = {
-        group: GroupSums(len(cuts), len(block), problem.n_classes) for group in sorted(share.groups)
-    }
+    for group in sorted(share.groups - set(sums)):
+        sums[group] = GroupSums(len(cuts), len(block), problem.n_classes)
     for unit, thresholds in share:
         for draw, weights, instead in _weights(
             problem.posterior, unit, plan.units, seed, pruned_scale
@@ -91,7 +87,6 @@ def evaluate(
                         draw_sums.add(index, draw.index, prediction)
         logger.debug("unit %d at thresholds %s done", unit, thresholds)
         advance(len(thresholds))
-    return sums
 
 
 def _weights(

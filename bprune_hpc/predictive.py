@@ -184,6 +184,10 @@ class DrawSums:
         """Empty sums."""
         return cls(np.zeros((2, n_thresholds, n_draws), np.int64))
 
+    def first(self, n_draws: int) -> DrawSums:
+        """Those of the first draws alone."""
+        return DrawSums(self.packed[:, :, :n_draws])
+
     def add(self, threshold: int, draw: int, prediction: Prediction) -> None:
         """Add a batch of examples that one draw has predicted."""
         self.packed[0, threshold, draw] += np.count_nonzero(prediction.correct)

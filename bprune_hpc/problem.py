@@ -6,12 +6,13 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import data
 from .comm import Comm
 from .config import SweepConfig
 from .errors import DataError, GraphError
@@ -39,6 +40,8 @@ class Problem:
         Where the network came from.
     sha256 : mapping of str to str
         Of every file that was read.
+    ood_x : array, shape (n_ood_examples, ...), or None
+        Examples of another kind, as the network takes them.
     """
 
     graph: LiftedGraph
@@ -49,6 +52,17 @@ class Problem:
     n_classes: int
     checkpoint: str
     sha256: Mapping[str, str]
+    ood_x: NDArray[Any] | None = None
+
+    def on_every_set(self) -> list[Problem]:
+        """The network on the test set and, where there are any, on examples of another kind.
+
+        Those have no class: their labels are 0, and no number that needs one may be used.
+        """
+        if self.ood_x is None:
+            return [self]
+        no_label = np.zeros(len(self.ood_x), np.int64)
+        return [self, replace(self, x=self.ood_x, label=no_label, ood_x=None)]
 
 
 def load(config: SweepConfig, comm: Comm) -> Problem:
@@ -68,7 +82,7 @@ def read(config: SweepConfig) -> Problem:
     InputError
         If either cannot be read, or they do not fit each other.
     """
-    from . import case, data
+    from . import case
 
     network = case.read_case(
         config.model_dir,
@@ -92,27 +106,50 @@ def read(config: SweepConfig) -> Problem:
         split="test",
         subtract_pixel_mean=config.subtract_pixel_mean,
     )
+    ood = None
+    if config.ood_dataset is not None:
+        ood = data.load(
+            config.ood_dataset,
+            config.ood_path,
+            split="test",
+            subtract_pixel_mean=config.subtract_pixel_mean,
+        )
     n_classes = (network.graph.output_shape or (None,))[-1]
     if n_classes is None:
         raise GraphError(
             f"{network.source.path}: {network.graph.output_tensor} has an unknown number of "
             "classes; name the logits with --logits_op"
         )
+    dtype = network.graph.input_dtype
     try:
         data.check_labels(examples.y, n_classes)
-        x = data.fit_input(examples.x, network.graph.input_shape)
+        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
     except DataError as error:
         raise DataError(f"{config.data_path or examples.name}: {error}") from error
+    ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
+    if ood is not None:
+        hashes |= ood.sha256
+        ood_x = _like(ood.x, x, config.ood_path or ood.name)
     return Problem(
         graph=network.graph,
         posterior=network.posterior,
         fixed=network.fixed,
-        x=x.astype(network.graph.input_dtype, copy=False),
+        x=x,
         label=examples.y.astype(np.int64),
         n_classes=n_classes,
         checkpoint=network.source.path,
-        sha256={**network.source.sha256, **examples.sha256},
+        sha256=hashes,
+        ood_x=ood_x,
     )
+
+
+def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
+    """Examples of another kind in the shape and type of those of the test set."""
+    try:
+        return data.fit_input(ood_x, (None, *x.shape[1:])).astype(x.dtype, copy=False)
+    except DataError as error:
+        found = str(error).partition("; ")[0]
+        raise DataError(f"{data_set}: {found}; give examples of the test set's shape") from error
 
 
 def share(problem: Problem | None, comm: Comm) -> Problem:
@@ -132,6 +169,8 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
             "x/": problem.x,
             "label/": problem.label,
         }
+        if problem.ood_x is not None:
+            arrays["ood/"] = problem.ood_x
         small = (problem.graph, problem.n_classes, problem.checkpoint, dict(problem.sha256))
     graph, n_classes, checkpoint, sha256 = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
@@ -147,4 +186,5 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         n_classes=n_classes,
         checkpoint=checkpoint,
         sha256=sha256,
+        ood_x=tables["ood"][""] if "ood" in tables else None,
     )

@@ -1,45 +1,40 @@
-"""Sums of all ranks brought together on rank 0: exact, so that who added what does not matter."""
+"""Sums of all ranks brought together on rank 0: exact, so that who added what does not matter.
+
+Rank 0 keeps what it gets and adds its own part of the next stage to it; the other ranks send
+theirs and begin again at zero.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from .comm import Comm
-from .plan import MEAN, Plan
+from .plan import MEAN, N_GROUPS, Stage
 from .predictive import DrawSums, GroupSums
 
 
 def reduce_groups(
-    comm: Comm, plan: Plan, sums: Mapping[int, GroupSums], shape: tuple[int, int, int]
-) -> dict[int, GroupSums]:
-    """Add up each group over the ranks that have a part of it; every rank calls this.
+    comm: Comm, stage: Stage, sums: dict[int, GroupSums], shape: tuple[int, int, int]
+) -> None:
+    """Add up each group over the ranks that had a part of it; every rank calls this.
 
     Parameters
     ----------
-    sums : mapping of group to GroupSums
-        This rank's.
+    sums : dict of group to GroupSums
+        This rank's; afterwards those of every stage so far on rank 0, empty elsewhere.
     shape : tuple
         n_thresholds, n_examples, n_classes.
-
-    Returns
-    -------
-    dict of group to GroupSums
-        On rank 0, every group and ``MEAN``; empty elsewhere.
     """
-    out = {}
-    for group in (MEAN, *range(len(plan.group_sizes))):
-        part = sums.get(group)
-        if part is None and not comm.is_root:
+    for group in (MEAN, *range(N_GROUPS)):
+        participants = stage.participants(group)
+        if not participants or not (comm.is_root or group in sums):
             continue
-        part = part or GroupSums(*shape)
-        total = comm.sum_to_root(part.packed, plan.participants(group))
+        part = sums.pop(group, None) or GroupSums(*shape)
+        total = comm.sum_to_root(part.packed, participants)
         if total is not None:
             part.packed = total
-            out[group] = part
-    return out
+            sums[group] = part
 
 
-def reduce_draws(comm: Comm, draws: DrawSums) -> DrawSums | None:
-    """Add up the sums of every draw over all ranks; ``None`` except on rank 0."""
+def reduce_draws(comm: Comm, draws: DrawSums) -> None:
+    """Add up the sums of every draw over all ranks, as :func:`reduce_groups` does."""
     total = comm.sum_to_root(draws.packed, range(comm.size))
-    return None if total is None else DrawSums(total)
+    draws.packed[...] = 0 if total is None else total

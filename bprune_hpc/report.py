@@ -175,6 +175,21 @@ def read_heading(path: str | Path) -> str:
         return str(file["threshold"].attrs.get("heading", "SNR <="))
 
 
+def read_remarks(path: str | Path) -> list[str]:
+    """Sentences that belong below the table of a results file."""
+    with open_results(path) as file:
+        texts = [file["metrics"].attrs.get("target_text")]
+        texts.append(file["choice"].attrs["text"] if "choice" in file else None)
+        return [str(text) for text in texts if text is not None]
+
+
+def show_table(path: str | Path) -> None:
+    """Print what a results file has to say."""
+    show(table(*read_metrics(path), heading=read_heading(path)))
+    for remark in read_remarks(path):
+        show(remark)
+
+
 def report(comm: Comm, argv: Sequence[str]) -> int:
     """Print the table of a results file and draw its figure, on rank 0."""
     parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
@@ -183,11 +198,10 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
 
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
-        found = read_metrics(arguments.file)
-        show(table(*found, heading=read_heading(arguments.file)))
+        show_table(arguments.file)
         if arguments.plot:
             try:
-                plot(arguments.plot, *found)
+                plot(arguments.plot, *read_metrics(arguments.file))
             except (OSError, ValueError, ImportError) as error:
                 raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
 
