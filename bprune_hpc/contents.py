@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import regression_contents
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
 from .criteria import CRITERIA
@@ -17,10 +18,13 @@ from .example_statistics import TOP_K
 from .metrics import DISCRETE, PER_EXAMPLE, Metric, Statistics
 from .posterior import Posterior
 from .predictive import DrawSums
+from .predictive_normal import NormalDrawSums
 from .problem import Problem
 from .pruning import Cut
+from .regression_metrics import RegressionStatistics
 from .results import SCHEMA, Contents, Variable
 from .set_statistics import SET_STATISTICS
+from .tasks import AnyDrawSums, AnyStatistics
 
 _IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
 _LONG_NAMES = {
@@ -53,8 +57,8 @@ def contents(
     config: SweepConfig,
     problem: Problem,
     cuts: Sequence[Cut],
-    statistics: Statistics,
-    draw_sums: DrawSums,
+    statistics: AnyStatistics,
+    draw_sums: AnyDrawSums,
     run: Mapping[str, Any],
 ) -> Contents:
     """Everything a results file holds, under the names and dimensions of the schema.
@@ -66,7 +70,7 @@ def contents(
     """
     posterior = problem.posterior
     criterion = CRITERIA[config.criterion]
-    unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
+    pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
     n_examples = len(problem.label)
     coordinates = {
         "threshold": Variable(
@@ -82,22 +86,20 @@ def contents(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
         ),
         "draw": Variable(("draw",), np.arange(config.n_draws)),
-        "pair": Variable(("draw",), np.array(unit_of_draw, np.int64)),
+        "pair": Variable(("draw",), np.array(pair_of_draw, np.int64)),
         "example": Variable(("example",), np.arange(n_examples)),
-        "class": Variable(("class",), np.arange(problem.n_classes)),
         "layer": Variable(("layer",), list(posterior.names)),
     }
+    if isinstance(statistics, RegressionStatistics):
+        assert isinstance(draw_sums, NormalDrawSums)
+        of_the_task = regression_contents.groups(statistics, draw_sums)
+    else:
+        assert isinstance(draw_sums, DrawSums)
+        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
+        of_the_task = _of_classes(statistics, draw_sums, problem)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": _sparsity(cuts, posterior),
-        "metrics": _metrics(statistics),
-        "draws": {
-            "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
-            "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
-        },
-        "examples": _examples(statistics, problem.label),
-        "classes": _classes(statistics, problem.n_classes),
-        "calibration": _calibration(statistics),
-        "risk_coverage": _risk_coverage(statistics),
+        **of_the_task,
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
@@ -105,6 +107,7 @@ def contents(
         attrs={
             "schema": SCHEMA,
             "status": "complete",
+            "task": problem.task.name,
             "n_draws": config.n_draws,
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
@@ -121,6 +124,24 @@ def contents(
             },
         },
     )
+
+
+def _of_classes(
+    statistics: Statistics, draw_sums: DrawSums, problem: Problem
+) -> dict[str, dict[str, Variable]]:
+    """The groups that only a classification has, or has in its own way."""
+    n_examples = len(problem.label)
+    return {
+        "metrics": _metrics(statistics),
+        "draws": {
+            "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
+            "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
+        },
+        "examples": _examples(statistics, problem.label),
+        "classes": _classes(statistics, problem.n_classes),
+        "calibration": _calibration(statistics),
+        "risk_coverage": _risk_coverage(statistics),
+    }
 
 
 def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:

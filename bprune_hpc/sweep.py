@@ -7,9 +7,11 @@ The story of a sweep stands here; each of its steps has a module of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from . import config as configuration
 from . import problem as problems
@@ -19,10 +21,8 @@ from .contents import contents
 from .criteria import CRITERIA
 from .environment import Stopwatch, describe_run
 from .evaluation import evaluate
-from .metrics import Statistics
 from .network import GraphNetwork
-from .plan import make_plan
-from .predictive import DrawSums, bytes_per_cell
+from .plan import draws_per_unit, make_plan
 from .progress import progress
 from .reduction import reduce_draws, reduce_groups
 from .units import tensors_of_units
@@ -51,30 +51,31 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         if config.verbose:
             logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
         problem = problems.load(config, comm)
+        config = _whole_units(config, problem, comm)
         network = GraphNetwork(problem.graph, problem.fixed, config.num_intra, config.num_inter)
 
     # On rank 0 first, so that a network with nothing to prune as a whole is reported once.
     comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
     cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, config.rule)
-    n_examples, n_classes = len(problem.label), problem.n_classes
+    task, n_examples = problem.task, len(problem.label)
     plan = make_plan(
         n_draws=config.n_draws,
         pairing=config.pairing,
         n_thresholds=len(cuts),
         n_examples=n_examples,
-        bytes_per_cell=bytes_per_cell(n_classes),
+        bytes_per_cell=task.bytes_per_cell,
         n_ranks=comm.size,
         batch_size=config.batch_size,
         limit_bytes=config.state_limit_gb * GIB,
+        noises_per_unit=task.noises_per_unit,
     )
     if comm.is_root:
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), plan.n_draws, n_examples, comm.size,
         )  # fmt: skip
-    draw_sums = DrawSums.zeros(len(cuts), config.n_draws)
-    small_enough = 4 * len(cuts) * n_examples * n_classes < GIB
-    statistics = Statistics(plan, small_enough or config.save_probabilities)
+    draw_sums = task.draw_sums(len(cuts), config.n_draws)
+    statistics: Any = task.statistics(plan, n_examples, config.save_probabilities)
 
     n_steps = len(plan.shares[comm.rank]) * len(plan.blocks)
     with progress(n_steps, "sweep", comm.is_root) as advance:
@@ -86,7 +87,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
                     pruned_scale=pruning.PRUNED_SCALE[config.pruned_weights],
                 )  # fmt: skip
             with watch.time("reduce"):
-                totals = reduce_groups(comm, plan, sums, (len(cuts), len(block), n_classes))
+                totals = reduce_groups(comm, plan, sums, task, (len(cuts), len(block)))
             if comm.is_root:
                 statistics.add_block(totals, problem.label[block.start : block.stop])
     with watch.time("reduce"):
@@ -105,6 +106,17 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
 
     comm.from_root(publish)
     return 0
+
+
+def _whole_units(
+    config: configuration.SweepConfig, problem: problems.Problem, comm: Comm
+) -> configuration.SweepConfig:
+    """Draws rounded up to what the task takes together; the same on every rank."""
+    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
+    n_draws = -(-config.n_draws // size) * size
+    if n_draws != config.n_draws and comm.is_root:
+        logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
+    return dataclasses.replace(config, n_draws=n_draws)
 
 
 def _asked_for(argv: Sequence[str]) -> configuration.SweepConfig:
