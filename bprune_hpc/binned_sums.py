@@ -15,6 +15,7 @@ J. Demmel, H. D. Nguyen, "Parallel reproducible summation", IEEE Transactions on
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,23 +90,30 @@ class BinnedSums:
 
     def value(self) -> NDArray[np.float64]:
         """The sums, rounded to float64."""
-        head = self._head()
+        head = _rounded(self.bins)
         # Two steps, since the exponent of an intermediate factor may be out of float64's range.
         exponent = np.clip(self.top, -60, 60).astype(np.int32) * BIN_BITS
         half = exponent // 2
         return np.ldexp(np.ldexp(head, half), exponent - half)
 
-    def log(self) -> NDArray[np.float64]:
-        """Natural logarithms of sums of positive terms, also where float64 cannot hold the sum."""
-        with np.errstate(divide="ignore"):
-            return np.log(self._head()) + self.top * (BIN_BITS * np.log(2.0))
+    def log(self, index: Any) -> NDArray[np.float64]:
+        """Natural logarithms of sums of positive terms, also where float64 cannot hold the sum.
 
-    def _head(self) -> NDArray[np.float64]:
-        """The sums in units of their top bins."""
-        # Carried first, since the same sum could otherwise stand in two ways that round apart.
-        sign = np.where(_carried(self.bins)[0] < 0, -1, 1)
-        high, middle, low = _carried(self.bins * sign[..., None])
-        return sign * (high + (middle + low / _ONE) / _ONE)
+        Parameters
+        ----------
+        index : anything that indexes ``top``
+            Which of the sums.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(_rounded(self.bins[index])) + self.top[index] * (BIN_BITS * math.log(2))
+
+
+def _rounded(bins: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sums in units of their top bins."""
+    # Carried first, since the same sum could otherwise stand in two ways that round apart.
+    sign = np.where(_carried(bins)[0] < 0, -1, 1)
+    high, middle, low = _carried(bins * sign[..., None])
+    return sign * (high + (middle + low / _ONE) / _ONE)
 
 
 def _carried(bins: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:

@@ -189,7 +189,7 @@ class GroupValues:
     @classmethod
     def of(cls, group: NormalSums) -> GroupValues:
         """Round a group's exact sums."""
-        return cls(group.sums.value()[..., :_DENSITY], group.sums.log()[..., _DENSITY])
+        return cls(group.sums.value()[..., :_DENSITY], group.sums.log((..., _DENSITY)))
 
     def __add__(self, other: GroupValues) -> GroupValues:
         return GroupValues(
