@@ -101,7 +101,7 @@ class BinnedSums:
 
         Parameters
         ----------
-        index : anything that indexes ``top``
+        index : tuple of slice or int, from the first axis on
             Which of the sums.
         """
         with np.errstate(divide="ignore"):

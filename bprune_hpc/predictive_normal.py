@@ -189,7 +189,8 @@ class GroupValues:
     @classmethod
     def of(cls, group: NormalSums) -> GroupValues:
         """Round a group's exact sums."""
-        return cls(group.sums.value()[..., :_DENSITY], group.sums.log((..., _DENSITY)))
+        of_densities = (slice(None), slice(None), _DENSITY)
+        return cls(group.sums.value()[..., :_DENSITY], group.sums.log(of_densities))
 
     def __add__(self, other: GroupValues) -> GroupValues:
         return GroupValues(

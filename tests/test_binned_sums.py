@@ -1,4 +1,4 @@
-"""Sums of numbers of any size: exact fractions tell what they are; order and place do not matter."""
+"""Sums of numbers of any size: exact fractions tell what they are; order does not matter."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ def test_order_and_place_do_not_matter(kind: str) -> None:
 
 def test_densities_that_float64_cannot_hold() -> None:
     log2 = np.array([-5000.3, -5000.7, -5003.2, -9000.0, -(2.0**52)])
-    whole = np.floor(log2)
     for chosen in (log2, log2[::-1]):
         sums = BinnedSums((1,))
         for value in chosen:
@@ -77,14 +76,13 @@ def test_densities_that_float64_cannot_hold() -> None:
             sums.add_scaled(slice(None), np.exp2(one - np.floor(one)), np.floor(one).astype(int))
         expected = (-5000 + math.log2(sum(2.0 ** (v + 5000) for v in log2[:3]))) * math.log(2)
         assert sums.log(0) == pytest.approx(expected, rel=1e-15)
-    assert whole[-1] == -(2.0**52)
 
 
 def test_what_is_empty_or_zero() -> None:
     sums = BinnedSums((2, 3))
     sums.add((0, slice(None)), np.zeros(3))
     assert (sums.value() == 0).all() and (sums.top == EMPTY).all()
-    assert (sums.log(...) == -np.inf).all()
+    assert (sums.log(slice(None)) == -np.inf).all()
     sums.add((0, slice(None)), np.array([1e300, -1e-300, 2.0]))
     assert sums.value()[0].tolist() == [1e300, -1e-300, 2.0]
 
