@@ -23,6 +23,7 @@ from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
 from .grid import read_grid
+from .heads import TASKS
 from .predictive import MAX_DRAWS
 from .pruning import PRUNED_SCALE, SCOPES, Rule
 from .stopping import Target
@@ -61,6 +62,9 @@ class SweepConfig:
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
     ood_path, ood_dataset : str or None
         Examples to be told from the test set; None for both: no such.
+    task : {"auto", "classification", "regression"}
+    noise_scale : float or None
+        Standard deviation of a regression's noise, where the network does not give it.
     n_draws : int
         Even when ``pairing`` is "antithetic"; the most, where there is a target.
     target : Target or None
@@ -78,6 +82,8 @@ class SweepConfig:
     logits_op: str | None
     loc_op: str | None
     scale_op: str | None
+    task: str
+    noise_scale: float | None
     data_path: str | None
     dataset: str
     subtract_pixel_mean: bool
@@ -138,6 +144,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     kind, text = arguments.grid
     kind, grid = read_grid(text, kind, arguments.criterion)
     _check_prior(arguments.criterion, arguments.prior_scale)
+    if arguments.noise_scale is not None and not 1e-30 <= arguments.noise_scale <= 1e30:
+        raise ConfigError(f"--noise_scale: {arguments.noise_scale:g} is not in 1e-30 to 1e30")
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
@@ -171,6 +179,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         logits_op=arguments.logits_op,
         loc_op=arguments.loc_op,
         scale_op=arguments.scale_op,
+        task=arguments.task,
+        noise_scale=arguments.noise_scale,
         data_path=data_path,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,
@@ -241,6 +251,15 @@ def parser() -> ArgumentParser:
     case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
     case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
     case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
+    case.add_argument(
+        "--task", choices=TASKS, default="auto", help="default: what the network's output says"
+    )
+    case.add_argument(
+        "--noise_scale",
+        type=float,
+        metavar="X",
+        help="deviation of the targets' noise, for a regression that gives a mean alone",
+    )
     data = root.add_argument_group("data")
     data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
     data.add_argument("--dataset", choices=DATASETS, default="auto")

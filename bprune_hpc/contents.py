@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import choice as choices
+from . import regression_contents
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
 from .criteria import CRITERIA
@@ -19,10 +20,13 @@ from .gathering import Findings
 from .metrics import PER_EXAMPLE, Metric, Statistics, is_discrete
 from .posterior import Posterior
 from .predictive import DrawSums
+from .predictive_normal import NormalDrawSums
 from .problem import Problem
 from .pruning import Cut
+from .regression_metrics import RegressionStatistics
 from .results import SCHEMA, Contents, Variable
 from .stopping import Target
+from .tasks import AnyDrawSums
 
 _IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
 _LONG_NAMES = {
@@ -61,7 +65,7 @@ def contents(
     problem: Problem,
     cuts: Sequence[Cut],
     findings: Findings,
-    draw_sums: DrawSums,
+    draw_sums: AnyDrawSums,
     run: Mapping[str, Any],
 ) -> Contents:
     """Everything a results file holds, under the names and dimensions of the schema.
@@ -74,7 +78,7 @@ def contents(
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     posterior = problem.posterior
     criterion = CRITERIA[config.criterion]
-    unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
+    pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
     n_examples = len(problem.label)
     coordinates = {
         "threshold": Variable(
@@ -90,22 +94,20 @@ def contents(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
         ),
         "draw": Variable(("draw",), np.arange(n_draws)),
-        "pair": Variable(("draw",), np.array(unit_of_draw, np.int64)),
+        "pair": Variable(("draw",), np.array(pair_of_draw, np.int64)),
         "example": Variable(("example",), np.arange(n_examples)),
-        "class": Variable(("class",), np.arange(problem.n_classes)),
         "layer": Variable(("layer",), list(posterior.names)),
     }
+    if isinstance(statistics, RegressionStatistics):
+        assert isinstance(draw_sums, NormalDrawSums)
+        of_the_task = regression_contents.groups(statistics, draw_sums)
+    else:
+        assert isinstance(draw_sums, DrawSums)
+        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
+        of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": _sparsity(cuts, posterior),
-        "metrics": _metrics(metrics),
-        "draws": {
-            "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
-            "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
-        },
-        "examples": _examples(statistics, problem.label),
-        "classes": _classes(statistics, problem.n_classes),
-        "calibration": _calibration(statistics),
-        "risk_coverage": _risk_coverage(statistics),
+        **of_the_task,
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
@@ -132,6 +134,7 @@ def contents(
         attrs={
             "schema": SCHEMA,
             "status": "complete",
+            "task": problem.task.name,
             "n_draws": n_draws,
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
@@ -173,6 +176,27 @@ def _choice(chosen: choices.Choice, text: str) -> tuple[dict[str, Variable], dic
         "is_below": Variable(("threshold",), chosen.is_below.astype(np.int8)),
     }
     return variables, {name: value for name, value in attrs.items() if value is not None}
+
+
+def _of_classes(
+    statistics: Statistics,
+    metrics: Mapping[str, Metric],
+    draw_sums: DrawSums,
+    problem: Problem,
+) -> dict[str, dict[str, Variable]]:
+    """The groups that only a classification has, or has in its own way."""
+    n_examples = len(problem.label)
+    return {
+        "metrics": _metrics(metrics),
+        "draws": {
+            "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
+            "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
+        },
+        "examples": _examples(statistics, problem.label),
+        "classes": _classes(statistics, problem.n_classes),
+        "calibration": _calibration(statistics),
+        "risk_coverage": _risk_coverage(statistics),
+    }
 
 
 def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:

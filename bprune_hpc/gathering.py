@@ -10,20 +10,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
 from .errors import ConfigError
 from .evaluation import Network, evaluate
-from .metrics import Metric, Statistics
+from .metrics import Metric
 from .ood import ood_metrics
 from .plan import Plan, doubling, make_plan
-from .predictive import DrawSums, GroupSums, bytes_per_cell
+from .predictive import DrawSums
 from .problem import Problem
 from .pruning import PRUNED_SCALE, Cut
 from .reduction import reduce_draws, reduce_groups
 from .stopping import FIRST_TEST
+from .tasks import AnyDrawSums, AnySums
 
 GIB = 2**30
 
@@ -38,13 +40,13 @@ class Part:
         The network and these examples.
     plan : Plan
         Its stages are the same for every set.
-    draw_sums : DrawSums
+    draw_sums : DrawSums or NormalDrawSums
         This rank's, then those of all ranks on rank 0.
     """
 
     problem: Problem
     plan: Plan
-    draw_sums: DrawSums
+    draw_sums: AnyDrawSums
 
 
 class Findings:
@@ -52,26 +54,28 @@ class Findings:
 
     Attributes
     ----------
-    statistics : list of Statistics
+    statistics : list of Statistics or RegressionStatistics
         Of each set of examples, the test set first.
     """
 
-    def __init__(self, parts: Sequence[Part], n_stages: int, keep_probabilities: bool) -> None:
-        self.statistics = [
-            Statistics(part.plan.until(n_stages), keep_probabilities and index == 0)
-            for index, part in enumerate(parts)
+    def __init__(self, parts: Sequence[Part], n_stages: int, save_probabilities: bool) -> None:
+        self.statistics: list[Any] = [
+            part.problem.task.statistics(
+                part.plan.until(n_stages), len(part.problem.label), save_probabilities
+            )
+            for part in parts
         ]
 
     @property
     def n_draws(self) -> int:
         """Draws of each example."""
-        return self.statistics[0].plan.n_draws
+        return int(self.statistics[0].plan.n_draws)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Every metric; to be asked for when all blocks of examples are in."""
         test, *others = self.statistics
-        found = test.metrics()
+        found: dict[str, Metric] = test.metrics()
         for other in others:
             found |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
         return found
@@ -89,13 +93,14 @@ def lay_out(config: SweepConfig, problem: Problem, n_thresholds: int, n_ranks: i
             pairing=config.pairing,
             n_thresholds=n_thresholds,
             n_examples=n_examples,
-            bytes_per_cell=bytes_per_cell(one.n_classes),
+            bytes_per_cell=one.task.bytes_per_cell,
             n_ranks=n_ranks,
             batch_size=config.batch_size,
             limit_bytes=limit_gb * GIB,
+            noises_per_unit=one.task.noises_per_unit,
             stage_ends=doubling(FIRST_TEST, config.n_draws) if config.target else (),
         )
-        parts.append(Part(one, plan, DrawSums.zeros(n_thresholds, config.n_draws)))
+        parts.append(Part(one, plan, one.task.draw_sums(n_thresholds, config.n_draws)))
     return parts
 
 
@@ -112,11 +117,17 @@ def check_memory(config: SweepConfig, parts: Sequence[Part]) -> None:
     for part in parts:
         n_groups, n_thresholds = 1 + len(part.plan.group_sizes), part.plan.n_thresholds
         cells = n_groups * n_thresholds * len(part.problem.label)
-        needed = max(needed, len(parts) * cells * bytes_per_cell(part.problem.n_classes))
+        needed = max(needed, len(parts) * cells * part.problem.task.bytes_per_cell)
     raise ConfigError(
         f"--target_se: needs the sums of all examples at once; raise --state_limit_gb from "
         f"{config.state_limit_gb:g} to {math.ceil(1000 * needed / GIB) / 1000:g}"
     )
+
+
+def draw_sums_of(part: Part, findings: Findings) -> AnyDrawSums:
+    """Sums of the draws that were taken; only a classification's can be fewer than planned."""
+    draws = part.draw_sums
+    return draws.first(findings.n_draws) if isinstance(draws, DrawSums) else draws
 
 
 def n_cells(parts: Sequence[Part], rank: int) -> int:
@@ -141,10 +152,9 @@ def gather(
         Filled on rank 0 alone.
     """
     stages = parts[0].plan.stages
-    keep = config.save_probabilities or _bytes_of_probabilities(parts[0], len(cuts)) < GIB
-    findings = Findings(parts, len(stages), keep)
+    findings = Findings(parts, len(stages), config.save_probabilities)
     for blocks in _passes(parts):
-        sums: list[dict[int, GroupSums]] = [{} for _ in blocks]
+        sums: list[dict[int, AnySums]] = [{} for _ in blocks]
         for n_stages, stage in enumerate(stages, 1):
             for (index, block), of_block in zip(blocks, sums, strict=True):
                 part = parts[index]
@@ -155,12 +165,14 @@ def gather(
                         pruned_scale=PRUNED_SCALE[config.pruned_weights],
                     )  # fmt: skip
                 with watch.time("reduce"):
-                    shape = (len(cuts), len(block), part.problem.n_classes)
-                    reduce_groups(comm, stage, of_block, shape)
+                    reduce_groups(
+                        comm, stage, of_block, part.problem.task, (len(cuts), len(block)),
+                        len(part.plan.units[0]),
+                    )  # fmt: skip
             if n_stages < len(stages) and config.target is None:
                 continue
             if config.target is not None:  # one pass holds everything
-                findings = Findings(parts, n_stages, keep)
+                findings = Findings(parts, n_stages, config.save_probabilities)
             if comm.is_root:
                 _take_in(findings, parts, blocks, sums)
             if _is_enough(comm, config, findings):
@@ -181,7 +193,7 @@ def _take_in(
     findings: Findings,
     parts: Sequence[Part],
     blocks: Sequence[tuple[int, range]],
-    sums: Sequence[dict[int, GroupSums]],
+    sums: Sequence[dict[int, AnySums]],
 ) -> None:
     for (index, block), of_block in zip(blocks, sums, strict=True):
         label = parts[index].problem.label[block.start : block.stop]
@@ -193,7 +205,3 @@ def _is_enough(comm: Comm, config: SweepConfig, findings: Findings) -> bool:
     if target is None:
         return False
     return comm.from_root(lambda: target.is_reached(findings.metrics))
-
-
-def _bytes_of_probabilities(part: Part, n_thresholds: int) -> int:
-    return 4 * n_thresholds * len(part.problem.label) * part.problem.n_classes

@@ -32,6 +32,7 @@ from .predictive import DrawSums, GroupSums, bytes_per_cell
 from .problem import Problem
 from .pruning import cut_at_fraction, cut_at_threshold
 from .pruning import prune as pruned_posterior
+from .tasks import Classification
 
 _SUMS_LIMIT_BYTES = 2**30
 
@@ -269,7 +270,7 @@ class BayesianNetwork:
             x=examples,
             # Only sums that are not asked for here depend on the labels.
             label=np.zeros(len(examples), np.int64),
-            n_classes=self.n_classes,
+            task=Classification(self.n_classes),
             checkpoint=self.source.path,
             sha256=self.source.sha256,
         )

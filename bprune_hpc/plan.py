@@ -30,13 +30,16 @@ class Draw:
         Position along the draw dimension of the results.
     sign : {1, -1, 0}
         0 is the network at its posterior mean.
+    noise : int
+        Which standard normals it uses: the index of its pair (or of the draw, without pairing).
     """
 
     index: int
     sign: int
+    noise: int
 
 
-def units_of(n_draws: int, pairing: str) -> list[tuple[Draw, ...]]:
+def units_of(n_draws: int, pairing: str, noises_per_unit: int = 1) -> list[tuple[Draw, ...]]:
     """Draws grouped into their independent units: antithetic pairs, or single draws.
 
     Draw ``k`` of a pairing uses ``(-1)**k`` times the noise of pair ``k // 2``, so that the two
@@ -45,19 +48,29 @@ def units_of(n_draws: int, pairing: str) -> list[tuple[Draw, ...]]:
     Parameters
     ----------
     n_draws : int
-        Even for antithetic pairs.
+        A multiple of :func:`draws_per_unit`.
     pairing : {"antithetic", "none"}
+    noises_per_unit : int
+        Pairs (or single draws) that make up a unit; 2 where they are compared with each other.
 
     Returns
     -------
     list of tuple of Draw
         One entry for each unit, which is the unit of every Monte Carlo standard error.
     """
+    size = draws_per_unit(pairing, noises_per_unit)
+    if n_draws % size:
+        raise ValueError(f"draws come {size} at a time, but there are {n_draws}")
     if pairing == "none":
-        return [(Draw(k, 1),) for k in range(n_draws)]
-    if n_draws % 2:
-        raise ValueError(f"antithetic pairs need an even number of draws, not {n_draws}")
-    return [(Draw(k, 1), Draw(k + 1, -1)) for k in range(0, n_draws, 2)]
+        draws = [Draw(k, 1, k) for k in range(n_draws)]
+    else:
+        draws = [Draw(k, -1 if k % 2 else 1, k // 2) for k in range(n_draws)]
+    return [tuple(draws[k : k + size]) for k in range(0, n_draws, size)]
+
+
+def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
+    """Draws of one unit, of which their number is a multiple."""
+    return noises_per_unit * (1 if pairing == "none" else 2)
 
 
 @dataclass(frozen=True)
@@ -226,6 +239,7 @@ def make_plan(
     n_ranks: int,
     batch_size: int,
     limit_bytes: float,
+    noises_per_unit: int = 1,
     stage_ends: Sequence[int] = (),
 ) -> Plan:
     """Lay out a sweep.
@@ -238,10 +252,12 @@ def make_plan(
         At most; never more than there are examples.
     limit_bytes : float
         What all groups' sums may take on rank 0.
+    noises_per_unit : int
+        See :func:`units_of`.
     stage_ends : sequence of int
         Numbers of draws, ascending, after which to look at the sums; at ``n_draws`` in any case.
     """
-    units = units_of(n_draws, pairing)
+    units = units_of(n_draws, pairing, noises_per_unit)
     batch_size = min(batch_size, n_examples)
     n_groups = 1 + len(group_sizes(len(units)))
     blocks = example_blocks(

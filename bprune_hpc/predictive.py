@@ -167,7 +167,7 @@ class Prediction:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass
 class DrawSums:
     """Sums over the examples, kept for each draw.
 

@@ -7,6 +7,7 @@ The story of a sweep stands here; each of its steps has a module of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from . import pruning, report, results
 from .comm import Comm, run
 from .contents import contents
 from .environment import Stopwatch, describe_run
-from .gathering import check_memory, gather, lay_out, n_cells
+from .gathering import check_memory, draw_sums_of, gather, lay_out, n_cells
 from .network import GraphNetwork
+from .plan import draws_per_unit
 from .progress import progress
 from .units import tensors_of_units
 
@@ -44,6 +46,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
         if config.verbose:
             logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
         problem = problems.load(config, comm)
+        config = _whole_units(config, problem, comm)
         network = GraphNetwork(problem.graph, problem.fixed, config.num_intra, config.num_inter)
 
     # On rank 0 first, so that what is refused is reported once.
@@ -62,13 +65,24 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
     environment = describe_run(comm, watch, config.num_intra, config.num_inter)
 
     def publish() -> None:
-        draws = parts[0].draw_sums.first(findings.n_draws)
+        draws = draw_sums_of(parts[0], findings)
         results.write(config.output, contents(config, problem, cuts, findings, draws, environment))
         report.show_table(config.output)
         report.show(f"results: {config.output}")
 
     comm.from_root(publish)
     return 0
+
+
+def _whole_units(
+    config: configuration.SweepConfig, problem: problems.Problem, comm: Comm
+) -> configuration.SweepConfig:
+    """Draws rounded up to what the task takes together; the same on every rank."""
+    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
+    n_draws = -(-config.n_draws // size) * size
+    if n_draws != config.n_draws and comm.is_root:
+        logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
+    return dataclasses.replace(config, n_draws=n_draws)
 
 
 def _asked_for(argv: Sequence[str]) -> configuration.SweepConfig:

@@ -74,6 +74,26 @@ def log_result(report: dict[str, Any]) -> None:
         report["train_time_s"],
         config["model_dir"],
     )
+    if "rmse_averaged" in report:
+        logger.info(
+            "root mean squared error on %d %s examples: %.4f with mean weights, %.4f averaged over "
+            "%d draws, %.4f with a single draw; noise scale %.4f",
+            data["n_test"],
+            "held-out" if data["held_out"] else "training",
+            report["rmse_mean_weights"],
+            report["rmse_averaged"],
+            config["n_draws_eval"],
+            report["rmse_single_draw"],
+            report["noise_scale"],
+        )
+    else:
+        _log_accuracy(report)
+    quantiles = report["snr_quantiles"].items()
+    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))
+
+
+def _log_accuracy(report: dict[str, Any]) -> None:
+    config, data = report["config"], report["data"]
     logger.info(
         "accuracy on %d %s examples: %.4f with mean weights, %.4f averaged over %d draws, "
         "%.4f with a single draw",
@@ -84,5 +104,3 @@ def log_result(report: dict[str, Any]) -> None:
         config["n_draws_eval"],
         report["accuracy_single_draw"],
     )
-    quantiles = report["snr_quantiles"].items()
-    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))

@@ -70,11 +70,11 @@ def test_participants_are_those_whose_share_touches_the_group() -> None:
 
 def test_pairs_take_both_signs() -> None:
     assert units_of(4, "antithetic") == [
-        (Draw(0, 1), Draw(1, -1)),
-        (Draw(2, 1), Draw(3, -1)),
+        (Draw(0, 1, 0), Draw(1, -1, 0)),
+        (Draw(2, 1, 1), Draw(3, -1, 1)),
     ]
-    assert units_of(3, "none") == [(Draw(0, 1),), (Draw(1, 1),), (Draw(2, 1),)]
-    with pytest.raises(ValueError, match="even"):
+    assert units_of(3, "none") == [(Draw(k, 1, k),) for k in range(3)]
+    with pytest.raises(ValueError, match="2 at a time"):
         units_of(3, "antithetic")
 
 
