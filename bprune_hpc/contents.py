@@ -121,7 +121,11 @@ def contents(
     if config.limit is not None:
         difference = metrics[config.limit.metric]
         n_groups = len(statistics.plan.group_sizes)
-        chosen = choices.choose(difference, config.limit, n_examples, n_groups)
+        rise = statistics.per_example("nll")
+        skewness = (
+            choices.skewness_of(rise - rise[0]) if config.limit.metric == "nll_rise" else None
+        )
+        chosen = choices.choose(difference, config.limit, n_examples, n_groups, skewness)
         names = [_name_of(cut.threshold, criterion.heading) for cut in cuts]
         fractions = np.array([cut.pruned_fraction for cut in cuts])
         text = choices.sentences(chosen, difference.value, names, fractions, n_examples)
