@@ -1,7 +1,7 @@
 """Whether 95 % intervals of a regression's metrics hold the truth as often as they say.
 
-As in ``test_error_coverage``: 200 repetitions of a made-up regression with other draws, against many
-draws, or with other test examples, against a large population.
+As in ``test_error_coverage``: 200 repetitions of a made-up regression with other draws,
+against many draws, or with other test examples, against a large population.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def check(found: dict[str, float]) -> None:
 
 def test_monte_carlo_errors() -> None:
     population, rows = Population(100), np.arange(100)
-    truth = population.metrics(rows, 20_000, seed=1)
-    repeats = [population.metrics(rows, 160, seed=100 + k) for k in range(N_REPEATS)]
+    truth = population.metrics(rows, 8_000, seed=1)
+    repeats = [population.metrics(rows, 80, seed=100 + k) for k in range(N_REPEATS)]
     check(coverage(repeats, truth, "se", stats.t.ppf(0.975, 19)))
 
 
