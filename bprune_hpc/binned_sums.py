@@ -25,11 +25,12 @@ BIN_BITS = 40
 N_BINS = 3
 MAX_TERMS = 2 ** (63 - BIN_BITS - 1)
 """Terms that no bin's 64 bits can overflow at."""
-EMPTY = -(2**61)
+EMPTY = -(2**56)
 """Top bin of a sum without terms, or of zeros alone."""
 INTEGERS_PER_SUM = N_BINS + 1
 
 _ONE = 2.0**BIN_BITS
+_NOTHING = -1000
 
 
 class BinnedSums:
@@ -59,23 +60,24 @@ class BinnedSums:
 
         Parameters
         ----------
-        index : anything that indexes ``top``
+        index : slice, int or tuple of these, from the first axis on
         mantissa : float64 array, shape of ``top[index]``
             Below 2 in magnitude.
         exponent : int64 array of the same shape
         """
-        bin_of, shift = np.divmod(exponent, BIN_BITS)
-        term_top = np.where(mantissa == 0, EMPTY, bin_of)
-        rest = np.ldexp(mantissa, shift.astype(np.int32))
-        digits = np.empty((*rest.shape, N_BINS), np.int64)
+        bin_of = exponent // BIN_BITS
+        old = self.top[index]
+        new = np.maximum(old, np.where(mantissa == 0, EMPTY, bin_of))
+        if (new > old).any():
+            self.bins[index] = _lowered(self.bins[index], new - old)
+            self.top[index] = new
+        bins = self.bins[index]  # a view
+        # Seen from the top bin: what is far below it comes to nothing.
+        rest = np.ldexp(mantissa, np.maximum(exponent - new * BIN_BITS, _NOTHING).astype(np.int32))
         for place in range(N_BINS):
             whole = np.trunc(rest)
-            digits[..., place] = whole
+            bins[..., place] += whole.astype(np.int64)
             rest = (rest - whole) * _ONE
-        old = self.top[index]
-        new = np.maximum(old, term_top)
-        self.bins[index] = _lowered(self.bins[index], new - old) + _lowered(digits, new - term_top)
-        self.top[index] = new
 
     def align(self, top: NDArray[np.int64]) -> None:
         """Raise the top bins, so that bins of several arrays of sums can be added.
@@ -101,7 +103,7 @@ class BinnedSums:
 
         Parameters
         ----------
-        index : tuple of slice or int, from the first axis on
+        index : slice, int or tuple of these, from the first axis on
             Which of the sums.
         """
         with np.errstate(divide="ignore"):

@@ -21,7 +21,7 @@ from typing import Any
 
 from .comm import Comm, launcher
 
-_PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "h5py", "mpi4py")
+_PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy", "h5py", "mpi4py")
 
 
 @dataclass
