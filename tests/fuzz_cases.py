@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,10 @@ def plan(sources: Sources, n_cases: int) -> list[Damage]:
     return [Damage(number, *pairs[index]) for number, index in enumerate(order[:n_cases])]
 
 
-def run(sources: Sources, damages: Iterable[Damage], keep: Path | None = None) -> list[Outcome]:
-    """Open every damaged network; ``keep`` is where the last one stays."""
-    return [_run_one(sources, damage, keep) for damage in damages]
+def run(sources: Sources, damages: Iterable[Damage], keep: Path | None = None) -> Iterator[Outcome]:
+    """Open every damaged network, one after another; ``keep`` is where the last one stays."""
+    for damage in damages:
+        yield _run_one(sources, damage, keep)
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -365,12 +366,13 @@ def main() -> int:
         if options.case is not None:
             damages, keep = [damages[options.case]], Path("fuzz_case")
         start = time.monotonic()
-        outcomes = run(sources, damages, keep)
-        if options.log:
-            options.log.write_text("".join(f"{outcome}\n" for outcome in outcomes))
-        for outcome in outcomes:
-            if outcome.what in BAD or options.case is not None:
-                sys.stdout.write(f"{outcome}\n".replace("\\n", "\n"))
+        outcomes = []
+        with (options.log or Path(os.devnull)).open("w", buffering=1) as log:
+            for outcome in run(sources, damages, keep):
+                outcomes.append(outcome)
+                log.write(f"{outcome}\n")
+                if outcome.what in BAD or options.case is not None:
+                    sys.stdout.write(f"{outcome}\n".replace("\\n", "\n"))
         sys.stdout.write(table(outcomes) + "\n")
         slowest = max(outcomes, key=lambda o: o.seconds)
         largest = max(outcomes, key=lambda o: o.peak_kib - o.limit_kib)

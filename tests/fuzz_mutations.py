@@ -273,7 +273,7 @@ def _giant(graph_def: Any, pool: list[Any], nodes: list[Any], rng: Rng) -> None:
 
 def _function(graph_def: Any, pool: list[Any], nodes: list[Any], rng: Rng) -> None:
     """A call of another function, of itself, or a function without its outputs."""
-    library = graph_def.library.function
+    library = [function for function in graph_def.library.function if function.node_def]
     if not library:
         _rewired(graph_def, pool, nodes, rng)
         return
