@@ -8,7 +8,7 @@ on the input. What does not: the network itself (``network``), deciding what to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .dependence import NORMALS
 from .errors import GraphError
-from .evaluate_blocks import Elementwise, elementwise
+from .evaluate_blocks import elementwise
 from .graph_nodes import (
     Node,
     Nodes,
@@ -129,18 +129,18 @@ class Evaluator:
         return math.prod(size for size in shape if size is not None)
 
     def in_blocks(
-        self, tensor: Tensor, levels: Sequence[float]
-    ) -> Iterator[tuple[slice, list[NDArray[Any]]]] | None:
-        """Flat parts of a tensor's values, one array for each level of noise.
+        self,
+        tensor: Tensor,
+        levels: Sequence[float],
+        take: Callable[[slice, list[NDArray[Any]]], None],
+    ) -> bool:
+        """Give ``take`` flat parts of a tensor's values, one array for each level of noise.
 
-        None where the tensor is not computed number by number; see :mod:`evaluate_blocks`.
+        False where the tensor is not computed number by number; see :mod:`evaluate_blocks`.
         """
         flat = elementwise(self._nodes, self._names, tensor, self.size, _NOISE_LEVEL)
-        return None if flat is None else self._blocks(flat, levels)
-
-    def _blocks(
-        self, flat: Elementwise, levels: Sequence[float]
-    ) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
+        if flat is None:
+            return False
         level = placeholder_node(_NOISE_LEVEL, import_tensorflow().float64.as_datatype_enum, ())
         graph = import_graph(self._build([level, *flat.nodes]), self._label)
         values = [self._values[self._names[name]].reshape(-1) for name in flat.variables]
@@ -152,7 +152,8 @@ class Evaluator:
             call = session.make_callable(tensor_name(flat.tensor), fed)
             for part in flat.blocks():
                 feeds = [value[part] for value in values]
-                yield part, [np.asarray(call(np.float64(noise), *feeds)) for noise in levels]
+                take(part, [np.asarray(call(np.float64(noise), *feeds)) for noise in levels])
+        return True
 
 
 def import_graph(graph_def: Any, label: str) -> Any:

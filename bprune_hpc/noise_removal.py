@@ -6,7 +6,6 @@ it. What does not: finding the noise (``noise``), everything around it (``graph`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +82,7 @@ class NoiseRemoval:
         self._variables = variables
         self._evaluate = evaluator
         self._label = label
-        self._name_of: dict[tuple[Any, ...], str] = {}
+        self._name_of: dict[bytes, str] = {}
         self._loc_of_noise: dict[str, str] = {}
 
     def apply_all(self, sites: Sequence[NoiseSite]) -> None:
@@ -166,18 +165,18 @@ class NoiseRemoval:
 
     def _by_blocks(self, site: NoiseSite, levels: Sequence[float]) -> NDArray[Any] | None:
         """Value where the noise is 1, part by part; None where it cannot be had so."""
-        blocks = self._evaluate.in_blocks(site.scaled, levels)
-        if blocks is None:
+        whole: list[NDArray[Any]] = []
+
+        def take(part: slice, found: list[NDArray[Any]]) -> None:
+            if not whole:  # not before it is known that as many are stored
+                whole.append(np.empty(self._evaluate.size(site.scaled) or 0, found[0].dtype))
+            whole[0][part] = found[0]
+            for level, others in zip(levels[1:], found[1:], strict=True):
+                self._check_level(site, level, others, found[0])
+
+        if not self._evaluate.in_blocks(site.scaled, levels, take):
             return None
-        shape = self._shape_of(site.scaled)
-        value: NDArray[Any] | None = None
-        for part, (at_one, *others) in blocks:
-            if value is None:
-                value = np.empty(math.prod(shape), at_one.dtype)
-            value[part] = at_one
-            for level, found in zip(levels[1:], others, strict=True):
-                self._check_level(site, level, found, at_one)
-        return None if value is None else value.reshape(shape)
+        return whole[0].reshape(self._shape_of(site.scaled))
 
     def _check_level(
         self, site: NoiseSite, level: float, found: NDArray[Any], at_one: NDArray[Any]

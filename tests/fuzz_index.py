@@ -1,4 +1,4 @@
-"""The ``.index`` file of a V2 checkpoint, read and written without TensorFlow, for damage to it.
+"""Writes the ``.index`` file of a V2 checkpoint without TensorFlow, for damage to it.
 
 An entry can then be wrong although every checksum around it is right. The format is LevelDB's
 table (blocks of prefix-compressed keys, each block with a masked CRC-32C) of BundleEntryProtos.
@@ -34,20 +34,6 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-def read_index(data: bytes) -> dict[bytes, bytes]:
-    """Serialized entries of an uncompressed table, by key."""
-    footer = data[-_FOOTER_BYTES:]
-    position = _varint(footer, _varint(footer, 0)[1])[1]
-    offset, position = _varint(footer, position)
-    size, _ = _varint(footer, position)
-    entries: dict[bytes, bytes] = {}
-    for handle in _block(data[offset : offset + size]).values():
-        start, position = _varint(handle, 0)
-        length, _ = _varint(handle, position)
-        entries.update(_block(data[start : start + length]))
-    return entries
-
-
 def write_index(entries: dict[bytes, bytes]) -> bytes:
     """A table of the entries: one block, checksums right."""
     last = max(entries)
@@ -59,38 +45,12 @@ def write_index(entries: dict[bytes, bytes]) -> bytes:
     return bytes(out) + footer + struct.pack("<Q", _FOOTER_MAGIC)
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, position
-
-
 def _encoded(value: int) -> bytes:
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
         value >>= 7
     return bytes([*out, value])
-
-
-def _block(data: bytes) -> dict[bytes, bytes]:
-    (n_restarts,) = struct.unpack("<I", data[-4:])
-    end, position, key = len(data) - 4 - 4 * n_restarts, 0, b""
-    found = {}
-    while position < end:
-        shared, position = _varint(data, position)
-        own, position = _varint(data, position)
-        length, position = _varint(data, position)
-        key = key[:shared] + data[position : position + own]
-        position += own
-        found[key] = data[position : position + length]
-        position += length
-    return found
 
 
 def _packed(entries: dict[bytes, bytes]) -> bytes:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_index import read_index, write_index
+from fuzz_index import write_index
+
+from bprune_hpc.checkpoint_index import _table as read_index
 
 Rng = np.random.Generator
 GIANT = (2**20, 2**31 - 1, 2**40, 2**62)
