@@ -227,10 +227,14 @@ def fresh_names() -> Iterator[None]:
     backend = importlib.import_module("tf_keras.src.backend")
     counts = dict(backend.PER_GRAPH_OBJECT_NAME_UIDS)
     observed = set(backend.OBSERVED_NAMES)
+    # Keras's scratch graph holds on to every variable that it has met, long after its model.
+    scratch = getattr(backend._GRAPH, "graph", None)
+    backend._GRAPH.graph = None
     backend.reset_uids()
     try:
         yield
     finally:
+        backend._GRAPH.graph = scratch
         backend.reset_uids()
         backend.PER_GRAPH_OBJECT_NAME_UIDS.update(counts)
         backend.OBSERVED_NAMES.update(observed)

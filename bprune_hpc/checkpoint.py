@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoint_index import check_stored, declared
 from .errors import CheckpointError
 from .tensorflow_import import import_tensorflow
 
@@ -116,6 +117,7 @@ class CheckpointReader:
         tensorflow = import_tensorflow()
         index = prefix.with_name(prefix.name + ".index") if _is_v2(prefix) else prefix
         with reading(index):
+            self._declared = declared(index) if _is_v2(prefix) else {}
             self._reader = tensorflow.train.load_checkpoint(str(prefix))
             shapes = self._reader.get_variable_to_shape_map()
             dtypes = self._reader.get_variable_to_dtype_map()
@@ -141,14 +143,20 @@ class CheckpointReader:
             )
         values = {}
         for name in dict.fromkeys(names):
+            self._check(name)
             with reading(self._prefix, f" at '{name}'"):
                 values[name] = np.asarray(self._reader.get_tensor(name))
         return values
 
     def read_bytes(self, name: str) -> bytes:
         """Value of a scalar string tensor."""
+        self._check(name)
         with reading(self._prefix, f" at '{name}'"):
             return bytes(self._reader.get_tensor(name))
+
+    def _check(self, name: str) -> None:
+        if name in self._declared:
+            check_stored(self._prefix, name, self._declared[name], _shards(self._prefix))
 
 
 def list_variables(prefix: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -238,11 +246,11 @@ def reading(path: Path, where: str = "") -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read: {error.strerror or error}; check its permissions"
-        ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise CheckpointError(
+                f"{path}: cannot be read: {error.strerror or error}; check its permissions"
+            ) from error
         finding = " ".join(str(getattr(error, "message", error)).split())[:200]
         raise CheckpointError(
             f"{path}: damaged{where}: {finding}; copy the checkpoint's files again"

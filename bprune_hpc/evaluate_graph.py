@@ -7,7 +7,8 @@ on the input. What does not: the network itself (``network``), deciding what to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from .dependence import NORMALS
 from .errors import GraphError
+from .evaluate_blocks import elementwise
 from .graph_nodes import (
     Node,
     Nodes,
@@ -118,6 +120,40 @@ class Evaluator:
                 f"{self._label}: '{tensor_name(tensor)}' cannot be evaluated: "
                 f"{' '.join(error.message.split())[:200]}; export the graph again"
             ) from error
+
+    def size(self, tensor: Tensor) -> int | None:
+        """Number of a tensor's elements, None where it is not known without evaluating it."""
+        shape = self.static_type(tensor).shape
+        if shape is None or None in shape:
+            return None
+        return math.prod(size for size in shape if size is not None)
+
+    def in_blocks(
+        self,
+        tensor: Tensor,
+        levels: Sequence[float],
+        take: Callable[[slice, list[NDArray[Any]]], None],
+    ) -> bool:
+        """Give ``take`` flat parts of a tensor's values, one array for each level of noise.
+
+        False where the tensor is not computed number by number; see :mod:`evaluate_blocks`.
+        """
+        flat = elementwise(self._nodes, self._names, tensor, self.size, _NOISE_LEVEL)
+        if flat is None:
+            return False
+        level = placeholder_node(_NOISE_LEVEL, import_tensorflow().float64.as_datatype_enum, ())
+        graph = import_graph(self._build([level, *flat.nodes]), self._label)
+        values = [self._values[self._names[name]].reshape(-1) for name in flat.variables]
+        with (
+            quiet_file_descriptor_2(),
+            open_session(graph, *self._threads, is_optimized=False) as session,
+        ):
+            fed = [f"{_NOISE_LEVEL}:0", *(f"{name}:0" for name in flat.variables)]
+            call = session.make_callable(tensor_name(flat.tensor), fed)
+            for part in flat.blocks():
+                feeds = [value[part] for value in values]
+                take(part, [np.asarray(call(np.float64(noise), *feeds)) for noise in levels])
+        return True
 
 
 def import_graph(graph_def: Any, label: str) -> Any:

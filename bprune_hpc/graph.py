@@ -140,6 +140,10 @@ def _named(label: str) -> Iterator[None]:
         if str(error).startswith(f"{label}: "):
             raise
         raise GraphError(f"{label}: {error}") from error
+    except RecursionError as error:
+        raise GraphError(
+            f"{label}: operations nested too deep to be followed; export the graph for inference"
+        ) from error
 
 
 def _lift(

@@ -6,6 +6,7 @@ not: what any of it means for a Bayesian network (``noise``, ``graph``).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,18 +160,25 @@ def constant(nodes: Nodes, tensor: Tensor) -> NDArray[Any] | None:
     return None
 
 
-def structure(nodes: Nodes, tensor: Tensor) -> tuple[Any, ...]:
+def structure(nodes: Nodes, tensor: Tensor) -> bytes:
     """A key that is equal for tensors computed in the same way from the same variables."""
-    name, output = source_of(nodes, tensor)
-    node = nodes[name]
-    if node.op.startswith(("Placeholder", "Var")):
-        return name, output
-    attributes = tuple(
-        (key, value.SerializeToString(deterministic=True))
-        for key, value in sorted(node.attr.items())
-        if not key.startswith("_")
-    )
-    return node.op, output, attributes, *(structure(nodes, source) for source in node.inputs)
+    keys: dict[str, bytes] = {}
+    # Digests of digests: as many as there are nodes, however often each is used.
+    for name in ancestors(nodes, [tensor]):
+        node = nodes[name]
+        if node.op.startswith(("Placeholder", "Var")):
+            keys[name] = name.encode()
+            continue
+        digest = hashlib.sha256(node.op.encode())
+        for key, value in sorted(node.attr.items()):
+            if not key.startswith("_"):
+                digest.update(key.encode() + value.SerializeToString(deterministic=True))
+        for source in node.inputs:
+            output = source_of(nodes, source)
+            digest.update(b"/%d/" % output[1] + keys[output[0]])
+        keys[name] = digest.digest()
+    name, output_number = source_of(nodes, tensor)
+    return b"%d/" % output_number + keys[name]
 
 
 def constant_node(name: str, value: ArrayLike) -> Node:

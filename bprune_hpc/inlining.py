@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import GraphError
+from .graph_definition import check_nodes
 from .graph_nodes import (
     Node,
     Nodes,
@@ -51,7 +52,7 @@ def flatten(graph_def: Any) -> tuple[Nodes, dict[Tensor, Tensor]]:
             if call is not None:
                 moved.update(_inline(nodes, nodes.pop(name), *call))
         if not moved:
-            _check_inputs(nodes)
+            check_nodes(nodes)
             _decide_switches(nodes)
             return nodes, {tensor: _follow(renamed, tensor) for tensor in renamed}
         renamed.update(moved)
@@ -141,19 +142,12 @@ def _offset(definition: Any, output_name: str) -> int:
     return 0
 
 
-def _check_inputs(nodes: Nodes) -> None:
-    for node in nodes.values():
-        for source, _ in node.inputs:
-            if source not in nodes:
-                raise GraphError(
-                    f"'{node.name}' takes data from '{source}', which the graph lacks; the file is "
-                    "damaged: copy it again"
-                )
-
-
 def _follow(moved: Mapping[Tensor, Tensor], tensor: Tensor) -> Tensor:
+    start, n_steps = tensor, 0
     while tensor in moved:
-        tensor = moved[tensor]
+        tensor, n_steps = moved[tensor], n_steps + 1
+        if n_steps > len(moved):
+            raise GraphError(f"'{start[0]}': calls pass data in a cycle; copy the file again")
     return tensor
 
 

@@ -32,6 +32,8 @@ from .variable_values import VariableValues
 
 _FLOAT32 = 1
 _BLOCK = 1 << 18
+# Of the noise, besides 1: where its part vanishes, and where it is twice as large.
+_LEVELS = (0.0, 2.0)
 
 
 class NoiseRemoval:
@@ -80,7 +82,7 @@ class NoiseRemoval:
         self._variables = variables
         self._evaluate = evaluator
         self._label = label
-        self._name_of: dict[tuple[Any, ...], str] = {}
+        self._name_of: dict[bytes, str] = {}
         self._loc_of_noise: dict[str, str] = {}
 
     def apply_all(self, sites: Sequence[NoiseSite]) -> None:
@@ -141,25 +143,54 @@ class NoiseRemoval:
                 f"'{random[0]}'); not mean-field"
             )
         if site.kind == "LocalReparameterization":
-            value = self._evaluate(site.scaled)
-            return np.sqrt(value) if site.is_variance else value
-        n_noise = int(np.prod(self._evaluate(self._uncut[site.noise].inputs[0])))
+            value = self._by_blocks(site, (1.0,))
+            if value is None:
+                value = np.array(self._evaluate(site.scaled))
+            return np.sqrt(value, out=value) if site.is_variance else value
+        n_noise = self._evaluate.size((site.noise, 0))
+        if n_noise is None:
+            n_noise = int(np.prod(self._evaluate(self._uncut[site.noise].inputs[0])))
+        if n_noise == self._evaluate.size(site.scaled):
+            value = self._by_blocks(site, (1.0, *_LEVELS))
+            if value is not None:
+                return value
         at_one, is_scalar = self._at_one(site.scaled, n_noise)
         if n_noise != at_one.size:
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' is shared between weights; not mean-field"
             )
-        if not _agree(self._evaluate(site.scaled, 0.0, is_scalar), at_one, 0.0, 0.0):
+        for level in _LEVELS:
+            self._check_level(site, level, self._evaluate(site.scaled, level, is_scalar), at_one)
+        return at_one
+
+    def _by_blocks(self, site: NoiseSite, levels: Sequence[float]) -> NDArray[Any] | None:
+        """Value where the noise is 1, part by part; None where it cannot be had so."""
+        whole: list[NDArray[Any]] = []
+
+        def take(part: slice, found: list[NDArray[Any]]) -> None:
+            if not whole:  # not before it is known that as many are stored
+                whole.append(np.empty(self._evaluate.size(site.scaled) or 0, found[0].dtype))
+            whole[0][part] = found[0]
+            for level, others in zip(levels[1:], found[1:], strict=True):
+                self._check_level(site, level, others, found[0])
+
+        if not self._evaluate.in_blocks(site.scaled, levels, take):
+            return None
+        return whole[0].reshape(self._shape_of(site.scaled))
+
+    def _check_level(
+        self, site: NoiseSite, level: float, found: NDArray[Any], at_one: NDArray[Any]
+    ) -> None:
+        if not level and not _agree(found, at_one, 0.0, 0.0):
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' has a mean of its own besides the one it is "
                 f"added to at '{site.total[0]}'; not mean-field"
             )
-        if not _agree(self._evaluate(site.scaled, 2.0, is_scalar), at_one, 2.0, 1e-3):
+        if not _agree(found, at_one, level, 1e-3):
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' does not grow in proportion to its scale "
                 f"before '{site.total[0]}'; not a Gaussian posterior"
             )
-        return at_one
 
     def _at_one(self, scaled: Tensor, n_noise: int) -> tuple[NDArray[Any], bool]:
         """Value where the noise is 1, and whether one number could stand for all of it."""
