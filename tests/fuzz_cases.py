@@ -148,13 +148,10 @@ def _load() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
     import h5py  # noqa: F401
-    import tensorflow_probability  # noqa: F401
+    import small_models  # noqa: F401
+    import tensorflow_probability
     import tf_keras
     from tensorflow.python.checkpoint.graph_view import ObjectGraphView  # noqa: F401
-
-    import bprune_hpc.case
-    import bprune_hpc.network
-    import small_models  # noqa: F401
 
     tf_keras.layers.Dense  # noqa: B018  # lazily imported
     tensorflow_probability.layers.DenseFlipout  # noqa: B018
