@@ -67,6 +67,8 @@ class GraphNetwork:
         Value of every deterministic variable, by the names of ``lifted.fixed_tensors``.
     n_intra, n_inter : int
         TensorFlow threads within and between operations; the same for all networks of a process.
+    with_scale : bool
+        Whether a Normal's standard deviations, where the graph gives one, follow its means.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class GraphNetwork:
         fixed: Mapping[str, NDArray[Any]],
         n_intra: int = 1,
         n_inter: int = 1,
+        with_scale: bool = False,
     ) -> None:
         missing = set(lifted.fixed_tensors) - set(fixed)
         if missing:
@@ -85,7 +88,7 @@ class GraphNetwork:
         with graph.as_default():
             tensorflow.import_graph_def(graph_def, name="")
             output: Any = lifted.output_tensor
-            if "loc" in lifted.output_tensors:
+            if with_scale and "loc" in lifted.output_tensors:
                 output = _side_by_side(tensorflow, graph, lifted)
         self.lifted = lifted
         self._fixed = [np.asarray(fixed[name]) for name in lifted.fixed_tensors]
@@ -111,7 +114,8 @@ class GraphNetwork:
         Returns
         -------
         float32 array, shape (n_examples, n_classes)
-            Logits; of a regression that gives a Normal: its mean and its standard deviation.
+            Logits; where the graph gives a Normal, its mean and, if asked for, its standard
+            deviation as a further column.
         """
         drawn = [np.asarray(weights[name], np.float32) for name in self.lifted.loc_tensors]
         examples = np.asarray(x, np.dtype(self.lifted.input_dtype))

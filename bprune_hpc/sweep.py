@@ -52,7 +52,9 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
             logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
         problem = problems.load(config, comm)
         config = _whole_units(config, problem, comm)
-        network = GraphNetwork(problem.graph, problem.fixed, config.num_intra, config.num_inter)
+        network = GraphNetwork(
+            problem.graph, problem.fixed, config.num_intra, config.num_inter, with_scale=True
+        )
 
     # On rank 0 first, so that a network with nothing to prune as a whole is reported once.
     comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
