@@ -12,9 +12,11 @@ from scipy import stats
 from test_sweep import all_bits
 
 from bprune_hpc import results, sweep, train, train_config
+from bprune_hpc.builder import build_model
 from bprune_hpc.case import read_case
 from bprune_hpc.comm import SerialComm
 from bprune_hpc.data import load
+from bprune_hpc.draws import standard_normal
 from bprune_hpc.errors import ConfigError, GraphError
 from bprune_hpc.heads import choose_task
 from bprune_hpc.network import LiftedGraph
@@ -152,6 +154,42 @@ def test_a_mean_alone_with_the_noise_given_is_the_same_as_the_normal(
     with h5py.File(tmp_path / "point.h5") as file:
         assert file.attrs["task"] == "regression"
         assert (file["metrics/aleatoric_variance"][()] == 0.75**2).all()
+
+
+@pytest.mark.parametrize("model", ["normal_of_one", "mean_of_one"])
+def test_a_keras_regression_against_plain_numpy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    name, generator = f"small_models:{model}", np.random.default_rng(0)
+    built = build_model(name)
+    built.set_weights([generator.normal(0, 0.5, w.shape) for w in built.get_weights()])
+    weights = tmp_path / "net.weights.h5"
+    built.save_weights(weights)
+    x, y = generator.normal(size=(7, 4)).astype(np.float32), generator.normal(size=7)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    arguments = [f"--model_dir={weights}", f"--model={name}", f"--data_path={tmp_path / 'd.npz'}",
+                 "--inference", "--num_monte_carlo=8", f"--output={tmp_path / 'r.h5'}"]  # fmt: skip
+    if model == "mean_of_one":
+        assert sweep.main(arguments) == 2
+        assert "is a single number an example" in capsys.readouterr().err
+        arguments.append("--noise_scale=0.4")
+    assert sweep.main(arguments) == 0
+    case = read_case(weights, model=name)
+    (tensor,) = case.posterior.names
+    (bias,) = case.fixed.values()
+    loc, scale = (np.float64(t[tensor]) for t in (case.posterior.loc, case.posterior.scale))
+    means, variances = [], []
+    for k in range(8):
+        noise = standard_normal(0, tensor, k // 2, loc.shape)
+        out = x.astype(float) @ (loc + (-1) ** k * scale * noise) + bias
+        means.append(out[:, 0])
+        raw = np.full(7, np.nan) if out.shape[1] == 1 else out[:, 1]
+        variances.append((1e-5 + np.logaddexp(0, raw)) ** 2)
+    examples = results.read(tmp_path / "r.h5").examples
+    np.testing.assert_allclose(examples.predictive_mean[0], np.mean(means, axis=0), atol=1e-5)
+    np.testing.assert_allclose(examples.epistemic_sd[0], np.std(means, axis=0), atol=1e-5)
+    aleatoric = np.full(7, 0.4) if model == "mean_of_one" else np.sqrt(np.mean(variances, axis=0))
+    np.testing.assert_allclose(examples.aleatoric_sd[0], aleatoric, rtol=1e-4)
 
 
 def graph_of(shape: tuple[int | None, ...] | None, *kinds: str) -> LiftedGraph:
