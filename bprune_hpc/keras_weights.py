@@ -81,7 +81,7 @@ def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
         Whatever Keras raises where model and file do not fit each other.
     """
     found: dict[int, Any] = {}
-    with _noting(found):
+    with _noting(file, found):
         if is_whole:
             saving_lib = importlib.import_module("tf_keras.src.saving.saving_lib")
             saving_lib._load_state(
@@ -117,7 +117,7 @@ def read(data_set: Any, dtype: str) -> NDArray[Any]:
 
 
 @contextmanager
-def _noting(found: dict[int, Any]) -> Iterator[None]:
+def _noting(file: Any, found: dict[int, Any]) -> Iterator[None]:
     """Note what Keras's loaders assign, by the variable's id, and assign nothing."""
     import h5py
 
@@ -130,7 +130,7 @@ def _noting(found: dict[int, Any]) -> Iterator[None]:
     def note(variable: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
         if not isinstance(value, h5py.Dataset):
             return assign(variable, value, *arguments, **keywords)
-        _check(variable, value)
+        _check(file, variable, value)
         found[id(variable)] = value
         return variable
 
@@ -150,14 +150,14 @@ def _noting(found: dict[int, Any]) -> Iterator[None]:
         yield
 
 
-def _check(variable: Any, value: Any) -> None:
+def _check(file: Any, variable: Any, value: Any) -> None:
     if value.shape != tuple(variable.shape):
         raise ValueError(
             f"'{variable.name}' has the shape {tuple(variable.shape)}, what is stored {value.shape}"
         )
     if value.dtype.kind not in "fiub":
         raise ValueError(f"'{variable.name}' is stored as {value.dtype}")
-    if value.external or value.is_virtual:
+    if value.external or value.is_virtual or value.file.id != file.id:
         raise ValueError(f"'{variable.name}' lies in another file")
 
 
