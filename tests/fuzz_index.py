@@ -59,8 +59,10 @@ def _packed(entries: dict[bytes, bytes]) -> bytes:
         restarts.append(len(body))
         body += b"\0" + _encoded(len(key)) + _encoded(len(value)) + key + value
     restarts = restarts or [0]
-    return bytes(body) + struct.pack(f"<{len(restarts)}I", *restarts) + struct.pack(
-        "<I", len(restarts)
+    return (
+        bytes(body)
+        + struct.pack(f"<{len(restarts)}I", *restarts)
+        + struct.pack("<I", len(restarts))
     )
 
 

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-KERAS_MODELS = {"weights.h5": "dense_flipout", "h5": "dense_reparameterization", "keras": "residual"}
+KERAS_MODELS = {
+    "weights.h5": "dense_flipout",
+    "h5": "dense_reparameterization",
+    "keras": "residual",
+}
 
 
 def make_all(directory: Path, theta: Path | None) -> None:
     """One directory for each source below ``directory``."""
-    import tf_keras
-
     import small_models
-    from bprune_hpc.tensorflow_import import import_tensorflow
+    import tf_keras
     from small_graphs import save
+
+    from bprune_hpc.tensorflow_import import import_tensorflow
 
     digits = ROOT / "bprune_hpc" / "embedded" / "digits_fc"
     for name, place in {"tf1 digits": digits, "tf1 theta": theta}.items():
