@@ -105,7 +105,8 @@ def _built(name: str, function: Callable[[], Any]) -> Any:
         if not isinstance(shape, tuple | list):
             raise ConfigError(
                 f"--model: {name}() returns a model of unknown input shape; start it with an Input "
-                f"layer, or set {name.partition(':')[2]}.input_shape = (without the axis of examples)"
+                f"layer, or set {name.partition(':')[2]}.input_shape = "
+                "(without the axis of examples)"
             )
         try:
             model(import_tensorflow().keras.Input(tuple(shape)), **_inference(model))

@@ -1,8 +1,8 @@
-"""Finds which data set of a file of Keras weights belongs to which variable, and reads it when asked.
+"""Finds the data set of a Keras file that belongs to each variable, and reads it when asked.
 
 Keras's own loaders walk the model and assign; here they walk, and what they would assign is noted.
-What belongs here: HDF5, alone or inside a ``.keras`` archive. What does not: the model (``builder``)
-and what becomes of the values (``source_keras``).
+What belongs here: HDF5, alone or inside a ``.keras`` archive. What does not: the model
+(``builder``) and what becomes of the values (``source_keras``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import io
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -53,15 +54,23 @@ def open_hdf5(path: Path) -> Any:
             )
         is_stored = member.compress_type == zipfile.ZIP_STORED
         # On disk, so that it takes no memory; read through in any case, which checks the CRC.
-        unpacked = None if is_stored else tempfile.TemporaryFile()
+        unpacked = None if is_stored else tempfile.TemporaryFile()  # noqa: SIM115 (h5py's)
         with archive.open(member) as stream:
-            start = stream._orig_compress_start if is_stored else 0
             while chunk := stream.read(_CHUNK):
                 if unpacked is not None:
                     unpacked.write(chunk)
     if unpacked is None:
+        start = _content_start(path, member.header_offset)
         return h5py.File(_Part(path, start, member.file_size), "r")
     return h5py.File(unpacked, "r")
+
+
+def _content_start(path: Path, header: int) -> int:
+    """Where a member's bytes start: behind its local header, a name and an extra field."""
+    with path.open("rb") as stream:
+        stream.seek(header + 26)
+        n_name, n_extra = struct.unpack("<HH", stream.read(4))
+    return header + 30 + int(n_name) + int(n_extra)
 
 
 def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
@@ -112,7 +121,7 @@ def read(data_set: Any, dtype: str) -> NDArray[Any]:
     values = np.asarray(fresh)  # shares the memory and keeps it, but may not be written to
     if values.size:
         memory = (ctypes.c_char * values.nbytes).from_address(values.ctypes.data)
-        data_set.read_direct(np.frombuffer(memory, dtype).reshape(values.shape))
+        data_set.read_direct(np.frombuffer(memoryview(memory), values.dtype).reshape(values.shape))
     return values
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import resource
@@ -142,19 +143,14 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def _load() -> None:
-    """Everything that a fork needs, loaded but not run."""
+    """Import what a fork needs, and run none of it."""
     from bprune_hpc.tensorflow_import import import_tensorflow
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
-    import h5py  # noqa: F401
-    import small_models  # noqa: F401
-    import tensorflow_probability
-    import tf_keras
-    from tensorflow.python.checkpoint.graph_view import ObjectGraphView  # noqa: F401
-
-    tf_keras.layers.Dense  # noqa: B018  # lazily imported
-    tensorflow_probability.layers.DenseFlipout  # noqa: B018
+    for name in ("bprune_hpc.case", "bprune_hpc.network", "h5py", "small_models", "tf_keras.layers",
+                 "tensorflow_probability.python.layers",
+                 "tensorflow.python.checkpoint.graph_view"):  # fmt: skip
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
 

@@ -98,8 +98,8 @@ def write(kind: str, place: Path, width: int) -> None:
 
 def read(kind: str, place: Path, width: int) -> Any:
     """Open it as rank 0 does; tensors of a checkpoint that are read twice are an error."""
-    from bprune_hpc.case import read_case
     from bprune_hpc import keras_weights
+    from bprune_hpc.case import read_case
     from bprune_hpc.checkpoint import CheckpointReader
 
     seen: list[str] = []
