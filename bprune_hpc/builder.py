@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,7 @@ class Traced:
     ends: Ends
 
 
-def build_model(name: str, n_intra: int = 1, n_inter: int = 1) -> Any:
+def build_model(name: str, n_intra: int = 1, n_inter: int = 1, has_values: bool = True) -> Any:
     """Import ``MODULE:FUNCTION``, call it without an argument, and build what it returns.
 
     Parameters
@@ -49,6 +49,9 @@ def build_model(name: str, n_intra: int = 1, n_inter: int = 1) -> Any:
         The current directory is searched for the module, too.
     n_intra, n_inter : int
         TensorFlow threads of this process.
+    has_values : bool
+        Without, variables take no memory and cannot be read; if the function reads them, it is
+        called again and they have their first values all the same.
 
     Returns
     -------
@@ -78,6 +81,16 @@ def build_model(name: str, n_intra: int = 1, n_inter: int = 1) -> Any:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"--model: {module_name} has no function '{function_name}'")
+    if not has_values:
+        try:
+            with _no_values():
+                return _built(name, function)
+        except ConfigError:
+            pass
+    return _built(name, function)
+
+
+def _built(name: str, function: Callable[[], Any]) -> Any:
     try:
         with fresh_names():
             model = function()
@@ -92,7 +105,8 @@ def build_model(name: str, n_intra: int = 1, n_inter: int = 1) -> Any:
         if not isinstance(shape, tuple | list):
             raise ConfigError(
                 f"--model: {name}() returns a model of unknown input shape; start it with an Input "
-                f"layer, or set {function_name}.input_shape = (without the axis of examples)"
+                f"layer, or set {name.partition(':')[2]}.input_shape = "
+                "(without the axis of examples)"
             )
         try:
             model(import_tensorflow().keras.Input(tuple(shape)), **_inference(model))
@@ -101,6 +115,23 @@ def build_model(name: str, n_intra: int = 1, n_inter: int = 1) -> Any:
                 f"--model: {name}() cannot be built from input_shape {tuple(shape)}: {_said(error)}"
             ) from error
     return model
+
+
+@contextmanager
+def _no_values() -> Iterator[None]:
+    tensorflow = import_tensorflow()
+    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+    def create(make: Callable[..., Any], **keywords: Any) -> Any:
+        shape = tensorflow.TensorShape(keywords.get("shape"))
+        if not shape.is_fully_defined() or keywords.get("dtype") is None:
+            return make(**keywords)
+        taken = ("trainable", "name", "dtype", "constraint", "synchronization", "aggregation")
+        kept = {key: keywords[key] for key in taken if key in keywords}
+        return UninitializedVariable(shape=shape, **kept)
+
+    with tensorflow.variable_creator_scope(create):
+        yield
 
 
 def variables_by_name(model: Any) -> dict[str, Any]:

@@ -153,6 +153,8 @@ class Evaluator:
             for part in flat.blocks():
                 feeds = [value[part] for value in values]
                 take(part, [np.asarray(call(np.float64(noise), *feeds)) for noise in levels])
+            # TensorFlow lets go of what it was fed when it is called the next time.
+            call(np.float64(0.0), *(value[:0].copy() for value in values))
         return True
 
 

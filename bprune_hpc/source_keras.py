@@ -7,7 +7,6 @@ it is executed. What does not: building and tracing the model (``builder``).
 from __future__ import annotations
 
 import gc
-import io
 import json
 import zipfile
 from collections.abc import Collection
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import builder
+from . import builder, keras_weights
 from .checkpoint import reading
 from .errors import CheckpointError
 from .opened import Opened
@@ -49,26 +48,36 @@ def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int =
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check --model_dir and --model_ckpt")
-    version, others = _contents(path)
-    model = builder.build_model(model_function, n_intra, n_inter)
-    try:
-        model.load_weights(str(path))
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: does not fit the model of {model_function}: "
-            f"{' '.join(str(error).split())[:200]}; pass the --model that it was saved from"
-        ) from error
-    traced = builder.trace(model_function, model)
+    with reading(path):
+        file = keras_weights.open_hdf5(path)
+        version, others = _version(path, file), _optimizer(file)
+    is_whole = path.name.endswith((".weights.h5", ".keras"))
+    model = builder.build_model(model_function, n_intra, n_inter, has_values=False)
+    found = _found(path, file, model, is_whole, model_function)
     variables = builder.variables_by_name(model)
+    if any(id(variable) not in found for variable in variables.values()):
+        # Something keeps the value that it starts with, or a layer loads in a way of its own.
+        model = builder.build_model(model_function, n_intra, n_inter)
+        found = _found(path, file, model, is_whole, model_function)
+        variables = builder.variables_by_name(model)
+    traced = builder.trace(model_function, model)
     types = {name: (tuple(v.shape), v.dtype.name) for name, v in variables.items()}
-    # The arrays share the variables' memory; each is handed over, not copied.
-    values = {name: np.asarray(v.read_value()) for name, v in variables.items()}
+    sources = {
+        name: found[id(v)] if id(v) in found else np.asarray(v.read_value())
+        for name, v in variables.items()
+    }
     del model, variables
     # Keras models refer to themselves; without this their constants stay in memory.
     gc.collect()
 
     def read(names: Collection[str]) -> dict[str, NDArray[Any]]:
-        return {name: values.pop(name) for name in names}
+        values = {}
+        for name in names:
+            with reading(path, f" at '{name}'"):
+                source = sources[name]
+                is_held = isinstance(source, np.ndarray)
+                values[name] = source if is_held else keras_weights.read(source, types[name][1])
+        return values
 
     return Opened(
         kind="keras",
@@ -85,23 +94,27 @@ def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int =
     )
 
 
-def _contents(path: Path) -> tuple[str, VariableTypes]:
-    """Version of Keras that wrote a file, where it says so, and the optimizer's tensors in it."""
-    import h5py
+def _found(
+    path: Path, file: Any, model: Any, is_whole: bool, model_function: str
+) -> dict[int, Any]:
+    try:
+        return keras_weights.data_sets(file, model, is_whole)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: does not fit the model of {model_function}: "
+            f"{' '.join(str(error).split())[:200]}; pass the --model that it was saved from"
+        ) from error
 
-    with reading(path):
-        if path.suffix != ".keras":
-            with h5py.File(path, "r") as file:
-                version = file.attrs.get("keras_version", "")
-                if not version and "model_weights" in file:
-                    version = file["model_weights"].attrs.get("keras_version", "")
-                return _with_keras(version), _optimizer(file)
+
+def _version(path: Path, file: Any) -> str:
+    """Version of Keras that wrote a file, where it says so."""
+    if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
-            with archive.open("model.weights.h5") as stream:
-                inside = io.BytesIO(stream.read())
-        with h5py.File(inside, "r") as file:
-            return _with_keras(version), _optimizer(file)
+            return _with_keras(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+    version = file.attrs.get("keras_version", "")
+    if not version and "model_weights" in file:
+        version = file["model_weights"].attrs.get("keras_version", "")
+    return _with_keras(version)
 
 
 def _with_keras(version: Any) -> str:

@@ -51,7 +51,7 @@ def open_tf2_checkpoint(
     """
     reader = checkpoint.CheckpointReader(prefix)
     stored = _object_graph(prefix, reader)
-    model = builder.build_model(model_function, n_intra, n_inter)
+    model = builder.build_model(model_function, n_intra, n_inter, has_values=False)
     variables = builder.variables_by_name(model)
     keys = _find(prefix, stored, model, variables, model_function)
     for name, variable in variables.items():

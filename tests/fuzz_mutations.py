@@ -126,7 +126,7 @@ INDEX = (
 
 def graph(graph_def: Any, rng: Rng, kind: str, names: Collection[str]) -> None:
     """One node of a GraphDef changed in place; ``kind`` is of :data:`GRAPH`."""
-    functions = [f for f in graph_def.library.function if "restored" not in f.signature.name]
+    functions = _called(graph_def, names) or list(graph_def.library.function)
     pools = [list(graph_def.node), *(list(f.node_def) for f in functions)]
     pools = [pool for pool in pools if pool]
     pool = pools[rng.integers(len(pools))] if rng.random() < 0.7 else pools[0]
@@ -135,6 +135,20 @@ def graph(graph_def: Any, rng: Rng, kind: str, names: Collection[str]) -> None:
     needed = [node for node in pool if node.name in ends]
     candidates = needed if needed and rng.random() < 0.8 else pool
     _CHANGES[kind](graph_def, pool, candidates, rng)
+
+
+def _called(graph_def: Any, names: Collection[str]) -> list[Any]:
+    """Functions that the nodes the network is made of call, directly or not."""
+    functions = {f.signature.name: f for f in graph_def.library.function}
+    tops = {name.partition("/")[0] for name in names}
+    waiting = [node for node in graph_def.node if node.name in tops and "f" in node.attr]
+    found: dict[str, Any] = {}
+    while waiting:
+        name = waiting.pop().attr["f"].func.name
+        if name in functions and name not in found:
+            found[name] = functions[name]
+            waiting += [n for n in functions[name].node_def if "f" in n.attr]
+    return list(found.values())
 
 
 def _starts(name: str) -> list[int]:
