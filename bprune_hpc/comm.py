@@ -68,6 +68,11 @@ class Comm(Protocol):
     ) -> NDArray[np.int64] | None:
         """Exact sum of the participants' arrays, on rank 0; ``None`` elsewhere."""
 
+    def max_to_all(
+        self, array: NDArray[np.int64], participants: Sequence[int]
+    ) -> NDArray[np.int64]:
+        """Largest of the participants' and rank 0's entries, on each of them."""
+
     def gather(self, value: T) -> list[T] | None:
         """List of every rank's (small) value on rank 0; ``None`` elsewhere."""
 
@@ -97,6 +102,12 @@ class SerialComm:
     def sum_to_root(
         self, array: NDArray[np.int64], participants: Sequence[int]
     ) -> NDArray[np.int64] | None:
+        """See :class:`Comm`."""
+        return array
+
+    def max_to_all(
+        self, array: NDArray[np.int64], participants: Sequence[int]
+    ) -> NDArray[np.int64]:
         """See :class:`Comm`."""
         return array
 
@@ -180,6 +191,21 @@ class MPIComm:
             into = None if out is None else out[start : start + step]
             comm.Reduce(piece, into, op=self._mpi.SUM, root=0)
         return None if out is None else out.reshape(array.shape)
+
+    def max_to_all(
+        self, array: NDArray[np.int64], participants: Sequence[int]
+    ) -> NDArray[np.int64]:
+        """See :class:`Comm`. Ranks that are neither participant nor root get their own back."""
+        members = tuple(sorted({0, *participants}))
+        if self.rank not in members:
+            return array
+        comm = self._subset(members)
+        out = np.array(array, order="C").reshape(-1)
+        step = _MESSAGE_BYTES // out.itemsize
+        for start in range(0, out.size, step):
+            piece = out[start : start + step]
+            comm.Allreduce(self._mpi.IN_PLACE, piece, op=self._mpi.MAX)
+        return out.reshape(array.shape)
 
     def gather(self, value: T) -> list[T] | None:
         """See :class:`Comm`."""

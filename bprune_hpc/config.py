@@ -16,16 +16,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import goals
 from .argument_file import ArgumentParser
+from .choice import Limit
 from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
 from .grid import read_grid
+from .heads import TASKS
 from .predictive import MAX_DRAWS
 from .pruning import PRUNED_SCALE, SCOPES, Rule
+from .stopping import Target
 from .units import GRANULARITIES
 
 logger = logging.getLogger(__name__)
+
+MAX_COUNT = 10**6
+"""Largest batch, number of threads and GiB of sums that are taken to be meant."""
 
 
 _NOT_NEEDED = {
@@ -53,8 +60,17 @@ class SweepConfig:
         See :class:`bprune_hpc.pruning.Rule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    ood_path, ood_dataset : str or None
+        Examples to be told from the test set; None for both: no such.
+    task : {"auto", "classification", "regression"}
+    noise_scale : float or None
+        Standard deviation of a regression's noise, where the network does not give it.
     n_draws : int
-        Even when ``pairing`` is "antithetic".
+        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+    target : Target or None
+        Monte Carlo error at which to stop earlier.
+    limit : Limit or None
+        What pruning may cost, for the choice of a threshold.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     """
@@ -66,9 +82,13 @@ class SweepConfig:
     logits_op: str | None
     loc_op: str | None
     scale_op: str | None
+    task: str
+    noise_scale: float | None
     data_path: str | None
     dataset: str
     subtract_pixel_mean: bool
+    ood_path: str | None
+    ood_dataset: str | None
     grid_kind: str
     grid: tuple[float, ...]
     criterion: str
@@ -79,6 +99,8 @@ class SweepConfig:
     n_draws: int
     seed: int
     pairing: str
+    target: Target | None
+    limit: Limit | None
     batch_size: int
     output: str
     save_probabilities: bool
@@ -112,6 +134,9 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         If an argument is unknown, missing, out of range or does not fit the others.
     """
     arguments = parser().parse(argv)
+    for name in ("model_dir", "data_path", "data_dir", "output"):
+        if getattr(arguments, name) == "":
+            raise ConfigError(f"--{name}: is empty; give a path, or leave the flag out")
     if arguments.model_dir is None:
         raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
     if arguments.mode == "inference":
@@ -119,23 +144,33 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     kind, text = arguments.grid
     kind, grid = read_grid(text, kind, arguments.criterion)
     _check_prior(arguments.criterion, arguments.prior_scale)
+    if arguments.noise_scale is not None and not 1e-30 <= arguments.noise_scale <= 1e30:
+        raise ConfigError(f"--noise_scale: {arguments.noise_scale:g} is not in 1e-30 to 1e30")
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
     if arguments.pairing == "antithetic" and n_draws % 2:
         n_draws += 1
         logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
+    target, limit = goals.read(
+        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
+    )
     for name in ("batch_size", "num_intra", "num_inter"):
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name}: {getattr(arguments, name)} is less than 1")
+        if not 1 <= getattr(arguments, name) <= MAX_COUNT:
+            raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
-    if not (math.isfinite(arguments.state_limit_gb) and arguments.state_limit_gb > 0):
-        raise ConfigError(f"--state_limit_gb: {arguments.state_limit_gb} is not positive")
+    if not 0 < arguments.state_limit_gb <= MAX_COUNT:
+        raise ConfigError(
+            f"--state_limit_gb: {arguments.state_limit_gb} is not in 0 to {MAX_COUNT}"
+        )
     for name, reason in _NOT_NEEDED.items():
         if getattr(arguments, name) not in (None, False):
             logger.info("--%s is accepted and does nothing: %s", name, reason)
-    output = arguments.output or os.path.join(arguments.data_dir, "sweep.h5")
+    output = os.path.expanduser(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
+    data_path = os.path.expanduser(arguments.data_path) if arguments.data_path else None
+    if data_path and os.path.realpath(output) == os.path.realpath(data_path):
+        raise ConfigError(f"--output: {output} is the data set itself; choose another file")
     return SweepConfig(
         model_dir=os.path.expanduser(arguments.model_dir),
         model_ckpt=arguments.model_ckpt,
@@ -144,9 +179,13 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         logits_op=arguments.logits_op,
         loc_op=arguments.loc_op,
         scale_op=arguments.scale_op,
-        data_path=os.path.expanduser(arguments.data_path) if arguments.data_path else None,
+        task=arguments.task,
+        noise_scale=arguments.noise_scale,
+        data_path=data_path,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,
+        ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
+        ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
         grid_kind=kind,
         grid=grid,
         criterion=arguments.criterion,
@@ -157,8 +196,10 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
+        target=target,
+        limit=limit,
         batch_size=arguments.batch_size,
-        output=os.path.expanduser(output),
+        output=output,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
         num_intra=arguments.num_intra,
@@ -210,6 +251,15 @@ def parser() -> ArgumentParser:
     case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
     case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
     case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
+    case.add_argument(
+        "--task", choices=TASKS, default="auto", help="default: what the network's output says"
+    )
+    case.add_argument(
+        "--noise_scale",
+        type=float,
+        metavar="X",
+        help="deviation of the targets' noise, for a regression that gives a mean alone",
+    )
     data = root.add_argument_group("data")
     data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
     data.add_argument("--dataset", choices=DATASETS, default="auto")
@@ -219,6 +269,10 @@ def parser() -> ArgumentParser:
         action="store_true",
         help="of cifar10: subtract the training set's mean image",
     )
+    data.add_argument(
+        "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
+    )
+    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
     data.add_argument(
         "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
     )
@@ -255,6 +309,7 @@ def parser() -> ArgumentParser:
     sweep.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
     )
+    goals.add_arguments(sweep)
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}

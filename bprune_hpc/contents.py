@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import choice as choices
+from . import regression_contents
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
 from .criteria import CRITERIA
 from .detection import risk_at_coverage
 from .example_statistics import TOP_K
-from .metrics import DISCRETE, PER_EXAMPLE, Metric, Statistics
+from .gathering import Findings
+from .metrics import PER_EXAMPLE, Metric, Statistics, is_discrete
 from .posterior import Posterior
 from .predictive import DrawSums
+from .predictive_normal import NormalDrawSums
 from .problem import Problem
 from .pruning import Cut
+from .regression_metrics import RegressionStatistics
 from .results import SCHEMA, Contents, Variable
-from .set_statistics import SET_STATISTICS
+from .stopping import Target
+from .tasks import AnyDrawSums
 
 _IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
 _LONG_NAMES = {
@@ -37,6 +43,10 @@ _LONG_NAMES = {
     "aupr_errors_entropy": "average precision of predictive entropy for misclassified examples",
     "auroc_errors_mutual_information": "AUROC of mutual information for misclassified examples",
     "aupr_errors_mutual_information": "average precision of mutual information for the same",
+    "auroc_ood_entropy": "AUROC of predictive entropy for examples of the other set",
+    "aupr_ood_entropy": "average precision of predictive entropy for examples of the other set",
+    "auroc_ood_mutual_information": "AUROC of mutual information for examples of the other set",
+    "aupr_ood_mutual_information": "average precision of mutual information for the same",
     "predictive_entropy": "entropy of the averaged predictive",
     "expected_entropy": "mean entropy of single draws' predictions",
     "mutual_information": "predictive less expected entropy, corrected for its bias in 1/draws",
@@ -45,6 +55,7 @@ _LONG_NAMES = {
     "accuracy_drop": "accuracy at the first threshold less that here, on the same examples",
     "nll_rise": "NLL here less that at the first threshold, on the same examples",
 }
+OOD_PER_EXAMPLE = tuple(name for name in PER_EXAMPLE if name != "nll")
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
 _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
@@ -53,8 +64,8 @@ def contents(
     config: SweepConfig,
     problem: Problem,
     cuts: Sequence[Cut],
-    statistics: Statistics,
-    draw_sums: DrawSums,
+    findings: Findings,
+    draw_sums: AnyDrawSums,
     run: Mapping[str, Any],
 ) -> Contents:
     """Everything a results file holds, under the names and dimensions of the schema.
@@ -64,9 +75,10 @@ def contents(
     run : mapping of str to number, str or list of one entry a rank
         Goes to ``/run``.
     """
+    statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     posterior = problem.posterior
     criterion = CRITERIA[config.criterion]
-    unit_of_draw = [unit for unit, draws in enumerate(statistics.plan.units) for _ in draws]
+    pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
     n_examples = len(problem.label)
     coordinates = {
         "threshold": Variable(
@@ -81,15 +93,105 @@ def contents(
         "requested_fraction": Variable(
             ("threshold",), np.array([cut.requested_fraction for cut in cuts])
         ),
-        "draw": Variable(("draw",), np.arange(config.n_draws)),
-        "pair": Variable(("draw",), np.array(unit_of_draw, np.int64)),
+        "draw": Variable(("draw",), np.arange(n_draws)),
+        "pair": Variable(("draw",), np.array(pair_of_draw, np.int64)),
         "example": Variable(("example",), np.arange(n_examples)),
-        "class": Variable(("class",), np.arange(problem.n_classes)),
         "layer": Variable(("layer",), list(posterior.names)),
     }
+    if isinstance(statistics, RegressionStatistics):
+        assert isinstance(draw_sums, NormalDrawSums)
+        of_the_task = regression_contents.groups(statistics, draw_sums)
+    else:
+        assert isinstance(draw_sums, DrawSums)
+        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
+        of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": _sparsity(cuts, posterior),
-        "metrics": _metrics(statistics),
+        **of_the_task,
+        **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
+        "run": {name: _run_variable(value) for name, value in run.items()},
+    }
+    group_attrs = {
+        "sparsity": _rule(config),
+        "metrics": {
+            "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
+            "se_data": "NAME_se_data: standard error over test examples",
+        },
+    }
+    if config.limit is not None:
+        difference = metrics[config.limit.metric]
+        n_groups = len(statistics.plan.group_sizes)
+        rise = statistics.per_example("nll")
+        skewness = (
+            choices.skewness_of(rise - rise[0]) if config.limit.metric == "nll_rise" else None
+        )
+        chosen = choices.choose(difference, config.limit, n_examples, n_groups, skewness)
+        names = [_name_of(cut.threshold, criterion.heading) for cut in cuts]
+        fractions = np.array([cut.pruned_fraction for cut in cuts])
+        text = choices.sentences(chosen, difference.value, names, fractions, n_examples)
+        groups["choice"], group_attrs["choice"] = _choice(chosen, text)
+    for other in findings.statistics[1:]:
+        groups["ood"] = _scores(other, "ood_example", OOD_PER_EXAMPLE)
+    if config.target is not None:
+        group_attrs["metrics"] |= _target(config.target, metrics, n_draws)
+    return Contents(
+        attrs={
+            "schema": SCHEMA,
+            "status": "complete",
+            "task": problem.task.name,
+            "n_draws": n_draws,
+            "seed": np.uint64(config.seed),
+            "config": config.to_json(),
+            "checkpoint": problem.checkpoint,
+            "sha256": json.dumps(dict(problem.sha256), sort_keys=True),
+        },
+        coordinates=coordinates,
+        groups=groups,
+        group_attrs=group_attrs,
+    )
+
+
+def _name_of(threshold: float, heading: str) -> str:
+    """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
+    return f"{heading} {threshold:.4g}" if np.isfinite(threshold) else "none"
+
+
+def _target(target: Target, metrics: Mapping[str, Metric], n_draws: int) -> dict[str, Any]:
+    return {
+        "target_metric": target.metric,
+        "target_se": target.se,
+        "target_reached": int(target.is_reached(metrics)),
+        "target_text": target.sentence(metrics, n_draws),
+    }
+
+
+def _choice(chosen: choices.Choice, text: str) -> tuple[dict[str, Variable], dict[str, Any]]:
+    attrs = {
+        "rule": chosen.limit.metric,
+        "limit": chosen.limit.value,
+        "confidence": chosen.confidence,
+        "index": chosen.index,
+        "n_examples_needed": chosen.n_examples_needed,
+        "text": text,
+    }
+    bound = {"long_name": f"upper bound of {chosen.limit.metric}, at the confidence"}
+    variables = {
+        "upper_bound": Variable(("threshold",), chosen.upper_bound, bound),
+        "is_below": Variable(("threshold",), chosen.is_below.astype(np.int8)),
+    }
+    return variables, {name: value for name, value in attrs.items() if value is not None}
+
+
+def _of_classes(
+    statistics: Statistics,
+    metrics: Mapping[str, Metric],
+    draw_sums: DrawSums,
+    problem: Problem,
+) -> dict[str, dict[str, Variable]]:
+    """The groups that only a classification has, or has in its own way."""
+    n_examples = len(problem.label)
+    return {
+        "metrics": _metrics(metrics),
         "draws": {
             "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
             "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
@@ -98,29 +200,7 @@ def contents(
         "classes": _classes(statistics, problem.n_classes),
         "calibration": _calibration(statistics),
         "risk_coverage": _risk_coverage(statistics),
-        **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
-        "run": {name: _run_variable(value) for name, value in run.items()},
     }
-    return Contents(
-        attrs={
-            "schema": SCHEMA,
-            "status": "complete",
-            "n_draws": config.n_draws,
-            "seed": np.uint64(config.seed),
-            "config": config.to_json(),
-            "checkpoint": problem.checkpoint,
-            "sha256": json.dumps(dict(problem.sha256), sort_keys=True),
-        },
-        coordinates=coordinates,
-        groups=groups,
-        group_attrs={
-            "sparsity": _rule(config),
-            "metrics": {
-                "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
-                "se_data": "NAME_se_data: standard error over test examples",
-            },
-        },
-    )
 
 
 def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
@@ -145,16 +225,16 @@ def _rule(config: SweepConfig) -> dict[str, Any]:
     return {name: value for name, value in attrs.items() if value is not None}
 
 
-def _metrics(statistics: Statistics) -> dict[str, Variable]:
+def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Variable]:
     out: dict[str, Variable] = {}
-    for name, metric in statistics.metrics().items():
+    for name, metric in metrics.items():
         base = name.removesuffix("_change")
         text = _LONG_NAMES[base]
         attrs: dict[str, Any] = {
             "units": "nat" if base in _IN_NATS or name == "nll_rise" else "1",
             "long_name": text if base == name else f"{text}: less that at the first threshold",
         }
-        if base in (*DISCRETE, *SET_STATISTICS, "accuracy_drop"):
+        if is_discrete(name):
             attrs["discrete"] = "moves in steps: its standard errors are rough"
         out |= _with_errors(name, ("threshold",), metric, attrs)
     return out
@@ -216,15 +296,20 @@ def _risk_coverage(statistics: Statistics) -> dict[str, Variable]:
 
 
 def _examples(statistics: Statistics, label: NDArray[np.int64]) -> dict[str, Variable]:
-    out = {"label": Variable(("example",), label)}
-    for name in PER_EXAMPLE:
-        values = statistics.per_example(name).astype(np.float32)
-        attrs = {"units": "nat" if name in _IN_NATS else "1"}
-        out[name] = Variable(("threshold", "example"), values, attrs)
+    out = {"label": Variable(("example",), label), **_scores(statistics, "example", PER_EXAMPLE)}
     mean_probability = statistics.mean_probability
     if mean_probability is not None:
         dims = ("threshold", "example", "class")
         out["mean_probability"] = Variable(dims, mean_probability)
+    return out
+
+
+def _scores(statistics: Statistics, dim: str, names: Sequence[str]) -> dict[str, Variable]:
+    out = {}
+    for name in names:
+        values = statistics.per_example(name).astype(np.float32)
+        attrs = {"units": "nat" if name in _IN_NATS else "1"}
+        out[name] = Variable(("threshold", dim), values, attrs)
     return out
 
 

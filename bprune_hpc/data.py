@@ -1,39 +1,32 @@
 """Data sets: what stands in files, as arrays the networks here take.
 
-What belongs here: choosing how a path is read, the digits inside the package, and fitting the
-examples' shape to a network's input. What does not: file formats (``data_npz``, ``data_hdf5``,
-``data_cifar10``, ``data_tfrecord``), networks, batches, ranks; nothing is downloaded (compute nodes
-have no internet).
-
-The digits inside the package are the 1,797 8 x 8 images that scikit-learn distributes, the test
-set of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak; UCI Machine Learning
-Repository, 1998, https://doi.org/10.24432/C50P49), CC BY 4.0.
+What belongs here: choosing how a path is read, and fitting the examples' shape to a network's
+input. What does not: what is inside the package (``data_embedded``), file formats (``data_npz``,
+``data_hdf5``, ``data_cifar10``, ``data_tfrecord``), networks, batches, ranks; nothing is downloaded
+(compute nodes have no internet).
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import has_magic
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import data_cifar10, data_hdf5, data_npz, data_tfrecord
+from . import data_cifar10, data_embedded, data_hdf5, data_npz, data_tfrecord
 from .data_values import Part, Split
 from .errors import DataError
 
-DATASETS = ("auto", "digits", "npz", "mnist", "cifar10", "tfrecord", "hdf5")
-_EMBEDDED_DIGITS = "bprune_hpc/embedded/digits.npz"
+DATASETS = ("auto", "digits", "diabetes", "npz", "mnist", "cifar10", "tfrecord", "hdf5")
+_EMBEDDED = {"digits": data_embedded.digits, "diabetes": data_embedded.diabetes}
+_OF_CLASSES = ("digits", "mnist", "cifar10", "tfrecord")
 _MNIST_FILE = "mnist.npz"
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-_DIGITS_HELD_OUT_EVERY = 5
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +39,8 @@ class DataSet:
     ----------
     x : float32 array, shape (n, ...)
         Examples; images of bytes are scaled to [0, 1].
-    y : int64 array, shape (n,)
-        Class of each example, from 0.
+    y : int64 or float64 array, shape (n,)
+        Class of each example, from 0; or, for a regression, its target.
     name : str
         One of :data:`DATASETS`, never ``"auto"``.
     sha256 : dict of str to str
@@ -55,7 +48,7 @@ class DataSet:
     """
 
     x: NDArray[np.float32]
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     name: str
     sha256: dict[str, str]
 
@@ -66,6 +59,7 @@ def load(
     split: Split = "test",
     *,
     subtract_pixel_mean: bool = False,
+    task: str = "classification",
 ) -> DataSet:
     """Read one half of a data set.
 
@@ -74,18 +68,20 @@ def load(
     Parameters
     ----------
     dataset : str
-        ``digits`` (inside the package), ``npz`` or ``hdf5`` (``x_test``/``y_test``,
+        ``digits`` or ``diabetes`` (inside the package), ``npz`` or ``hdf5`` (``x_test``/``y_test``,
         ``x_train``/``y_train``, or ``x``/``y`` for both halves), ``mnist`` (``mnist.npz`` as Keras
         distributes it), ``cifar10`` (the directory of Python batches), ``tfrecord`` (BPrune's
-        fields) or ``auto`` (digits without a path, else by the file's ending or the directory's
-        content).
+        fields) or ``auto`` (without a path what is inside the package for the task, else by the
+        file's ending or the directory's content).
     path : str, optional
         The file; for ``mnist`` also a directory that holds it, for ``cifar10`` the directory, for
         ``tfrecord`` also a directory or a pattern such as ``Test_Rank_*.tfrecords``.
     split : {"test", "train"}
-        ``test`` are the held-out examples: of the digits, every fifth.
+        ``test`` are the held-out examples: of what is in the package, every fifth.
     subtract_pixel_mean : bool
         Of ``cifar10``: subtract the training set's mean image.
+    task : {"classification", "regression"}
+        Whether labels are classes or numbers.
 
     Returns
     -------
@@ -96,36 +92,46 @@ def load(
     DataError
         If a file is missing, damaged, or does not hold finite examples with one label each.
     """
-    name = _by_name(path) if dataset == "auto" else dataset
+    name = _by_name(path, task) if dataset == "auto" else dataset
     if name not in DATASETS:
         raise DataError(f"no data set is called '{name}'; choose one of {', '.join(DATASETS)}")
-    if name == "digits" and path is not None:
-        raise DataError(f"{path}: the digits are inside the package; leave the path out")
-    if name != "digits" and path is None:
+    if name in _EMBEDDED and path is not None:
+        raise DataError(f"{path}: the {name} are inside the package; leave the path out")
+    if task == "regression" and name in _OF_CLASSES:
+        raise DataError(
+            f"{path or name}: data set '{name}' has classes, a regression needs numbers to "
+            "predict; give them as npz or hdf5, or pass --task=classification"
+        )
+    if task == "classification" and name == "diabetes":
+        raise DataError(
+            "diabetes: its targets are numbers, a classification needs classes; give another data "
+            "set, or pass --task=regression"
+        )
+    if name not in _EMBEDDED and path is None:
         raise DataError(f"data set '{name}' is a file; give its path")
     if subtract_pixel_mean and name != "cifar10":
         logger.warning("--subtract_pixel_mean applies to cifar10, not to %s: no change", name)
     try:
-        x, y, sha256 = _read(name, path or "", split, subtract_pixel_mean)
+        x, y, sha256 = _read(name, path or "", split, subtract_pixel_mean, task)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be read ({reason}); check the path") from None
     return DataSet(x, y, name, sha256)
 
 
-def _read(name: str, path: str, split: Split, subtract_pixel_mean: bool) -> Part:
-    if name == "digits":
-        return _digits(split)
+def _read(name: str, path: str, split: Split, subtract_pixel_mean: bool, task: str) -> Part:
+    if name in _EMBEDDED:
+        return _EMBEDDED[name](split)
     if name == "cifar10":
         return data_cifar10.read(Path(path), split, subtract_pixel_mean)
     if name == "tfrecord":
         return data_tfrecord.read(path, split)
     if name == "hdf5":
-        return data_hdf5.read(Path(path), split)
+        return data_hdf5.read(Path(path), split, task)
     file = Path(path)
     if name == "mnist" and file.is_dir():
         file /= _MNIST_FILE
-    return data_npz.read(file, split)
+    return data_npz.read(file, split, task)
 
 
 def fit_input(
@@ -156,16 +162,22 @@ def fit_input(
         w is None or w == f for w, f in zip(wanted, found, strict=True)
     ):
         return x
+    # Flat or with the last axis of one channel: anything else would tear images apart silently.
     fixed = tuple(size for size in wanted if size is not None)
-    if len(fixed) == len(wanted) and np.prod(fixed, dtype=np.int64) == np.prod(
-        found, dtype=np.int64
-    ):
+    same_number = np.prod(fixed, dtype=np.int64) == np.prod(found, dtype=np.int64)
+    if len(fixed) == len(wanted) and same_number and _is_same_layout(found, fixed):
         return x.reshape(len(x), *fixed)
     shown = ", ".join("any" if size is None else str(size) for size in wanted)
     raise DataError(
         f"one example of the data has shape ({', '.join(map(str, found))}), the network takes "
         f"({shown}); give the data set the network was trained on"
     )
+
+
+def _is_same_layout(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether two shapes of as many values differ by flattening or a last axis of one alone."""
+    without_channel = [shape[:-1] if shape[-1:] == (1,) else shape for shape in (found, wanted)]
+    return min(len(shape) for shape in without_channel) <= 1 or len(set(without_channel)) == 1
 
 
 def check_labels(y: NDArray[Any], n_classes: int) -> None:
@@ -192,9 +204,9 @@ def check_labels(y: NDArray[Any], n_classes: int) -> None:
         )
 
 
-def _by_name(path: str | None) -> str:
+def _by_name(path: str | None, task: str) -> str:
     if path is None:
-        return "digits"
+        return "digits" if task == "classification" else "diabetes"
     file = Path(path)
     if file.name == _MNIST_FILE or (file / _MNIST_FILE).is_file():
         return "mnist"
@@ -215,13 +227,3 @@ def _by_name(path: str | None) -> str:
     elif not file.exists() and not has_magic(path):
         raise DataError(f"{path}: no such file; check the path")
     raise DataError(f"{path}: the name does not tell which data set this is; pass --dataset")
-
-
-def _digits(split: Split) -> Part:
-    content = (resources.files("bprune_hpc") / "embedded" / "digits.npz").read_bytes()
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        x, y = archive["x"], archive["y"].astype(np.int64)
-    held_out = np.arange(len(y)) % _DIGITS_HELD_OUT_EVERY == _DIGITS_HELD_OUT_EVERY - 1
-    chosen = held_out if split == "test" else ~held_out
-    digest = hashlib.sha256(content).hexdigest()
-    return x[chosen].astype(np.float32) / np.float32(16), y[chosen], {_EMBEDDED_DIGITS: digest}

@@ -22,7 +22,7 @@ from .data_values import (
     check_lengths,
     choose_keys,
     empty_examples,
-    labels,
+    labels_of,
     open_binary,
     sha256_of,
 )
@@ -31,7 +31,7 @@ from .errors import DataError
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def read(file: Path, split: Split) -> Part:
+def read(file: Path, split: Split, task: str = "classification") -> Part:
     """Examples and labels of an HDF5 file: ``x_test`` and ``y_test``, or ``x`` and ``y``.
 
     Raises
@@ -50,9 +50,8 @@ def read(file: Path, split: Split) -> Part:
     try:
         with h5py.File(file, "r") as opened:
             keys = x_key, y_key = choose_keys(list(opened), split, name)
-            y = labels(
-                np.asarray(_dataset(opened, y_key, name, file_bytes)[()]), f"{name}: '{y_key}'"
-            )
+            y_name = f"{name}: '{y_key}'"
+            y = labels_of(task, np.asarray(_dataset(opened, y_key, name, file_bytes)[()]), y_name)
             x = _examples(_dataset(opened, x_key, name, file_bytes), f"{name}: '{x_key}'")
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())

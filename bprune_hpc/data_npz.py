@@ -29,7 +29,7 @@ from .data_values import (
     choose_keys,
     convert,
     empty_examples,
-    labels,
+    labels_of,
     open_binary,
     sha256_of,
 )
@@ -40,7 +40,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
 
 
-def read(file: Path, split: Split) -> Part:
+def read(file: Path, split: Split, task: str = "classification") -> Part:
     """Examples and labels of an npz file: ``x_test`` and ``y_test``, or ``x`` and ``y``.
 
     Raises
@@ -58,7 +58,7 @@ def read(file: Path, split: Split) -> Part:
             members = {info.filename.removesuffix(_SUFFIX): info for info in archive.infolist()}
             keys = x_key, y_key = choose_keys(members, split, name)
             y_name, x_name = (f"{name}: '{key}'" for key in (y_key, x_key))
-            y = labels(_read_raw(archive, members[y_key], y_name, file_bytes), y_name)
+            y = labels_of(task, _read_raw(archive, members[y_key], y_name, file_bytes), y_name)
             x = _read_examples(archive, members[x_key], x_name, file_bytes)
     check_lengths(len(x), len(y), keys, name)
     return x, y, {name: digest}

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 Split = Literal["test", "train"]
-Part = tuple[NDArray[np.float32], NDArray[np.int64], dict[str, str]]
-"""Examples, labels, and the digest of every file read, by its path."""
+Part = tuple[NDArray[Any], NDArray[Any], dict[str, str]]
+"""Examples (float32), labels (int64 classes or float64 targets), digest of every file by path."""
 
 BLOCK_BYTES = 8 * 2**20
 # Deflate, the strongest filter in use, shrinks no further; what claims more is a forged size.
 _MOST_COMPRESSED = 1032
 _GIB = 2**30
+_LARGEST_TARGET = float(np.finfo(np.float32).max)  # what a network could give
 
 
 @contextmanager
@@ -176,8 +177,42 @@ def labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
     wrong = np.flatnonzero(~(np.isfinite(y) & (y == np.round(y))))
     if wrong.size:
         first = int(wrong[0])
-        raise DataError(f"{name} has {y[first]} at example {first}; save class numbers from 0")
+        raise DataError(
+            f"{name} has {y[first]} at example {first}; save class numbers from 0, "
+            "or pass --task=regression"
+        )
     return y.astype(np.int64)
+
+
+def targets(y: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Numbers to predict, from numbers or a column of them.
+
+    Raises
+    ------
+    DataError
+        If ``y`` is neither, or has a number that is not finite.
+    """
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise DataError(
+            f"{name} has shape {y.shape}; a regression takes one number an example, (n,)"
+        )
+    if not (np.issubdtype(y.dtype, np.integer) or np.issubdtype(y.dtype, np.floating)):
+        raise DataError(f"{name} is {y.dtype}; a regression takes numbers")
+    y = y.astype(np.float64)
+    wrong = np.flatnonzero(~(np.abs(y) <= _LARGEST_TARGET))
+    if wrong.size:
+        first = int(wrong[0])
+        raise DataError(
+            f"{name} has {y[first]} at example {first}; a regression takes finite numbers"
+        )
+    return y
+
+
+def labels_of(task: str, y: NDArray[Any], name: str) -> NDArray[Any]:
+    """:func:`labels` of a classification, :func:`targets` of a regression."""
+    return targets(y, name) if task == "regression" else labels(y, name)
 
 
 def check_lengths(n_examples: int, n_labels: int, keys: tuple[str, str], name: str) -> None:

@@ -12,7 +12,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -21,7 +21,7 @@ from typing import Any
 
 from .comm import Comm, launcher
 
-_PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "h5py", "mpi4py")
+_PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy", "h5py", "mpi4py")
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Stopwatch:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the numbers rest on."""
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

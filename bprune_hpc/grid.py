@@ -16,6 +16,9 @@ DEFAULT_THRESHOLDS = {"snr": "0,0.1,0.25,0.5,1,2,3,5"}
 DEFAULT_OF_OTHERS = "auto:10"
 _FLAGS = {"threshold": "--thresholds", "fraction": "--prune_fractions"}
 
+MAX_COUNT = 10_000
+"""Values that a range may have."""
+
 
 def read_grid(text: str | None, kind: str, criterion: str = "snr") -> tuple[str, tuple[float, ...]]:
     """The grid that a user asks for.
@@ -97,8 +100,10 @@ def _values(text: str, flag: str, criterion: Criterion) -> list[float]:
             start, stop, count, *spacing = text.split(":")
             if spacing not in ([], ["log"]):
                 raise ConfigError(f"{flag}: '{text}' is not START:STOP:COUNT[:log]")
-            if int(count) < 1:
-                raise ConfigError(f"{flag}: '{text}' asks for no values; COUNT is at least 1")
+            if not 1 <= int(count) <= MAX_COUNT:
+                raise ConfigError(f"{flag}: '{text}': COUNT is 1 to {MAX_COUNT}")
+            if not (math.isfinite(float(start)) and math.isfinite(float(stop))):
+                raise ConfigError(f"{flag}: '{text}': START and STOP are finite")
             if spacing and min(float(start), float(stop)) <= 0:
                 raise ConfigError(f"{flag}: '{text}': a log range starts above 0")
             space = np.geomspace if spacing else np.linspace

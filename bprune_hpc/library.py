@@ -28,10 +28,11 @@ from .metrics import Statistics
 from .network import GraphNetwork
 from .plan import make_plan
 from .posterior import Posterior
-from .predictive import DrawSums, bytes_per_cell
+from .predictive import DrawSums, GroupSums, bytes_per_cell
 from .problem import Problem
 from .pruning import cut_at_fraction, cut_at_threshold
 from .pruning import prune as pruned_posterior
+from .tasks import Classification
 
 _SUMS_LIMIT_BYTES = 2**30
 
@@ -195,8 +196,10 @@ class BayesianNetwork:
         draw_sums = DrawSums.zeros(1, n_draws)
         statistics = Statistics(plan, keep_probabilities=True)
         for block in plan.blocks:
-            sums = evaluate(
-                self._network, problem, everything, plan, 0, block, draw_sums,
+            sums: dict[int, GroupSums] = {}
+            evaluate(
+                self._network, problem, everything, plan, plan.stages[0].shares[0], block,
+                sums, draw_sums,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
             statistics.add_block(sums, problem.label[block.start : block.stop])
@@ -267,7 +270,7 @@ class BayesianNetwork:
             x=examples,
             # Only sums that are not asked for here depend on the labels.
             label=np.zeros(len(examples), np.int64),
-            n_classes=self.n_classes,
+            task=Classification(self.n_classes),
             checkpoint=self.source.path,
             sha256=self.source.sha256,
         )

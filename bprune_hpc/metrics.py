@@ -53,6 +53,20 @@ Expected entropy has none; with it in the list, mutual information remains the d
 _DIFFERENCES = {"accuracy_drop": ("accuracy", -1.0), "nll_rise": ("nll", 1.0)}
 
 
+def metric_names() -> list[str]:
+    """Every metric of :meth:`Statistics.metrics`."""
+    names = [*DISCRETE, *BIAS_CORRECTED, *SET_STATISTICS]
+    changes = [f"{name}_change" for name in names if name not in ("accuracy", "nll")]
+    return [*names, *_DIFFERENCES, *changes]
+
+
+def is_discrete(name: str) -> bool:
+    """Whether a metric moves in steps, so that its errors are rough."""
+    base = name.removesuffix("_change")
+    is_rank = base.startswith(("auroc_", "aupr_"))
+    return is_rank or base in (*DISCRETE, *SET_STATISTICS, "accuracy_drop")
+
+
 @dataclass(frozen=True)
 class Metric:
     """One number for each threshold.

@@ -1,4 +1,4 @@
-"""Evaluators: the deterministic half of a Bayesian network, ``logits = f(x, weights)``.
+"""Evaluators: the deterministic half of a Bayesian network, ``outputs = f(x, weights)``.
 
 What belongs here: calling a lifted graph with given weights. What does not: how the graph was
 lifted (``graph``), where the weights come from (``draws``, ``pruning``), sums over draws.
@@ -67,6 +67,8 @@ class GraphNetwork:
         Value of every deterministic variable, by the names of ``lifted.fixed_tensors``.
     n_intra, n_inter : int
         TensorFlow threads within and between operations; the same for all networks of a process.
+    with_scale : bool
+        Whether a Normal's standard deviations, where the graph gives one, follow its means.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class GraphNetwork:
         fixed: Mapping[str, NDArray[Any]],
         n_intra: int = 1,
         n_inter: int = 1,
+        with_scale: bool = False,
     ) -> None:
         missing = set(lifted.fixed_tensors) - set(fixed)
         if missing:
@@ -84,6 +87,9 @@ class GraphNetwork:
         graph = tensorflow.Graph()
         with graph.as_default():
             tensorflow.import_graph_def(graph_def, name="")
+            output: Any = lifted.output_tensor
+            if with_scale and "loc" in lifted.output_tensors:
+                output = _side_by_side(tensorflow, graph, lifted)
         self.lifted = lifted
         self._fixed = [np.asarray(fixed[name]) for name in lifted.fixed_tensors]
         self._session = open_session(graph, n_intra, n_inter)
@@ -91,12 +97,12 @@ class GraphNetwork:
         # make_callable skips the parsing of fetches and feeds that Session.run repeats each time;
         # the first one of a process announces the MLIR passes on standard error.
         with quiet_file_descriptor_2():
-            self._call = self._session.make_callable(lifted.output_tensor, feed_list=fed)
+            self._call = self._session.make_callable(output, feed_list=fed)
 
     def __call__(
         self, x: ArrayLike, weights: Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Logits of the examples under one set of weights.
+        """Outputs of the examples under one set of weights.
 
         Parameters
         ----------
@@ -108,6 +114,8 @@ class GraphNetwork:
         Returns
         -------
         float32 array, shape (n_examples, n_classes)
+            Logits; where the graph gives a Normal, its mean and, if asked for, its standard
+            deviation as a further column.
         """
         drawn = [np.asarray(weights[name], np.float32) for name in self.lifted.loc_tensors]
         examples = np.asarray(x, np.dtype(self.lifted.input_dtype))
@@ -127,3 +135,16 @@ class GraphNetwork:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _side_by_side(tensorflow: Any, graph: Any, lifted: LiftedGraph) -> Any:
+    """Mean and standard deviation of a Normal as the columns of one tensor."""
+    loc, scale = (
+        tensorflow.cast(graph.get_tensor_by_name(lifted.output_tensors[kind]), tensorflow.float32)
+        for kind in ("loc", "scale")
+    )
+    columns = [loc, tensorflow.broadcast_to(scale, tensorflow.shape(loc))]
+    n_examples = tensorflow.shape(loc)[0]
+    return tensorflow.concat(
+        [tensorflow.reshape(column, [n_examples, -1]) for column in columns], axis=1
+    )

@@ -2,13 +2,14 @@
 
 The work is a table of cells, one for each unit of draws and threshold, read unit by unit. Each
 rank takes one unbroken run of cells, so that any number of ranks is served, also more ranks
-than draws; a rank draws a unit's noise once and uses it for every threshold of its run.
+than draws; a rank draws a unit's noise once and uses it for every threshold of its run. The units
+can be taken in stages, after each of which all that was drawn so far makes a whole result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -29,13 +30,16 @@ class Draw:
         Position along the draw dimension of the results.
     sign : {1, -1, 0}
         0 is the network at its posterior mean.
+    noise : int
+        Which standard normals it uses: the index of its pair (or of the draw, without pairing).
     """
 
     index: int
     sign: int
+    noise: int
 
 
-def units_of(n_draws: int, pairing: str) -> list[tuple[Draw, ...]]:
+def units_of(n_draws: int, pairing: str, noises_per_unit: int = 1) -> list[tuple[Draw, ...]]:
     """Draws grouped into their independent units: antithetic pairs, or single draws.
 
     Draw ``k`` of a pairing uses ``(-1)**k`` times the noise of pair ``k // 2``, so that the two
@@ -44,19 +48,29 @@ def units_of(n_draws: int, pairing: str) -> list[tuple[Draw, ...]]:
     Parameters
     ----------
     n_draws : int
-        Even for antithetic pairs.
+        A multiple of :func:`draws_per_unit`.
     pairing : {"antithetic", "none"}
+    noises_per_unit : int
+        Pairs (or single draws) that make up a unit; 2 where they are compared with each other.
 
     Returns
     -------
     list of tuple of Draw
         One entry for each unit, which is the unit of every Monte Carlo standard error.
     """
+    size = draws_per_unit(pairing, noises_per_unit)
+    if n_draws % size:
+        raise ValueError(f"draws come {size} at a time, but there are {n_draws}")
     if pairing == "none":
-        return [(Draw(k, 1),) for k in range(n_draws)]
-    if n_draws % 2:
-        raise ValueError(f"antithetic pairs need an even number of draws, not {n_draws}")
-    return [(Draw(k, 1), Draw(k + 1, -1)) for k in range(0, n_draws, 2)]
+        draws = [Draw(k, 1, k) for k in range(n_draws)]
+    else:
+        draws = [Draw(k, -1 if k % 2 else 1, k // 2) for k in range(n_draws)]
+    return [tuple(draws[k : k + size]) for k in range(0, n_draws, size)]
+
+
+def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
+    """Draws of one unit, of which their number is a multiple."""
+    return noises_per_unit * (1 if pairing == "none" else 2)
 
 
 @dataclass(frozen=True)
@@ -97,15 +111,17 @@ def group_sizes(n_units: int) -> list[int]:
     return [len(range(group, n_units, N_GROUPS)) for group in range(min(N_GROUPS, n_units))]
 
 
-def split(n_units: int, n_thresholds: int, n_ranks: int) -> tuple[Share, ...]:
-    """Split the units and thresholds of a sweep over ranks.
+def split(units: Iterable[int], n_thresholds: int, n_ranks: int) -> tuple[Share, ...]:
+    """Split units and thresholds over ranks.
 
     Units are taken group by group, so that a rank adds to few groups and has few sums to send.
 
     Parameters
     ----------
-    n_units, n_thresholds, n_ranks : int
-        All at least 1.
+    units : iterable of int
+        ``MEAN`` may be among them.
+    n_thresholds, n_ranks : int
+        At least 1.
 
     Returns
     -------
@@ -113,10 +129,39 @@ def split(n_units: int, n_thresholds: int, n_ranks: int) -> tuple[Share, ...]:
         One for each rank, sizes differing by one cell at most; empty where there are more ranks
         than cells.
     """
-    units = (MEAN, *sorted(range(n_units), key=lambda unit: (group_of(unit), unit)))
-    n_cells = len(units) * n_thresholds
+    ordered = tuple(sorted(units, key=lambda unit: (group_of(unit), unit)))
+    n_cells = len(ordered) * n_thresholds
     bounds = [n_cells * rank // n_ranks for rank in range(n_ranks + 1)]
-    return tuple(Share(units, n_thresholds, start, stop) for start, stop in pairwise(bounds))
+    return tuple(Share(ordered, n_thresholds, start, stop) for start, stop in pairwise(bounds))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Units that are drawn together, before anyone looks at the sums.
+
+    Attributes
+    ----------
+    units : range
+        Units of draws; the posterior mean is in the first stage too.
+    shares : tuple of Share
+        One for each rank.
+    """
+
+    units: range
+    shares: tuple[Share, ...]
+
+    def participants(self, group: int) -> tuple[int, ...]:
+        """Ranks whose share adds to a group, in ascending order."""
+        return tuple(rank for rank, share in enumerate(self.shares) if group in share.groups)
+
+
+def doubling(first: int, last: int) -> list[int]:
+    """``first``, its double, and so on while below ``last``; then ``last``."""
+    out = []
+    while first < last:
+        out.append(first)
+        first *= 2
+    return [*out, last]
 
 
 def example_blocks(
@@ -146,8 +191,8 @@ class Plan:
     ----------
     units : sequence of tuple of Draw
         The independent units and their draws.
-    shares : tuple of Share
-        One for each rank.
+    stages : tuple of Stage
+        In the order in which they are done; together they have every unit once.
     blocks : tuple of range
         Examples that are taken together, one block after the other.
     batch_size : int
@@ -155,14 +200,14 @@ class Plan:
     """
 
     units: Sequence[tuple[Draw, ...]]
-    shares: tuple[Share, ...]
+    stages: tuple[Stage, ...]
     blocks: tuple[range, ...]
     batch_size: int
 
     @property
     def n_thresholds(self) -> int:
         """Number of thresholds."""
-        return self.shares[0].n_thresholds
+        return self.stages[0].shares[0].n_thresholds
 
     @property
     def n_draws(self) -> int:
@@ -174,9 +219,14 @@ class Plan:
         """Number of units in each group."""
         return group_sizes(len(self.units))
 
-    def participants(self, group: int) -> tuple[int, ...]:
-        """Ranks whose share adds to a group, in ascending order."""
-        return tuple(rank for rank, share in enumerate(self.shares) if group in share.groups)
+    def n_cells(self, rank: int) -> int:
+        """Cells that a rank has to do, for each block of examples."""
+        return sum(len(stage.shares[rank]) for stage in self.stages)
+
+    def until(self, n_stages: int) -> Plan:
+        """The plan of a sweep that ends after some of the stages."""
+        stages = self.stages[:n_stages]
+        return replace(self, units=self.units[: stages[-1].units.stop], stages=stages)
 
 
 def make_plan(
@@ -189,6 +239,8 @@ def make_plan(
     n_ranks: int,
     batch_size: int,
     limit_bytes: float,
+    noises_per_unit: int = 1,
+    stage_ends: Sequence[int] = (),
 ) -> Plan:
     """Lay out a sweep.
 
@@ -200,11 +252,22 @@ def make_plan(
         At most; never more than there are examples.
     limit_bytes : float
         What all groups' sums may take on rank 0.
+    noises_per_unit : int
+        See :func:`units_of`.
+    stage_ends : sequence of int
+        Numbers of draws, ascending, after which to look at the sums; at ``n_draws`` in any case.
     """
-    units = units_of(n_draws, pairing)
+    units = units_of(n_draws, pairing, noises_per_unit)
     batch_size = min(batch_size, n_examples)
     n_groups = 1 + len(group_sizes(len(units)))
     blocks = example_blocks(
         n_examples, batch_size, bytes_per_cell * n_groups * n_thresholds, limit_bytes
     )
-    return Plan(units, split(len(units), n_thresholds, n_ranks), tuple(blocks), batch_size)
+    draws_per_unit = n_draws // len(units)
+    ends = sorted({-(-end // draws_per_unit) for end in stage_ends if end < n_draws} | {len(units)})
+    stages = []
+    for first, last in pairwise([0, *ends]):
+        of_stage = range(first, last)
+        shares = split([MEAN, *of_stage] if first == 0 else of_stage, n_thresholds, n_ranks)
+        stages.append(Stage(of_stage, shares))
+    return Plan(units, tuple(stages), tuple(blocks), batch_size)

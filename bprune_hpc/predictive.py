@@ -167,7 +167,7 @@ class Prediction:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass
 class DrawSums:
     """Sums over the examples, kept for each draw.
 
@@ -183,6 +183,10 @@ class DrawSums:
     def zeros(cls, n_thresholds: int, n_draws: int) -> DrawSums:
         """Empty sums."""
         return cls(np.zeros((2, n_thresholds, n_draws), np.int64))
+
+    def first(self, n_draws: int) -> DrawSums:
+        """Those of the first draws alone."""
+        return DrawSums(self.packed[:, :, :n_draws])
 
     def add(self, threshold: int, draw: int, prediction: Prediction) -> None:
         """Add a batch of examples that one draw has predicted."""

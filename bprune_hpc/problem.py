@@ -6,17 +6,20 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import data
 from .comm import Comm
 from .config import SweepConfig
-from .errors import DataError, GraphError
+from .errors import ConfigError, DataError
+from .heads import choose_task
 from .network import LiftedGraph
 from .posterior import Posterior
+from .tasks import Task
 from .tensorflow_import import import_tensorflow
 
 
@@ -33,22 +36,42 @@ class Problem:
         Variables of the network that have no posterior.
     x : array, shape (n_examples, ...)
         In the shape that the network takes.
-    label : int64 array, shape (n_examples,), in [0, n_classes)
-    n_classes : int
+    label : array, shape (n_examples,)
+        Class numbers, int64 in [0, n_classes); or targets, float64.
+    task : Task
+        What the network is for.
     checkpoint : str
         Where the network came from.
     sha256 : mapping of str to str
         Of every file that was read.
+    ood_x : array, shape (n_ood_examples, ...), or None
+        Examples of another kind, as the network takes them.
     """
 
     graph: LiftedGraph
     posterior: Posterior
     fixed: Mapping[str, NDArray[Any]]
     x: NDArray[Any]
-    label: NDArray[np.int64]
-    n_classes: int
+    label: NDArray[Any]
+    task: Task
     checkpoint: str
     sha256: Mapping[str, str]
+    ood_x: NDArray[Any] | None = None
+
+    def on_every_set(self) -> list[Problem]:
+        """The network on the test set and, where there are any, on examples of another kind.
+
+        Those have no class: their labels are 0, and no number that needs one may be used.
+        """
+        if self.ood_x is None:
+            return [self]
+        no_label = np.zeros(len(self.ood_x), np.int64)
+        return [self, replace(self, x=self.ood_x, label=no_label, ood_x=None)]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes; 0 for a regression."""
+        return self.task.n_classes
 
 
 def load(config: SweepConfig, comm: Comm) -> Problem:
@@ -68,7 +91,7 @@ def read(config: SweepConfig) -> Problem:
     InputError
         If either cannot be read, or they do not fit each other.
     """
-    from . import case, data
+    from . import case
 
     network = case.read_case(
         config.model_dir,
@@ -81,38 +104,66 @@ def read(config: SweepConfig) -> Problem:
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
-    if "loc" in network.graph.output_tensors:
-        raise GraphError(
-            f"{network.source.path}: gives a Normal distribution, with the mean at "
-            f"{network.graph.output_tensor}; a sweep needs a classifier, or --logits_op"
-        )
+    task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
     examples = data.load(
         config.dataset,
         config.data_path,
         split="test",
         subtract_pixel_mean=config.subtract_pixel_mean,
+        task=task.name,
     )
-    n_classes = (network.graph.output_shape or (None,))[-1]
-    if n_classes is None:
-        raise GraphError(
-            f"{network.source.path}: {network.graph.output_tensor} has an unknown number of "
-            "classes; name the logits with --logits_op"
+    if task.name == "regression":
+        _refuse_for_a_regression(config)
+    ood = None
+    if config.ood_dataset is not None:
+        ood = data.load(
+            config.ood_dataset,
+            config.ood_path,
+            split="test",
+            subtract_pixel_mean=config.subtract_pixel_mean,
         )
+    dtype = network.graph.input_dtype
     try:
-        data.check_labels(examples.y, n_classes)
-        x = data.fit_input(examples.x, network.graph.input_shape)
+        if task.name == "classification":
+            data.check_labels(examples.y, task.n_classes)
+        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
     except DataError as error:
         raise DataError(f"{config.data_path or examples.name}: {error}") from error
+    ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
+    if ood is not None:
+        hashes |= ood.sha256
+        ood_x = _like(ood.x, x, config.ood_path or ood.name)
     return Problem(
         graph=network.graph,
         posterior=network.posterior,
         fixed=network.fixed,
-        x=x.astype(network.graph.input_dtype, copy=False),
-        label=examples.y.astype(np.int64),
-        n_classes=n_classes,
+        x=x,
+        label=examples.y,
+        task=task,
         checkpoint=network.source.path,
-        sha256={**network.source.sha256, **examples.sha256},
+        sha256=hashes,
+        ood_x=ood_x,
     )
+
+
+def _refuse_for_a_regression(config: SweepConfig) -> None:
+    limit_flag = f"--max_{config.limit.metric}" if config.limit is not None else ""
+    for flag, value in (
+        ("--ood_path", config.ood_dataset),
+        ("--target_se", config.target),
+        (limit_flag, config.limit),
+    ):
+        if value is not None:
+            raise ConfigError(f"{flag}: is of a classification; leave it out for a regression")
+
+
+def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
+    """Examples of another kind in the shape and type of those of the test set."""
+    try:
+        return data.fit_input(ood_x, (None, *x.shape[1:])).astype(x.dtype, copy=False)
+    except DataError as error:
+        found = str(error).partition("; ")[0]
+        raise DataError(f"{data_set}: {found}; give examples of the test set's shape") from error
 
 
 def share(problem: Problem | None, comm: Comm) -> Problem:
@@ -132,8 +183,10 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
             "x/": problem.x,
             "label/": problem.label,
         }
-        small = (problem.graph, problem.n_classes, problem.checkpoint, dict(problem.sha256))
-    graph, n_classes, checkpoint, sha256 = comm.from_root(lambda: small)
+        if problem.ood_x is not None:
+            arrays["ood/"] = problem.ood_x
+        small = (problem.graph, problem.task, problem.checkpoint, dict(problem.sha256))
+    graph, task, checkpoint, sha256 = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
     for key, array in comm.bcast_arrays(arrays).items():
         table, name = key.split("/", 1)
@@ -144,7 +197,8 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         fixed=tables["fixed"],
         x=tables["x"][""],
         label=tables["label"][""],
-        n_classes=n_classes,
+        task=task,
         checkpoint=checkpoint,
         sha256=sha256,
+        ood_x=tables["ood"][""] if "ood" in tables else None,
     )

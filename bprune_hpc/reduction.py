@@ -1,45 +1,60 @@
-"""Sums of all ranks brought together on rank 0: exact, so that who added what does not matter."""
+"""Sums of all ranks brought together on rank 0: exact, so that who added what does not matter.
+
+Rank 0 keeps what it gets and adds its own part of the next stage to it; the other ranks send
+theirs and begin again at zero.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from .comm import Comm
-from .plan import MEAN, Plan
+from .plan import MEAN, N_GROUPS, Stage
 from .predictive import DrawSums, GroupSums
+from .tasks import AnyDrawSums, AnySums, Task
 
 
 def reduce_groups(
-    comm: Comm, plan: Plan, sums: Mapping[int, GroupSums], shape: tuple[int, int, int]
-) -> dict[int, GroupSums]:
-    """Add up each group over the ranks that have a part of it; every rank calls this.
+    comm: Comm,
+    stage: Stage,
+    sums: dict[int, AnySums],
+    task: Task,
+    shape: tuple[int, int],
+    draws_per_unit: int,
+) -> None:
+    """Add up each group over the ranks that had a part of it; every rank calls this.
 
     Parameters
     ----------
-    sums : mapping of group to GroupSums
-        This rank's.
+    sums : dict of group to AnySums
+        This rank's; afterwards those of every stage so far on rank 0, empty elsewhere.
     shape : tuple
-        n_thresholds, n_examples, n_classes.
-
-    Returns
-    -------
-    dict of group to GroupSums
-        On rank 0, every group and ``MEAN``; empty elsewhere.
+        n_thresholds, n_examples.
     """
-    out = {}
-    for group in (MEAN, *range(len(plan.group_sizes))):
-        part = sums.get(group)
-        if part is None and not comm.is_root:
+    for group in (MEAN, *range(N_GROUPS)):
+        participants = stage.participants(group)
+        if not participants or not (comm.is_root or group in sums):
             continue
-        part = part or GroupSums(*shape)
-        total = comm.sum_to_root(part.packed, plan.participants(group))
+        part = sums.pop(group, None) or task.sums(*shape, draws_per_unit)
+        if _add_up(comm, part, participants):
+            sums[group] = part
+
+
+def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
+    """Add up the sums of every draw over all ranks, on rank 0."""
+    _add_up(comm, draws, range(comm.size))
+
+
+def _add_up(comm: Comm, part: AnySums | AnyDrawSums, participants: Sequence[int]) -> bool:
+    """Put the sum of the participants' parts in place of rank 0's; whether this is rank 0."""
+    if isinstance(part, GroupSums | DrawSums):
+        total = comm.sum_to_root(part.packed, participants)
         if total is not None:
-            part.packed = total
-            out[group] = part
-    return out
-
-
-def reduce_draws(comm: Comm, draws: DrawSums) -> DrawSums | None:
-    """Add up the sums of every draw over all ranks; ``None`` except on rank 0."""
-    total = comm.sum_to_root(draws.packed, range(comm.size))
-    return None if total is None else DrawSums(total)
+            part.packed[...] = total
+        return total is not None
+    # Bins of ranks can be added once all of them begin at the same place.
+    part.sums.align(comm.max_to_all(part.sums.top, participants))
+    total = comm.sum_to_root(part.sums.bins, participants)
+    if total is not None:
+        part.sums.bins = total
+    return total is not None

@@ -29,7 +29,15 @@ _COLUMNS = (
     ("expected_entropy", "exp. entropy"),
     ("mutual_information", "mutual info."),
 )
-_PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+_REGRESSION_COLUMNS = (
+    ("rmse", "RMSE"),
+    ("nll", "NLL"),
+    ("crps", "CRPS"),
+    ("coverage_90", "in 90 %"),
+    ("sharpness", "sharpness"),
+)
+_Panels = tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+_PANELS: _Panels = (
     (
         "accuracy",
         (
@@ -45,6 +53,20 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("predictive_entropy", "predictive entropy"),
             ("expected_entropy", "expected entropy"),
         ),
+    ),
+)
+_REGRESSION_PANELS: _Panels = (
+    (
+        "units of the target",
+        (
+            ("rmse", "RMSE"),
+            ("crps", "CRPS"),
+            ("sharpness", "predictive standard deviation"),
+        ),
+    ),
+    (
+        "share of targets inside",
+        tuple((f"coverage_{level}", f"central {level} % interval") for level in (50, 90, 95)),
     ),
 )
 
@@ -89,11 +111,12 @@ def table(
     str
         Lines of equal width, without a newline at the end.
     """
-    rows = [[heading, "pruned", *(title for _, title in _COLUMNS)]]
+    columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+    rows = [[heading, "pruned", *(title for _, title in columns)]]
     for index in range(len(threshold)):
         cut = f"{threshold[index]:.4g}" if np.isfinite(threshold[index]) else "none"
         row = [cut, f"{100 * pruned_fraction[index]:.2f} %"]
-        for name, _ in _COLUMNS:
+        for name, _ in columns:
             metric = metrics[name]
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
         rows.append(row)
@@ -116,7 +139,7 @@ def show(text: str) -> None:
 def plot(
     path: str | Path, threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]
 ) -> None:
-    """Draw accuracies, NLL and entropies against the share of weights pruned, with their errors.
+    """Draw accuracies and entropies, or errors and coverages, against the share of weights pruned.
 
     Parameters
     ----------
@@ -137,7 +160,8 @@ def plot(
             f'figures need matplotlib: pip install "bprune_hpc[plot]" ({error})'
         ) from error
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, (unit, curves) in zip(np.ravel(figure.subplots(1, 2)), _PANELS, strict=True):
+    panels = _REGRESSION_PANELS if "rmse" in metrics else _PANELS
+    for axes, (unit, curves) in zip(np.ravel(figure.subplots(1, 2)), panels, strict=True):
         for (name, label), marker in zip(curves, "os^", strict=True):
             metric = metrics[name]
             axes.errorbar(
@@ -175,6 +199,21 @@ def read_heading(path: str | Path) -> str:
         return str(file["threshold"].attrs.get("heading", "SNR <="))
 
 
+def read_remarks(path: str | Path) -> list[str]:
+    """Sentences that belong below the table of a results file."""
+    with open_results(path) as file:
+        texts = [file["metrics"].attrs.get("target_text")]
+        texts.append(file["choice"].attrs["text"] if "choice" in file else None)
+        return [str(text) for text in texts if text is not None]
+
+
+def show_table(path: str | Path) -> None:
+    """Print what a results file has to say."""
+    show(table(*read_metrics(path), heading=read_heading(path)))
+    for remark in read_remarks(path):
+        show(remark)
+
+
 def report(comm: Comm, argv: Sequence[str]) -> int:
     """Print the table of a results file and draw its figure, on rank 0."""
     parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
@@ -183,11 +222,10 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
 
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
-        found = read_metrics(arguments.file)
-        show(table(*found, heading=read_heading(arguments.file)))
+        show_table(arguments.file)
         if arguments.plot:
             try:
-                plot(arguments.plot, *found)
+                plot(arguments.plot, *read_metrics(arguments.file))
             except (OSError, ValueError, ImportError) as error:
                 raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
 

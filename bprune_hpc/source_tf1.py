@@ -16,6 +16,8 @@ from .opened import Ends, Opened
 from .restored_names import restored_names
 
 LAYER_NAMES_FILE = "LayerNames.txt"
+LOC_OP, SCALE_OP = "predictive/loc", "predictive/scale"
+"""What the trainer here calls a regression's mean and standard deviation."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,8 +40,12 @@ def open_tf1(prefix: Path, given: Ends) -> Opened:
     meta = checkpoint.read_meta_graph(prefix)
     reader = checkpoint.CheckpointReader(prefix)
     files = checkpoint.checkpoint_files(prefix)
+    names = {node.name for node in meta.graph_def.node}
     ends = given
     has_output = given.logits_op is not None or given.loc_op is not None
+    if not has_output and {LOC_OP, SCALE_OP} <= names:
+        ends = given.or_else(Ends(None, None, LOC_OP, SCALE_OP))
+        has_output = True
     ops_file = _beside(prefix.parent, OPS_NAME_FILE)
     if ops_file is not None and (given.input_op is None or not has_output):
         files.append(ops_file)
@@ -47,10 +53,8 @@ def open_tf1(prefix: Path, given: Ends) -> Opened:
             input_op, product = read_ops_names(ops_file)
         if not has_output and product is None:
             _LOG.warning("%s: no operation ends in /log_prob/mul; searching", ops_file)
-        ends = given.or_else(Ends(input_op, product))
-    _warn_of_layer_names(
-        _beside(prefix.parent, LAYER_NAMES_FILE), {node.name for node in meta.graph_def.node}
-    )
+        ends = ends.or_else(Ends(input_op, product))
+    _warn_of_layer_names(_beside(prefix.parent, LAYER_NAMES_FILE), names)
     return Opened(
         kind="tf1",
         path=prefix,

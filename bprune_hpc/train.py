@@ -30,6 +30,7 @@ from . import comm as ranks
 from . import graph_info, train_graph, train_report
 from .data import DataSet, check_labels, load
 from .data_values import Split
+from .environment import versions
 from .errors import BpruneError, ConfigError, LaunchError
 from .models import image_shape
 from .tensorflow_import import import_tensorflow, open_session
@@ -83,14 +84,14 @@ def train(config: TrainConfig, comm: Comm) -> dict[str, Any]:
         If the loss is no longer finite.
     """
     loaded: dict[str, DataSet] = {}  # on rank 0, which alone reads files
-    n_steps, n_classes = comm.from_root(lambda: _prepare(config, comm.size, loaded))
+    n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, loaded))
     on_root: dict[str, NDArray[Any]] | None = None
     if comm.is_root:
         on_root = {"x": loaded["train"].x, "y": loaded["train"].y}
     arrays = comm.bcast_arrays(on_root)
     x, y = arrays["x"], arrays["y"]
     horovod = _start_tensorflow(comm)
-    training = train_graph.build(config, x.shape[1:], n_classes, len(y), comm.rank, horovod)
+    training = train_graph.build(config, x.shape[1:], n_outputs, len(y), comm.rank, horovod)
 
     with open_session(training.graph, config.num_intra, config.num_inter) as session:
         session.run(training.init)
@@ -131,7 +132,7 @@ def train(config: TrainConfig, comm: Comm) -> dict[str, Any]:
             "held_out": not _same_examples(loaded["train"], test),
         },
         **measured,
-        "versions": train_report.versions(),
+        "versions": versions(train_report.PACKAGES),
     }
     graph_info.write(config.model_dir, training.graph)
     train_report.write_json(Path(config.model_dir) / "train.json", report)
@@ -148,10 +149,13 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             config.data_path,
             split,
             subtract_pixel_mean=config.subtract_pixel_mean,
+            task=config.task,
         )
-    n_classes = int(loaded["train"].y.max()) + 1
-    for half in loaded.values():
-        check_labels(half.y, n_classes)
+    n_outputs = 1
+    if config.task == "classification":
+        n_outputs = int(loaded["train"].y.max()) + 1
+        for half in loaded.values():
+            check_labels(half.y, n_outputs)
     if loaded["train"].x.shape[1:] != loaded["test"].x.shape[1:]:
         shapes = loaded["train"].x.shape[1:], loaded["test"].x.shape[1:]
         raise ConfigError(
@@ -162,7 +166,7 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
         image_shape(loaded["train"].x.shape[1:])
     n_steps = steps_per_epoch(len(loaded["train"].y), config.batch_size, n_ranks)
     _make_directory(config)
-    return n_steps, n_classes
+    return n_steps, n_outputs
 
 
 def _start_tensorflow(comm: Comm) -> Any:
@@ -210,7 +214,7 @@ def _one_epoch(
     training: train_graph.Training,
     session: Any,
     x: NDArray[np.float32],
-    y: NDArray[np.int64],
+    y: NDArray[Any],
     epoch: int,
 ) -> tuple[float, float]:
     """Run this rank's steps; returns its mean negative log-likelihood and KL, nats an example."""

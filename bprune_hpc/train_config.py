@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from .argument_file import ArgumentParser
 from .data import DATASETS
 from .errors import ConfigError
+from .heads import TASKS
 from .models import MODELS
 
 
@@ -35,6 +37,8 @@ class TrainConfig:
     subtract_pixel_mean: bool
     model_dir: str
     model: str
+    task: str
+    noise_scale: float | None
     hidden: tuple[int, ...]
     width: int
     epochs: int
@@ -61,9 +65,14 @@ class TrainConfig:
         for name in ("kl_weight", "warmup_epochs", "kl_anneal_epochs"):
             value = getattr(self, name)
             self._require(name, math.isfinite(value) and value >= 0, "0 or more, and finite")
+        if self.noise_scale is not None:
+            self._require("noise_scale", 1e-30 <= self.noise_scale <= 1e30, "in 1e-30 to 1e30")
+            self._require("noise_scale", self.task == "regression", "left out of a classification")
         for name in ("save_every", "num_intra", "num_inter", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("seed", self.seed < 2**63, "below 2**63")
+        for name in ("num_intra", "num_inter", "batch_size", "epochs"):
+            self._require(name, getattr(self, name) <= 10**6, "a million or less")
         self._require("hidden", all(width >= 1 for width in self.hidden), "widths of 1 or more")
         self._require("model_dir", bool(self.model_dir), "a directory")
 
@@ -80,7 +89,14 @@ def parse(argv: Sequence[str], prog: str) -> TrainConfig:
     ConfigError
         If a flag is not known or a value is of the wrong type or out of its range.
     """
-    return TrainConfig(**vars(parser(prog).parse(argv)))
+    arguments = vars(parser(prog).parse(argv))
+    for name in ("model_dir", "data_path"):
+        if arguments[name]:
+            arguments[name] = os.path.expanduser(arguments[name])
+    if arguments["task"] == "auto":
+        is_regression = arguments["dataset"] == "diabetes" or arguments["noise_scale"] is not None
+        arguments["task"] = "regression" if is_regression else "classification"
+    return TrainConfig(**arguments)
 
 
 def parser(prog: str) -> ArgumentParser:
@@ -112,6 +128,19 @@ def parser(prog: str) -> ArgumentParser:
     )
     network = flags.add_argument_group("network")
     network.add_argument("--model", choices=MODELS, default="dense", help="default: %(default)s")
+    network.add_argument(
+        "--task",
+        choices=TASKS,
+        default="auto",
+        help="default: regression of diabetes or with --noise_scale, else classification",
+    )
+    network.add_argument(
+        "--noise_scale",
+        type=float,
+        metavar="SD",
+        help="of a regression: standard deviation of the targets around the network's output; "
+        "default: learned, from 1 on (standardise the targets)",
+    )
     network.add_argument(
         "--hidden",
         type=_widths,

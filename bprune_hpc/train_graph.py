@@ -7,7 +7,7 @@ What belongs here: TensorFlow in graph mode. What does not: flags, files, the lo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from . import models
 from .posterior import snr
 from .tensorflow_import import import_tensorflow
 from .train_config import TrainConfig, op_seed
+from .train_regression import likelihood, measure
 
 _EVALUATED_AT_ONCE = 500
 _NO_SCALE = -200.0  # its softplus is 0 in float32
@@ -39,6 +40,7 @@ class Training:
     init: Any
     broadcast: Any | None
     saver: Any
+    noise_scale: Any | None = None  # of a regression
 
 
 def build(
@@ -60,7 +62,7 @@ def build(
     example_shape : tuple of int
         Shape of one example; it is flattened into the placeholder.
     n_classes, n_train : int
-        Classes; examples in the whole training set.
+        Classes, or 1 for a regression; examples in the whole training set.
     rank : int
         Decides the seed of this process's noise.
     horovod : module, optional
@@ -73,7 +75,8 @@ def build(
     with tf.Graph().as_default() as graph:
         v1.set_random_seed(op_seed(config.seed, rank))
         inputs = v1.placeholder(tf.float32, (None, math.prod(example_shape)))
-        labels = v1.placeholder(tf.int64, (None,))
+        is_regression = config.task == "regression"
+        labels = v1.placeholder(tf.float32 if is_regression else tf.int64, (None,))
         rate = v1.placeholder(tf.float32, (), name="learning_rate")
         factor = v1.placeholder(tf.float32, (), name="kl_factor")
         network = models.build(
@@ -87,8 +90,12 @@ def build(
             prior_scale=config.prior_scale,
             posterior_scale_init=config.posterior_scale_init,
         )
-        label_dist = tfp.distributions.Categorical(logits=network.logits, name="label_dist")
-        nll = -tf.reduce_mean(label_dist.log_prob(labels))
+        noise_scale = None
+        if is_regression:
+            nll, noise_scale = likelihood(network.logits, labels, config.noise_scale)
+        else:
+            label_dist = tfp.distributions.Categorical(logits=network.logits, name="label_dist")
+            nll = -tf.reduce_mean(label_dist.log_prob(labels))
         optimizer = v1.train.AdamOptimizer(rate)
         if horovod is not None:
             optimizer = horovod.DistributedOptimizer(optimizer)
@@ -104,7 +111,9 @@ def build(
         # Relative paths, so that a case directory can be moved; all checkpoints are kept (with
         # None the list in ``checkpoint`` would hold the newest alone).
         saver = v1.train.Saver(max_to_keep=config.epochs + 1, save_relative_paths=True)
-    return Training(graph, inputs, labels, rate, factor, network, nll, step, init, broadcast, saver)
+    return Training(
+        graph, inputs, labels, rate, factor, network, nll, step, init, broadcast, saver, noise_scale
+    )
 
 
 def evaluate(
@@ -112,16 +121,17 @@ def evaluate(
     training: Training,
     session: Any,
     x: NDArray[np.float32],
-    y: NDArray[np.int64],
+    y: NDArray[Any],
 ) -> dict[str, Any]:
-    """Accuracy on held-out examples and the spread of the posterior's signal-to-noise ratios.
+    """Accuracy or error on held-out examples, and quantiles of the signal-to-noise ratios.
 
     Returns
     -------
     dict
         ``accuracy_mean_weights``, ``accuracy_averaged`` (mean probability over the draws),
         ``accuracy_single_draw`` (mean over the draws), ``nll_averaged`` (nats an example) and
-        ``snr_quantiles`` of all kernels, by quantile.
+        ``snr_quantiles`` of all kernels, by quantile; of a regression, in place of the first
+        four, what :func:`bprune_hpc.train_regression.measure` gives.
     """
 
     def logits() -> NDArray[np.float64]:
@@ -131,28 +141,42 @@ def evaluate(
         ]
         return np.concatenate(parts).astype(np.float64)
 
-    mean_probability = np.zeros((len(y), int(training.network.logits.shape[-1])))
-    single = np.empty(config.n_draws_eval)
-    for k in range(config.n_draws_eval):
-        draw = logits()
-        single[k] = (draw.argmax(axis=1) == y).mean()
-        weights = np.exp(draw - draw.max(axis=1, keepdims=True))
-        mean_probability += weights / weights.sum(axis=1, keepdims=True)
-    mean_probability /= config.n_draws_eval
+    def at_mean() -> NDArray[np.float64]:
+        with _no_noise(training, session):
+            return logits()
+
+    draws = (logits() for _ in range(config.n_draws_eval))
+    if training.noise_scale is not None:
+        measured = measure(draws, at_mean, y, float(session.run(training.noise_scale)))
+    else:
+        measured = _measure_classes(draws, at_mean, y)
     locs, scales = session.run((training.network.locs, training.network.scales))
     ratios = np.concatenate([snr(locs[name], scales[name]).ravel() for name in locs])
+    quantiles = (0.01, 0.25, 0.5, 0.75, 0.9, 0.99)
+    return {
+        **measured,
+        "snr_quantiles": {str(q): float(np.quantile(ratios, q)) for q in quantiles},
+    }
+
+
+def _measure_classes(
+    draws: Iterator[NDArray[np.float64]],
+    at_mean: Callable[[], NDArray[np.float64]],
+    y: NDArray[np.int64],
+) -> dict[str, float]:
+    mean_probability, single = np.zeros(()), []
+    for draw in draws:
+        single.append((draw.argmax(axis=1) == y).mean())
+        weights = np.exp(draw - draw.max(axis=1, keepdims=True))
+        mean_probability = mean_probability + weights / weights.sum(axis=1, keepdims=True)
+    mean_probability = mean_probability / len(single)
     with np.errstate(divide="ignore"):
         nll = -np.log(mean_probability[np.arange(len(y)), y]).mean()
-    with _no_noise(training, session):
-        at_mean = logits()
     return {
-        "accuracy_mean_weights": float((at_mean.argmax(axis=1) == y).mean()),
+        "accuracy_mean_weights": float((at_mean().argmax(axis=1) == y).mean()),
         "accuracy_averaged": float((mean_probability.argmax(axis=1) == y).mean()),
-        "accuracy_single_draw": float(single.mean()),
+        "accuracy_single_draw": float(np.mean(single)),
         "nll_averaged": float(nll),
-        "snr_quantiles": {
-            str(q): float(np.quantile(ratios, q)) for q in (0.01, 0.25, 0.5, 0.75, 0.9, 0.99)
-        },
     }
 
 

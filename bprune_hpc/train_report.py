@@ -5,7 +5,6 @@ What belongs here: text for people and the record of the run. What does not: mea
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 _LOG_LINES = 20
-_PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_keras")
+PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_keras")
+"""What a training's bits depend on."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +52,6 @@ def silent(epoch: int, nll: float, kl: float) -> None:
     """Say nothing: ranks other than 0."""
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a training's bits depend on."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write the record of a run; at any moment the file is whole or absent."""
     unfinished = path.with_name(path.name + ".part")
@@ -85,6 +74,26 @@ def log_result(report: dict[str, Any]) -> None:
         report["train_time_s"],
         config["model_dir"],
     )
+    if "rmse_averaged" in report:
+        logger.info(
+            "root mean squared error on %d %s examples: %.4f with mean weights, %.4f averaged over "
+            "%d draws, %.4f with a single draw; noise scale %.4f",
+            data["n_test"],
+            "held-out" if data["held_out"] else "training",
+            report["rmse_mean_weights"],
+            report["rmse_averaged"],
+            config["n_draws_eval"],
+            report["rmse_single_draw"],
+            report["noise_scale"],
+        )
+    else:
+        _log_accuracy(report)
+    quantiles = report["snr_quantiles"].items()
+    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))
+
+
+def _log_accuracy(report: dict[str, Any]) -> None:
+    config, data = report["config"], report["data"]
     logger.info(
         "accuracy on %d %s examples: %.4f with mean weights, %.4f averaged over %d draws, "
         "%.4f with a single draw",
@@ -95,5 +104,3 @@ def log_result(report: dict[str, Any]) -> None:
         config["n_draws_eval"],
         report["accuracy_single_draw"],
     )
-    quantiles = report["snr_quantiles"].items()
-    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))

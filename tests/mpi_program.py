@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from bprune_hpc import evaluation, sweep
+from bprune_hpc import predictive, sweep
 from bprune_hpc.comm import Comm, run
 from bprune_hpc.errors import BpruneError, DataError
 
@@ -60,7 +60,7 @@ def bad_input(comm: Comm) -> int:
 
 def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
     """Run a sweep in which one rank fails at its second batch."""
-    whole = evaluation.Prediction.from_logits
+    whole = predictive.Prediction.from_logits
     calls = []
 
     def failing(*given: object) -> object:
@@ -69,7 +69,7 @@ def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
             raise ZeroDivisionError(f"planted on {rank}")
         return whole(*given)
 
-    evaluation.Prediction.from_logits = failing
+    predictive.Prediction.from_logits = failing
     return sweep.sweep(comm, arguments)
 
 

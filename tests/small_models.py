@@ -202,6 +202,18 @@ def normal() -> Any:
     return _sequential((4,), tfp_layers.DenseFlipout(6), tfp_layers.IndependentNormal((3,)))
 
 
+def normal_of_one() -> Any:
+    """A regression whose noise depends on the example."""
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), tfp_layers.DenseReparameterization(2), tfp_layers.IndependentNormal(1))
+
+
+def mean_of_one() -> Any:
+    """A regression that gives a mean alone."""
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), tfp_layers.DenseFlipout(1))
+
+
 def softmax() -> Any:
     """A classifier that ends in its probabilities."""
     _, _, tfp_layers = _layers()

@@ -238,7 +238,7 @@ def test_layer_names_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     save(tmp_path, _reparameterized)
     (tmp_path / "LayerNames.txt").write_text("w:0\nscale:0\nbias:0\n")
     read_case(tmp_path)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     (tmp_path / "LayerNames.txt").write_text("w:0\nother/kernel:0\n")
     assert read_case(tmp_path).posterior.names == ("w",)
     assert "names 1 variables that the graph lacks (other/kernel...)" in caplog.text

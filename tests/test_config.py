@@ -7,8 +7,10 @@ import math
 import pytest
 
 from bprune_hpc import config
+from bprune_hpc.choice import Limit
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.pruning import Rule
+from bprune_hpc.stopping import Target
 
 CASE = ["--model_dir=embedded:digits_fc"]
 
@@ -30,7 +32,7 @@ def test_defaults() -> None:
         ("inf", "inf is not allowed"),
         ("a,b", "'a,b' is neither numbers"),
         ("0:1", "'0:1' is neither numbers"),
-        ("0:1:0", "COUNT is at least 1"),
+        ("0:1:0", "COUNT is 1 to"),
         ("0:1:3:log", "a log range starts above 0"),
         ("0:1:3:lin", r"not START:STOP:COUNT\[:log\]"),
     ],
@@ -83,11 +85,16 @@ def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureF
         ("--num_monte_carlo=0", "--num_monte_carlo: 0 is not in 1 to"),
         ("--num_monte_carlo=-4", "--num_monte_carlo: -4 is not in 1 to"),
         ("--num_monte_carlo=100000000", "--num_monte_carlo: 100000000 is not in 1 to"),
-        ("--batch_size=0", "--batch_size: 0 is less than 1"),
-        ("--num_intra=0", "--num_intra: 0 is less than 1"),
+        ("--batch_size=0", "--batch_size: 0 is not in 1 to"),
+        ("--num_intra=0", "--num_intra: 0 is not in 1 to"),
         ("--seed=-1", "--seed: -1 is not in"),
-        ("--state_limit_gb=0", "--state_limit_gb: 0.0 is not positive"),
-        ("--state_limit_gb=nan", "--state_limit_gb: nan is not positive"),
+        ("--state_limit_gb=0", "--state_limit_gb: 0.0 is not in 0 to"),
+        ("--state_limit_gb=nan", "--state_limit_gb: nan is not in 0 to"),
+        ("--num_intra=2147483648", "--num_intra: 2147483648 is not in 1 to"),
+        ("--state_limit_gb=1e300", "--state_limit_gb: 1e.300 is not in 0 to"),
+        ("--output=", "--output: is empty"),
+        ("--thresholds=0:1:999999999999", "COUNT is 1 to"),
+        ("--thresholds=0:inf:3", "START and STOP are finite"),
         ("--dataset=imagenet", "argument --dataset: invalid choice"),
         ("--pairing=both", "argument --pairing: invalid choice"),
         ("--criterion=size", "argument --criterion: invalid choice"),
@@ -103,6 +110,11 @@ def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureF
 def test_out_of_range(argument: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.parse([*CASE, argument])
+
+
+def test_the_data_are_not_written_over() -> None:
+    with pytest.raises(ConfigError, match="x.npz is the data set itself"):
+        config.parse([*CASE, "--data_path=a/../x.npz", "--output=x.npz"])
 
 
 def test_a_network_must_be_named() -> None:
@@ -134,3 +146,67 @@ def test_the_configuration_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> Non
     found = config.parse([*CASE, "--output=~/x.h5", "--data_path=~/d.npz"])
     assert (found.output, found.data_path) == ("/nowhere/x.h5", "/nowhere/d.npz")
     assert math.isclose(json.loads(found.to_json())["state_limit_gb"], 1.0)
+
+
+def test_the_last_limit_of_a_choice_counts() -> None:
+    assert config.parse(CASE).limit is None
+    found = config.parse([*CASE, "--max_nll_rise=0.02", "--max_accuracy_drop=0.01"])
+    assert found.limit == Limit("accuracy_drop", 0.01)
+    assert json.loads(found.to_json())["limit"] == {"metric": "accuracy_drop", "value": 0.01}
+    assert config.parse([*CASE, "--inference", "--max_nll_rise=1"]).limit == Limit("nll_rise", 1)
+    signed = ["--criterion=log_alpha", "--thresholds=none,3", "--max_nll_rise=1"]
+    assert config.parse([*CASE, *signed]).limit == Limit("nll_rise", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_nll_rise=0"], "--max_nll_rise: 0 is not positive"),
+        (["--max_accuracy_drop=nan"], "--max_accuracy_drop: nan is not positive"),
+        (["--max_nll_rise=1", "--thresholds=0.1,1"], "not in the sweep; add 0 to --thresholds"),
+        (["--max_nll_rise=1", "--prune_fractions=0.5"], "add 0 to --prune_fractions"),
+        (
+            ["--max_nll_rise=1", "--criterion=log_alpha", "--thresholds=3,0"],
+            "add none to --thresholds",
+        ),
+        (["--max_nll_rise=1", "--num_monte_carlo=2"], "one pair of draws .* has no standard error"),
+        (
+            ["--max_nll_rise=1", "--num_monte_carlo=1", "--pairing=none"],
+            "one pair of draws .or single draw. has no",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_be_made(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse([*CASE, *arguments])
+
+
+def test_a_target_is_a_metric_and_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    assert config.parse(CASE).target is None
+    found = config.parse([*CASE, "--target_se=nll_rise=1e-3"])
+    assert found.target == Target("nll_rise", 0.001) and found.n_draws == 200
+    assert json.loads(found.to_json())["target"] == {"metric": "nll_rise", "se": 0.001}
+    assert not caplog.records
+    config.parse([*CASE, "--target_se", "accuracy = 0.01"])
+    assert "accuracy moves in steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target_se=nll"], "--target_se: 'nll' is not METRIC=VALUE"),
+        (["--target_se=nll=small"], "'nll=small' is not METRIC=VALUE"),
+        (["--target_se=loss=1"], "no metric 'loss' .*; there are accuracy, .*nll_rise"),
+        (["--target_se=accuracy_mean_weights=1"], "no metric 'accuracy_mean_weights' with a Monte"),
+        (["--target_se=nll=0"], "--target_se: 0 is not positive"),
+        (["--target_se=nll=-1"], "--target_se: -1 is not positive"),
+        (["--target_se=nll=inf"], "--target_se: inf is not positive"),
+        (
+            ["--target_se=nll=1", "--num_monte_carlo=2"],
+            "one pair of draws .* has no standard error",
+        ),
+    ],
+)
+def test_a_target_that_cannot_be_met(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse([*CASE, *arguments])

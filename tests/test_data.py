@@ -221,3 +221,26 @@ def test_check_labels_names_the_first_offender():
         data.check_labels(np.array([-1, 5]), 3)
     with pytest.raises(DataError, match="float64, not integers"):
         data.check_labels(CLASSES * 1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "fits"),
+    [
+        ((28, 28), (784,), True),
+        ((784,), (28, 28, 1), True),
+        ((28, 28, 1), (28, 28), True),
+        ((28, 28), (28, 28, 1), True),
+        ((3, 32, 32), (32, 32, 3), False),
+        ((14, 56), (28, 28), False),
+        ((32, 32, 3), (3072,), True),
+    ],
+)
+def test_only_flattening_and_a_single_channel_are_taken_as_the_same(
+    found: tuple[int, ...], wanted: tuple[int, ...], fits: bool
+) -> None:
+    x = np.arange(2 * np.prod(found), dtype=np.float32).reshape(2, *found)
+    if fits:
+        assert data.fit_input(x, (None, *wanted)).shape == (2, *wanted)
+    else:
+        with pytest.raises(DataError, match="the network takes"):
+            data.fit_input(x, (None, *wanted))

@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from bprune_hpc.jackknife import jackknife
-from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics
+from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics, is_discrete, metric_names
 from bprune_hpc.plan import MEAN, Plan, group_of, make_plan
 from bprune_hpc.predictive import MAX_NLL, GroupSums, Prediction, bytes_per_cell
 
@@ -268,3 +268,11 @@ def test_one_example_and_an_impossible_class() -> None:
 def test_both_errors_combine_in_squares() -> None:
     metric = Metric(np.zeros(1), np.array([3.0]), np.array([4.0]))
     assert metric.se_combined == 5
+
+
+def test_names_are_those_of_the_metrics(case: Case) -> None:
+    names = metric_names()
+    assert sorted(names) == sorted(case.statistics.metrics()) and len(set(names)) == len(names)
+    steps = {name for name in names if is_discrete(name)}
+    assert {"accuracy", "accuracy_drop", "ece_change"} <= steps
+    assert not steps & {"nll", "nll_rise", "brier_change", "probability_variance"}

@@ -8,6 +8,7 @@ from bprune_hpc.plan import (
     MEAN,
     N_GROUPS,
     Draw,
+    doubling,
     example_blocks,
     group_of,
     group_sizes,
@@ -22,7 +23,7 @@ from bprune_hpc.plan import (
 def test_every_cell_is_done_once_whatever_the_ranks(
     n_ranks: int, n_units: int, n_thresholds: int
 ) -> None:
-    shares = split(n_units, n_thresholds, n_ranks)
+    shares = split([MEAN, *range(n_units)], n_thresholds, n_ranks)
     assert len(shares) == n_ranks
     done = Counter((unit, t) for share in shares for unit, ts in share for t in ts)
     cells = {(unit, t) for unit in (MEAN, *range(n_units)) for t in range(n_thresholds)}
@@ -33,7 +34,7 @@ def test_every_cell_is_done_once_whatever_the_ranks(
 
 
 def test_a_share_visits_a_unit_once() -> None:
-    for share in split(13, 8, 5):
+    for share in split([MEAN, *range(13)], 8, 5):
         units = [unit for unit, _ in share]
         assert len(units) == len(set(units))
         assert all(len(thresholds) for _, thresholds in share)
@@ -47,7 +48,7 @@ def test_groups_do_not_depend_on_the_number_of_draws() -> None:
 
 
 def test_a_rank_of_many_adds_to_few_groups() -> None:
-    shares = split(3200, 21, 64)
+    shares = split(range(3200), 21, 64)
     assert max(len(share.groups) for share in shares) <= 3
 
 
@@ -56,23 +57,24 @@ def test_participants_are_those_whose_share_touches_the_group() -> None:
         n_draws=20, pairing="antithetic", n_thresholds=3, n_examples=10, bytes_per_cell=8,
         n_ranks=4, batch_size=4, limit_bytes=1e9,
     )  # fmt: skip
+    (stage,) = plan.stages
     for group in (MEAN, *range(len(plan.group_sizes))):
         ranks = [
             rank
-            for rank, share in enumerate(plan.shares)
+            for rank, share in enumerate(stage.shares)
             if any(group_of(unit) == group for unit, _ in share)
         ]
-        assert plan.participants(group) == tuple(ranks)
+        assert stage.participants(group) == tuple(ranks)
     assert plan.n_draws == 20 and plan.n_thresholds == 3
 
 
 def test_pairs_take_both_signs() -> None:
     assert units_of(4, "antithetic") == [
-        (Draw(0, 1), Draw(1, -1)),
-        (Draw(2, 1), Draw(3, -1)),
+        (Draw(0, 1, 0), Draw(1, -1, 0)),
+        (Draw(2, 1, 1), Draw(3, -1, 1)),
     ]
-    assert units_of(3, "none") == [(Draw(0, 1),), (Draw(1, 1),), (Draw(2, 1),)]
-    with pytest.raises(ValueError, match="even"):
+    assert units_of(3, "none") == [(Draw(k, 1, k),) for k in range(3)]
+    with pytest.raises(ValueError, match="2 at a time"):
         units_of(3, "antithetic")
 
 
@@ -100,3 +102,33 @@ def test_batches_are_never_larger_than_the_data() -> None:
         n_ranks=1, batch_size=500, limit_bytes=1e9,
     )  # fmt: skip
     assert plan.batch_size == 7
+
+
+def test_stages_double() -> None:
+    assert doubling(50, 1000) == [50, 100, 200, 400, 800, 1000]
+    assert doubling(50, 400) == [50, 100, 200, 400]
+    assert doubling(50, 50) == [50] and doubling(50, 8) == [8]
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 7, 64])
+@pytest.mark.parametrize("pairing", ["antithetic", "none"])
+def test_stages_do_every_cell_once_and_begin_with_the_mean(n_ranks: int, pairing: str) -> None:
+    sizes = {"n_thresholds": 3, "n_examples": 7, "bytes_per_cell": 8, "n_ranks": n_ranks}
+    plan = make_plan(
+        n_draws=120, pairing=pairing, batch_size=7, limit_bytes=1e9,
+        stage_ends=doubling(50, 120), **sizes,
+    )  # fmt: skip
+    n_units = 60 if pairing == "antithetic" else 120
+    ends = [25, 50, 60] if pairing == "antithetic" else [50, 100, 120]
+    assert [stage.units.stop for stage in plan.stages] == ends
+    done: Counter[tuple[int, int]] = Counter()
+    for index, stage in enumerate(plan.stages):
+        cells = [(unit, t) for share in stage.shares for unit, ts in share for t in ts]
+        assert {unit for unit, _ in cells} == {*stage.units, *([MEAN] if index == 0 else [])}
+        done.update(cells)
+    assert done == Counter((unit, t) for unit in (MEAN, *range(n_units)) for t in range(3))
+    assert sum(plan.n_cells(rank) for rank in range(n_ranks)) == done.total()
+    half = plan.until(2)
+    assert half.n_draws == 100 and half.stages == plan.stages[:2]
+    whole = make_plan(n_draws=100, pairing=pairing, batch_size=7, limit_bytes=1e9, **sizes)
+    assert (half.units, half.group_sizes) == (whole.units, whole.group_sizes)

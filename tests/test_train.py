@@ -295,7 +295,9 @@ def test_the_embedded_case_is_what_its_record_says():
     # Settings that came later have no bearing on this network.
     now = dataclasses.asdict(shipped)
     assert recorded == {name: now[name] for name in recorded}
-    assert now.keys() - recorded.keys() == {"width", "subtract_pixel_mean"}
+    assert now.keys() - recorded.keys() == {
+        "width", "subtract_pixel_mean", "task", "noise_scale",
+    }  # fmt: skip
     saved = variables(case)
     hidden = np.float64(test.x.reshape(359, 64))
     for layer in ("dense_flipout", "dense_flipout_1", "dense_flipout_2"):

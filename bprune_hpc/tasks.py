@@ -1,0 +1,131 @@
+"""What a network is for: classes, or numbers. The one place where the two part.
+
+A task knows how outputs become a prediction, which sums are kept of predictions, and which
+statistics are made of the sums. Which task a network is for is decided in ``heads``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import predictive, predictive_normal
+from .errors import BpruneError
+from .metrics import Statistics
+from .plan import Draw, Plan
+from .predictive import DrawSums, GroupSums, Prediction
+from .predictive_normal import NormalDrawSums, NormalPrediction, NormalSums
+from .regression_metrics import RegressionStatistics
+
+AnySums = GroupSums | NormalSums
+AnyDrawSums = DrawSums | NormalDrawSums
+
+_MOST_PROBABILITY_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Outputs are logits of classes, labels are class numbers.
+
+    Attributes
+    ----------
+    n_classes : int
+    """
+
+    n_classes: int
+    name: ClassVar[str] = "classification"
+    noises_per_unit: ClassVar[int] = 1
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Bytes of one group's sums for one threshold and example."""
+        return predictive.bytes_per_cell(self.n_classes)
+
+    def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> GroupSums:
+        """Empty sums of a group of draws."""
+        return GroupSums(n_thresholds, n_examples, self.n_classes)
+
+    def draw_sums(self, n_thresholds: int, n_draws: int) -> DrawSums:
+        """Empty sums of each draw."""
+        return DrawSums.zeros(n_thresholds, n_draws)
+
+    def predict(
+        self, outputs: NDArray[np.float32], label: NDArray[np.int64], draw: Draw
+    ) -> Prediction:
+        """What one draw says of a batch of examples."""
+        return Prediction.from_logits(outputs, label)
+
+    def statistics(self, plan: Plan, n_examples: int, save_probabilities: bool) -> Statistics:
+        """Where sums become metrics."""
+        n_bytes = 4 * plan.n_thresholds * n_examples * self.n_classes
+        return Statistics(plan, n_bytes < _MOST_PROBABILITY_BYTES or save_probabilities)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Outputs are the mean of a Normal, or its mean and standard deviation; labels are numbers.
+
+    Attributes
+    ----------
+    noise_scale : float or None
+        The standard deviation of every example, where the network gives a mean alone.
+    """
+
+    noise_scale: float | None
+    name: ClassVar[str] = "regression"
+    n_classes: ClassVar[int] = 0
+    # The mean distance of two draws, a part of CRPS, has to be that of independent ones: never of
+    # the two of one antithetic pair. So two pairs make a unit, and are compared with each other.
+    noises_per_unit: ClassVar[int] = 2
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Bytes of one group's sums for one threshold and example."""
+        return predictive_normal.bytes_per_cell()
+
+    def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> NormalSums:
+        """Empty sums of a group of draws."""
+        return NormalSums(n_thresholds, n_examples, draws_per_unit)
+
+    def draw_sums(self, n_thresholds: int, n_draws: int) -> NormalDrawSums:
+        """Empty sums of each draw."""
+        return NormalDrawSums(n_thresholds, n_draws)
+
+    def predict(
+        self, outputs: NDArray[np.float32], label: NDArray[np.float64], draw: Draw
+    ) -> NormalPrediction:
+        """What one draw says of a batch of examples.
+
+        Raises
+        ------
+        BpruneError
+            If there is not one mean an example, or a standard deviation is not positive.
+        """
+        columns = outputs.reshape(len(label), -1).astype(np.float64)
+        n_wanted = 1 if self.noise_scale is not None else 2
+        if columns.shape[1] != n_wanted:
+            raise BpruneError(
+                f"the network gives {columns.shape[1]} numbers an example, not {n_wanted}; a "
+                "regression needs one mean an example"
+            )
+        scale = np.full(len(label), self.noise_scale) if n_wanted == 1 else columns[:, 1]
+        if not (scale > 0).all():
+            raise BpruneError(
+                f"draw {draw.index}: the standard deviation that the network gives is "
+                f"{scale.min():g}; name another operation with --scale_op"
+            )
+        return NormalPrediction(columns[:, 0] - label, scale, draw)
+
+    def statistics(
+        self, plan: Plan, n_examples: int, save_probabilities: bool
+    ) -> RegressionStatistics:
+        """Where sums become metrics."""
+        return RegressionStatistics(plan)
+
+
+Task = Classification | Regression
+AnyStatistics = Statistics | RegressionStatistics
+AnyLabels = NDArray[Any]
