@@ -49,7 +49,7 @@ def declared(index: Path) -> dict[str, Entry]:
     from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
     try:
-        raw = _table(index.read_bytes())
+        raw = table(index.read_bytes())
         protos = {key: BundleEntryProto.FromString(value) for key, value in raw.items() if key}
     except (IndexError, ValueError, struct.error, DecodeError):
         # TensorFlow says what is wrong with such a file.
@@ -104,7 +104,7 @@ def check_stored(prefix: Path, name: str, entry: Entry, shards: list[Path]) -> N
         )
 
 
-def _table(data: bytes) -> dict[bytes, bytes]:
+def table(data: bytes) -> dict[bytes, bytes]:
     """Entries of an uncompressed table."""
     footer = data[-_FOOTER_BYTES:]
     _, position = _varint(footer, 0)

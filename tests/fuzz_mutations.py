@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from fuzz_index import write_index
 
-from bprune_hpc.checkpoint_index import _table as read_index
+from bprune_hpc.checkpoint_index import table as read_index
 
 Rng = np.random.Generator
 GIANT = (2**20, 2**31 - 1, 2**40, 2**62)

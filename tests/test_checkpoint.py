@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_index import write_index
 
-from bprune_hpc import checkpoint
+from bprune_hpc import checkpoint, checkpoint_index
 from bprune_hpc.errors import CheckpointError
 from bprune_hpc.tensorflow_import import import_tensorflow
 
@@ -143,6 +144,34 @@ def test_unreadable_index(saved: Path, damage: str) -> None:
     with pytest.raises(CheckpointError, match=r"model.ckpt-20.index: damaged: ") as caught:
         checkpoint.list_variables(saved / "model.ckpt-20")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [(-1, 3), (2**40, 2**40), (2**62,)])
+def test_shape_that_no_tensor_has(saved: Path, sizes: tuple[int, ...]) -> None:
+    """The checksums are right; TensorFlow's reader would end the process."""
+    _declare(saved / "model.ckpt-20.index", sizes)
+    with pytest.raises(CheckpointError, match=r"damaged at 'kernel': it declares the shape") as no:
+        checkpoint.list_variables(saved / "model.ckpt-20")
+    assert "\n" not in str(no.value)
+
+
+def test_shape_beyond_the_shard(saved: Path) -> None:
+    _declare(saved / "model.ckpt-20.index", (2**20, 2**20))
+    reader = checkpoint.CheckpointReader(saved / "model.ckpt-20")
+    assert reader.read(["count"])["count"] == 9
+    with pytest.raises(CheckpointError, match=r"damaged at 'kernel': \d+ bytes are declared"):
+        reader.read(["kernel"])
+
+
+def _declare(index: Path, sizes: tuple[int, ...]) -> None:
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
+
+    entries = checkpoint_index.table(index.read_bytes())
+    entry = BundleEntryProto.FromString(entries[b"kernel"])
+    del entry.shape.dim[:]
+    for size in sizes:
+        entry.shape.dim.add(size=size)
+    index.write_bytes(write_index({**entries, b"kernel": entry.SerializeToString()}))
 
 
 def test_absent_variable(saved: Path) -> None:
