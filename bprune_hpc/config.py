@@ -22,6 +22,7 @@ from .choice import Limit
 from .criteria import CRITERIA
 from .data import DATASETS
 from .errors import ConfigError
+from .evaluator_choice import EVALUATORS
 from .grid import read_grid
 from .heads import TASKS
 from .predictive import MAX_DRAWS
@@ -71,6 +72,8 @@ class SweepConfig:
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
         What pruning may cost, for the choice of a threshold.
+    evaluator : {"auto", "dense", "graph"}
+        See ``evaluator_choice``.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     """
@@ -102,6 +105,7 @@ class SweepConfig:
     target: Target | None
     limit: Limit | None
     batch_size: int
+    evaluator: str
     output: str
     save_probabilities: bool
     state_limit_gb: float
@@ -199,6 +203,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         target=target,
         limit=limit,
         batch_size=arguments.batch_size,
+        evaluator=arguments.evaluator,
         output=output,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
@@ -275,6 +280,9 @@ def parser() -> ArgumentParser:
     data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
     data.add_argument(
         "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
+    )
+    data.add_argument(
+        "--evaluator", choices=EVALUATORS, default="auto", help="auto: the fastest that fits"
     )
     sweep = root.add_argument_group("sweep")
     for flag, form, text in (

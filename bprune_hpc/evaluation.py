@@ -1,42 +1,38 @@
-"""A rank's part of a sweep: make the weights of each draw, run the network, add up.
+"""A rank's part of a sweep: make the noise of each draw, run the network, add up.
 
 The one loop over draws, thresholds and batches stands here. It knows its share of the work but
-no ranks, and a network only as ``outputs = f(x, weights)``, of whose meaning the problem's task
-knows.
+no ranks, and a network only as an evaluator (``evaluators``), of whose outputs' meaning the
+problem's task knows.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .draws import standard_normal
 from .errors import BpruneError
+from .evaluators import Evaluator, Noise
 from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
 from .problem import Problem
-from .pruning import Cut
+from .pruning import Cut, prune
 from .tasks import AnyDrawSums
 
 logger = logging.getLogger(__name__)
 
-Weights = Mapping[str, NDArray[np.float32]]
-
-
-class Network(Protocol):
-    """The deterministic half of a Bayesian network."""
-
-    def __call__(self, x: NDArray[Any], weights: Weights) -> NDArray[np.float32]:
-        """Outputs, one row an example, of inputs under given mean-field weights."""
+_NOISE_BYTES = 64 * 2**20
+_MOST_UNITS = 64
+"""How much noise is held, to be used at every threshold: as many units as fit, but not more."""
 
 
 def evaluate(
-    network: Network,
+    evaluator: Evaluator,
     problem: Problem,
     cuts: Sequence[Cut],
     plan: Plan,
@@ -53,7 +49,7 @@ def evaluate(
 
     Parameters
     ----------
-    network : Network
+    evaluator : Evaluator
     cuts : sequence of Cut, length n_thresholds
     block : range
         Examples of the problem; the last batch is padded, so that its rows round as others'.
@@ -74,48 +70,77 @@ def evaluate(
     label = problem.label[block.start : block.stop]
     for group in sorted(share.groups - set(sums)):
         sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
+    task: Any = problem.task
+    at_once = evaluator.noises_at_once(plan.batch_size)
+    for cells in _chunks(share, problem.posterior.n_weights):
+        noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}
+        for index in sorted({index for thresholds in cells.values() for index in thresholds}):
+            wanted = [
+                noise
+                for unit, thresholds in cells.items()
+                if index in thresholds
+                for noise in noises[unit]
+            ]
+            pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
+            sampled = pruned.sample(wanted)
+            stacks = _stacks(wanted, at_once)
+            for rows, x in batches(problem.x, block, plan.batch_size):
+                n_rows = rows.stop - rows.start
+                for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
+                    draws = [draw for noise in wanted[stack] for draw in noise.draws]
+                    of_rows = outputs[:, :, :n_rows]
+                    _check_finite(of_rows, cuts[index], draws)
+                    group = group_of(wanted[stack.start].unit)
+                    task.add_up(of_rows, label[rows], draws, (index, rows), sums[group], draw_sums)
+            advance(sum(index in thresholds for thresholds in cells.values()))
+
+
+def _chunks(share: Share, n_weights: int) -> Iterator[dict[int, range]]:
+    """Cells of the share, in pieces whose noise is held at a time: thresholds by unit."""
+    most = min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
+    piece: dict[int, range] = {}
     for unit, thresholds in share:
-        for draw, weights, instead in _weights(
-            problem.posterior, unit, plan.units, seed, pruned_scale
-        ):
-            for index in thresholds:
-                pruned = cuts[index].apply(weights, instead)
-                for rows, x in batches(problem.x, block, plan.batch_size):
-                    outputs = network(x, pruned)[: len(label[rows])]
-                    _check_finite(outputs, cuts[index], draw)
-                    prediction: Any = problem.task.predict(outputs, label[rows], draw)
-                    sums[group_of(unit)].add(index, rows, prediction)
-                    if draw.sign:
-                        draw_sums.add(index, draw.index, prediction)
-        logger.debug("unit %d at thresholds %s done", unit, thresholds)
-        advance(len(thresholds))
+        piece[unit] = thresholds
+        if len(piece) == most:
+            yield piece
+            piece = {}
+    if piece:
+        yield piece
 
 
-def _weights(
-    posterior: Posterior,
-    unit: int,
-    units: Sequence[tuple[Draw, ...]],
-    seed: int,
-    pruned_scale: float,
-) -> Iterator[tuple[Draw, Weights, Weights | None]]:
-    """Yield each draw of a unit: its unpruned weights, and what pruned ones are (None: zero).
-
-    The noise of a pair is drawn once for both of its draws.
-    """
+def noises_of(
+    posterior: Posterior, unit: int, units: Sequence[tuple[Draw, ...]], seed: int
+) -> list[Noise]:
+    """Standard normals of a unit, once for the draws that share them; none for the mean."""
     if unit == MEAN:
-        yield Draw(MEAN, 0, MEAN), posterior.loc, None
-        return
-    for noise_of, draws in groupby(units[unit], key=lambda draw: draw.noise):
-        deviation, left_over = {}, {}
-        for name, scale in posterior.scale.items():
-            noise = standard_normal(seed, name, noise_of, scale.shape)
-            deviation[name] = scale * noise
-            if pruned_scale:
-                left_over[name] = np.float32(pruned_scale) * noise
-        for draw in draws:
-            sign = np.float32(draw.sign)
-            weights = {name: loc + sign * deviation[name] for name, loc in posterior.loc.items()}
-            yield draw, weights, {name: sign * noise for name, noise in left_over.items()} or None
+        return [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)]
+    return [
+        Noise(
+            unit,
+            tuple(draws),
+            {
+                name: standard_normal(seed, name, noise_of, scale.shape)
+                for name, scale in posterior.scale.items()
+            },
+        )
+        for noise_of, draws in groupby(units[unit], key=lambda draw: draw.noise)
+    ]
+
+
+def _stacks(noises: Sequence[Noise], at_once: int) -> list[slice]:
+    """Slices of noises of one group each, to be evaluated together."""
+    out = []
+    start = 0
+    for stop in range(1, len(noises) + 1):
+        is_last = stop == len(noises)
+        if (
+            is_last
+            or stop - start == at_once
+            or (group_of(noises[stop].unit) != group_of(noises[start].unit))
+        ):
+            out.append(slice(start, stop))
+            start = stop
+    return out
 
 
 def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -129,10 +154,12 @@ def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[sl
         yield slice(start - block.start, stop - block.start), batch
 
 
-def _check_finite(outputs: NDArray[np.float32], cut: Cut, draw: Draw) -> None:
-    if not np.isfinite(outputs).all():
-        which = f"draw {draw.index}" if draw.sign else "the posterior mean"
-        raise BpruneError(
-            f"outputs are not finite at threshold {cut.threshold:g} for {which}; "
-            "check the scale of the data, or leave this threshold out"
-        )
+def _check_finite(outputs: NDArray[np.float32], cut: Cut, draws: Sequence[Draw]) -> None:
+    if np.isfinite(outputs).all():
+        return
+    bad = int(np.argmin(np.isfinite(outputs).all(axis=(1, 2))))
+    which = f"draw {draws[bad].index}" if draws[bad].sign else "the posterior mean"
+    raise BpruneError(
+        f"outputs are not finite at threshold {cut.threshold:g} for {which}; "
+        "check the scale of the data, or leave this threshold out"
+    )

@@ -16,7 +16,8 @@ from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
 from .errors import ConfigError
-from .evaluation import Network, evaluate
+from .evaluation import evaluate
+from .evaluators import Evaluator
 from .metrics import Metric
 from .ood import ood_metrics
 from .plan import Plan, doubling, make_plan
@@ -137,7 +138,7 @@ def n_cells(parts: Sequence[Part], rank: int) -> int:
 
 def gather(
     comm: Comm,
-    network: Network,
+    evaluator: Evaluator,
     parts: Sequence[Part],
     cuts: Sequence[Cut],
     config: SweepConfig,
@@ -160,7 +161,7 @@ def gather(
                 part = parts[index]
                 with watch.time("evaluate"):
                     evaluate(
-                        network, part.problem, cuts, part.plan, stage.shares[comm.rank], block,
+                        evaluator, part.problem, cuts, part.plan, stage.shares[comm.rank], block,
                         of_block, part.draw_sums, seed=config.seed, advance=advance,
                         pruned_scale=PRUNED_SCALE[config.pruned_weights],
                     )  # fmt: skip

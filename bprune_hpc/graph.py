@@ -16,6 +16,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import graph_search
+from .chain import Chain
+from .chain_search import find_chain
 from .dependence import is_random
 from .errors import GraphError
 from .evaluate_graph import Evaluator, static_types
@@ -233,6 +235,13 @@ def _lift(
         loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
         notes=tuple(removal.notes),
+        chain=_chain(
+            final,
+            nodes,
+            input_tensor,
+            outputs,
+            {node: name for name, node in (*fixed_nodes.items(), *removal.placeholders.items())},
+        ),
     )
     return Lifted(
         graph=lifted,
@@ -246,6 +255,18 @@ def _lift(
         scale_variables=removal.scale_variables,
         dropped_ops=_dropped(graph_def, [n.op for n in kept_nodes if original.get(n.name) == n.op]),
     )
+
+
+def _chain(
+    final: Any,
+    nodes: Nodes,
+    input_tensor: Tensor,
+    outputs: Mapping[str, Tensor],
+    weights: Mapping[str, str],
+) -> Chain | None:
+    # A Normal has two outputs.
+    output = outputs.get("logits")
+    return find_chain(final, nodes, input_tensor, output, weights) if output else None
 
 
 def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:

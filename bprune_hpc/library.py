@@ -23,6 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from .case import Source, read_case
 from .errors import ConfigError, GraphError
 from .evaluation import batches, evaluate
+from .evaluator_choice import choose_evaluator
+from .evaluators import Evaluator
+from .graph_evaluator import GraphEvaluator
 from .library_checks import checked_batch_size, checked_draws, checked_examples, checked_weights
 from .metrics import Statistics
 from .network import GraphNetwork
@@ -193,12 +196,13 @@ class BayesianNetwork:
             limit_bytes=_SUMS_LIMIT_BYTES,
         )
         everything = [cut_at_threshold(self.posterior, 0.0)]
+        evaluator = self._evaluator(problem)
         draw_sums = DrawSums.zeros(1, n_draws)
         statistics = Statistics(plan, keep_probabilities=True)
         for block in plan.blocks:
             sums: dict[int, GroupSums] = {}
             evaluate(
-                self._network, problem, everything, plan, plan.stages[0].shares[0], block,
+                evaluator, problem, everything, plan, plan.stages[0].shares[0], block,
                 sums, draw_sums,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
@@ -273,7 +277,13 @@ class BayesianNetwork:
             task=Classification(self.n_classes),
             checkpoint=self.source.path,
             sha256=self.source.sha256,
+            evaluator=choose_evaluator("auto", self._network.lifted),
         )
+
+    def _evaluator(self, problem: Problem) -> Evaluator:
+        if problem.evaluator == "graph":
+            return GraphEvaluator(self._network)
+        return problem.make_evaluator(self._network.n_intra, 1)
 
 
 def load(

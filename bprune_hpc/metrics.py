@@ -150,7 +150,7 @@ class Statistics:
         label : int64 array, shape (n_examples,) of the block
         """
         sizes = self.plan.group_sizes
-        total = np.zeros(sums[0].packed.shape)
+        total = np.zeros_like(sums[0].packed, np.float64)
         for group in range(len(sizes)):
             total += sums[group].packed  # one float64 array in all, not one a group
         n_draws = self.plan.n_draws

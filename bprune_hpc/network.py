@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .chain import Chain
 from .tensorflow_import import (
     import_tensorflow,
     open_session,
@@ -43,6 +44,8 @@ class LiftedGraph:
         Name of each mean-field tensor, and of each deterministic one, to the tensor it is fed to.
     notes : tuple of str
         What a reader of results should know about the lift.
+    chain : Chain or None
+        The same network as a chain of layers, where it is one.
     """
 
     graph_def: bytes
@@ -55,6 +58,7 @@ class LiftedGraph:
     fixed_tensors: Mapping[str, str]
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
+    chain: Chain | None = None
 
 
 class GraphNetwork:
@@ -91,6 +95,7 @@ class GraphNetwork:
             if with_scale and "loc" in lifted.output_tensors:
                 output = _side_by_side(tensorflow, graph, lifted)
         self.lifted = lifted
+        self.n_intra = n_intra
         self._fixed = [np.asarray(fixed[name]) for name in lifted.fixed_tensors]
         self._session = open_session(graph, n_intra, n_inter)
         fed = [lifted.input_tensor, *lifted.loc_tensors.values(), *lifted.fixed_tensors.values()]

@@ -11,6 +11,7 @@ Adding up belongs here; statistics of the sums do not (``metrics``).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +36,14 @@ _ONE = 2.0**PROBABILITY_BITS
 class GroupSums:
     """Sums over the draws of one group, for every threshold and for a block of examples.
 
-    All arrays are views of one int64 buffer, ``packed``, which is what is sent and reduced.
+    All arrays are views of one int64 buffer, which is what is sent and reduced. A class's examples
+    are next to each other in it, since that is how they are computed.
 
     Attributes
     ----------
+    buffer : int64 array, shape (n_thresholds, n_classes + 5, n_examples)
     packed : int64 array, shape (n_thresholds, n_examples, n_classes + 5)
+        The same, example by example.
     probability : int64 array, shape (n_thresholds, n_examples, n_classes)
         Class probabilities, in units of 2**-50.
     tail : int64 array, shape (n_thresholds, n_examples, 2)
@@ -53,12 +57,17 @@ class GroupSums:
     """
 
     def __init__(self, n_thresholds: int, n_examples: int, n_classes: int) -> None:
-        self.packed = np.zeros((n_thresholds, n_examples, n_classes + N_TAILS + N_OTHERS), np.int64)
+        self.buffer = np.zeros((n_thresholds, n_classes + N_TAILS + N_OTHERS, n_examples), np.int64)
 
     @property
     def n_classes(self) -> int:
         """Number of classes."""
-        return self.packed.shape[2] - N_TAILS - N_OTHERS
+        return self.buffer.shape[1] - N_TAILS - N_OTHERS
+
+    @property
+    def packed(self) -> NDArray[np.int64]:
+        """See the class."""
+        return np.moveaxis(self.buffer, 1, 2)
 
     @property
     def probability(self) -> NDArray[np.int64]:
@@ -85,9 +94,9 @@ class GroupSums:
         """See the class."""
         return self.packed[..., -1]
 
-    def add(self, threshold: int, rows: slice, prediction: Prediction) -> None:
-        """Add one draw's prediction for some rows of the block at one threshold."""
-        self.packed[threshold, rows] += prediction.packed()
+    def add(self, threshold: int, rows: slice, predictions: Predictions) -> None:
+        """Add what some draws say of some rows of the block at one threshold."""
+        self.buffer[threshold, :, rows] += predictions.packed()
 
 
 def bytes_per_cell(n_classes: int) -> int:
@@ -96,75 +105,87 @@ def bytes_per_cell(n_classes: int) -> int:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What one draw says of a batch of examples.
+class Predictions:
+    """What some draws say of a batch of examples.
 
     Attributes
     ----------
-    probability : float64 array, shape (n_examples, n_classes)
-    entropy : float64 array, shape (n_examples,), nats
-    label : int64 array, shape (n_examples,)
-    correct : bool array, shape (n_examples,)
+    probability : float64 array, shape (n_draws, n_classes, n_examples)
+    entropy : float64 array, shape (n_draws, n_examples), nats
+    true_index : int64 array, shape (n_examples,)
+        Where each example's true class lies among ``n_classes * n_examples`` numbers.
+    correct : bool array, shape (n_draws, n_examples)
         Whether the most probable class (the first of equals) is the true one.
-    nll : float64 array, shape (n_examples,), nats
+    nll : float64 array, shape (n_draws, n_examples), nats
         Negative log-probability of the true class, at most ``MAX_NLL``.
     """
 
     probability: NDArray[np.float64]
     entropy: NDArray[np.float64]
-    label: NDArray[np.int64]
+    true_index: NDArray[np.int64]
     correct: NDArray[np.bool_]
     nll: NDArray[np.float64]
 
     @classmethod
-    def from_logits(cls, logits: NDArray[np.float32], label: NDArray[np.int64]) -> Prediction:
+    def from_logits(cls, logits: NDArray[np.float32], label: NDArray[np.int64]) -> Predictions:
         """Softmax, entropy and log-probability in float64, by the log-sum-exp form.
 
         Parameters
         ----------
-        logits : float array, shape (n_examples, n_classes), finite
+        logits : float array, shape (n_draws, n_classes, n_examples), finite
         label : int64 array, shape (n_examples,)
         """
-        shifted = logits.astype(np.float64)
+        shifted = logits.astype(np.float64, order="C")
         shifted -= shifted.max(axis=1, keepdims=True)
+        true_index = label * len(label) + np.arange(len(label))
+        at_label = _at(shifted, true_index)
         probability = np.exp(shifted)
         total = probability.sum(axis=1)
         log_total = np.log(total)
-        entropy = log_total - (probability * shifted).sum(axis=1) / total
+        correct = at_label == 0
+        if np.count_nonzero(shifted == 0) != correct.size:  # several largest, of which the first
+            correct = shifted.argmax(axis=1) == label
+        shifted *= probability
+        entropy = log_total - shifted.sum(axis=1) / total
         probability /= total[:, None]
-        rows = np.arange(len(label))
         return cls(
             probability=probability,
-            entropy=np.maximum(entropy, 0.0),
-            label=label,
-            correct=logits.argmax(axis=1) == label,
-            nll=np.minimum(log_total - shifted[rows, label], MAX_NLL),
+            entropy=np.maximum(entropy, 0.0, out=entropy),
+            true_index=true_index,
+            correct=correct,
+            nll=np.minimum(log_total - at_label, MAX_NLL),
         )
 
     def packed(self) -> NDArray[np.int64]:
-        """The prediction on the fixed-point grid of :class:`GroupSums`.
+        """The sum over the draws, on the fixed-point grid of :class:`GroupSums`.
 
         Returns
         -------
-        int64 array, shape (n_examples, n_classes + 5)
+        int64 array, shape (n_classes + 5, n_examples)
         """
-        n_examples, n_classes = self.probability.shape
-        out = np.empty((n_examples, n_classes + N_TAILS + N_OTHERS), np.int64)
+        n_classes, n_examples = self.probability.shape[1:]
+        out = np.empty((n_classes + N_TAILS + N_OTHERS, n_examples), np.int64)
         scaled = self.probability * _ONE
-        floor = np.floor(scaled)
-        out[:, :n_classes] = floor
-        rows = np.arange(n_examples)
+        whole = scaled.astype(np.int64)  # its floor, as nothing is negative
+        whole.sum(axis=0, out=out[:n_classes])
         # Scaling by a power of two and taking off the floor are both exact in float64.
-        remainder = scaled[rows, self.label] - floor[rows, self.label]
+        remainder = _at(scaled, self.true_index)
+        remainder -= np.floor(remainder)
         for tail in range(N_TAILS):
             remainder *= _ONE
-            whole = np.floor(remainder)
-            out[:, n_classes + tail] = whole
-            remainder -= whole
-        out[:, -3] = np.floor((self.probability * self.probability).sum(axis=1) * _ONE)
-        out[:, -2] = np.rint(self.entropy * 2.0**ENTROPY_BITS)
-        out[:, -1] = self.correct
+            floor = np.floor(remainder)
+            floor.astype(np.int64).sum(axis=0, out=out[n_classes + tail])
+            remainder -= floor
+        squares = np.multiply(scaled, self.probability, out=scaled).sum(axis=1)
+        squares.astype(np.int64).sum(axis=0, out=out[-3])
+        np.rint(self.entropy * 2.0**ENTROPY_BITS).astype(np.int64).sum(axis=0, out=out[-2])
+        self.correct.sum(axis=0, out=out[-1])
         return out
+
+
+def _at(values: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers of each draw at places among its (n_classes, n_examples)."""
+    return values.reshape(len(values), -1)[:, index]
 
 
 @dataclass
@@ -188,11 +209,11 @@ class DrawSums:
         """Those of the first draws alone."""
         return DrawSums(self.packed[:, :, :n_draws])
 
-    def add(self, threshold: int, draw: int, prediction: Prediction) -> None:
-        """Add a batch of examples that one draw has predicted."""
-        self.packed[0, threshold, draw] += np.count_nonzero(prediction.correct)
-        self.packed[1, threshold, draw] += (
-            np.rint(prediction.nll * 2.0**DRAW_NLL_BITS).astype(np.int64).sum()
+    def add(self, threshold: int, draws: Sequence[int], predictions: Predictions) -> None:
+        """Add a batch of examples that some draws, each named once, have predicted."""
+        self.packed[0, threshold, draws] += np.count_nonzero(predictions.correct, axis=1)
+        self.packed[1, threshold, draws] += (
+            np.rint(predictions.nll * 2.0**DRAW_NLL_BITS).astype(np.int64).sum(axis=1)
         )
 
     def accuracy(self, n_examples: int) -> NDArray[np.float64]:

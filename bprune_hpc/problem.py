@@ -16,6 +16,8 @@ from . import data
 from .comm import Comm
 from .config import SweepConfig
 from .errors import ConfigError, DataError
+from .evaluator_choice import choose_evaluator, make_evaluator
+from .evaluators import Evaluator
 from .heads import choose_task
 from .network import LiftedGraph
 from .posterior import Posterior
@@ -46,6 +48,8 @@ class Problem:
         Of every file that was read.
     ood_x : array, shape (n_ood_examples, ...), or None
         Examples of another kind, as the network takes them.
+    evaluator : str
+        What runs the network; see ``evaluator_choice``.
     """
 
     graph: LiftedGraph
@@ -57,6 +61,7 @@ class Problem:
     checkpoint: str
     sha256: Mapping[str, str]
     ood_x: NDArray[Any] | None = None
+    evaluator: str = "graph"
 
     def on_every_set(self) -> list[Problem]:
         """The network on the test set and, where there are any, on examples of another kind.
@@ -68,6 +73,11 @@ class Problem:
         no_label = np.zeros(len(self.ood_x), np.int64)
         return [self, replace(self, x=self.ood_x, label=no_label, ood_x=None)]
 
+    def make_evaluator(self, n_intra: int, n_inter: int) -> Evaluator:
+        """What runs the network, on this rank."""
+        shapes = {name: loc.shape for name, loc in self.posterior.loc.items()}
+        return make_evaluator(self.evaluator, self.graph, self.fixed, shapes, n_intra, n_inter)
+
     @property
     def n_classes(self) -> int:
         """Number of classes; 0 for a regression."""
@@ -76,7 +86,7 @@ class Problem:
 
 def load(config: SweepConfig, comm: Comm) -> Problem:
     """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
-    if not comm.is_root:
+    if not comm.is_root and config.evaluator == "graph":
         import_tensorflow()  # which takes seconds, while rank 0 reads
     on_root: list[Problem] = []
     comm.from_root(lambda: on_root.append(read(config)))
@@ -143,6 +153,7 @@ def read(config: SweepConfig) -> Problem:
         checkpoint=network.source.path,
         sha256=hashes,
         ood_x=ood_x,
+        evaluator=choose_evaluator(config.evaluator, network.graph),
     )
 
 
@@ -185,8 +196,10 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         }
         if problem.ood_x is not None:
             arrays["ood/"] = problem.ood_x
-        small = (problem.graph, problem.task, problem.checkpoint, dict(problem.sha256))
-    graph, task, checkpoint, sha256 = comm.from_root(lambda: small)
+        small = (
+            problem.graph, problem.task, problem.checkpoint, dict(problem.sha256), problem.evaluator
+        )  # fmt: skip
+    graph, task, checkpoint, sha256, evaluator = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
     for key, array in comm.bcast_arrays(arrays).items():
         table, name = key.split("/", 1)
@@ -201,4 +214,5 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         checkpoint=checkpoint,
         sha256=sha256,
         ood_x=tables["ood"][""] if "ood" in tables else None,
+        evaluator=evaluator,
     )

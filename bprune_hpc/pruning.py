@@ -87,25 +87,6 @@ class Cut:
         total = sum(mask.size for mask in self.kept.values())
         return (total - self.n_active) / total
 
-    def apply(
-        self,
-        arrays: Mapping[str, NDArray[np.float32]],
-        instead: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> dict[str, NDArray[np.float32]]:
-        """Arrays of the shape of the weights, with other values where weights are pruned.
-
-        Parameters
-        ----------
-        arrays : mapping of str to float32 array
-        instead : mapping of str to float32 array, optional
-            What stands for pruned weights; exact zeros if not given.
-        """
-        zero = np.float32(0)
-        return {
-            name: np.where(self.kept[name], array, instead[name] if instead else zero)
-            for name, array in arrays.items()
-        }
-
     def pruned_fraction_of(self, name: str) -> float:
         """Fraction of one tensor's weights that is pruned."""
         mask = self.kept[name]
@@ -181,9 +162,13 @@ def cut_at_fraction(posterior: Posterior, fraction: float, rule: Rule = SNR) -> 
 
 def prune(posterior: Posterior, cut: Cut, pruned_scale: float = 0.0) -> Posterior:
     """The posterior in which every pruned weight has loc 0 and scale 0, or another scale."""
-    scale = np.float32(pruned_scale)
-    instead = {name: np.broadcast_to(scale, mask.shape) for name, mask in cut.kept.items()}
-    return Posterior(cut.apply(posterior.loc), cut.apply(posterior.scale, instead))
+    if cut.n_active == posterior.n_weights:
+        return posterior
+    zero, left = np.float32(0), np.float32(pruned_scale)
+    return Posterior(
+        {name: np.where(cut.kept[name], loc, zero) for name, loc in posterior.loc.items()},
+        {name: np.where(cut.kept[name], scale, left) for name, scale in posterior.scale.items()},
+    )
 
 
 def _units(posterior: Posterior, rule: Rule) -> _Units:

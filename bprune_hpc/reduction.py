@@ -48,9 +48,10 @@ def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
 def _add_up(comm: Comm, part: AnySums | AnyDrawSums, participants: Sequence[int]) -> bool:
     """Put the sum of the participants' parts in place of rank 0's; whether this is rank 0."""
     if isinstance(part, GroupSums | DrawSums):
-        total = comm.sum_to_root(part.packed, participants)
+        buffer = part.buffer if isinstance(part, GroupSums) else part.packed
+        total = comm.sum_to_root(buffer, participants)
         if total is not None:
-            part.packed[...] = total
+            buffer[...] = total
         return total is not None
     # Bins of ranks can be added once all of them begin at the same place.
     part.sums.align(comm.max_to_all(part.sums.top, participants))

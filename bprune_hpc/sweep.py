@@ -19,7 +19,6 @@ from .comm import Comm, run
 from .contents import contents
 from .environment import Stopwatch, describe_run
 from .gathering import check_memory, draw_sums_of, gather, lay_out, n_cells
-from .network import GraphNetwork
 from .plan import draws_per_unit
 from .progress import progress
 from .units import tensors_of_units
@@ -47,9 +46,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
             logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
         problem = problems.load(config, comm)
         config = _whole_units(config, problem, comm)
-        network = GraphNetwork(
-            problem.graph, problem.fixed, config.num_intra, config.num_inter, with_scale=True
-        )
+        evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
 
     # On rank 0 first, so that what is refused is reported once.
     comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
@@ -62,7 +59,7 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
     with progress(n_cells(parts, comm.rank), "sweep", comm.is_root) as advance:
-        findings = gather(comm, network, parts, cuts, config, watch, advance)
+        findings = gather(comm, evaluator, parts, cuts, config, watch, advance)
 
     environment = describe_run(comm, watch, config.num_intra, config.num_inter)
 

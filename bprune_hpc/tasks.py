@@ -6,6 +6,7 @@ statistics are made of the sums. Which task a network is for is decided in ``hea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from . import predictive, predictive_normal
 from .errors import BpruneError
 from .metrics import Statistics
 from .plan import Draw, Plan
-from .predictive import DrawSums, GroupSums, Prediction
+from .predictive import DrawSums, GroupSums, Predictions
 from .predictive_normal import NormalDrawSums, NormalPrediction, NormalSums
 from .regression_metrics import RegressionStatistics
 
@@ -52,11 +53,27 @@ class Classification:
         """Empty sums of each draw."""
         return DrawSums.zeros(n_thresholds, n_draws)
 
-    def predict(
-        self, outputs: NDArray[np.float32], label: NDArray[np.int64], draw: Draw
-    ) -> Prediction:
-        """What one draw says of a batch of examples."""
-        return Prediction.from_logits(outputs, label)
+    def add_up(
+        self,
+        outputs: NDArray[np.float32],
+        label: NDArray[np.int64],
+        draws: Sequence[Draw],
+        at: tuple[int, slice],
+        sums: GroupSums,
+        draw_sums: DrawSums,
+    ) -> None:
+        """Add what some draws of one group say of a batch of examples.
+
+        Parameters
+        ----------
+        outputs : float32 array, shape (n_draws, n_outputs, n_examples)
+        at : tuple
+            Threshold, and rows within the block of examples.
+        """
+        predictions = Predictions.from_logits(outputs, label)
+        sums.add(*at, predictions)
+        if draws[0].sign:
+            draw_sums.add(at[0], [draw.index for draw in draws], predictions)
 
     def statistics(self, plan: Plan, n_examples: int, save_probabilities: bool) -> Statistics:
         """Where sums become metrics."""
@@ -94,30 +111,46 @@ class Regression:
         """Empty sums of each draw."""
         return NormalDrawSums(n_thresholds, n_draws)
 
-    def predict(
-        self, outputs: NDArray[np.float32], label: NDArray[np.float64], draw: Draw
-    ) -> NormalPrediction:
-        """What one draw says of a batch of examples.
+    def add_up(
+        self,
+        outputs: NDArray[np.float32],
+        label: NDArray[np.float64],
+        draws: Sequence[Draw],
+        at: tuple[int, slice],
+        sums: NormalSums,
+        draw_sums: NormalDrawSums,
+    ) -> None:
+        """Add what some draws of one group say of a batch of examples.
+
+        Parameters
+        ----------
+        outputs : float32 array, shape (n_draws, n_outputs, n_examples)
+            Of whole noises; those of a unit come one after the other.
+        at : tuple
+            Threshold, and rows within the block of examples.
 
         Raises
         ------
         BpruneError
             If there is not one mean an example, or a standard deviation is not positive.
         """
-        columns = outputs.reshape(len(label), -1).astype(np.float64)
         n_wanted = 1 if self.noise_scale is not None else 2
-        if columns.shape[1] != n_wanted:
+        if outputs.shape[1] != n_wanted:
             raise BpruneError(
-                f"the network gives {columns.shape[1]} numbers an example, not {n_wanted}; a "
+                f"the network gives {outputs.shape[1]} numbers an example, not {n_wanted}; a "
                 "regression needs one mean an example"
             )
-        scale = np.full(len(label), self.noise_scale) if n_wanted == 1 else columns[:, 1]
-        if not (scale > 0).all():
-            raise BpruneError(
-                f"draw {draw.index}: the standard deviation that the network gives is "
-                f"{scale.min():g}; name another operation with --scale_op"
-            )
-        return NormalPrediction(columns[:, 0] - label, scale, draw)
+        for columns, draw in zip(outputs.astype(np.float64), draws, strict=True):
+            scale = np.full(len(label), self.noise_scale) if n_wanted == 1 else columns[1]
+            if not (scale > 0).all():
+                raise BpruneError(
+                    f"draw {draw.index}: the standard deviation that the network gives is "
+                    f"{scale.min():g}; name another operation with --scale_op"
+                )
+            prediction = NormalPrediction(columns[0] - label, scale, draw)
+            sums.add(*at, prediction)
+            if draw.sign:
+                draw_sums.add(at[0], draw.index, prediction)
 
     def statistics(
         self, plan: Plan, n_examples: int, save_probabilities: bool

@@ -60,7 +60,7 @@ def bad_input(comm: Comm) -> int:
 
 def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
     """Run a sweep in which one rank fails at its second batch."""
-    whole = predictive.Prediction.from_logits
+    whole = predictive.Predictions.from_logits
     calls = []
 
     def failing(*given: object) -> object:
@@ -69,7 +69,7 @@ def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
             raise ZeroDivisionError(f"planted on {rank}")
         return whole(*given)
 
-    predictive.Prediction.from_logits = failing
+    predictive.Predictions.from_logits = failing
     return sweep.sweep(comm, arguments)
 
 

@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics
 from bprune_hpc.plan import MEAN, group_of, make_plan
-from bprune_hpc.predictive import GroupSums, Prediction, bytes_per_cell
+from bprune_hpc.predictive import GroupSums, Predictions, bytes_per_cell
 
 N_CLASSES, N_FACTORS, N_REPEATS = 5, 6, 200
 SMOOTH = {*BIAS_CORRECTED, "nll_rise", *(f"{name}_change" for name in BIAS_CORRECTED)} - {
@@ -52,7 +52,7 @@ class Population:
             curved = 0.1 * ((self.loading[:, rows] @ factors) ** 2 - 1)
             logits = (self.centre[:, rows] + linear + curved).astype(np.float32)
             for t in range(2):
-                sums[group].add(t, slice(None), Prediction.from_logits(logits[t], label))
+                sums[group].add(t, slice(None), Predictions.from_logits(logits[t].T[None], label))
 
         add(MEAN, np.zeros(N_FACTORS), 0)
         for unit, draws in enumerate(plan.units):

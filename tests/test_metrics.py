@@ -16,7 +16,7 @@ from sklearn.metrics import (
 from bprune_hpc.jackknife import jackknife
 from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics, is_discrete, metric_names
 from bprune_hpc.plan import MEAN, Plan, group_of, make_plan
-from bprune_hpc.predictive import MAX_NLL, GroupSums, Prediction, bytes_per_cell
+from bprune_hpc.predictive import MAX_NLL, GroupSums, Predictions, bytes_per_cell
 
 N_THRESHOLDS, N_EXAMPLES, N_CLASSES = 3, 53, 4
 
@@ -53,11 +53,11 @@ class Case:
         sums = {group: GroupSums(N_THRESHOLDS, n, N_CLASSES) for group in groups}
         label = self.label[rows]
         for t in range(N_THRESHOLDS):
-            mean = Prediction.from_logits(self.mean_logits[t, rows], label)
+            mean = Predictions.from_logits(self.mean_logits[t, rows].T[None], label)
             sums[MEAN].add(t, slice(None), mean)
             for unit, draws in enumerate(self.plan.units):
                 for draw in draws:
-                    one = Prediction.from_logits(self.logits[draw.index, t, rows], label)
+                    one = Predictions.from_logits(self.logits[draw.index, t, rows].T[None], label)
                     sums[group_of(unit)].add(t, slice(None), one)
         return sums
 
@@ -254,7 +254,7 @@ def test_one_example_and_an_impossible_class() -> None:
         batch_size=5, limit_bytes=1e9,
     )  # fmt: skip
     statistics = Statistics(plan)
-    prediction = Prediction.from_logits(np.array([[0, -1e5]], np.float32), np.array([1]))
+    prediction = Predictions.from_logits(np.array([[0, -1e5]], np.float32).T[None], np.array([1]))
     sums = {group: GroupSums(1, 1, 2) for group in (MEAN, 0, 1)}
     for group in sums.values():
         group.add(0, slice(None), prediction)

@@ -13,7 +13,7 @@ from bprune_hpc.predictive import (
     MAX_NLL,
     DrawSums,
     GroupSums,
-    Prediction,
+    Predictions,
     bytes_per_cell,
     mean_prediction,
 )
@@ -26,7 +26,7 @@ def random_logits(n_draws: int, n: int, c: int, spread: float, seed: int = 0) ->
 def added(logits: np.ndarray, label: np.ndarray, order: np.ndarray | None = None) -> GroupSums:
     sums = GroupSums(1, logits.shape[1], logits.shape[2])
     for k in range(len(logits)) if order is None else order:
-        sums.add(0, slice(None), Prediction.from_logits(logits[k], label))
+        sums.add(0, slice(None), Predictions.from_logits(logits[k].T[None], label))
     return sums
 
 
@@ -34,15 +34,15 @@ def added(logits: np.ndarray, label: np.ndarray, order: np.ndarray | None = None
 def test_a_prediction_against_scipy(spread: float) -> None:
     logits = random_logits(1, 50, 7, spread)[0]
     label = np.arange(50) % 7
-    prediction = Prediction.from_logits(logits, label)
+    prediction = Predictions.from_logits(logits.T[None], label)
     expected = special.softmax(logits.astype(float), axis=1)
-    np.testing.assert_allclose(prediction.probability, expected, rtol=1e-13)
+    np.testing.assert_allclose(prediction.probability[0].T, expected, rtol=1e-13)
     np.testing.assert_allclose(
-        prediction.entropy, stats.entropy(expected, axis=1), rtol=1e-9, atol=1e-15
+        prediction.entropy[0], stats.entropy(expected, axis=1), rtol=1e-9, atol=1e-15
     )
     nll = -special.log_softmax(logits.astype(float), axis=1)[np.arange(50), label]
-    np.testing.assert_allclose(prediction.nll, np.minimum(nll, MAX_NLL), rtol=1e-12, atol=1e-15)
-    assert (prediction.correct == (expected.argmax(axis=1) == label)).all()
+    np.testing.assert_allclose(prediction.nll[0], np.minimum(nll, MAX_NLL), rtol=1e-12, atol=1e-15)
+    assert (prediction.correct[0] == (expected.argmax(axis=1) == label)).all()
 
 
 def test_means_are_those_of_the_draws() -> None:
@@ -85,7 +85,9 @@ def test_sums_of_the_true_class_are_exact() -> None:
     for example in range(4):
         exact = Fraction(0)
         for k in range(25):
-            p = Prediction.from_logits(logits[k], label).probability[example, label[example]]
+            p = Predictions.from_logits(logits[k].T[None], label).probability[
+                0, label[example], example
+            ]
             exact += Fraction(int(Fraction(float(p)) * 2**150), 2**150)
         parts = [sums.probability[0, example, label[example]], *sums.tail[0, example]]
         found = sum(Fraction(int(part), 2 ** (50 * (i + 1))) for i, part in enumerate(parts))
@@ -94,27 +96,27 @@ def test_sums_of_the_true_class_are_exact() -> None:
 
 def test_certain_and_impossible() -> None:
     logits = np.array([[0, -1e4], [0, -1e4]], np.float32)
-    prediction = Prediction.from_logits(logits, np.array([0, 1]))
-    assert prediction.probability.tolist() == [[1, 0], [1, 0]]
-    assert prediction.nll.tolist() == [0, MAX_NLL]
-    assert prediction.entropy.tolist() == [0, 0]
-    assert prediction.correct.tolist() == [True, False]
+    prediction = Predictions.from_logits(logits.T[None], np.array([0, 1]))
+    assert prediction.probability.tolist() == [[[1, 1], [0, 0]]]
+    assert prediction.nll.tolist() == [[0, MAX_NLL]]
+    assert prediction.entropy.tolist() == [[0, 0]]
+    assert prediction.correct.tolist() == [[True, False]]
 
 
 def test_one_class_only() -> None:
-    prediction = Prediction.from_logits(np.array([[3.0]], np.float32), np.array([0]))
-    assert prediction.probability.tolist() == [[1]] and prediction.entropy.tolist() == [0]
+    prediction = Predictions.from_logits(np.array([[3.0]], np.float32).T[None], np.array([0]))
+    assert prediction.probability.tolist() == [[[1]]] and prediction.entropy.tolist() == [[0]]
 
 
 def test_a_tie_goes_to_the_first_class() -> None:
-    prediction = Prediction.from_logits(np.zeros((2, 3), np.float32), np.array([0, 1]))
-    assert prediction.correct.tolist() == [True, False]
+    prediction = Predictions.from_logits(np.zeros((2, 3), np.float32).T[None], np.array([0, 1]))
+    assert prediction.correct.tolist() == [[True, False]]
 
 
 def test_the_largest_number_of_draws_does_not_overflow() -> None:
     per_group = MAX_DRAWS // 20
-    certain = Prediction.from_logits(np.array([[0, -1e4]], np.float32), np.array([0]))
-    uniform = Prediction.from_logits(np.zeros((1, 60_000), np.float32), np.array([0]))
+    certain = Predictions.from_logits(np.array([[0, -1e4]], np.float32).T[None], np.array([0]))
+    uniform = Predictions.from_logits(np.zeros((1, 60_000), np.float32).T[None], np.array([0]))
     for prediction in (certain, uniform):
         packed = prediction.packed()
         assert int(packed.max()) * per_group < 2**63
@@ -126,7 +128,7 @@ def test_sums_of_single_draws() -> None:
     draws = DrawSums.zeros(2, 6)
     for k in range(6):
         for rows in (slice(0, 25), slice(25, 40)):
-            draws.add(1, k, Prediction.from_logits(logits[k, rows], label[rows]))
+            draws.add(1, [k], Predictions.from_logits(logits[k, rows].T[None], label[rows]))
     log_p = special.log_softmax(logits.astype(float), axis=2)[:, np.arange(40), label]
     np.testing.assert_allclose(draws.nll(40)[1], -log_p.mean(axis=1), atol=1e-9)
     assert (draws.accuracy(40)[1] == (logits.argmax(axis=2) == label).mean(axis=1)).all()

@@ -1,0 +1,75 @@
+"""Which evaluator runs a network: decided by the network and by what was asked for.
+
+Never by ranks, since the bits depend on it; its name is stored with the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .chain import dense_layers
+from .errors import ConfigError
+from .evaluators import Evaluator
+from .network import LiftedGraph
+
+EVALUATORS = ("auto", "dense", "graph")
+
+
+def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
+    """Name of the evaluator for a network.
+
+    Parameters
+    ----------
+    asked : str
+        One of ``EVALUATORS``; ``auto`` takes the fastest that there is.
+
+    Raises
+    ------
+    ConfigError
+        If the network is not of the form that the one asked for takes.
+    """
+    is_dense = dense_layers(graph.chain) is not None
+    if asked == "dense" and not is_dense:
+        raise ConfigError(
+            "--evaluator: dense is for chains of dense layers, and this network is not one; "
+            "leave the flag out"
+        )
+    if asked == "auto":
+        return "dense" if is_dense else "graph"
+    return asked
+
+
+def make_evaluator(
+    name: str,
+    graph: LiftedGraph,
+    fixed: Mapping[str, NDArray[Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    n_intra: int = 1,
+    n_inter: int = 1,
+) -> Evaluator:
+    """The evaluator of a name that :func:`choose_evaluator` gave.
+
+    Parameters
+    ----------
+    fixed : mapping of str to array
+        Weights without a posterior.
+    shapes : mapping of str to tuple of int
+        Of every mean-field tensor.
+    n_intra, n_inter : int
+        Threads of this process.
+    """
+    if name == "dense":
+        from .dense_network import DenseNetwork
+
+        layers = dense_layers(graph.chain)
+        if layers is None:
+            raise ValueError("not a chain of dense layers")
+        sizes = {**{key: value.shape for key, value in fixed.items()}, **shapes}
+        return DenseNetwork(layers, fixed, sizes, n_intra)
+    from .graph_evaluator import GraphEvaluator
+    from .network import GraphNetwork
+
+    return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

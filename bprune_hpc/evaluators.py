@@ -1,0 +1,69 @@
+"""Evaluators: from a table of Gaussians and noise to the outputs of the network, batch by batch.
+
+The interface that the loop over draws (``evaluation``) knows. What has it: ``graph_evaluator``, for
+any architecture, and forms that are faster where the shape allows (``dense_network``). Which one
+runs is decided in ``evaluator_choice``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import Draw
+from .posterior import Posterior
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The draws that share one set of standard normals.
+
+    Attributes
+    ----------
+    unit : int
+        That they belong to.
+    draws : tuple of Draw
+        Each with the sign that it gives the noise; 0 for the posterior mean.
+    values : mapping of str to float32 array, or None
+        For every mean-field tensor; None for the posterior mean.
+    """
+
+    unit: int
+    draws: tuple[Draw, ...]
+    values: Weights | None
+
+
+class Sampled(Protocol):
+    """A pruned network under some draws of its weights."""
+
+    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
+        """Outputs of a batch for each stack of noises, one draw after the other.
+
+        Yields
+        ------
+        float32 array, shape (n_draws, n_outputs, n_examples)
+            Valid until the next one is asked for.
+        """
+
+
+class Pruned(Protocol):
+    """A network some of whose weights may be exactly zero."""
+
+    def sample(self, noises: Sequence[Noise]) -> Sampled:
+        """Weights of the draws; the bits of each are the same whichever others there are."""
+
+
+class Evaluator(Protocol):
+    """A way to run a network."""
+
+    def prune(self, table: Posterior) -> Pruned:
+        """The network with another table of Gaussians, which may have exact zeros."""
+
+    def noises_at_once(self, n_examples: int) -> int:
+        """How many noises of two draws are best evaluated together, for a size of batch."""
