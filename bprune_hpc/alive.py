@@ -1,7 +1,7 @@
 """Which units of a chain of dense layers still do something, once weights are zero.
 
 Pure. A unit that no varying unit feeds is a constant; a unit that feeds nothing is not needed.
-Leaving both out is exact. Running what is left does not belong here (``dense_network``).
+Leaving both out is exact. Running what is left does not belong here (``chain_network``).
 """
 
 from __future__ import annotations

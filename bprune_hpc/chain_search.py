@@ -151,7 +151,8 @@ class _Search:
         channels, kernel = self._shape(node.inputs[0]), self._shape(node.inputs[1])
         if channels is None or kernel is None or channels[-1] != kernel[2]:
             raise _NotAChainError  # a grouped convolution
-        return Convolution(name, (strides[1], strides[2]), padding)
+        window = (int(kernel[0] or 0), int(kernel[1] or 0))
+        return Convolution(name, window, (strides[1], strides[2]), padding)
 
     def _pooling(self, node: Node) -> Pooling:
         size, strides = list(node.attr["ksize"].list.i), list(node.attr["strides"].list.i)

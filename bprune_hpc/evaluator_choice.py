@@ -10,12 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .chain import dense_layers
+from .chain import layers_of
 from .errors import ConfigError
 from .evaluators import Evaluator
 from .network import LiftedGraph
 
-EVALUATORS = ("auto", "dense", "graph")
+EVALUATORS = ("auto", "chain", "graph")
 
 
 def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
@@ -31,14 +31,14 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     ConfigError
         If the network is not of the form that the one asked for takes.
     """
-    is_dense = dense_layers(graph.chain) is not None
-    if asked == "dense" and not is_dense:
+    is_chain = layers_of(graph.chain) is not None
+    if asked == "chain" and not is_chain:
         raise ConfigError(
-            "--evaluator: dense is for chains of dense layers, and this network is not one; "
-            "leave the flag out"
+            "--evaluator: chain is for dense layers, perhaps after one convolution, and this "
+            "network is another; leave the flag out"
         )
     if asked == "auto":
-        return "dense" if is_dense else "graph"
+        return "chain" if is_chain else "graph"
     return asked
 
 
@@ -61,14 +61,14 @@ def make_evaluator(
     n_intra, n_inter : int
         Threads of this process.
     """
-    if name == "dense":
-        from .dense_network import DenseNetwork
+    if name == "chain":
+        from .chain_network import ChainNetwork
 
-        layers = dense_layers(graph.chain)
+        layers = layers_of(graph.chain)
         if layers is None:
-            raise ValueError("not a chain of dense layers")
+            raise ValueError("not a chain of layers")
         sizes = {**{key: value.shape for key, value in fixed.items()}, **shapes}
-        return DenseNetwork(layers, fixed, sizes, n_intra)
+        return ChainNetwork(layers, fixed, sizes, n_intra)
     from .graph_evaluator import GraphEvaluator
     from .network import GraphNetwork
 

@@ -1,7 +1,7 @@
 """Evaluators: from a table of Gaussians and noise to the outputs of the network, batch by batch.
 
 The interface that the loop over draws (``evaluation``) knows. What has it: ``graph_evaluator``, for
-any architecture, and forms that are faster where the shape allows (``dense_network``). Which one
+any architecture, and forms that are faster where the shape allows (``chain_network``). Which one
 runs is decided in ``evaluator_choice``.
 """
 

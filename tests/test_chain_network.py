@@ -1,0 +1,181 @@
+"""Chains of dense layers without their idle parts, against the same network written out plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bprune_hpc.activations import activate
+from bprune_hpc.alive import alive_units
+from bprune_hpc.chain import (
+    ACTIVATIONS,
+    Bias,
+    Chain,
+    DenseLayer,
+    Layers,
+    Product,
+    Reshaping,
+    layers_of,
+)
+from bprune_hpc.chain_network import ChainNetwork
+from bprune_hpc.draws import standard_normal
+from bprune_hpc.evaluators import Noise
+from bprune_hpc.plan import MEAN, Draw
+from bprune_hpc.posterior import Posterior
+
+SIZES = (9, 7, 8, 6, 3)
+
+REFERENCE = {
+    None: lambda v: v,
+    "Relu": lambda v: np.where(v > 0, v, 0),
+    "Relu6": lambda v: np.minimum(np.where(v > 0, v, 0), 6),
+    "Tanh": np.tanh,
+    "Sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+    "Elu": lambda v: np.where(v > 0, v, np.expm1(np.minimum(v, 0))),
+    "Softplus": lambda v: np.log1p(np.exp(v)),
+}
+
+
+class Example:
+    """A random chain, a share of whose weights are exactly zero, and its plain evaluation."""
+
+    def __init__(self, seed: int, pruned: float, activation: str | None, bias: str) -> None:
+        rng = np.random.default_rng(seed)
+        loc, scale, self.fixed = {}, {}, {}
+        self.layers = []
+        for layer, (n_in, n_out) in enumerate(pairwise(SIZES)):
+            kept = rng.random((n_in, n_out)) >= pruned
+            # Whole units, too.
+            kept &= (rng.random((n_in, 1)) >= pruned / 2) & (rng.random((1, n_out)) >= pruned / 2)
+            loc[f"k{layer}"] = np.where(kept, rng.normal(size=kept.shape), 0).astype(np.float32)
+            scale[f"k{layer}"] = np.where(kept, rng.random(kept.shape), 0).astype(np.float32)
+            values = rng.normal(size=n_out).astype(np.float32)
+            if bias == "posterior":
+                loc[f"b{layer}"] = values
+                scale[f"b{layer}"] = rng.random(n_out).astype(np.float32)
+            elif bias == "fixed":
+                self.fixed[f"b{layer}"] = values
+            last = layer == len(SIZES) - 2
+            self.layers.append(
+                DenseLayer(
+                    f"k{layer}",
+                    f"b{layer}" if bias != "none" else None,
+                    None if last else activation,
+                )
+            )
+        if bias == "fixed":  # one kernel without a posterior
+            self.fixed["k2"] = loc.pop("k2")
+            del scale["k2"]
+        self.posterior = Posterior(loc, scale)
+        self.x = rng.normal(size=(11, SIZES[0])).astype(np.float32)
+
+    @property
+    def network(self) -> ChainNetwork:
+        tables = {**self.fixed, **self.posterior.loc}
+        return ChainNetwork(
+            Layers(None, tuple(self.layers)), self.fixed, {k: v.shape for k, v in tables.items()}
+        )
+
+    def outputs(self, noises: Sequence[Noise], stacks: Sequence[slice]) -> np.ndarray:
+        sampled = self.network.prune(self.posterior).sample(noises)
+        return np.concatenate(list(sampled.outputs(self.x, stacks)))
+
+    def plainly(self, noise: Noise, draw: Draw) -> np.ndarray:
+        weights = dict(self.fixed)
+        for name, loc in self.posterior.loc.items():
+            weights[name] = loc.astype(float)
+            if noise.values is not None:
+                weights[name] += draw.sign * (
+                    self.posterior.scale[name].astype(float) * noise.values[name]
+                )
+        values = self.x.astype(float)
+        for layer in self.layers:
+            values = values @ weights[layer.kernel]
+            if layer.bias is not None:
+                values = values + weights[layer.bias]
+            values = REFERENCE[layer.activation](values)
+        return values
+
+    def pairs(self, n: int) -> list[Noise]:
+        return [
+            Noise(
+                unit,
+                (Draw(2 * unit, 1, unit), Draw(2 * unit + 1, -1, unit)),
+                {
+                    name: standard_normal(3, name, unit, loc.shape)
+                    for name, loc in self.posterior.loc.items()
+                },
+            )
+            for unit in range(n)
+        ]
+
+
+@pytest.mark.parametrize("bias", ["none", "fixed", "posterior"])
+@pytest.mark.parametrize("activation", [None, *sorted(ACTIVATIONS)])
+@pytest.mark.parametrize("pruned", [0.0, 0.5, 0.8, 1.0])
+def test_leaving_out_idle_parts_is_exact(pruned: float, activation: str | None, bias: str) -> None:
+    for seed in range(4):
+        example = Example(seed, pruned, activation, bias)
+        noises = [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None), *example.pairs(3)]
+        found = example.outputs(noises, [slice(0, 1), slice(1, 3), slice(3, 4)])
+        plain = [example.plainly(noise, draw).T for noise in noises for draw in noise.draws]
+        assert found.dtype == np.float32 and found.shape == (7, SIZES[-1], 11)
+        largest = np.abs(plain).max()
+        np.testing.assert_allclose(found, np.array(plain), rtol=0, atol=1e-6 * largest)
+
+
+def test_a_draw_has_the_same_bits_whatever_is_evaluated_beside_it() -> None:
+    example = Example(5, 0.5, "Tanh", "posterior")
+    noises = example.pairs(6)
+    together = example.outputs(noises, [slice(0, 6)])
+    in_twos = example.outputs(noises, [slice(0, 2), slice(2, 4), slice(4, 6)])
+    alone = np.concatenate([example.outputs([noise], [slice(0, 1)]) for noise in noises])
+    assert together.tobytes() == in_twos.tobytes() == alone.tobytes()
+
+
+def test_without_pairs() -> None:
+    example = Example(6, 0.5, "Relu", "fixed")
+    pairs = example.pairs(3)
+    noises = [Noise(pair.unit, pair.draws[:1], pair.values) for pair in pairs]
+    found = example.outputs(noises, [slice(0, 3)])
+    assert found.tobytes() == example.outputs(pairs, [slice(0, 3)])[::2].tobytes()
+
+
+def test_alive_units_by_hand() -> None:
+    # Input 0 feeds unit 0, which feeds the output; unit 1 is fed by nothing and feeds the output;
+    # unit 2 is fed and feeds nothing; input 1 feeds unit 2 alone.
+    first = np.array([[True, False, False], [False, False, True]])
+    second = np.array([[True], [True], [False]])
+    inputs, hidden, outputs = alive_units([first, second])
+    assert inputs.varying.tolist() == [0] and inputs.constant.tolist() == []
+    assert hidden.varying.tolist() == [0] and hidden.constant.tolist() == [1]
+    assert outputs.varying.tolist() == [0] and outputs.constant.tolist() == []
+
+
+def test_a_unit_fed_by_constants_alone_is_constant() -> None:
+    zero = np.zeros((2, 2), bool)
+    inputs, first, second, outputs = alive_units([zero, ~zero, ~zero])
+    assert inputs.varying.size == 0
+    assert first.constant.tolist() == second.constant.tolist() == [0, 1]
+    assert outputs.varying.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_at_extremes(name: str) -> None:
+    values = np.array([-1e30, -200, -1, -1e-30, 0, 1e-30, 1, 5.9, 6.1, 80], np.float32)
+    expected = REFERENCE[name](values.astype(float))
+    with np.errstate(all="raise", under="ignore"):
+        activate(name, values)
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-30)
+
+
+def test_which_chains_are_dense() -> None:
+    steps = (Reshaping((12,)), Product("k0"), Bias("b0"), Product("k1"))
+    dense = (DenseLayer("k0", "b0", None), DenseLayer("k1", None, None))
+    assert layers_of(Chain(steps)) == Layers(None, dense)
+    assert layers_of(Chain((Bias("b0"),))) is None
+    assert layers_of(Chain(())) is None
+    assert layers_of(None) is None
