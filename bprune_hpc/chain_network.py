@@ -29,6 +29,8 @@ from .posterior import Posterior
 
 _STACK_BYTES = 2 * 2**20
 """Units of a layer that are worked on together, so that they stay in a core's cache."""
+_BLOCK_ROWS = 1024
+"""Terms that are added one after the other; the rounding of a longer sum would be seen."""
 
 
 class ChainNetwork:
@@ -187,15 +189,15 @@ class _PrunedChain:
 
 
 def _with_bias(layer: _CompactLayer, noises: Sequence[Noise], constants: Floats | None) -> Floats:
-    """Kernels of every draw, shape (n_draws, n_in + 1, n_out); the bias is the last row.
+    """Kernels of every draw, shape (n_draws, rows_of(n_in), n_out); the bias is row ``n_in``.
 
     What the constant units before the layer give is in the bias.
     """
     n_draws = sum(len(noise.draws) for noise in noises)
     n_in, n_out = layer.kernel.loc.shape
-    out = np.zeros((n_draws, n_in + 1, n_out), np.float32)
-    layer.kernel.draws(noises, out[:, :-1])
-    bias = out[:, -1]
+    out = np.zeros((n_draws, rows_of(n_in), n_out), np.float32)
+    layer.kernel.draws(noises, out[:, :n_in])
+    bias = out[:, n_in]
     if layer.bias is not None:
         layer.bias.draws(noises, bias)
     if layer.from_constants is not None:
@@ -262,18 +264,19 @@ class _SampledChain:
         if first.bias is not None:
             at_mean += first.bias.loc[:, None]
         starts = np.cumsum([0, *(len(noise.draws) for noise in self.noises)])
-        n_units = self.kernels[0].shape[1] - 1 if self.kernels else len(at_mean)
+        n_first = others[0].kernel.loc.shape[0] if others else at_mean.shape[-2]
         for stack in stacks:
             draws = slice(starts[stack.start], starts[stack.stop])
             n_draws = draws.stop - draws.start
-            values = _with_ones(n_draws, (n_units, n_examples))
-            self._first_layer(stack, inputs, at_mean, values[:, :-1])
+            n_units, values = n_first, _with_ones(n_draws, n_first, n_examples)
+            self._first_layer(stack, inputs, at_mean, values[:, :n_units])
             for layer, kernel in zip(others, self.kernels, strict=True):
-                units = _with_ones(n_draws, (kernel.shape[2], n_examples))
-                np.matmul(kernel[draws].transpose(0, 2, 1), values, out=units[:, :-1])
-                activate(layer.activation, units[:, :-1])
-                values = units
-            yield values[:, :-1]
+                n_units = kernel.shape[2]
+                after = _with_ones(n_draws, n_units, n_examples)
+                _multiply(kernel[draws], values, after[:, :n_units])
+                activate(layer.activation, after[:, :n_units])
+                values = after
+            yield values[:, :n_units]
 
     def _first_layer(self, stack: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
         """Fill in the first layer's units, shape (n_draws, n_units, n_examples)."""
@@ -287,12 +290,30 @@ class _SampledChain:
                 spread = bias if spread is None else np.add(spread, bias, out=spread)
             for draw in noise.draws:
                 self.front.combine(at_mean, spread, draw.sign, out[at])
+                activate(self.layers[0].activation, out[at])
                 at += 1
-        activate(self.layers[0].activation, out)
 
 
-def _with_ones(n_draws: int, shape: tuple[int, ...]) -> Floats:
+def rows_of(n_in: int) -> int:
+    """Rows of a layer's matrices: its inputs, a one for the bias, and zeros to whole blocks."""
+    n_rows = n_in + 1
+    return n_rows if n_rows <= 2 * _BLOCK_ROWS else -(-n_rows // _BLOCK_ROWS) * _BLOCK_ROWS
+
+
+def _with_ones(n_draws: int, n_units: int, n_examples: int) -> Floats:
     """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
-    out = np.empty((n_draws, shape[0] + 1, shape[1]), np.float32)
-    out[:, -1] = 1
+    out = np.empty((n_draws, rows_of(n_units), n_examples), np.float32)
+    out[:, n_units] = 1
+    out[:, n_units + 1 :] = 0
     return out
+
+
+def _multiply(kernel: Floats, values: Floats, out: Floats) -> None:
+    """Products of kernels and values of each draw, long sums in blocks so that they round less."""
+    n_draws, n_rows, n_out = kernel.shape
+    if n_rows <= 2 * _BLOCK_ROWS:
+        np.matmul(kernel.transpose(0, 2, 1), values, out=out)
+        return
+    blocks = kernel.reshape(n_draws, -1, _BLOCK_ROWS, n_out).transpose(0, 1, 3, 2)
+    parts = np.matmul(blocks, values.reshape(n_draws, blocks.shape[1], _BLOCK_ROWS, -1))
+    parts.sum(axis=1, out=out)

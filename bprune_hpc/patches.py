@@ -19,7 +19,7 @@ from .alive import Indices
 from .chain import ConvolutionLayer
 from .gaussian_part import Floats
 
-_PIECE_BYTES = 2**19
+_PIECE_BYTES = 2**20
 """Activations of a convolution for one draw that are worked on together: half of a core's cache."""
 
 
@@ -31,7 +31,7 @@ class Front(Protocol):
 
         Yields
         ------
-        slice, float32 array of shape (n_in, n_columns)
+        slice, float32 array of shape (n_in, n_columns) or (n_pooled, n_in, n_columns)
         """
 
     def combine(self, at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:
@@ -39,7 +39,7 @@ class Front(Protocol):
 
         Parameters
         ----------
-        at_mean, spread : float32 array, shape (n_filters, n_columns)
+        at_mean, spread : float32 array, shape (n_filters, n_columns), pooled ones before that
         out : float32 array, shape (n_units, n_examples)
         """
 
@@ -64,8 +64,8 @@ class Examples:
 class Patches:
     """The patches that a convolution sees: a row for each of its kernel's numbers.
 
-    Columns lie so that those which are pooled together are far apart in the same order: the
-    maximum is then one of whole arrays.
+    Those which are pooled together are in arrays of their own, in the same order: the maximum is
+    then one of whole arrays.
     """
 
     layer: ConvolutionLayer
@@ -90,21 +90,21 @@ class Patches:
 
         Returns
         -------
-        float32 array, shape (window's rows * columns * channels, pool * positions * n_examples)
+        float32 array, shape (n_pooled, window's rows * columns * channels, positions * n_examples)
         """
         (rows, columns), pool, strides = self.layer.convolved, self.layer.pool, self.layer.strides
         padded = np.pad(np.moveaxis(x, 0, -1), (*self._padding(rows, columns), (0, 0), (0, 0)))
         channels, n_examples = padded.shape[2:]
         shape = (rows // pool[0], pool[0], columns // pool[1], pool[1], channels, n_examples)
-        places = (*pool, shape[0], shape[2], n_examples)
-        out = np.empty((*self.layer.window, channels, *places), np.float32)
+        places = (shape[0], shape[2], n_examples)
+        out = np.empty((*pool, *self.layer.window, channels, *places), np.float32)
         for row, column in np.ndindex(*self.layer.window):
             seen = padded[
                 row : row + (rows - 1) * strides[0] + 1 : strides[0],
                 column : column + (columns - 1) * strides[1] + 1 : strides[1],
             ]
-            out[row, column] = seen.reshape(shape).transpose(4, 1, 3, 0, 2, 5)
-        return out.reshape(-1, math.prod(places))
+            out[:, :, row, column] = seen.reshape(shape).transpose(1, 3, 4, 0, 2, 5)
+        return out.reshape(pool[0] * pool[1], -1, math.prod(places))
 
     def _padding(self, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
         if self.layer.padding == "VALID":
@@ -137,19 +137,14 @@ class Convolved:
         """See :class:`Front`."""
         if not self.n_filters:
             return
-        n_pooled = self.patches.layer.pool[0] * self.patches.layer.pool[1]
         largest = out.reshape(self.n_filters, -1)
-        means = at_mean.reshape(self.n_filters, n_pooled, -1)
-        spreads = None if spread is None else np.broadcast_to(spread, at_mean.shape)
-        if spreads is not None:
-            spreads = spreads.reshape(means.shape)
-        _signed_sum(means[:, 0], None if spreads is None else spreads[:, 0], sign, largest)
-        other = np.empty_like(largest) if n_pooled > 1 else largest
-        for index in range(1, n_pooled):
-            _signed_sum(
-                means[:, index], None if spreads is None else spreads[:, index], sign, other
-            )
-            np.maximum(largest, other, out=largest)
+        other = np.empty_like(largest)
+        for index, means in enumerate(at_mean):
+            # A spread of the bias alone is the same everywhere.
+            of_index = spread[index] if spread is not None and spread.ndim == 3 else spread
+            _signed_sum(means, of_index, sign, other if index else largest)
+            if index:
+                np.maximum(largest, other, out=largest)
 
 
 def _signed_sum(at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:

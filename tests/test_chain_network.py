@@ -14,6 +14,7 @@ from bprune_hpc.chain import (
     ACTIVATIONS,
     Bias,
     Chain,
+    ConvolutionLayer,
     DenseLayer,
     Layers,
     Product,
@@ -23,6 +24,7 @@ from bprune_hpc.chain import (
 from bprune_hpc.chain_network import ChainNetwork
 from bprune_hpc.draws import standard_normal
 from bprune_hpc.evaluators import Noise
+from bprune_hpc.patches import Patches
 from bprune_hpc.plan import MEAN, Draw
 from bprune_hpc.posterior import Posterior
 
@@ -179,3 +181,103 @@ def test_which_chains_are_dense() -> None:
     assert layers_of(Chain((Bias("b0"),))) is None
     assert layers_of(Chain(())) is None
     assert layers_of(None) is None
+
+
+IMAGE, N_FILTERS = (8, 6, 2), 5
+
+
+def plain_convolution(
+    x: np.ndarray, kernel: np.ndarray, strides: tuple[int, int], padding: str
+) -> np.ndarray:
+    """By its definition: one sum for each place."""
+    window = kernel.shape[:2]
+    if padding == "SAME":
+        before = []
+        for size, stride, each in zip(x.shape[1:], strides, window, strict=False):
+            total = max((-(-size // stride) - 1) * stride + each - size, 0)
+            before.append((total // 2, total - total // 2))
+        x = np.pad(x, ((0, 0), *before, (0, 0)))
+    rows = (x.shape[1] - window[0]) // strides[0] + 1
+    columns = (x.shape[2] - window[1]) // strides[1] + 1
+    out = np.empty((len(x), rows, columns, kernel.shape[3]))
+    for r, c in np.ndindex(rows, columns):
+        seen = x[
+            :,
+            r * strides[0] : r * strides[0] + window[0],
+            c * strides[1] : c * strides[1] + window[1],
+        ]
+        out[:, r, c] = np.tensordot(seen, kernel, 3)
+    return out
+
+
+@pytest.mark.parametrize("pruned", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("bias", ["none", "fixed", "posterior"])
+@pytest.mark.parametrize(
+    ("strides", "padding", "window", "pool"),
+    [
+        ((1, 1), "SAME", (3, 5), (2, 2)),
+        ((1, 1), "VALID", (3, 3), (2, 4)),
+        ((2, 1), "SAME", (4, 2), (1, 1)),
+        ((2, 2), "VALID", (2, 2), (2, 3)),
+    ],
+)
+def test_a_convolution_before_dense_layers(
+    strides: tuple[int, int], padding: str, window: tuple[int, int], pool: tuple[int, int],
+    bias: str, pruned: float,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(7)
+    layer = ConvolutionLayer(
+        "conv", window, "bias" if bias != "none" else None, "Elu", IMAGE, strides, padding, pool
+    )
+    n_units = N_FILTERS * Patches(layer).n_positions
+    shapes = {"conv": (*window, IMAGE[2], N_FILTERS), "k0": (n_units, 4), "k1": (4, 3)}
+    loc = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    scale = {name: rng.random(shape).astype(np.float32) for name, shape in shapes.items()}
+    gone = rng.random(N_FILTERS) < pruned
+    for table in (loc, scale):
+        table["conv"][..., gone] = 0
+        table["k0"][: n_units // 3] *= pruned < 1
+    fixed = {}
+    if bias == "posterior":
+        loc["bias"], scale["bias"] = rng.normal(size=(2, N_FILTERS)).astype(np.float32)
+        scale["bias"] = np.abs(scale["bias"])
+    elif bias == "fixed":
+        fixed["bias"] = rng.normal(size=N_FILTERS).astype(np.float32)
+    posterior = Posterior(loc, scale)
+    layers = Layers(layer, (DenseLayer("k0", None, "Relu"), DenseLayer("k1", None, None)))
+    network = ChainNetwork(layers, fixed, {**shapes, "bias": (N_FILTERS,)})
+    x = rng.normal(size=(7, *IMAGE)).astype(np.float32)
+    values = {name: standard_normal(1, name, 0, value.shape) for name, value in loc.items()}
+    noises = [
+        Noise(MEAN, (Draw(MEAN, 0, MEAN),), None),
+        Noise(0, (Draw(0, 1, 0), Draw(1, -1, 0)), values),
+    ]
+    sampled = network.prune(posterior).sample(noises)
+    found = np.concatenate(list(sampled.outputs(x, [slice(0, 1), slice(1, 2)])))
+    for outputs, sign in zip(found, (0, 1, -1), strict=True):
+        w = {name: loc[name].astype(float) + sign * (scale[name] * values[name]) for name in loc}
+        w |= fixed
+        seen = plain_convolution(x.astype(float), w["conv"], strides, padding)
+        seen = REFERENCE["Elu"](seen + w.get("bias", 0))
+        rows, columns = seen.shape[1] // pool[0], seen.shape[2] // pool[1]
+        tiles = seen.reshape(len(x), rows, pool[0], columns, pool[1], N_FILTERS)
+        plain = tiles.max(axis=(2, 4)).reshape(len(x), -1)
+        plain = np.maximum(plain @ w["k0"], 0) @ w["k1"]
+        np.testing.assert_allclose(outputs.T, plain, rtol=0, atol=1e-6 * np.abs(plain).max())
+
+
+def test_long_sums_round_little() -> None:
+    rng = np.random.default_rng(8)
+    n = 20_000
+    kernel = rng.normal(size=(n, 2)).astype(np.float32)
+    layers = Layers(None, (DenseLayer("k", None, "Relu"), DenseLayer("h", None, None)))
+    first = np.eye(3, n, dtype=np.float32) + rng.random((3, n)).astype(np.float32)
+    posterior = Posterior({"h": kernel}, {"h": np.zeros_like(kernel)})
+    network = ChainNetwork(layers, {"k": first}, {"k": (3, n), "h": (n, 2)})
+    x = rng.random((5, 3)).astype(np.float32)
+    sampled = network.prune(posterior).sample([Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)])
+    (found,) = sampled.outputs(x, [slice(0, 1)])
+    units = (x.astype(float) @ first).astype(np.float32).astype(float)
+    terms = np.abs(units) @ np.abs(kernel).astype(float)
+    error = np.abs(found[0].T - units @ kernel)
+    assert (error <= 4e-7 * terms).all()
