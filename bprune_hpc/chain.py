@@ -1,12 +1,12 @@
 """Networks that are a chain: layers one after the other, each fed by the one before alone.
 
 What belongs here: the plain description of a chain, which knows no TensorFlow. What does not:
-telling that a graph is one (``chain_search``), running it (``chain_network``).
+telling that a graph is one (``chain_search``), running it (``chain_network``, ``channel_network``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ACTIVATIONS = frozenset({"Relu", "Relu6", "Tanh", "Sigmoid", "Elu", "Softplus"})
 """Operations on single numbers that a step may be, by TensorFlow's names."""
@@ -21,10 +21,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution over (rows, columns, channels); kernel of shape (*window, in, out)."""
+    """A convolution of an image (rows, columns, channels); kernel of shape (*window, in, out)."""
 
     kernel: str
     window: tuple[int, int]
+    image: tuple[int, int, int]
     strides: tuple[int, int]
     padding: str
 
@@ -55,9 +56,13 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Reshaping:
-    """Each example in another shape, with the same numbers in the same order."""
+    """Each example in another shape, with the same numbers in the same order.
+
+    ``n_places`` counts the places of an image's channels where it is made flat.
+    """
 
     shape: tuple[int, ...]
+    n_places: int = 1
 
 
 Step = Product | Convolution | Bias | Activation | Pooling | Reshaping
@@ -126,13 +131,11 @@ def layers_of(chain: Chain | None) -> Layers | None:
     if chain is None:
         return None
     steps = list(chain.steps)
-    image: tuple[int, ...] = ()
     while steps and isinstance(steps[0], Reshaping):
-        image = steps[0].shape
         del steps[0]
     convolution = None
     if steps and isinstance(steps[0], Convolution):
-        convolution = _take_convolution(steps, image)
+        convolution = _take_convolution(steps)
         if convolution is None:
             return None
     dense: list[DenseLayer] = []
@@ -144,7 +147,7 @@ def layers_of(chain: Chain | None) -> Layers | None:
     return Layers(convolution, tuple(dense)) if dense else None
 
 
-def _take_convolution(steps: list[Step], image: tuple[int, ...]) -> ConvolutionLayer | None:
+def _take_convolution(steps: list[Step]) -> ConvolutionLayer | None:
     """Take a convolution and what follows it, flattening included, from the front of the steps."""
     convolution = steps.pop(0)
     assert isinstance(convolution, Convolution)
@@ -157,13 +160,11 @@ def _take_convolution(steps: list[Step], image: tuple[int, ...]) -> ConvolutionL
             return None
     # No activation falls as its argument grows, so that it may come before or after a maximum.
     activation = activation or _take_activation(steps)
-    if len(image) != 3 or not steps or not isinstance(steps[0], Reshaping):
-        return None
-    if len(steps[0].shape) != 1:
+    if not steps or not isinstance(steps[0], Reshaping):
         return None
     del steps[0]
     layer = ConvolutionLayer(
-        convolution.kernel, convolution.window, bias, activation, (image[0], image[1], image[2]),
+        convolution.kernel, convolution.window, bias, activation, convolution.image,
         convolution.strides, convolution.padding, pool,
     )  # fmt: skip
     is_tiled = all(size % each == 0 for size, each in zip(layer.convolved, pool, strict=True))
@@ -184,3 +185,43 @@ def _take_activation(steps: list[Step]) -> str | None:
         del steps[0]
         return function
     return None
+
+
+@dataclass(frozen=True)
+class ChannelLayer:
+    """A product or convolution of any chain, and what follows it.
+
+    Attributes
+    ----------
+    activations : tuple of str
+        In their order; none before the bias.
+    n_places : int
+        How many inputs each channel before it is: of images that are made flat, their places.
+    """
+
+    kernel: str
+    bias: str | None
+    activations: tuple[str, ...]
+    n_places: int
+
+
+def channel_layers(chain: Chain | None) -> tuple[ChannelLayer, ...] | None:
+    """The layers of a chain of any kind; None where a weight is not in its usual place."""
+    out: list[ChannelLayer] = []
+    n_places = 1
+    for step in chain.steps if chain is not None else ():
+        if isinstance(step, Product | Convolution):
+            out.append(ChannelLayer(step.kernel, None, (), n_places))
+            n_places = 1
+        elif isinstance(step, Reshaping):
+            n_places = step.n_places
+        elif isinstance(step, Bias):
+            if not out or out[-1].bias is not None or out[-1].activations:
+                return None
+            out[-1] = replace(out[-1], bias=step.name)
+        elif isinstance(step, Activation):
+            if not out:
+                return None
+            out[-1] = replace(out[-1], activations=(*out[-1].activations, step.function))
+    names = [name for layer in out for name in (layer.kernel, layer.bias) if name]
+    return tuple(out) if out and len(set(names)) == len(names) else None

@@ -204,7 +204,8 @@ def _with_bias(layer: _CompactLayer, noises: Sequence[Noise], constants: Floats 
         assert constants is not None
         drawn = np.empty((n_draws, *layer.from_constants.loc.shape), np.float32)
         layer.from_constants.draws(noises, drawn)
-        bias += (drawn.transpose(0, 2, 1) @ constants)[:, :, 0]
+        # A long sum of few numbers: in double, so that its rounding is not seen.
+        bias += (drawn.transpose(0, 2, 1).astype(float) @ constants)[:, :, 0].astype(np.float32)
     return out
 
 

@@ -6,7 +6,8 @@ step of a chain. Nothing is lost by a refusal: the graph itself is run then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .chain import (
@@ -97,7 +98,13 @@ class _Search:
             self._expect_float32(at)
             step, at = self._step(node, at)
             backwards.append(step)
-        return tuple(reversed(backwards))
+        steps = tuple(reversed(backwards))
+        kinds = [isinstance(step, Product | Convolution) for step in steps]
+        for index, step in enumerate(steps):
+            # Between layers, images are only made flat.
+            if isinstance(step, Reshaping) and any(kinds[:index]) and len(step.shape) != 1:
+                raise _NotAChainError
+        return steps
 
     def _step(self, node: Node, at: Tensor) -> tuple[Step, Tensor]:
         """A step and the tensor that it is made from."""
@@ -119,7 +126,8 @@ class _Search:
             is_kept = shape and before and shape[0] == before[0] == _N_EXAMPLES
             if not shape or not is_kept or _size(shape) is None or _size(shape) != _size(before):
                 raise _NotAChainError
-            return Reshaping(tuple(int(size or 0) for size in shape[1:])), data
+            sizes, channels = _known(shape[1:]), _known((before or ())[-1:])
+            return Reshaping(sizes, math.prod(_known((before or ())[1:])) // channels[0]), data
         raise _NotAChainError
 
     def _bias(self, node: Node, at: Tensor) -> tuple[Step, Tensor]:
@@ -151,8 +159,11 @@ class _Search:
         channels, kernel = self._shape(node.inputs[0]), self._shape(node.inputs[1])
         if channels is None or kernel is None or channels[-1] != kernel[2]:
             raise _NotAChainError  # a grouped convolution
-        window = (int(kernel[0] or 0), int(kernel[1] or 0))
-        return Convolution(name, window, (strides[1], strides[2]), padding)
+        window, image = _known(kernel[:2]), _known(channels[1:])
+        return Convolution(
+            name, (window[0], window[1]), (image[0], image[1], image[2]), (strides[1], strides[2]),
+            padding,
+        )  # fmt: skip
 
     def _pooling(self, node: Node) -> Pooling:
         size, strides = list(node.attr["ksize"].list.i), list(node.attr["strides"].list.i)
@@ -191,6 +202,14 @@ class _Search:
     def _expect_float32(self, tensor: Tensor) -> None:
         if static_type(self._graph, tensor).dtype != _FLOAT32:
             raise _NotAChainError
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """A shape of which nothing may be open."""
+    out = tuple(size for size in shape if size is not None)
+    if len(out) < len(shape):
+        raise _NotAChainError
+    return out
 
 
 def _size(shape: tuple[int | None, ...] | None) -> int | None:

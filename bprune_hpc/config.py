@@ -72,7 +72,7 @@ class SweepConfig:
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
         What pruning may cost, for the choice of a threshold.
-    evaluator : {"auto", "chain", "graph"}
+    evaluator : {"auto", "chain", "channels", "graph"}
         See ``evaluator_choice``.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.

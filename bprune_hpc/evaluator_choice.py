@@ -10,12 +10,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .chain import layers_of
+from .chain import channel_layers, layers_of
 from .errors import ConfigError
 from .evaluators import Evaluator
 from .network import LiftedGraph
 
-EVALUATORS = ("auto", "chain", "graph")
+EVALUATORS = ("auto", "chain", "channels", "graph")
+
+
+_FORMS = {
+    "chain": "dense layers, perhaps after one convolution",
+    "channels": "layers one after the other",
+}
 
 
 def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
@@ -31,14 +37,18 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     ConfigError
         If the network is not of the form that the one asked for takes.
     """
-    is_chain = layers_of(graph.chain) is not None
-    if asked == "chain" and not is_chain:
-        raise ConfigError(
-            "--evaluator: chain is for dense layers, perhaps after one convolution, and this "
-            "network is another; leave the flag out"
-        )
+    possible = {
+        "chain": layers_of(graph.chain) is not None,
+        "channels": channel_layers(graph.chain) is not None,
+        "graph": True,
+    }
     if asked == "auto":
-        return "chain" if is_chain else "graph"
+        return next(name for name, fits in possible.items() if fits)
+    if not possible[asked]:
+        raise ConfigError(
+            f"--evaluator: {asked} is for {_FORMS[asked]}, and this network is another; leave the "
+            "flag out"
+        )
     return asked
 
 
@@ -69,6 +79,10 @@ def make_evaluator(
             raise ValueError("not a chain of layers")
         sizes = {**{key: value.shape for key, value in fixed.items()}, **shapes}
         return ChainNetwork(layers, fixed, sizes, n_intra)
+    if name == "channels" and graph.chain is not None:
+        from .channel_network import ChannelNetwork
+
+        return ChannelNetwork(graph.chain, fixed, shapes, n_intra, n_inter)
     from .graph_evaluator import GraphEvaluator
     from .network import GraphNetwork
 
