@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"load": "library", "BayesianNetwork": "library", "Predictive": "library"}
+_HOMES = {"load": "library", "BayesianNetwork": "library", "Predictive": "predicted"}
 _MODULES = ("graph_info", "results")
 
 __all__ = ["BayesianNetwork", "Predictive", "__version__", "graph_info", "load", "results"]
