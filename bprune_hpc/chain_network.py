@@ -41,8 +41,6 @@ class ChainNetwork:
     layers : Layers
     fixed : mapping of str to float32 array
         Kernels and biases that have no posterior.
-    shapes : mapping of str to tuple of int
-        Of every kernel.
     n_threads : int
         Of the matrix products, in the whole process.
     """
@@ -51,22 +49,14 @@ class ChainNetwork:
         self,
         layers: Layers,
         fixed: Mapping[str, NDArray[Any]],
-        shapes: Mapping[str, tuple[int, ...]],
         n_threads: int = 1,
     ) -> None:
         threadpool_limits(n_threads, user_api="blas")
         self.layers = layers
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
-        self._widest = max(shapes[layer.kernel][1] for layer in layers.dense)
         self._patches = None
         if layers.convolution is not None:
             self._patches = Patches(layers.convolution)
-
-    def noises_at_once(self, n_examples: int) -> int:
-        """See :class:`bprune_hpc.evaluators.Evaluator`."""
-        if self._patches is not None:
-            return 1
-        return max(1, _STACK_BYTES // (2 * 4 * self._widest * n_examples))
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.Evaluator`."""
@@ -171,6 +161,12 @@ class _Weights:
 class _PrunedChain:
     front: Front
     layers: tuple[_CompactLayer, ...]
+
+    def noises_at_once(self, n_examples: int) -> int:
+        if isinstance(self.front, Convolved):
+            return 1
+        widest = max(layer.kernel.loc.shape[1] for layer in self.layers)
+        return max(1, _STACK_BYTES // (2 * 4 * max(1, widest) * n_examples))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         first, *others = self.layers

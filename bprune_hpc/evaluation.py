@@ -71,7 +71,6 @@ def evaluate(
     for group in sorted(share.groups - set(sums)):
         sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
     task: Any = problem.task
-    at_once = evaluator.noises_at_once(plan.batch_size)
     for cells in _chunks(share, problem.posterior.n_weights):
         noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}
         for index in sorted({index for thresholds in cells.values() for index in thresholds}):
@@ -83,7 +82,7 @@ def evaluate(
             ]
             pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
             sampled = pruned.sample(wanted)
-            stacks = _stacks(wanted, at_once)
+            stacks = _stacks(wanted, pruned.noises_at_once(plan.batch_size))
             for rows, x in batches(problem.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
                 for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
