@@ -27,7 +27,7 @@ from .gaussian_part import Floats, GaussianPart
 from .patches import Convolved, Examples, Front, Patches
 from .posterior import Posterior
 
-_STACK_BYTES = 2 * 2**20
+_STACK_BYTES = 8 * 2**20
 """Units of a layer that are worked on together, so that they stay in a core's cache."""
 _BLOCK_ROWS = 1024
 """Terms that are added one after the other; the rounding of a longer sum would be seen."""
