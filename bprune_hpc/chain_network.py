@@ -27,8 +27,8 @@ from .gaussian_part import Floats, GaussianPart
 from .patches import Convolved, Examples, Front, Patches
 from .posterior import Posterior
 
-_STACK_BYTES = 8 * 2**20
-"""Units of a layer that are worked on together, so that they stay in a core's cache."""
+_STACK_BYTES = 4 * 2**20
+"""Units of a layer that are worked on together: few calls, and little that leaves the cache."""
 _BLOCK_ROWS = 1024
 """Terms that are added one after the other; the rounding of a longer sum would be seen."""
 
