@@ -26,6 +26,7 @@ from .evaluators import Noise, Pruned, Sampled
 from .gaussian_part import Floats, GaussianPart
 from .patches import Convolved, Examples, Front, Patches
 from .posterior import Posterior
+from .workspace import Workspace
 
 _STACK_BYTES = 4 * 2**20
 """Units of a layer that are worked on together: few calls, and little that leaves the cache."""
@@ -53,6 +54,7 @@ class ChainNetwork:
     ) -> None:
         threadpool_limits(n_threads, user_api="blas")
         self.layers = layers
+        self._room = Workspace()
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
         self._patches = None
         if layers.convolution is not None:
@@ -84,7 +86,7 @@ class ChainNetwork:
             weights.compact(layer, before, after)
             for layer, before, after in zip(self.layers.dense, alive[:-1], alive[1:], strict=True)
         ]
-        return _PrunedChain(front, tuple(layers))
+        return _PrunedChain(front, tuple(layers), self._room)
 
 
 def _but_all(indices: Indices, size: int) -> Indices | None:
@@ -161,6 +163,7 @@ class _Weights:
 class _PrunedChain:
     front: Front
     layers: tuple[_CompactLayer, ...]
+    room: Workspace
 
     def noises_at_once(self, n_examples: int) -> int:
         if isinstance(self.front, Convolved):
@@ -181,7 +184,7 @@ class _PrunedChain:
             )
             for noise in noises
         ]
-        return _SampledChain(self.front, self.layers, tuple(noises), deviations, kernels)
+        return _SampledChain(self.front, self.layers, tuple(noises), deviations, kernels, self.room)
 
 
 def _with_bias(layer: _CompactLayer, noises: Sequence[Noise], constants: Floats | None) -> Floats:
@@ -241,23 +244,28 @@ class _SampledChain:
     noises: tuple[Noise, ...]
     deviations: Sequence[_FirstDeviation]
     kernels: Sequence[Floats]
+    room: Workspace
 
     def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
         pieces = (
             self._of_piece(inputs, rows.stop - rows.start, stacks)
             for rows, inputs in self.front.pieces(x)
         )
-        first = next(pieces)
-        others = [list(piece) for piece in pieces]
-        for index, outputs in enumerate(first):
-            yield np.concatenate([outputs, *(other[index] for other in others)], axis=2)
+        if self.front.is_whole:
+            yield from next(pieces)
+            return
+        of_pieces = [list(piece) for piece in pieces]
+        for of_stack in zip(*of_pieces, strict=True):
+            yield np.concatenate(of_stack, axis=2)
 
     def _of_piece(
         self, inputs: Floats, n_examples: int, stacks: Sequence[slice]
     ) -> Iterator[Floats]:
         """Outputs of some examples for each stack of noises."""
         first, *others = self.layers
-        at_mean = np.matmul(first.kernel.loc.T, inputs)
+        kernel = first.kernel.loc.T
+        room = self.room.array("at_mean", *inputs.shape[:-2], len(kernel), inputs.shape[-1])
+        at_mean = np.matmul(kernel, inputs, out=room)
         if first.bias is not None:
             at_mean += first.bias.loc[:, None]
         starts = np.cumsum([0, *(len(noise.draws) for noise in self.noises)])
@@ -265,15 +273,22 @@ class _SampledChain:
         for stack in stacks:
             draws = slice(starts[stack.start], starts[stack.stop])
             n_draws = draws.stop - draws.start
-            n_units, values = n_first, _with_ones(n_draws, n_first, n_examples)
+            n_units, values = n_first, self._units(0, n_draws, n_first, n_examples)
             self._first_layer(stack, inputs, at_mean, values[:, :n_units])
-            for layer, kernel in zip(others, self.kernels, strict=True):
+            for number, (layer, kernel) in enumerate(zip(others, self.kernels, strict=True), 1):
                 n_units = kernel.shape[2]
-                after = _with_ones(n_draws, n_units, n_examples)
+                after = self._units(number, n_draws, n_units, n_examples)
                 _multiply(kernel[draws], values, after[:, :n_units])
                 activate(layer.activation, after[:, :n_units])
                 values = after
-            yield values[:, :n_units]
+            yield values[:, :n_units].copy()  # its room is used again
+
+    def _units(self, layer: int, n_draws: int, n_units: int, n_examples: int) -> Floats:
+        """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
+        out = self.room.array(f"units {layer}", n_draws, rows_of(n_units), n_examples)
+        out[:, n_units] = 1
+        out[:, n_units + 1 :] = 0
+        return out
 
     def _first_layer(self, stack: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
         """Fill in the first layer's units, shape (n_draws, n_units, n_examples)."""
@@ -281,7 +296,8 @@ class _SampledChain:
         for noise, deviation in zip(self.noises[stack], self.deviations[stack], strict=True):
             spread = None
             if deviation.kernel is not None:
-                spread = np.matmul(deviation.kernel.T, inputs)
+                room = self.room.array("spread", *at_mean.shape)
+                spread = np.matmul(deviation.kernel.T, inputs, out=room)
             if deviation.bias is not None:
                 bias = deviation.bias[:, None]
                 spread = bias if spread is None else np.add(spread, bias, out=spread)
@@ -295,14 +311,6 @@ def rows_of(n_in: int) -> int:
     """Rows of a layer's matrices: its inputs, a one for the bias, and zeros to whole blocks."""
     n_rows = n_in + 1
     return n_rows if n_rows <= 2 * _BLOCK_ROWS else -(-n_rows // _BLOCK_ROWS) * _BLOCK_ROWS
-
-
-def _with_ones(n_draws: int, n_units: int, n_examples: int) -> Floats:
-    """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
-    out = np.empty((n_draws, rows_of(n_units), n_examples), np.float32)
-    out[:, n_units] = 1
-    out[:, n_units + 1 :] = 0
-    return out
 
 
 def _multiply(kernel: Floats, values: Floats, out: Floats) -> None:

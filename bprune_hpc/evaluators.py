@@ -48,7 +48,6 @@ class Sampled(Protocol):
         Yields
         ------
         float32 array, shape (n_draws, n_outputs, n_examples)
-            Valid until the next one is asked for.
         """
 
 
