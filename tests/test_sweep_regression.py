@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import MpiRun
 from scipy import stats
-from test_sweep import all_bits
+from test_sweep import SMALL, all_bits
 
 from bprune_hpc import results, sweep, train, train_config
 from bprune_hpc.builder import build_model
@@ -51,12 +51,14 @@ def given_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("given"), "--hidden=6", "--noise_scale=0.75")
 
 
-def run(output: Path, case: Path, *flags: str) -> int:
+def sweep_arguments(output: Path, case: Path, *flags: str) -> list[str]:
     thresholds = ",".join(map(str, THRESHOLDS))
-    return sweep.main(
-        [f"--model_dir={case}", "--task=regression", f"--thresholds={thresholds}",
-         f"--output={output}", *flags]
-    )  # fmt: skip
+    return [f"--model_dir={case}", "--task=regression", f"--thresholds={thresholds}",
+            f"--output={output}", *flags]  # fmt: skip
+
+
+def run(output: Path, case: Path, *flags: str) -> int:
+    return sweep.main(sweep_arguments(output, case, *flags))
 
 
 # The linear network, whose predictive is a Normal in closed form
@@ -303,22 +305,44 @@ def test_blocks_of_examples_and_batches_change_no_bit(given_noise: Path, tmp_pat
     assert all_bits(tmp_path / "whole.h5") == all_bits(tmp_path / "blocks.h5")
 
 
+FOR_RANKS = ("--num_monte_carlo=28", "--batch_size=40")
+
+
+@pytest.fixture(scope="module")
+def one_rank(given_noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a sweep that one process did."""
+    path = tmp_path_factory.mktemp("one") / "sweep.h5"
+    assert run(path, given_noise, *FOR_RANKS) == 0
+    return path
+
+
 @pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_the_same_bits_on_any_number_of_ranks(
-    given_noise: Path, mpirun: MpiRun, tmp_path: Path, n_ranks: int
+    given_noise: Path, one_rank: Path, mpirun: MpiRun, tmp_path: Path, n_ranks: int
 ) -> None:
-    flags = ("--num_monte_carlo=28", "--batch_size=40")
-    assert run(tmp_path / "one.h5", given_noise, *flags) == 0
-    thresholds = ",".join(map(str, THRESHOLDS))
-    done = mpirun(
-        n_ranks,
-        ["-m", "bprune_hpc.sweep", f"--model_dir={given_noise}", "--task=regression",
-         f"--thresholds={thresholds}", f"--output={tmp_path / 'many.h5'}", *flags],
-    )  # fmt: skip
+    path = tmp_path / "many.h5"
+    arguments = sweep_arguments(path, given_noise, *FOR_RANKS)
+    done = mpirun(n_ranks, ["-m", "bprune_hpc.sweep", *arguments])
     assert done.returncode == 0, done.stderr
-    assert all_bits(tmp_path / "one.h5") == all_bits(tmp_path / "many.h5")
+    assert all_bits(path) == all_bits(one_rank)
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+def test_seven_ranks_that_do_their_cells_in_any_order_give_the_same_bits(
+    given_noise: Path, one_rank: Path, mpirun: MpiRun, tmp_path: Path
+) -> None:
+    digits = [*SMALL, f"--output={tmp_path / 'digits.h5'}"]
+    regression = sweep_arguments(tmp_path / "regression.h5", given_noise, *FOR_RANKS)
+    program = str(Path(__file__).with_name("mpi_program.py"))
+    done = mpirun(7, [program, "shuffled", *regression, "-", *digits], timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert results.read(tmp_path / "regression.h5").run.n_ranks == 7
+    assert all_bits(tmp_path / "regression.h5") == all_bits(one_rank)
+    assert sweep.main([*SMALL, f"--output={tmp_path / 'one_digits.h5'}"]) == 0
+    assert all_bits(tmp_path / "digits.h5") == all_bits(tmp_path / "one_digits.h5")
 
 
 def test_the_table_and_the_examples(
