@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import data
 from .comm import Comm
 from .config import SweepConfig
+from .criteria import CRITERIA, Prior
 from .errors import ConfigError, DataError
 from .heads import choose_task
 from .network import LiftedGraph
@@ -46,6 +47,8 @@ class Problem:
         Of every file that was read.
     ood_x : array, shape (n_ood_examples, ...), or None
         Examples of another kind, as the network takes them.
+    prior : mapping of str to Prior, or None
+        Of every mean-field tensor, read from the graph; None where it is not needed.
     """
 
     graph: LiftedGraph
@@ -57,6 +60,7 @@ class Problem:
     checkpoint: str
     sha256: Mapping[str, str]
     ood_x: NDArray[Any] | None = None
+    prior: Mapping[str, Prior] | None = None
 
     def on_every_set(self) -> list[Problem]:
         """The network on the test set and, where there are any, on examples of another kind.
@@ -93,6 +97,7 @@ def read(config: SweepConfig) -> Problem:
     """
     from . import case
 
+    needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
     network = case.read_case(
         config.model_dir,
         config.model_ckpt,
@@ -101,9 +106,12 @@ def read(config: SweepConfig) -> Problem:
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
+        with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
+    if needs_prior:
+        _check_prior(config.criterion, network.posterior, network.prior, network.source.path)
     task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
     examples = data.load(
         config.dataset,
@@ -143,7 +151,21 @@ def read(config: SweepConfig) -> Problem:
         checkpoint=network.source.path,
         sha256=hashes,
         ood_x=ood_x,
+        prior=network.prior if needs_prior else None,
     )
+
+
+def _check_prior(
+    criterion: str, posterior: Posterior, prior: Mapping[str, Prior], path: str
+) -> None:
+    unknown = [name for name in posterior.names if name not in prior]
+    if unknown:
+        more = f" and {len(unknown) - 1} more tensors" if len(unknown) > 1 else ""
+        raise ConfigError(
+            f"--criterion={criterion}: the prior is not known: {path} holds no divergence of "
+            f"'{unknown[0]}'{more} from a fixed Normal; give the standard deviation of the "
+            "weights' Gaussian prior with --prior_scale"
+        )
 
 
 def _refuse_for_a_regression(config: SweepConfig) -> None:
@@ -185,8 +207,10 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         }
         if problem.ood_x is not None:
             arrays["ood/"] = problem.ood_x
-        small = (problem.graph, problem.task, problem.checkpoint, dict(problem.sha256))
-    graph, task, checkpoint, sha256 = comm.from_root(lambda: small)
+        small = (
+            problem.graph, problem.task, problem.checkpoint, dict(problem.sha256), problem.prior
+        )  # fmt: skip
+    graph, task, checkpoint, sha256, prior = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
     for key, array in comm.bcast_arrays(arrays).items():
         table, name = key.split("/", 1)
@@ -201,4 +225,5 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         checkpoint=checkpoint,
         sha256=sha256,
         ood_x=tables["ood"][""] if "ood" in tables else None,
+        prior=prior,
     )

@@ -15,6 +15,7 @@ from bprune_hpc import results, sweep, train, train_config
 from bprune_hpc.builder import build_model
 from bprune_hpc.case import read_case
 from bprune_hpc.comm import SerialComm
+from bprune_hpc.criteria import Prior
 from bprune_hpc.data import load
 from bprune_hpc.draws import standard_normal
 from bprune_hpc.errors import ConfigError, GraphError
@@ -48,7 +49,8 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers, with a noise scale that float32 holds exactly."""
-    return trained(tmp_path_factory.mktemp("given"), "--hidden=6", "--noise_scale=0.75")
+    flags = ("--hidden=6", "--noise_scale=0.75", "--prior_scale=0.5")
+    return trained(tmp_path_factory.mktemp("given"), *flags)
 
 
 def sweep_arguments(output: Path, case: Path, *flags: str) -> list[str]:
@@ -135,6 +137,11 @@ def test_its_error_falls_as_one_over_the_root_of_the_draws(linear: Path, tmp_pat
         assert (np.abs(scaled.mean(axis=0) - 1) < 4 * stats.sem(scaled, axis=0)).all(), name
         fit = stats.linregress(np.log(n_draws), 0.5 * np.log(found.mean(axis=1)))
         assert fit.stderr < 0.1 and abs(fit.slope + 0.5) < 4 * fit.stderr, (name, fit)
+
+
+def test_the_prior_that_it_was_trained_with_is_in_its_graph(given_noise: Path) -> None:
+    case = read_case(given_noise, with_prior=True)
+    assert case.prior == dict.fromkeys(case.posterior.names, Prior(0, 0.5))
 
 
 # Heads
