@@ -38,7 +38,6 @@ METRICS = (
     "mutual_information",
     "probability_variance",
     "accuracy_single_draw",
-    "accuracy",
     "ece",
     "aurc",
     "auroc_errors_entropy",
@@ -219,7 +218,7 @@ def pairs_table(pairs: Repeats, none: Repeats) -> str:
 
 
 def _value(value: float, error: float) -> str:
-    if not (np.isfinite(value) and np.isfinite(error)):
+    if not (np.isfinite(value) and error < value):  # nothing varies, or next to nothing
         return "–"
     digits = 3 if error < 0.02 else 2 if error < 0.2 else 1
     return f"{value:.{digits}f} ± {error:.{digits}f}"
