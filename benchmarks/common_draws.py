@@ -43,6 +43,8 @@ METRICS = (
     "auroc_errors_entropy",
 )
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -170,9 +172,13 @@ def correlation(unit_nll: Floats) -> Floats:
 
 
 def none_over_pairs(of_none: Floats, of_pairs: Floats) -> Floats:
-    """Standard error with independent draws over that with as many in antithetic pairs."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return of_none.std(axis=0, ddof=1) / of_pairs.std(axis=0, ddof=1)
+    """Standard error with independent draws over that with as many in antithetic pairs.
+
+    NaN where nothing but rounding varies.
+    """
+    none, pairs = (values.std(axis=0, ddof=1) for values in (of_none, of_pairs))
+    varies = np.minimum(none, pairs) > _ROUNDING
+    return np.where(varies, none, np.nan) / np.where(varies, pairs, 1.0)
 
 
 def _estimates_correlation(nll: Floats) -> Floats:

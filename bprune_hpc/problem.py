@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import data
+from . import data, goals
 from .comm import Comm
 from .config import SweepConfig
 from .criteria import CRITERIA, Prior
 from .errors import ConfigError, DataError
 from .heads import choose_task
 from .network import LiftedGraph
+from .plan import draws_per_unit
 from .posterior import Posterior
 from .tasks import Task
 from .tensorflow_import import import_tensorflow
@@ -120,8 +121,10 @@ def read(config: SweepConfig) -> Problem:
         subtract_pixel_mean=config.subtract_pixel_mean,
         task=task.name,
     )
-    if task.name == "regression":
-        _refuse_for_a_regression(config)
+    if task.name == "regression" and config.ood_dataset is not None:
+        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
+    size = draws_per_unit(config.pairing, task.noises_per_unit)
+    goals.check_task(config.target, config.limit, task.name, -(-config.n_draws // size), size)
     ood = None
     if config.ood_dataset is not None:
         ood = data.load(
@@ -166,17 +169,6 @@ def _check_prior(
             f"'{unknown[0]}'{more} from a fixed Normal; give the standard deviation of the "
             "weights' Gaussian prior with --prior_scale"
         )
-
-
-def _refuse_for_a_regression(config: SweepConfig) -> None:
-    limit_flag = f"--max_{config.limit.metric}" if config.limit is not None else ""
-    for flag, value in (
-        ("--ood_path", config.ood_dataset),
-        ("--target_se", config.target),
-        (limit_flag, config.limit),
-    ):
-        if value is not None:
-            raise ConfigError(f"{flag}: is of a classification; leave it out for a regression")
 
 
 def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:

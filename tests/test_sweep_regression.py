@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -371,3 +372,56 @@ def test_the_table_and_the_examples(
     for name, metric in found.metrics.items():
         assert np.isfinite(metric).all(), name
     assert found.metrics.coverage_90.attrs["discrete"]
+
+
+# An error to reach, and the choice
+
+
+def test_it_draws_until_an_error_is_reached_and_chooses(
+    given_noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped, plain = tmp_path / "stopped.h5", tmp_path / "plain.h5"
+    flags = ("--batch_size=40", "--max_nll_rise=0.2")
+    assert run(plain, given_noise, *flags, "--num_monte_carlo=52") == 0
+    error = float(results.read(plain).metrics.crps_se.max())
+    # The first test is at 50 draws, rounded up to whole units of four; the next at 100.
+    for factor, n_draws in ((1.01, 52), (0.99, 100)):
+        target = f"--target_se=crps={factor * error}"
+        assert run(stopped, given_noise, *flags, target, "--num_monte_carlo=100") == 0
+        found = results.read(stopped)
+        assert found.attrs["n_draws"] == n_draws and len(found.draws.draw) == n_draws
+        assert f"{n_draws} draws: crps_se is at most" in found.metrics.attrs["target_text"]
+        if n_draws == 52:
+            assert found.metrics.attrs["target_reached"] == 1
+            assert all_bits(stopped) == all_bits(plain)
+    choice = found.choice
+    assert choice.attrs["rule"] == "nll_rise" and choice.attrs["text"] in capsys.readouterr().out
+    metrics = found.metrics
+    combined = np.hypot(metrics.nll_rise_se, metrics.nll_rise_se_data)
+    assert (choice.upper_bound >= metrics.nll_rise + 1.64 * combined).all()
+    assert (choice.is_below == (choice.upper_bound < 0.2)).all()
+    assert choice.attrs["index"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target_se=brier=1"], "--target_se: no metric 'brier' .* there are rmse, "),
+        (["--task=auto", "--target_se=brier=1"], "'brier' is not of a regression; there are rmse"),
+        (["--target_se=rmse_mean_weights=1"], "no metric 'rmse_mean_weights' with a Monte Carlo"),
+        (["--max_accuracy_drop=1"], "--max_accuracy_drop: is of a classification; give --max_nll"),
+        (
+            ["--max_nll_rise=1", "--num_monte_carlo=4"],
+            "come 4 at a time, .* to 8 or more",
+        ),
+        (["--ood_dataset=digits"], "--ood_path: is of a classification"),
+    ],
+)
+def test_goals_that_a_regression_does_not_have(
+    given_noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str],
+    message: str,
+) -> None:  # fmt: skip
+    assert run(tmp_path / "r.h5", given_noise, "--num_monte_carlo=8", *flags) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert re.search(message, error), error
+    assert not (tmp_path / "r.h5").exists()
