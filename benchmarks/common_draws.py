@@ -1,6 +1,6 @@
 """What common draws and antithetic pairs gain, measured by sweeps that differ in their seed alone.
 
-    python benchmarks/common_draws.py embedded:digits_fc
+    python benchmarks/common_draws.py
     python -m benchmarks.common_draws DIR --data_path FILE --thresholds 0,0.1,0.5,1
 
 Every number comes from results files that ``bprune_hpc.sweep`` wrote: standard errors are standard
@@ -233,7 +233,7 @@ def _value(value: float, error: float) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the script."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model_dir", help="case directory, or embedded:digits_fc")
+    parser.add_argument("model_dir", nargs="?", default="embedded:digits_fc", help="(%(default)s)")
     parser.add_argument("--data_path", help="test set; without, the embedded digits")
     parser.add_argument("--thresholds", default="0,0.01,0.02,0.1,0.25,0.5,1,2,3")
     parser.add_argument("--num_monte_carlo", type=int, default=100, help="draws (%(default)s)")

@@ -1,6 +1,6 @@
 """How often 95 % Monte Carlo intervals hold what very many draws give, on a real network.
 
-    python benchmarks/error_coverage.py embedded:digits_fc
+    python benchmarks/error_coverage.py
     python -m benchmarks.error_coverage DIR --data_path FILE --thresholds 0,0.5
 
 The intervals are value ± t · ``NAME_se`` of sweeps that differ in their seed alone, with Student's
@@ -27,7 +27,7 @@ else:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the script."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model_dir", help="case directory, or embedded:digits_fc")
+    parser.add_argument("model_dir", nargs="?", default="embedded:digits_fc", help="(%(default)s)")
     parser.add_argument("--data_path", help="test set; without, the embedded digits")
     parser.add_argument("--thresholds", default="0,0.5,1")
     parser.add_argument("--num_monte_carlo", type=int, default=200, help="draws (%(default)s)")
