@@ -84,25 +84,28 @@ def find_priors(
         name: [node for node in last_steps if behind[node] >= set(scale_variables[name])]
         for name in posterior.names
     }
+    found: dict[str, Prior] = {}
     try:
         evaluate = _evaluator(opened, nodes, candidates, threads)
-        found = {
-            name: {
-                fit(loc.ravel(), posterior.scale[name].ravel(), evaluate((node, 0)).ravel())
-                for node in candidates[name]
-                if evaluate.size((node, 0)) == loc.size
-            }
-            for name, loc in posterior.loc.items()
-        }
+        for name, loc in posterior.loc.items():
+            of_scale = set(scale_variables[name])
+            sized = [node for node in candidates[name] if evaluate.size((node, 0)) == loc.size]
+            # Mostly a mean is another variable than its scale; else both are parts of one.
+            for is_of_more in (True, False):
+                fits = {
+                    fit(loc.ravel(), posterior.scale[name].ravel(), evaluate((node, 0)).ravel())
+                    for node in sized
+                    if (behind[node] > of_scale) is is_of_more
+                }
+                priors = [prior for prior in fits if prior is not None]
+                if len(priors) == 1:
+                    found[name] = priors[0]
+                if priors:
+                    break
     except GraphError as error:
         logger.warning("the prior cannot be looked for: %s", error)
         return {}
-    out = {}
-    for name, fits in found.items():
-        priors = [prior for prior in fits if prior is not None]
-        if len(priors) == 1:
-            out[name] = priors[0]
-    return out
+    return found
 
 
 def _of_variables_alone(
@@ -197,7 +200,7 @@ def fit(
         mean, deviation = _refined(*some, *start, is_centred)
         for digits in range(1, 8):
             prior = Prior(float(f"{mean:.{digits}g}"), float(f"{deviation:.{digits}g}"))
-            if _explains(*everything, prior):
+            if _explains(*some, prior) and _explains(*everything, prior):
                 return prior
     return None
 
