@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checkpoint
+from .criteria import Prior
 from .errors import CheckpointError, ConfigError
 from .graph import lift
 from .network import LiftedGraph
 from .opened import Ends, Opened
 from .posterior import Posterior
+from .priors import find_priors
 from .source_keras import SUFFIXES, open_keras
 from .source_saved_model import FILE_NAME as SAVED_MODEL_FILE
 from .source_saved_model import open_saved_model
@@ -69,7 +71,8 @@ class Case:
     """A lifted network, its posterior, its deterministic variables, and where it came from.
 
     ``scale_variables`` names the variables that each mean-field tensor's scale is computed from;
-    they are stored, used, and neither fixed nor stripped.
+    they are stored, used, and neither fixed nor stripped. ``prior`` is empty unless it was asked
+    for, and lacks the tensors whose prior the source does not say.
     """
 
     graph: LiftedGraph
@@ -77,6 +80,7 @@ class Case:
     fixed: dict[str, NDArray[Any]]
     source: Source
     scale_variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prior: Mapping[str, Prior] = field(default_factory=dict)
 
 
 def case_directory(name: str | Path) -> Path:
@@ -106,6 +110,7 @@ def read_case(
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    with_prior: bool = False,
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> Case:
@@ -126,6 +131,8 @@ def read_case(
         says.
     loc_op, scale_op : str, optional
         In place of ``logits_op``: mean and standard deviation of a regression's output.
+    with_prior : bool
+        Whether to look for the prior of every mean-field tensor.
     n_intra, n_inter : int
         TensorFlow threads; the same as for the networks of this process.
 
@@ -171,7 +178,12 @@ def read_case(
         },
         dropped_ops=lifted.dropped_ops,
     )
-    case = Case(lifted.graph, lifted.posterior, lifted.fixed, source, lifted.scale_variables)
+    prior = {}
+    if with_prior:
+        prior = find_priors(
+            opened, lifted.posterior, lifted.scale_variables, threads=(n_intra, n_inter)
+        )
+    case = Case(lifted.graph, lifted.posterior, lifted.fixed, source, lifted.scale_variables, prior)
     _log_summary(case)
     return case
 
@@ -258,6 +270,8 @@ def _log_summary(case: Case) -> None:
     _LOG.info("dropped %d operations, %d of them Horovod's", sum(ops.values()), n_horovod)
     for name, loc in case.posterior.loc.items():
         _LOG.info("mean-field: %s %s", name, loc.shape)
+    for name, one in case.prior.items():
+        _LOG.info("prior of %s: N(%g, %g²)", name, one.loc, one.scale)
     for name, values in case.fixed.items():
         _LOG.info("fixed: %s %s", name, values.shape)
     for note in case.graph.notes:

@@ -147,7 +147,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         arguments.grid = ("threshold", "none")
     kind, text = arguments.grid
     kind, grid = read_grid(text, kind, arguments.criterion)
-    _check_prior(arguments.criterion, arguments.prior_scale)
+    if arguments.prior_scale is not None and not 1e-30 <= arguments.prior_scale <= 1e30:
+        raise ConfigError(f"--prior_scale: {arguments.prior_scale:g} is not in 1e-30 to 1e30")
     if arguments.noise_scale is not None and not 1e-30 <= arguments.noise_scale <= 1e30:
         raise ConfigError(f"--noise_scale: {arguments.noise_scale:g} is not in 1e-30 to 1e30")
     n_draws = arguments.num_monte_carlo
@@ -217,16 +218,6 @@ def _dataset(dataset: str, is_cifar10: bool) -> str:
     if is_cifar10 and dataset not in ("auto", "cifar10"):
         logger.info("--cifar10 does nothing: --dataset=%s is named", dataset)
     return "cifar10" if is_cifar10 and dataset == "auto" else dataset
-
-
-def _check_prior(criterion: str, prior_scale: float | None) -> None:
-    if prior_scale is None and CRITERIA[criterion].needs_prior:
-        raise ConfigError(
-            f"--criterion={criterion}: the prior is not known; give the standard deviation of the "
-            "weights' Gaussian prior with --prior_scale"
-        )
-    if prior_scale is not None and not 1e-30 <= prior_scale <= 1e30:
-        raise ConfigError(f"--prior_scale: {prior_scale:g} is not in 1e-30 to 1e30")
 
 
 class _Grid(argparse.Action):
@@ -312,7 +303,7 @@ def parser() -> ArgumentParser:
         "--prior_scale",
         type=float,
         metavar="X",
-        help="deviation of the weights' prior, for the criteria kl and bmr",
+        help="deviation of the weights' prior, for kl and bmr; default: what the graph says",
     )
     sweep.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"

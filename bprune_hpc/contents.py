@@ -106,7 +106,7 @@ def contents(
         coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
         of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
     groups: dict[str, dict[str, Variable]] = {
-        "sparsity": _sparsity(cuts, posterior),
+        "sparsity": {**_sparsity(cuts, posterior), **_priors(problem)},
         **of_the_task,
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
@@ -211,6 +211,17 @@ def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
         "n_active": Variable(("threshold",), np.array([cut.n_active for cut in cuts])),
         "layer_pruned_fraction": Variable(("threshold", "layer"), np.array(by_layer)),
         "layer_threshold": Variable(("threshold", "layer"), np.array(thresholds)),
+    }
+
+
+def _priors(problem: Problem) -> dict[str, Variable]:
+    """The prior of each layer, where it was read from the graph."""
+    if problem.prior is None:
+        return {}
+    priors = [problem.prior[name] for name in problem.posterior.names]
+    return {
+        "prior_loc": Variable(("layer",), np.array([prior.loc for prior in priors])),
+        "prior_scale": Variable(("layer",), np.array([prior.scale for prior in priors])),
     }
 
 

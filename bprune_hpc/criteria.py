@@ -8,7 +8,7 @@ weights a sweep prunes does not (``pruning``). ``docs/criteria.md`` compares the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,21 @@ from .posterior import Posterior, in_float64, snr
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The prior N(loc, scale²) of every weight of a tensor.
+
+    Attributes
+    ----------
+    loc : float
+    scale : float
+        Standard deviation, positive.
+    """
+
+    loc: float
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Criterion:
     of_units : callable
         Scores of units, shape (n_units,), from those of their weights, shape (..., n_units).
     needs_prior : bool
-        Whether the standard deviation of the weights' prior has to be known.
+        Whether the weights' prior has to be known.
     """
 
     heading: str
@@ -80,8 +95,8 @@ def log_alpha(loc: Floats32, scale: Floats32) -> Floats:
         return -2.0 * np.log(snr(loc, scale))
 
 
-def kl(loc: Floats32, scale: Floats32, prior_scale: float) -> Floats:
-    """KL divergence of N(loc, scale²) from the prior N(0, prior_scale²), nats.
+def kl(loc: Floats32, scale: Floats32, prior_scale: float, prior_loc: float = 0.0) -> Floats:
+    """KL divergence of N(loc, scale²) from the prior N(prior_loc, prior_scale²), nats.
 
     Returns
     -------
@@ -90,6 +105,7 @@ def kl(loc: Floats32, scale: Floats32, prior_scale: float) -> Floats:
     """
     mean, deviation = in_float64(loc, scale)
     prior = _checked_prior(prior_scale)
+    away = np.asarray(loc, np.float64) - prior_loc
     ratio = deviation / prior
     # r - 1 - ln r for r = ratio². Most scales are near the prior's, where it is the small
     # difference of large terms: there by way of r - 1, which has an exact form.
@@ -97,16 +113,16 @@ def kl(loc: Floats32, scale: Floats32, prior_scale: float) -> Floats:
     with np.errstate(divide="ignore"):
         far = excess - 2 * np.log(ratio)
         near = excess - np.log1p(np.clip(excess, -0.5, 0.5))
-    divergence = np.where(np.abs(excess) < 0.5, near, far) / 2 + (mean / prior) ** 2 / 2
+    divergence = np.where(np.abs(excess) < 0.5, near, far) / 2 + (away / prior) ** 2 / 2
     return np.where((mean == 0) & (deviation == 0), 0.0, np.maximum(divergence, 0.0))
 
 
-def bmr(loc: Floats32, scale: Floats32, prior_scale: float) -> Floats:
+def bmr(loc: Floats32, scale: Floats32, prior_scale: float, prior_loc: float = 0.0) -> Floats:
     """Log evidence that is lost by fixing a weight at zero, nats: ln p(0) - ln q(0).
 
-    With prior p = N(0, prior_scale²) and posterior q = N(loc, scale²) this is the Savage-Dickey
-    ratio, SNR² / 2 - ln(prior_scale / scale). Where it is negative, the network without the
-    weight is the more probable one.
+    With prior p = N(prior_loc, prior_scale²) and posterior q = N(loc, scale²) this is the
+    Savage-Dickey ratio, SNR² / 2 - ln(prior_scale / scale) - (prior_loc / prior_scale)² / 2.
+    Where it is negative, the network without the weight is the more probable one.
 
     Returns
     -------
@@ -124,6 +140,7 @@ def bmr(loc: Floats32, scale: Floats32, prior_scale: float) -> Floats:
     ratio = snr(loc, scale)
     certain = deviation == 0
     loss = ratio**2 / 2 + np.log(np.where(certain, 1.0, deviation / prior))
+    loss = loss - (prior_loc / prior) ** 2 / 2
     return np.where(certain & (ratio == 0), 0.0, loss)
 
 
@@ -197,7 +214,12 @@ CRITERIA = {
 
 
 def scores(
-    criterion: str, posterior: Posterior, *, prior_scale: float | None = None, seed: int = 0
+    criterion: str,
+    posterior: Posterior,
+    *,
+    prior_scale: float | None = None,
+    prior: Mapping[str, Prior] | None = None,
+    seed: int = 0,
 ) -> dict[str, Floats]:
     """Score of every weight of a posterior.
 
@@ -206,7 +228,9 @@ def scores(
     criterion : str
         A key of :data:`CRITERIA`.
     prior_scale : float, optional
-        Standard deviation of the weights' prior N(0, prior_scale²); for ``kl`` and ``bmr``.
+        Standard deviation of the prior N(0, prior_scale²) of every weight, for ``kl`` and ``bmr``.
+    prior : mapping of str to Prior, optional
+        Of every tensor; for the same, where ``prior_scale`` is not given.
     seed : int
         For ``random``.
 
@@ -219,8 +243,12 @@ def scores(
     ValueError
         If the prior is needed and not given, or the posterior is none.
     """
-    if CRITERIA[criterion].needs_prior and prior_scale is None:
-        raise ValueError(f"criterion {criterion} needs prior_scale")
+    if prior_scale is not None:
+        prior = dict.fromkeys(posterior.names, Prior(0.0, prior_scale))
+    prior = prior or {}
+    unknown = [name for name in posterior.names if name not in prior]
+    if CRITERIA[criterion].needs_prior and unknown:
+        raise ValueError(f"criterion {criterion} needs prior_scale, or the prior of {unknown}")
     with_prior = {"kl": kl, "bmr": bmr}
     without = {
         "snr": snr,
@@ -233,8 +261,8 @@ def scores(
         scale = posterior.scale[name]
         if criterion == "random":
             found[name] = uniform(seed, name, loc.shape)
-        elif prior_scale is not None and criterion in with_prior:
-            found[name] = with_prior[criterion](loc, scale, prior_scale)
+        elif criterion in with_prior:
+            found[name] = with_prior[criterion](loc, scale, prior[name].scale, prior[name].loc)
         else:
             found[name] = without[criterion](loc, scale)
     return found

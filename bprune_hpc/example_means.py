@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .jackknife import jackknife
+from .jackknife import jackknife, with_correction
 from .metrics import Metric
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ class Estimate:
         if self.without is not None:
             corrected, se = jackknife(self.value, self.without, sizes)
             if is_corrected and len(sizes) > 1:
-                value = corrected
+                value, se = corrected, with_correction(self.value, corrected, se)
         n_examples = self.influence.shape[1]
         se_data = np.full(value.shape, np.nan)
         if n_examples > 1:

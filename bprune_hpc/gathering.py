@@ -21,7 +21,6 @@ from .evaluators import Evaluator
 from .metrics import Metric
 from .ood import ood_metrics
 from .plan import Plan, doubling, make_plan
-from .predictive import DrawSums
 from .problem import Problem
 from .pruning import PRUNED_SCALE, Cut
 from .reduction import reduce_draws, reduce_groups
@@ -126,9 +125,8 @@ def check_memory(config: SweepConfig, parts: Sequence[Part]) -> None:
 
 
 def draw_sums_of(part: Part, findings: Findings) -> AnyDrawSums:
-    """Sums of the draws that were taken; only a classification's can be fewer than planned."""
-    draws = part.draw_sums
-    return draws.first(findings.n_draws) if isinstance(draws, DrawSums) else draws
+    """Sums of the draws that were taken, which can be fewer than planned."""
+    return part.draw_sums.first(findings.n_draws)
 
 
 def n_cells(parts: Sequence[Part], rank: int) -> int:

@@ -9,10 +9,10 @@ import argparse
 import logging
 import math
 
+from . import metrics, regression_metrics
 from .choice import STEPS, Limit
 from .criteria import CRITERIA
 from .errors import ConfigError
-from .metrics import is_discrete, metric_names
 from .ood import ood_metric_names
 from .stopping import Target, parse_target
 
@@ -46,7 +46,7 @@ def read(
     Parameters
     ----------
     arguments : Namespace
-        ``target_se``, ``limit``, ``criterion`` and those of the other examples are read.
+        ``target_se``, ``limit``, ``criterion``, ``task`` and those of the other examples are read.
     kind : {"threshold", "fraction"}
         Of the grid.
     least : float
@@ -64,21 +64,61 @@ def read(
     if limit is not None:
         _check_limit(limit, kind, least, arguments.criterion)
     if n_units < 2 and (target is not None or limit is not None):
-        flag = "--target_se" if limit is None else f"--max_{limit.metric}"
         raise ConfigError(
-            f"{flag}: one pair of draws (or single draw) has no standard error; raise "
+            f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
             "--num_monte_carlo to 4 or more"
         )
     return target, limit
 
 
+def check_task(
+    target: Target | None, limit: Limit | None, task: str, n_units: int, draws_per_unit: int
+) -> None:
+    """Refuse what the task that was found does not have.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+    n_units : int
+        Independent units of draws, at most.
+    draws_per_unit : int
+
+    Raises
+    ------
+    ConfigError
+    """
+    if target is not None and target.metric not in (names := _names(task, has_ood=True)):
+        raise ConfigError(
+            f"--target_se: '{target.metric}' is not of a {task}; there are {', '.join(names)}"
+        )
+    if limit is not None and task == "regression" and limit.metric != "nll_rise":
+        raise ConfigError(f"--max_{limit.metric}: is of a classification; give --max_nll_rise")
+    if n_units < 2 and (target is not None or limit is not None):
+        raise ConfigError(
+            f"{_flag(limit)}: the draws of a {task} come {draws_per_unit} at a time, and one such "
+            f"unit has no standard error; raise --num_monte_carlo to {2 * draws_per_unit} or more"
+        )
+
+
+def _flag(limit: Limit | None) -> str:
+    return "--target_se" if limit is None else f"--max_{limit.metric}"
+
+
+def _names(task: str, has_ood: bool) -> list[str]:
+    """Metrics of a task, or of any with ``auto``, that have a Monte Carlo error."""
+    names: dict[str, None] = {}
+    if task != "regression":
+        names |= dict.fromkeys(metrics.metric_names())
+        names |= dict.fromkeys(ood_metric_names() if has_ood else [])
+    if task != "classification":
+        names |= dict.fromkeys(regression_metrics.metric_names())
+    return [name for name in names if "_mean_weights" not in name]
+
+
 def _target(arguments: argparse.Namespace) -> Target:
-    without_draws = ("accuracy_mean_weights", "accuracy_mean_weights_change")
-    names = [name for name in metric_names() if name not in without_draws]
-    if arguments.ood_path or arguments.ood_dataset:
-        names += ood_metric_names()
-    target = parse_target(arguments.target_se, names)
-    if is_discrete(target.metric):
+    has_ood = bool(arguments.ood_path or arguments.ood_dataset)
+    target = parse_target(arguments.target_se, _names(arguments.task, has_ood))
+    if metrics.is_discrete(target.metric) or regression_metrics.is_discrete(target.metric):
         logger.warning(
             "--target_se: %s moves in steps; its error can be small, even 0, by luck", target.metric
         )

@@ -18,7 +18,7 @@ from .graph_nodes import (
     typed_node,
 )
 
-_VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
+VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _REFERENCES = frozenset({"VariableV2", "Variable"})
 
 
@@ -44,7 +44,7 @@ def expose_variables(nodes: Nodes, variable_names: Mapping[str, str], label: str
     """
     names: dict[str, str] = {}
     for node in nodes.values():
-        if node.op in _VARIABLES or node.name in variable_names:
+        if node.op in VARIABLES or node.name in variable_names:
             names[node.name] = variable_names.get(node.name, node.name)
     aliases: dict[str, str] = {}
     for name in list(nodes):

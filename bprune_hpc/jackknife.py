@@ -47,8 +47,27 @@ def jackknife(
     pseudo = estimate / share - (1 / share - 1) * deleted
     variance = _sum_over_groups((pseudo - corrected) ** 2 / (1 / share - 1)) / n_groups
     # With nothing that differs between groups, rounding alone is left: that is an error of zero.
-    variance = np.where((deleted == estimate).all(axis=0), 0.0, variance)
-    return corrected, np.sqrt(variance)
+    is_same = (deleted == estimate).all(axis=0)
+    corrected = np.where(is_same, estimate, corrected)[()]
+    return corrected, np.sqrt(np.where(is_same, 0.0, variance))
+
+
+def with_correction(
+    estimate: NDArray[np.float64], corrected: NDArray[np.float64], se: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Standard error of a corrected estimate: the correction counts as uncertain by its own size.
+
+    Where the correction is a large part of the error, so is what it leaves, of higher order in
+    1 / n_units, and draws that miss the rare large terms have too small an estimate and too small
+    an error at once. Of order 1 / n_units beside the error's 1 / sqrt(n_units), it fades where
+    there are many.
+
+    Parameters
+    ----------
+    estimate, corrected, se : float64 array, shape (...)
+        What :func:`jackknife` took and gave.
+    """
+    return np.hypot(se, corrected - estimate)
 
 
 def _sum_over_groups(values: NDArray[np.float64]) -> NDArray[np.float64]:

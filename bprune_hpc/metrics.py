@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .example_statistics import example_statistics
-from .jackknife import jackknife
+from .jackknife import jackknife, with_correction
 from .plan import MEAN, Plan
 from .predictive import GroupSums, mean_prediction
 from .set_statistics import SCORES, SET_STATISTICS
@@ -282,7 +282,7 @@ class Statistics:
         if found.without_draws is not None:
             corrected, se = jackknife(found.value, found.without_draws, sizes)
             if name in BIAS_CORRECTED and len(sizes) > 1:
-                value = corrected
+                value, se = corrected, with_correction(found.value, corrected, se)
         if found.values is not None:
             n_examples = found.values.shape[1]
             se_data = np.full(value.shape, np.nan)

@@ -122,6 +122,13 @@ class NormalDrawSums:
     def __init__(self, n_thresholds: int, n_draws: int) -> None:
         self.sums = BinnedSums((n_thresholds, n_draws, 2))
 
+    def first(self, n_draws: int) -> NormalDrawSums:
+        """Those of the first draws alone."""
+        found = NormalDrawSums(0, 0)
+        found.sums.top = self.sums.top[:, :n_draws]
+        found.sums.bins = self.sums.bins[:, :n_draws]
+        return found
+
     def add(self, threshold: int, draw: int, prediction: NormalPrediction) -> None:
         """Add a batch of examples that one draw has predicted."""
         nll = -math.log(2) * prediction.log2_density

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import data
+from . import data, goals
 from .comm import Comm
 from .config import SweepConfig
+from .criteria import CRITERIA, Prior
 from .errors import ConfigError, DataError
 from .evaluator_choice import choose_evaluator, make_evaluator
 from .evaluators import Evaluator
 from .heads import choose_task
 from .network import LiftedGraph
+from .plan import draws_per_unit
 from .posterior import Posterior
 from .tasks import Task
 from .tensorflow_import import import_tensorflow
@@ -50,6 +52,8 @@ class Problem:
         Examples of another kind, as the network takes them.
     evaluator : str
         What runs the network; see ``evaluator_choice``.
+    prior : mapping of str to Prior, or None
+        Of every mean-field tensor, read from the graph; None where it is not needed.
     """
 
     graph: LiftedGraph
@@ -62,6 +66,7 @@ class Problem:
     sha256: Mapping[str, str]
     ood_x: NDArray[Any] | None = None
     evaluator: str = "graph"
+    prior: Mapping[str, Prior] | None = None
 
     def on_every_set(self) -> list[Problem]:
         """The network on the test set and, where there are any, on examples of another kind.
@@ -103,6 +108,7 @@ def read(config: SweepConfig) -> Problem:
     """
     from . import case
 
+    needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
     network = case.read_case(
         config.model_dir,
         config.model_ckpt,
@@ -111,9 +117,12 @@ def read(config: SweepConfig) -> Problem:
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
+        with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
+    if needs_prior:
+        _check_prior(config.criterion, network.posterior, network.prior, network.source.path)
     task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
     examples = data.load(
         config.dataset,
@@ -122,8 +131,10 @@ def read(config: SweepConfig) -> Problem:
         subtract_pixel_mean=config.subtract_pixel_mean,
         task=task.name,
     )
-    if task.name == "regression":
-        _refuse_for_a_regression(config)
+    if task.name == "regression" and config.ood_dataset is not None:
+        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
+    size = draws_per_unit(config.pairing, task.noises_per_unit)
+    goals.check_task(config.target, config.limit, task.name, -(-config.n_draws // size), size)
     ood = None
     if config.ood_dataset is not None:
         ood = data.load(
@@ -154,18 +165,21 @@ def read(config: SweepConfig) -> Problem:
         sha256=hashes,
         ood_x=ood_x,
         evaluator=choose_evaluator(config.evaluator, network.graph),
+        prior=network.prior if needs_prior else None,
     )
 
 
-def _refuse_for_a_regression(config: SweepConfig) -> None:
-    limit_flag = f"--max_{config.limit.metric}" if config.limit is not None else ""
-    for flag, value in (
-        ("--ood_path", config.ood_dataset),
-        ("--target_se", config.target),
-        (limit_flag, config.limit),
-    ):
-        if value is not None:
-            raise ConfigError(f"{flag}: is of a classification; leave it out for a regression")
+def _check_prior(
+    criterion: str, posterior: Posterior, prior: Mapping[str, Prior], path: str
+) -> None:
+    unknown = [name for name in posterior.names if name not in prior]
+    if unknown:
+        more = f" and {len(unknown) - 1} more tensors" if len(unknown) > 1 else ""
+        raise ConfigError(
+            f"--criterion={criterion}: the prior is not known: {path} holds no divergence of "
+            f"'{unknown[0]}'{more} from a fixed Normal; give the standard deviation of the "
+            "weights' Gaussian prior with --prior_scale"
+        )
 
 
 def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
@@ -197,9 +211,10 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         if problem.ood_x is not None:
             arrays["ood/"] = problem.ood_x
         small = (
-            problem.graph, problem.task, problem.checkpoint, dict(problem.sha256), problem.evaluator
+            problem.graph, problem.task, problem.checkpoint, dict(problem.sha256), problem.prior,
+            problem.evaluator,
         )  # fmt: skip
-    graph, task, checkpoint, sha256, evaluator = comm.from_root(lambda: small)
+    graph, task, checkpoint, sha256, prior, evaluator = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
     for key, array in comm.bcast_arrays(arrays).items():
         table, name = key.split("/", 1)
@@ -215,4 +230,5 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         sha256=sha256,
         ood_x=tables["ood"][""] if "ood" in tables else None,
         evaluator=evaluator,
+        prior=prior,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .criteria import CRITERIA, Criterion, Floats, scores
+from .criteria import CRITERIA, Criterion, Floats, Prior, scores
 from .posterior import Posterior
 from .units import tensors_of_units
 
@@ -38,9 +38,11 @@ class Rule:
         What is pruned as a whole: single weights, the inputs of a dense unit (last axis of
         kernels of two axes), or a convolution's filters (last axis of kernels of more).
     prior_scale : float, optional
-        Standard deviation of the weights' prior, for the criteria that need it.
+        Standard deviation of the weights' prior N(0, prior_scale²), for the criteria that need it.
     seed : int
         For the criterion ``random``.
+    prior : mapping of str to Prior, optional
+        Of every tensor, in place of ``prior_scale``.
     """
 
     criterion: str = "snr"
@@ -48,6 +50,7 @@ class Rule:
     granularity: str = "weight"
     prior_scale: float | None = None
     seed: int = 0
+    prior: Mapping[str, Prior] | None = None
 
 
 SNR = Rule()
@@ -173,7 +176,9 @@ def prune(posterior: Posterior, cut: Cut, pruned_scale: float = 0.0) -> Posterio
 
 def _units(posterior: Posterior, rule: Rule) -> _Units:
     owner = tensors_of_units(posterior, rule.granularity)
-    found = scores(rule.criterion, posterior, prior_scale=rule.prior_scale, seed=rule.seed)
+    found = scores(
+        rule.criterion, posterior, prior_scale=rule.prior_scale, prior=rule.prior, seed=rule.seed
+    )
     found = {name: score for name, score in found.items() if owner[name] == name}
     if rule.granularity != "weight":
         of_units = CRITERIA[rule.criterion].of_units

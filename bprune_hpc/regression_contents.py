@@ -8,7 +8,7 @@ import numpy as np
 
 from .metrics import Metric
 from .predictive_normal import NormalDrawSums
-from .regression_metrics import DISCRETE, LEVELS, RegressionStatistics
+from .regression_metrics import LEVELS, RegressionStatistics, is_discrete
 from .results import Variable
 
 _SQUARED = ("epistemic_variance", "aleatoric_variance")
@@ -73,7 +73,7 @@ def _metrics(statistics: RegressionStatistics) -> dict[str, Variable]:
             "units": units(name),
             "long_name": text if base == name else f"{text}: less that at the first threshold",
         }
-        if base in DISCRETE:
+        if is_discrete(name):
             attrs["discrete"] = "moves in steps: its standard errors are rough"
         out |= _with_errors(name, metric, attrs)
     return out

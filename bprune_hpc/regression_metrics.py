@@ -45,6 +45,22 @@ BIAS_CORRECTED = ("rmse", "mae", "nll", "sharpness", "epistemic_variance")
 """Smooth functions of the mixture whose bias of order 1/draws is taken off; the rest have none."""
 
 
+def metric_names() -> list[str]:
+    """Every metric of :meth:`RegressionStatistics.metrics`."""
+    names = [*ROOTS, *MEANS]
+    return [*names, *map(_difference, names)]
+
+
+def is_discrete(name: str) -> bool:
+    """Whether a metric moves in steps, so that its errors are rough."""
+    return name.removesuffix("_change") in DISCRETE
+
+
+def _difference(name: str) -> str:
+    """What the difference of a metric to the first threshold is called."""
+    return "nll_rise" if name == "nll" else f"{name}_change"
+
+
 def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
     """What the mixture says of each example.
 
@@ -143,8 +159,7 @@ class RegressionStatistics:
             found[name] = self._means.mean(quantity, n_groups)
         out = {name: self._metric(name, one) for name, one in found.items()}
         for name, one in found.items():
-            difference = "nll_rise" if name == "nll" else f"{name}_change"
-            out[difference] = self._metric(name, one.less_the_first())
+            out[_difference(name)] = self._metric(name, one.less_the_first())
         return out
 
     def _metric(self, name: str, estimate: Estimate) -> Metric:

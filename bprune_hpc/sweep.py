@@ -50,7 +50,8 @@ def sweep(comm: Comm, argv: Sequence[str]) -> int:
 
     # On rank 0 first, so that what is refused is reported once.
     comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
-    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, config.rule)
+    rule = dataclasses.replace(config.rule, prior=problem.prior)
+    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
     parts = lay_out(config, problem, len(cuts), comm.size)
     comm.from_root(lambda: check_memory(config, parts))
     if comm.is_root:

@@ -1,13 +1,15 @@
-"""Started by ``mpirun`` in the tests: collectives against what they have to give, or a fault."""
+"""Started by ``mpirun`` in the tests: collectives, a fault, or sweeps in another order of work."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 
-from bprune_hpc import predictive, sweep
+from bprune_hpc import plan, predictive, sweep
 from bprune_hpc.comm import Comm, run
 from bprune_hpc.errors import BpruneError, DataError
 
@@ -73,6 +75,20 @@ def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
     return sweep.sweep(comm, arguments)
 
 
+def shuffled_sweeps(comm: Comm, arguments: list[str]) -> int:
+    """Run sweeps, one for each run of arguments between dashes; ranks shuffle their cells."""
+    in_order = plan.Share.__iter__
+    generator = np.random.default_rng(comm.rank)
+
+    def shuffled(share: plan.Share) -> Iterator[tuple[int, range]]:
+        cells = list(in_order(share))
+        return iter([cells[index] for index in generator.permutation(len(cells))])
+
+    plan.Share.__iter__ = shuffled
+    runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
+    return max([sweep.sweep(comm, one) for one in runs])
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "collectives":
@@ -81,4 +97,6 @@ if __name__ == "__main__":
         sys.exit(run(lambda comm: fault(comm, int(arguments[0]), arguments[1])))
     if command == "sweep_fault":
         sys.exit(run(lambda comm: sweep_fault(comm, int(arguments[0]), arguments[1:])))
+    if command == "shuffled":
+        sys.exit(run(lambda comm: shuffled_sweeps(comm, arguments)))
     sys.exit(run(bad_input))

@@ -218,3 +218,66 @@ def softmax() -> Any:
     """A classifier that ends in its probabilities."""
     _, _, tfp_layers = _layers()
     return _sequential((4,), tfp_layers.DenseReparameterization(3, activation="softmax"))
+
+
+def normal_prior(loc: float, scale: float) -> Callable[..., Any]:
+    """A fixed prior for TFP's layers."""
+
+    # A SavedModel takes copies of what these functions close over: numbers alone.
+    def make(dtype: Any, shape: Any, *_: Any) -> Any:
+        import tensorflow as tf
+        import tensorflow_probability as tfp
+
+        normal = tfp.distributions.Normal(tf.fill(shape, tf.constant(loc, dtype)), scale)
+        return tfp.distributions.Independent(normal, reinterpreted_batch_ndims=len(shape))
+
+    return make
+
+
+def _thousandth(q: Any, p: Any, _: Any) -> Any:
+    import tensorflow_probability as tfp
+
+    return tfp.distributions.kl_divergence(q, p) / 1000
+
+
+def known_priors() -> Any:
+    """Kernels and biases whose priors differ; every divergence is in closed form."""
+    _, _, tfp_layers = _layers()
+    normal_fn = tfp_layers.default_mean_field_normal_fn
+    first = tfp_layers.DenseFlipout(
+        5,
+        kernel_prior_fn=normal_prior(0.0, 0.3),
+        kernel_divergence_fn=_thousandth,
+        bias_posterior_fn=normal_fn(),
+        bias_prior_fn=normal_prior(-0.25, 2.0),
+        name="first",
+    )
+    last = tfp_layers.DenseReparameterization(
+        3, kernel_prior_fn=normal_prior(1.5, 0.123456), name="last"
+    )
+    return _sequential((4,), first, last)
+
+
+def unknown_priors() -> Any:
+    """A bias without a prior, a prior that is trained, one that is no Normal."""
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    _, _, tfp_layers = _layers()
+    normal_fn = tfp_layers.default_mean_field_normal_fn
+
+    def laplace(dtype: Any, shape: Any, *_: Any) -> Any:
+        zeros = tf.zeros(shape, dtype)
+        return tfp.distributions.Independent(tfp.distributions.Laplace(zeros, 1.0), len(shape))
+
+    def from_a_draw(q: Any, p: Any, weights: Any) -> Any:
+        return q.log_prob(weights) - p.log_prob(weights)
+
+    return _sequential(
+        (4,),
+        tfp_layers.DenseFlipout(5, bias_posterior_fn=normal_fn(), name="first"),
+        tfp_layers.DenseFlipout(4, kernel_prior_fn=normal_fn(), name="trained"),
+        tfp_layers.DenseReparameterization(
+            3, kernel_prior_fn=laplace, kernel_divergence_fn=from_a_draw, name="laplace"
+        ),
+    )

@@ -103,8 +103,6 @@ def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureF
         ("--pruned_weights=one", "argument --pruned_weights: invalid choice"),
         ("--prior_scale=0", "--prior_scale: 0 is not in 1e-30 to 1e30"),
         ("--prior_scale=nan", "--prior_scale: nan is not in"),
-        ("--criterion=kl", "--criterion=kl: the prior is not known; .* with --prior_scale$"),
-        ("--criterion=bmr", "--criterion=bmr: the prior is not known; .* with --prior_scale$"),
     ],
 )
 def test_out_of_range(argument: str, message: str) -> None:

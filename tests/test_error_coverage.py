@@ -12,6 +12,7 @@ import pytest
 from scipy import special, stats
 
 from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics
+from bprune_hpc.ood import ood_metrics
 from bprune_hpc.plan import MEAN, group_of, make_plan
 from bprune_hpc.predictive import GroupSums, Predictions, bytes_per_cell
 
@@ -26,17 +27,17 @@ pytestmark = pytest.mark.slow
 class Population:
     """Examples whose logits are a function of a few Gaussian factors, at two thresholds."""
 
-    def __init__(self, n_examples: int, seed: int = 0) -> None:
+    def __init__(self, n_examples: int, seed: int = 0, spread: float = 2.0) -> None:
         generator = np.random.default_rng(seed)
-        self.centre = generator.normal(0, 2, (2, n_examples, N_CLASSES))
+        self.centre = generator.normal(0, spread, (2, n_examples, N_CLASSES))
         self.centre[1] = 0.8 * self.centre[0] + 0.3 * self.centre[1]
         shape = (2, n_examples, N_CLASSES, N_FACTORS)
         self.loading = 0.7 * generator.normal(0, 1, shape)
         chance = special.softmax(self.centre[0], axis=1).cumsum(axis=1)
         self.label = (generator.random((n_examples, 1)) > chance).sum(axis=1)
 
-    def metrics(self, rows: np.ndarray, n_draws: int, seed: int) -> dict[str, Metric]:
-        """Metrics of some of the examples, as a sweep would find them."""
+    def statistics(self, rows: np.ndarray, n_draws: int, seed: int) -> Statistics:
+        """Statistics of some examples, as a sweep would find them; the seed is the draws'."""
         plan = make_plan(
             n_draws=n_draws, pairing="antithetic", n_thresholds=2, n_examples=len(rows),
             bytes_per_cell=bytes_per_cell(N_CLASSES), n_ranks=1, batch_size=10_000,
@@ -61,7 +62,11 @@ class Population:
                 add(group_of(unit), factors, draw.sign)
         statistics = Statistics(plan)
         statistics.add_block(sums, label)
-        return statistics.metrics()
+        return statistics
+
+    def metrics(self, rows: np.ndarray, n_draws: int, seed: int) -> dict[str, Metric]:
+        """Metrics of the same."""
+        return self.statistics(rows, n_draws, seed).metrics()
 
 
 def coverage(
@@ -87,10 +92,16 @@ def check(found: dict[str, float], lowest_of_steps: float) -> None:
 
 
 def test_monte_carlo_errors() -> None:
-    population = Population(200)
-    rows = np.arange(200)
-    truth = population.metrics(rows, 20_000, seed=1)
-    repeats = [population.metrics(rows, 100, seed=100 + k) for k in range(N_REPEATS)]
+    population, other = Population(200), Population(100, seed=1, spread=0.8)
+
+    def metrics(n_draws: int, seed: int) -> dict[str, Metric]:
+        test = population.statistics(np.arange(200), n_draws, seed)
+        of_other = other.statistics(np.arange(100), n_draws, seed)
+        sizes = test.plan.group_sizes
+        return test.metrics() | ood_metrics(test.scores(), of_other.scores(), sizes)
+
+    truth = metrics(20_000, seed=1)
+    repeats = [metrics(100, seed=100 + k) for k in range(N_REPEATS)]
     found = coverage(repeats, truth, "se", stats.t.ppf(0.975, 19))
     print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
     check(found, 0.80)

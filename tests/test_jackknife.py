@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from bprune_hpc.jackknife import jackknife
+from bprune_hpc.jackknife import jackknife, with_correction
 
 
 def groups_of(values: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
@@ -76,3 +77,37 @@ def test_one_group_tells_nothing() -> None:
 def test_what_never_varies_has_an_error_of_exactly_zero() -> None:
     _, se = jackknife(np.full(1, 1 / 3), np.full((7, 1), 1 / 3), [3, 3, 3, 3, 3, 3, 2])
     assert se.tolist() == [0.0]
+
+
+def test_where_nothing_differs_the_estimate_is_exact_and_has_no_error() -> None:
+    estimate = np.array([0.1, 0.2])
+    left_out = np.stack([estimate] * 7)
+    left_out[3, 1] += 1e-3
+    corrected, se = jackknife(estimate, left_out, [3] * 7)
+    assert corrected[0] == estimate[0] and se[0] == 0
+    with_it = with_correction(estimate, corrected, se)
+    assert with_it[0] == 0 and with_it[1] == np.hypot(se[1], corrected[1] - 0.2) > se[1] > 0
+
+
+def test_rare_large_terms_are_covered_better_with_the_correction_counted() -> None:
+    """The entropy of a mean of draws, most of which say nothing: what a few draws decide."""
+    generator = np.random.default_rng(6)
+    n_units, n_groups, held = 100, 20, np.zeros(2)
+
+    def entropy(p: np.ndarray) -> np.ndarray:
+        return -(p * np.log(p) + (1 - p) * np.log1p(-p))
+
+    def draws(shape: tuple[int, ...]) -> np.ndarray:
+        return 1e-6 + 0.9 * (generator.random(shape) < 0.02)
+
+    truth = entropy(np.full(60, 1e-6 + 0.9 * 0.02)).mean()
+    for _ in range(400):
+        sums = draws((n_groups, n_units // n_groups, 60)).sum(axis=1)
+        estimate = entropy(sums.sum(axis=0) / n_units).mean()
+        size = n_units // n_groups
+        left_out = entropy((sums.sum(axis=0) - sums) / (n_units - size)).mean(axis=1)
+        corrected, se = jackknife(np.float64(estimate), left_out, [size] * n_groups)
+        errors = np.array([se, with_correction(np.float64(estimate), corrected, se)])
+        held += abs(corrected - truth) <= stats.t.ppf(0.975, n_groups - 1) * errors
+    plain, counted = held / 400
+    assert counted > plain and 0.9 <= counted <= 0.99, (plain, counted)

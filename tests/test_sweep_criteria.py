@@ -139,7 +139,6 @@ def test_bprunes_pruned_weights_ruin_what_zeros_keep(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--criterion=kl"], "--criterion=kl: the prior is not known; give the standard deviation"),
         (["--granularity=filter"], "the network has no mean-field convolution kernel"),
         (["--criterion=bmr", "--prior_scale=-1"], "--prior_scale: -1 is not in"),
     ],

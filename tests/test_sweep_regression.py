@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from conftest import MpiRun
 from scipy import stats
-from test_sweep import all_bits
+from test_sweep import SMALL, all_bits
 
 from bprune_hpc import results, sweep, train, train_config
 from bprune_hpc.builder import build_model
 from bprune_hpc.case import read_case
 from bprune_hpc.comm import SerialComm
+from bprune_hpc.criteria import Prior
 from bprune_hpc.data import load
 from bprune_hpc.draws import standard_normal
 from bprune_hpc.errors import ConfigError, GraphError
@@ -48,15 +50,18 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers, with a noise scale that float32 holds exactly."""
-    return trained(tmp_path_factory.mktemp("given"), "--hidden=6", "--noise_scale=0.75")
+    flags = ("--hidden=6", "--noise_scale=0.75", "--prior_scale=0.5")
+    return trained(tmp_path_factory.mktemp("given"), *flags)
+
+
+def sweep_arguments(output: Path, case: Path, *flags: str) -> list[str]:
+    thresholds = ",".join(map(str, THRESHOLDS))
+    return [f"--model_dir={case}", "--task=regression", f"--thresholds={thresholds}",
+            f"--output={output}", *flags]  # fmt: skip
 
 
 def run(output: Path, case: Path, *flags: str) -> int:
-    thresholds = ",".join(map(str, THRESHOLDS))
-    return sweep.main(
-        [f"--model_dir={case}", "--task=regression", f"--thresholds={thresholds}",
-         f"--output={output}", *flags]
-    )  # fmt: skip
+    return sweep.main(sweep_arguments(output, case, *flags))
 
 
 # The linear network, whose predictive is a Normal in closed form
@@ -133,6 +138,11 @@ def test_its_error_falls_as_one_over_the_root_of_the_draws(linear: Path, tmp_pat
         assert (np.abs(scaled.mean(axis=0) - 1) < 4 * stats.sem(scaled, axis=0)).all(), name
         fit = stats.linregress(np.log(n_draws), 0.5 * np.log(found.mean(axis=1)))
         assert fit.stderr < 0.1 and abs(fit.slope + 0.5) < 4 * fit.stderr, (name, fit)
+
+
+def test_the_prior_that_it_was_trained_with_is_in_its_graph(given_noise: Path) -> None:
+    case = read_case(given_noise, with_prior=True)
+    assert case.prior == dict.fromkeys(case.posterior.names, Prior(0, 0.5))
 
 
 # Heads
@@ -303,22 +313,45 @@ def test_blocks_of_examples_and_batches_change_no_bit(given_noise: Path, tmp_pat
     assert all_bits(tmp_path / "whole.h5") == all_bits(tmp_path / "blocks.h5")
 
 
+# Two stages of draws, since the error is out of reach.
+FOR_RANKS = ("--num_monte_carlo=60", "--batch_size=40", "--target_se=crps=1e-9")
+
+
+@pytest.fixture(scope="module")
+def one_rank(given_noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a sweep that one process did."""
+    path = tmp_path_factory.mktemp("one") / "sweep.h5"
+    assert run(path, given_noise, *FOR_RANKS) == 0
+    return path
+
+
 @pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_the_same_bits_on_any_number_of_ranks(
-    given_noise: Path, mpirun: MpiRun, tmp_path: Path, n_ranks: int
+    given_noise: Path, one_rank: Path, mpirun: MpiRun, tmp_path: Path, n_ranks: int
 ) -> None:
-    flags = ("--num_monte_carlo=28", "--batch_size=40")
-    assert run(tmp_path / "one.h5", given_noise, *flags) == 0
-    thresholds = ",".join(map(str, THRESHOLDS))
-    done = mpirun(
-        n_ranks,
-        ["-m", "bprune_hpc.sweep", f"--model_dir={given_noise}", "--task=regression",
-         f"--thresholds={thresholds}", f"--output={tmp_path / 'many.h5'}", *flags],
-    )  # fmt: skip
+    path = tmp_path / "many.h5"
+    arguments = sweep_arguments(path, given_noise, *FOR_RANKS)
+    done = mpirun(n_ranks, ["-m", "bprune_hpc.sweep", *arguments])
     assert done.returncode == 0, done.stderr
-    assert all_bits(tmp_path / "one.h5") == all_bits(tmp_path / "many.h5")
+    assert all_bits(path) == all_bits(one_rank)
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+def test_seven_ranks_that_do_their_cells_in_any_order_give_the_same_bits(
+    given_noise: Path, one_rank: Path, mpirun: MpiRun, tmp_path: Path
+) -> None:
+    digits = [*SMALL, f"--output={tmp_path / 'digits.h5'}"]
+    regression = sweep_arguments(tmp_path / "regression.h5", given_noise, *FOR_RANKS)
+    program = str(Path(__file__).with_name("mpi_program.py"))
+    done = mpirun(7, [program, "shuffled", *regression, "-", *digits], timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert results.read(tmp_path / "regression.h5").run.n_ranks == 7
+    assert all_bits(tmp_path / "regression.h5") == all_bits(one_rank)
+    assert sweep.main([*SMALL, f"--output={tmp_path / 'one_digits.h5'}"]) == 0
+    assert all_bits(tmp_path / "digits.h5") == all_bits(tmp_path / "one_digits.h5")
 
 
 def test_the_table_and_the_examples(
@@ -340,3 +373,56 @@ def test_the_table_and_the_examples(
     for name, metric in found.metrics.items():
         assert np.isfinite(metric).all(), name
     assert found.metrics.coverage_90.attrs["discrete"]
+
+
+# An error to reach, and the choice
+
+
+def test_it_draws_until_an_error_is_reached_and_chooses(
+    given_noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped, plain = tmp_path / "stopped.h5", tmp_path / "plain.h5"
+    flags = ("--batch_size=40", "--max_nll_rise=0.2")
+    assert run(plain, given_noise, *flags, "--num_monte_carlo=52") == 0
+    error = float(results.read(plain).metrics.crps_se.max())
+    # The first test is at 50 draws, rounded up to whole units of four; the next at 100.
+    for factor, n_draws in ((1.01, 52), (0.99, 100)):
+        target = f"--target_se=crps={factor * error}"
+        assert run(stopped, given_noise, *flags, target, "--num_monte_carlo=100") == 0
+        found = results.read(stopped)
+        assert found.attrs["n_draws"] == n_draws and len(found.draws.draw) == n_draws
+        assert f"{n_draws} draws: crps_se is at most" in found.metrics.attrs["target_text"]
+        if n_draws == 52:
+            assert found.metrics.attrs["target_reached"] == 1
+            assert all_bits(stopped) == all_bits(plain)
+    choice = found.choice
+    assert choice.attrs["rule"] == "nll_rise" and choice.attrs["text"] in capsys.readouterr().out
+    metrics = found.metrics
+    combined = np.hypot(metrics.nll_rise_se, metrics.nll_rise_se_data)
+    assert (choice.upper_bound >= metrics.nll_rise + 1.64 * combined).all()
+    assert (choice.is_below == (choice.upper_bound < 0.2)).all()
+    assert choice.attrs["index"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target_se=brier=1"], "--target_se: no metric 'brier' .* there are rmse, "),
+        (["--task=auto", "--target_se=brier=1"], "'brier' is not of a regression; there are rmse"),
+        (["--target_se=rmse_mean_weights=1"], "no metric 'rmse_mean_weights' with a Monte Carlo"),
+        (["--max_accuracy_drop=1"], "--max_accuracy_drop: is of a classification; give --max_nll"),
+        (
+            ["--max_nll_rise=1", "--num_monte_carlo=4"],
+            "come 4 at a time, .* to 8 or more",
+        ),
+        (["--ood_dataset=digits"], "--ood_path: is of a classification"),
+    ],
+)
+def test_goals_that_a_regression_does_not_have(
+    given_noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str],
+    message: str,
+) -> None:  # fmt: skip
+    assert run(tmp_path / "r.h5", given_noise, "--num_monte_carlo=8", *flags) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert re.search(message, error), error
+    assert not (tmp_path / "r.h5").exists()
