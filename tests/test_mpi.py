@@ -45,6 +45,7 @@ def test_a_fault_in_a_sweep_ends_it_and_leaves_the_old_results(
     output = tmp_path / "sweep.h5"
     output.write_bytes(b"what was there before")
     arguments = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=20", f"--output={output}"]
+    arguments += ["--overwrite"]
     done = mpirun(3, [PROGRAM, "sweep_fault", str(rank), *arguments], timeout=60)
     assert done.returncode != 0
     message = [line for line in done.stderr.splitlines() if "error: " in line]
