@@ -217,12 +217,7 @@ class MPIComm:
     @contextmanager
     def _subset(self, members: tuple[int, ...]) -> Iterator[Any]:
         """A communicator of some ranks, given back at once: a long job needs ever new ones."""
-        if len(members) == self.size:
-            yield self._world
-            return
-        group = self._world.Get_group().Incl(members)
-        subset = self._world.Create_group(group)
-        group.Free()
+        subset = self._world.Create_group(self._world.Get_group().Incl(members))
         yield subset
         subset.Free()
 

@@ -176,17 +176,16 @@ def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path) -> None
     give_up = time.monotonic() + timeout_s + 2 * RENEW_S
     last_seen: tuple[str, float] | None = None
     while not _create(path, text):
-        held_by, silence_s = _holder_of(path), _silence(path)
-        if held_by is None or silence_s is None:
+        held_by, renewal = _holder_of(path), _renewal(path)
+        if held_by is None or renewal is None:
             continue  # it has just been given back
+        renewed, silence_s = renewal
         if held_by.is_gone(silence_s, timeout_s):
             if _take_over(path, held_by, text, timeout_s):
                 logger.warning("%s: left by %s, which is gone: taken over", path, held_by)
                 return
             continue
-        is_renewed = last_seen is not None and (
-            last_seen[0] != held_by.token or silence_s < last_seen[1]
-        )
+        is_renewed = last_seen not in (None, (held_by.token, renewed))
         if held_by.is_at(holder) or is_renewed or time.monotonic() > give_up:
             raise LockError(
                 f"{target}: is being written by {held_by}; wait for it, or choose another "
@@ -194,7 +193,7 @@ def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path) -> None
             )
         if last_seen is None:
             logger.info("%s: held by %s; waiting to see whether it is there", path, held_by)
-        last_seen = held_by.token, silence_s
+        last_seen = held_by.token, renewed
         time.sleep(min(1.0, timeout_s / 4))
 
 
@@ -206,8 +205,8 @@ def _take_over(path: Path, gone: Holder, text: bytes, timeout_s: float) -> bool:
     """
     claims = [_claim(path, gone)]
     while not _create(claims[-1], text):
-        other, silence_s = _holder_of(claims[-1]), _silence(claims[-1])
-        if other is None or silence_s is None or not other.is_gone(silence_s, timeout_s):
+        other, renewal = _holder_of(claims[-1]), _renewal(claims[-1])
+        if other is None or renewal is None or not other.is_gone(renewal[1], timeout_s):
             time.sleep(0.01)
             return False
         claims.append(_claim(path, other))
@@ -266,12 +265,13 @@ def _holder_of(path: Path) -> Holder | None:
         return Holder(token, "an unknown host", "", "", 0, 0, "an unknown time")
 
 
-def _silence(path: Path) -> float | None:
-    """Seconds since a lock was renewed, by the clock of its file system; None if it is gone."""
+def _renewal(path: Path) -> tuple[float, float] | None:
+    """When a lock was renewed, and how many seconds ago by the clock of its file system."""
     probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
+        renewed = path.stat().st_mtime
+        return renewed, probe.stat().st_mtime - renewed
     except FileNotFoundError:
         return None
     finally:

@@ -146,12 +146,25 @@ class Output:
         arrays, attrs = resume.state(
             self._identity, self._environment, self._config, self._parts, book.ledgers
         )
-        mixed = mixture(self._environment)
-        root_attrs = {**found.attrs, "mixed_environment": mixed} if mixed else found.attrs
+        root_attrs = dict(found.attrs)
+        if status == "partial":
+            root_attrs["rest"] = self._rest(book)
+        if mixed := mixture(self._environment):
+            root_attrs["mixed_environment"] = mixed
         found = dataclasses.replace(found, attrs=root_attrs, state=arrays, state_attrs=attrs)
         self._good = results.write(
             self._config.output, found, keep=self._good, just_before=self._lock.check
         )
+
+    def _rest(self, book: Book) -> str:
+        """What a partial file covers of what it is to be, in words."""
+        findings, ahead = book.findings, book.ledgers[0]
+        n_examples, n_all = len(findings.statistics[0].label), len(self._problem.label)
+        covers = f"{findings.n_draws} of {self._config.n_draws} draws"
+        if n_examples < n_all or ahead.n_passes:
+            covers += f" of {n_examples} of {n_all} examples"
+        n_behind = len(self._cuts) - len(ahead.rows)
+        return covers + (f"; {n_behind} more thresholds are being caught up" if n_behind else "")
 
     def finish(self, book: Book, run: Mapping[str, Any], why: str | None) -> None:
         """Write the file for the last time, if there is something new, and show it."""

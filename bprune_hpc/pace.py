@@ -51,7 +51,7 @@ class Pace:
     @property
     def is_due(self) -> bool:
         """Whether there is enough work to be worth a write."""
-        return self.unsaved_s >= 0.5 * self.round_s
+        return self.unsaved_s > 0 and self.unsaved_s >= 0.5 * self.round_s
 
     def n_cells(self) -> float | None:
         """Cells of one rank, times examples, that the round still has room for; None: not known.
