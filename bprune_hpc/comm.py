@@ -131,7 +131,6 @@ class MPIComm:
         self.rank = self._world.Get_rank()
         self.size = self._world.Get_size()
         self.library = MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
-        self._subsets: dict[tuple[int, ...], Any] = {}
 
     @property
     def is_root(self) -> bool:
@@ -182,14 +181,14 @@ class MPIComm:
         members = tuple(sorted({0, *participants}))
         if self.rank not in members:
             return None
-        comm = self._subset(members)
         flat = np.ascontiguousarray(array).reshape(-1)
         step = _MESSAGE_BYTES // flat.itemsize
         out = np.empty_like(flat) if self.is_root else None
-        for start in range(0, flat.size, step):
-            piece = flat[start : start + step]
-            into = None if out is None else out[start : start + step]
-            comm.Reduce(piece, into, op=self._mpi.SUM, root=0)
+        with self._subset(members) as comm:
+            for start in range(0, flat.size, step):
+                piece = flat[start : start + step]
+                into = None if out is None else out[start : start + step]
+                comm.Reduce(piece, into, op=self._mpi.SUM, root=0)
         return None if out is None else out.reshape(array.shape)
 
     def max_to_all(
@@ -199,12 +198,12 @@ class MPIComm:
         members = tuple(sorted({0, *participants}))
         if self.rank not in members:
             return array
-        comm = self._subset(members)
         out = np.array(array, order="C").reshape(-1)
         step = _MESSAGE_BYTES // out.itemsize
-        for start in range(0, out.size, step):
-            piece = out[start : start + step]
-            comm.Allreduce(self._mpi.IN_PLACE, piece, op=self._mpi.MAX)
+        with self._subset(members) as comm:
+            for start in range(0, out.size, step):
+                piece = out[start : start + step]
+                comm.Allreduce(self._mpi.IN_PLACE, piece, op=self._mpi.MAX)
         return out.reshape(array.shape)
 
     def gather(self, value: T) -> list[T] | None:
@@ -215,11 +214,12 @@ class MPIComm:
         """See :class:`Comm`."""
         self._world.Abort(status)
 
-    def _subset(self, members: tuple[int, ...]) -> Any:
-        if members not in self._subsets:
-            group = self._world.Get_group().Incl(members)
-            self._subsets[members] = self._world.Create_group(group)
-        return self._subsets[members]
+    @contextmanager
+    def _subset(self, members: tuple[int, ...]) -> Iterator[Any]:
+        """A communicator of some ranks, given back at once: a long job needs ever new ones."""
+        subset = self._world.Create_group(self._world.Get_group().Incl(members))
+        yield subset
+        subset.Free()
 
 
 def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, int] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,19 @@ from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
 from .problem import Problem
 from .pruning import Cut, prune
-from .tasks import AnyDrawSums
 
 logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 64
 """How much noise is held, to be used at every threshold: as many units as fit, but not more."""
+
+
+class AddsDraws(Protocol):
+    """Sums over examples, kept for each draw."""
+
+    def add(self, threshold: int, draws: Any, predictions: Any, places: slice = ...) -> None:
+        """Add a batch of examples that a draw, or some draws, have predicted."""
 
 
 def evaluate(
@@ -39,7 +45,7 @@ def evaluate(
     share: Share,
     block: range,
     sums: dict[int, Any],
-    draw_sums: AnyDrawSums,
+    draw_sums: AddsDraws,
     *,
     seed: int,
     advance: Callable[[int], None],
@@ -55,7 +61,7 @@ def evaluate(
         Examples of the problem; the last batch is padded, so that its rows round as others'.
     sums : dict of group to GroupSums or NormalSums
         Added to; groups of the share that are missing begin at zero.
-    draw_sums : AnyDrawSums
+    draw_sums : AddsDraws
         Added to.
     advance : callable
         Told the number of cells done, each time some are.

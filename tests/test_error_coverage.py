@@ -40,7 +40,7 @@ class Population:
         """Statistics of some examples, as a sweep would find them; the seed is the draws'."""
         plan = make_plan(
             n_draws=n_draws, pairing="antithetic", n_thresholds=2, n_examples=len(rows),
-            bytes_per_cell=bytes_per_cell(N_CLASSES), n_ranks=1, batch_size=10_000,
+            bytes_per_cell=bytes_per_cell(N_CLASSES), batch_size=10_000,
             limit_bytes=1e12,
         )  # fmt: skip
         generator = np.random.default_rng(seed)
