@@ -6,6 +6,7 @@ telling that a graph is one (``chain_search``), running it (``chain_network``, `
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 ACTIVATIONS = frozenset({"Relu", "Relu6", "Tanh", "Sigmoid", "Elu", "Softplus"})
@@ -84,6 +85,16 @@ class DenseLayer:
     activation: str | None
 
 
+def convolved(step: Convolution | ConvolutionLayer) -> tuple[int, int]:
+    """Rows and columns of a convolution."""
+    sizes = zip(step.image, step.strides, step.window, strict=False)
+    if step.padding == "SAME":
+        rows, columns = (-(-size // stride) for size, stride, _ in sizes)
+    else:
+        rows, columns = ((size - window) // stride + 1 for size, stride, window in sizes)
+    return rows, columns
+
+
 @dataclass(frozen=True)
 class ConvolutionLayer:
     """``activation(max_pool(convolution(x) + bias))``, flattened.
@@ -110,12 +121,7 @@ class ConvolutionLayer:
     @property
     def convolved(self) -> tuple[int, int]:
         """Rows and columns of the convolution, before pooling."""
-        sizes = zip(self.image, self.strides, self.window, strict=False)
-        if self.padding == "SAME":
-            rows, columns = (-(-size // stride) for size, stride, _ in sizes)
-        else:
-            rows, columns = ((size - window) // stride + 1 for size, stride, window in sizes)
-        return rows, columns
+        return convolved(self)
 
 
 @dataclass(frozen=True)
@@ -197,12 +203,15 @@ class ChannelLayer:
         In their order; none before the bias.
     n_places : int
         How many inputs each channel before it is: of images that are made flat, their places.
+    n_columns : int
+        Places of a convolution; 1 for a product.
     """
 
     kernel: str
     bias: str | None
     activations: tuple[str, ...]
     n_places: int
+    n_columns: int
 
 
 def channel_layers(chain: Chain | None) -> tuple[ChannelLayer, ...] | None:
@@ -211,7 +220,8 @@ def channel_layers(chain: Chain | None) -> tuple[ChannelLayer, ...] | None:
     n_places = 1
     for step in chain.steps if chain is not None else ():
         if isinstance(step, Product | Convolution):
-            out.append(ChannelLayer(step.kernel, None, (), n_places))
+            n_columns = math.prod(convolved(step)) if isinstance(step, Convolution) else 1
+            out.append(ChannelLayer(step.kernel, None, (), n_places, n_columns))
             n_places = 1
         elif isinstance(step, Reshaping):
             n_places = step.n_places

@@ -30,6 +30,8 @@ from .workspace import Workspace
 
 _STACK_BYTES = 4 * 2**20
 """Units of a layer that are worked on together: few calls, and little that leaves the cache."""
+_OUTPUT_COST = 1500
+"""Work on an output of a draw, in operations of a product that take as long; measured."""
 _BLOCK_ROWS = 1024
 """Terms that are added one after the other; the rounding of a longer sum would be seen."""
 
@@ -164,6 +166,13 @@ class _PrunedChain:
     front: Front
     layers: tuple[_CompactLayer, ...]
     room: Workspace
+
+    @property
+    def cost(self) -> int:
+        # A pair has one product of the first layer's for its two draws.
+        first, *others = (layer.kernel.loc.size for layer in self.layers)
+        n_outputs = self.layers[-1].kernel.loc.shape[1]
+        return self.front.n_columns * first + 2 * sum(others) + _OUTPUT_COST * (n_outputs + 8)
 
     def noises_at_once(self, n_examples: int) -> int:
         if isinstance(self.front, Convolved):

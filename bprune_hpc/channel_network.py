@@ -82,7 +82,8 @@ class ChannelNetwork:
             parts[layer.kernel] = self._part(table, layer.kernel, *window, inputs, after)
             if layer.bias is not None:
                 parts[layer.bias] = self._part(table, layer.bias, after)
-        return _PrunedChannels(self._call, tuple(parts[name] for name in self._weights))
+        cost = sum(2 * layer.n_columns * parts[layer.kernel].loc.size for layer in self._layers)
+        return _PrunedChannels(self._call, tuple(parts[name] for name in self._weights), cost)
 
     def _channels(self, table: Posterior) -> list[Indices]:
         """Channels that are left before each layer, and after the last."""
@@ -129,6 +130,7 @@ class ChannelNetwork:
 class _PrunedChannels:
     call: Any
     parts: tuple[GaussianPart, ...]
+    cost: int
 
     def noises_at_once(self, n_examples: int) -> int:
         return 1

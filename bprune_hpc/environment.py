@@ -12,7 +12,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -74,6 +74,13 @@ def thread_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
+def waiting_share(seconds: Mapping[str, float]) -> float:
+    """Share of a rank's work that went into waiting for others, sending sums, and writing."""
+    working = seconds.get("evaluate", 0.0)
+    waiting = seconds.get("reduce", 0.0) + seconds.get("write", 0.0)
+    return waiting / (working + waiting) if waiting else 0.0
+
+
 def describe_run(comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int) -> dict[str, Any]:
     """All of ``/run``: facts of the job, and lists with one entry a rank; every rank calls this.
 
@@ -87,6 +94,7 @@ def describe_run(comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int) -> di
         "cpu_model": cpu_model(),
         "peak_memory_mib": peak_memory_mib(),
         **{f"{part}_seconds": seconds for part, seconds in watch.seconds.items()},
+        "waiting_share": waiting_share(watch.seconds),
     }
     everyone = comm.gather(mine) or [mine]
     started = launcher()

@@ -104,6 +104,15 @@ def evaluate(
             advance(sum(index in thresholds for thresholds in cells.values()))
 
 
+def costs_of(
+    evaluator: Evaluator, posterior: Posterior, cuts: Sequence[Cut], n_ranks: int
+) -> list[int]:
+    """Work of a draw at each cut; all the same where there is one rank, as nothing is split."""
+    if n_ranks == 1:
+        return [1] * len(cuts)
+    return [evaluator.prune(prune(posterior, cut)).cost for cut in cuts]
+
+
 def _chunks(share: Share, n_weights: int) -> Iterator[dict[int, range]]:
     """Cells of the share, in pieces whose noise is held at a time: thresholds by unit."""
     most = min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))

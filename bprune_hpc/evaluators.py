@@ -52,7 +52,18 @@ class Sampled(Protocol):
 
 
 class Pruned(Protocol):
-    """A network some of whose weights may be exactly zero."""
+    """A network some of whose weights may be exactly zero.
+
+    Attributes
+    ----------
+    cost : int
+        Work of a draw for an example, in about the time of a float32 operation of a matrix
+        product; at least 1.
+    """
+
+    @property
+    def cost(self) -> int:
+        """See the class."""
 
     def noises_at_once(self, n_examples: int) -> int:
         """How many noises of two draws are best evaluated together, for a size of batch."""

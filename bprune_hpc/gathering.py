@@ -131,6 +131,7 @@ def gather(
     evaluator: Evaluator,
     parts: Sequence[Part],
     cuts: Sequence[Cut],
+    costs: Sequence[int],
     config: SweepConfig,
     book: Book | None,
     watch: Stopwatch,
@@ -143,6 +144,8 @@ def gather(
     ----------
     cuts : sequence of Cut
         Of every threshold of the grid.
+    costs : sequence of int
+        Work of a draw at each; see :func:`bprune_hpc.plan.split`.
     book : Book on rank 0, None elsewhere
 
     Returns
@@ -158,7 +161,7 @@ def gather(
         if stretch is None:
             return why if comm.from_root(partial(_is_unfinished, book)) else None
         start = time.perf_counter()
-        draws = _work(comm, evaluator, parts, cuts, config, book, watch, advance, stretch)
+        draws = _work(comm, evaluator, parts, cuts, costs, config, book, watch, advance, stretch)
         if book is not None:
             n_examples = sum(len(block) for _, block in passes(parts)[stretch.n_passes])
             n_cells = -(-len(stretch.units) * len(stretch.rows) // comm.size)
@@ -181,6 +184,7 @@ def _work(
     evaluator: Evaluator,
     parts: Sequence[Part],
     cuts: Sequence[Cut],
+    costs: Sequence[int],
     config: SweepConfig,
     book: Book | None,
     watch: Stopwatch,
@@ -189,7 +193,7 @@ def _work(
 ) -> list[tuple[int, AnyDrawSums]]:
     """Evaluate a stretch on all ranks; sums go to the book on rank 0."""
     of_rows = [cuts[row] for row in stretch.rows]
-    of_round = round_of(stretch.units, len(of_rows), comm.size)
+    of_round = round_of(stretch.units, [costs[row] for row in stretch.rows], comm.size)
     all_draws = []
     sums: dict[int, AnySums]
     for index, (part_index, block) in enumerate(passes(parts)[stretch.n_passes]):

@@ -164,7 +164,7 @@ class BayesianNetwork:
         )
         everything = [cut_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(problem)
-        (share,) = round_of(range(len(plan.units)), 1, 1).shares
+        (share,) = round_of(range(len(plan.units)), [1], 1).shares
         draw_sums = DrawSums.zeros(1, n_draws)
         statistics = Statistics(plan, keep_probabilities=True)
         for block in plan.blocks:

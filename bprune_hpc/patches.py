@@ -30,9 +30,15 @@ class Front(Protocol):
     ----------
     is_whole : bool
         Whether a batch is one piece.
+    n_columns : int
+        Columns of the matrix for an example.
     """
 
     is_whole: ClassVar[bool]
+
+    @property
+    def n_columns(self) -> int:
+        """See the class."""
 
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """Examples of a batch that are worked on together, and the matrix made of them.
@@ -58,6 +64,7 @@ class Examples:
 
     inputs: Indices | None
     is_whole: ClassVar[bool] = True
+    n_columns: ClassVar[int] = 1
 
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """See :class:`Front`."""
@@ -134,6 +141,11 @@ class Convolved:
     patches: Patches
     n_filters: int
     is_whole: ClassVar[bool] = False
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the matrix for an example."""
+        return math.prod(self.patches.layer.convolved)
 
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """See :class:`Front`."""

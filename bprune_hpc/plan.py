@@ -10,10 +10,11 @@ depends on how units are dealt to rounds or ranks, so that the clock may decide 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 N_GROUPS = 20
 """Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
@@ -113,7 +114,7 @@ def group_sizes(n_units: int) -> list[int]:
     return [len(range(group, n_units, N_GROUPS)) for group in range(min(N_GROUPS, n_units))]
 
 
-def split(units: Iterable[int], n_thresholds: int, n_ranks: int) -> tuple[Share, ...]:
+def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Share, ...]:
     """Split units and thresholds over ranks.
 
     Units are taken group by group, so that a rank adds to few groups and has few sums to send.
@@ -122,19 +123,28 @@ def split(units: Iterable[int], n_thresholds: int, n_ranks: int) -> tuple[Share,
     ----------
     units : iterable of int
         ``MEAN`` may be among them.
-    n_thresholds, n_ranks : int
+    costs : sequence of int, length n_thresholds
+        Work of a unit at each threshold, in any measure; at least 1. Pruned networks take less.
+    n_ranks : int
         At least 1.
 
     Returns
     -------
     tuple of Share
-        One for each rank, sizes differing by one cell at most; empty where there are more ranks
+        One for each rank, work differing by less than a cell; empty where there are more ranks
         than cells.
     """
     ordered = tuple(sorted(units, key=lambda unit: (group_of(unit), unit)))
-    n_cells = len(ordered) * n_thresholds
-    bounds = [n_cells * rank // n_ranks for rank in range(n_ranks + 1)]
-    return tuple(Share(ordered, n_thresholds, start, stop) for start, stop in pairwise(bounds))
+    until = [0, *accumulate(costs)]
+    bounds = []
+    for rank in range(n_ranks + 1):
+        row, rest = divmod(len(ordered) * until[-1] * rank // n_ranks, until[-1])
+        # The end of a cell that is nearest to an equal share of the work.
+        after = bisect_left(until, rest)
+        if after and rest - until[after - 1] < until[after] - rest:
+            after -= 1
+        bounds.append(row * len(costs) + after)
+    return tuple(Share(ordered, len(costs), start, stop) for start, stop in pairwise(bounds))
 
 
 @dataclass(frozen=True)
@@ -157,10 +167,10 @@ class Round:
         return tuple(rank for rank, share in enumerate(self.shares) if group in share.groups)
 
 
-def round_of(units: range, n_thresholds: int, n_ranks: int) -> Round:
-    """Deal a range of units to the ranks."""
+def round_of(units: range, costs: Sequence[int], n_ranks: int) -> Round:
+    """Deal a range of units to the ranks; see :func:`split`."""
     with_mean = [MEAN, *units] if units.start == 0 else units
-    return Round(units, split(with_mean, n_thresholds, n_ranks))
+    return Round(units, split(with_mean, costs, n_ranks))
 
 
 def even_number(wanted: float, n_thresholds: int, n_ranks: int) -> int:

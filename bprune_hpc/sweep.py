@@ -18,6 +18,7 @@ from . import pruning
 from .comm import Comm, run
 from .config import SweepConfig, parse
 from .environment import Stopwatch, describe_run
+from .evaluation import costs_of
 from .gathering import Ask, Book, gather
 from .identity import environment_of
 from .output import Output, on, open_output
@@ -82,9 +83,10 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, comm.size))
     n_cells = comm.from_root(lambda: on(book).n_cells_left)
     with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
-        why = gather(comm, evaluator, parts, cuts, config, book, watch, advance, ask)
+        why = gather(comm, evaluator, parts, cuts, costs, config, book, watch, advance, ask)
 
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: on(output).finish(on(book), run_facts, why))

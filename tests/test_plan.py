@@ -25,7 +25,7 @@ from bprune_hpc.plan import (
 def test_every_cell_is_done_once_whatever_the_ranks(
     n_ranks: int, n_units: int, n_thresholds: int
 ) -> None:
-    shares = split([MEAN, *range(n_units)], n_thresholds, n_ranks)
+    shares = split([MEAN, *range(n_units)], [3] * n_thresholds, n_ranks)
     assert len(shares) == n_ranks
     done = Counter((unit, t) for share in shares for unit, ts in share for t in ts)
     cells = {(unit, t) for unit in (MEAN, *range(n_units)) for t in range(n_thresholds)}
@@ -36,7 +36,7 @@ def test_every_cell_is_done_once_whatever_the_ranks(
 
 
 def test_a_share_visits_a_unit_once() -> None:
-    for share in split([MEAN, *range(13)], 8, 5):
+    for share in split([MEAN, *range(13)], [1] * 8, 5):
         units = [unit for unit, _ in share]
         assert len(units) == len(set(units))
         assert all(len(thresholds) for _, thresholds in share)
@@ -50,12 +50,12 @@ def test_groups_do_not_depend_on_the_number_of_draws() -> None:
 
 
 def test_a_rank_of_many_adds_to_few_groups() -> None:
-    shares = split(range(3200), 21, 64)
+    shares = split(range(3200), [7] * 21, 64)
     assert max(len(share.groups) for share in shares) <= 3
 
 
 def test_participants_are_those_whose_share_touches_the_group() -> None:
-    of_round = round_of(range(10), n_thresholds=3, n_ranks=4)
+    of_round = round_of(range(10), [1, 1, 1], n_ranks=4)
     for group in (MEAN, *range(10)):
         ranks = [
             rank
@@ -125,7 +125,7 @@ def test_stages_end_where_whole_units_do(pairing: str) -> None:
 def test_rounds_do_every_cell_once_and_begin_with_the_mean(n_ranks: int) -> None:
     done: Counter[tuple[int, int]] = Counter()
     for units in (range(1), range(1, 20), range(20, 61)):
-        of_round = round_of(units, 3, n_ranks)
+        of_round = round_of(units, [1, 1, 1], n_ranks)
         assert of_round.units == units and len(of_round.shares) == n_ranks
         done.update((unit, t) for share in of_round.shares for unit, ts in share for t in ts)
     assert done == Counter((unit, t) for unit in (MEAN, *range(61)) for t in range(3))
@@ -147,3 +147,13 @@ def test_numbers_that_leave_few_ranks_idle(
     wanted: float, n_thresholds: int, n_ranks: int, number: int
 ) -> None:
     assert even_number(wanted, n_thresholds, n_ranks) == number
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 7, 64, 200])
+def test_ranks_share_the_work_and_not_the_cells(n_ranks: int) -> None:
+    costs = [100, 60, 31, 17, 9, 4, 2, 1]
+    shares = split([MEAN, *range(20)], costs, n_ranks)
+    cells = [(unit, index) for share in shares for unit, rows in share for index in rows]
+    assert sorted(cells) == [(unit, index) for unit in [MEAN, *range(20)] for index in range(8)]
+    work = [sum(costs[index] for _, rows in share for index in rows) for share in shares]
+    assert max(abs(each - 21 * sum(costs) / n_ranks) for each in work) <= max(costs)
