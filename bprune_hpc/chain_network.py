@@ -21,9 +21,10 @@ from threadpoolctl import threadpool_limits
 
 from .activations import activate
 from .alive import Alive, Indices, alive_units
-from .chain import ConvolutionLayer, DenseLayer, Layers
+from .chain import Layers
+from .compact_layer import CompactLayer, Weights
 from .evaluators import Noise, Pruned, Sampled
-from .gaussian_part import Floats, GaussianPart
+from .gaussian_part import Floats
 from .patches import Convolved, Examples, Front, Patches
 from .posterior import Posterior
 from .workspace import Workspace
@@ -64,7 +65,7 @@ class ChainNetwork:
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.Evaluator`."""
-        weights = _Weights(table, self._fixed)
+        weights = Weights(table, self._fixed)
         nonzero = [weights.nonzero(layer.kernel) for layer in self.layers.dense]
         if self._patches is None:
             alive = alive_units(nonzero)
@@ -96,75 +97,9 @@ def _but_all(indices: Indices, size: int) -> Indices | None:
 
 
 @dataclass(frozen=True)
-class _CompactLayer:
-    """A layer without what is idle, and its constant units and what they feed."""
-
-    kernel: GaussianPart
-    bias: GaussianPart | None
-    from_constants: GaussianPart | None
-    constants: GaussianPart | None
-    constants_bias: GaussianPart | None
-    n_constants: int
-    activation: str | None
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """All weights of a network, with and without a posterior."""
-
-    table: Posterior
-    fixed: Mapping[str, NDArray[Any]]
-
-    def nonzero(self, name: str) -> NDArray[np.bool_]:
-        if name in self.table.loc:
-            return (self.table.loc[name] != 0) | (self.table.scale[name] != 0)
-        return self.fixed[name] != 0
-
-    def part(self, name: str, shape: tuple[int, ...], *indices: Indices) -> GaussianPart:
-        loc = self.table.loc[name] if name in self.table.loc else self.fixed[name]
-        return GaussianPart.of(name, loc, self.table.scale.get(name), shape, indices)
-
-    def compact(self, layer: DenseLayer, before: Alive, after: Alive) -> _CompactLayer:
-        shape = self.nonzero(layer.kernel).shape
-        inputs, fed, constant = before.varying, before.constant, after.constant
-        kernel, bias = layer.kernel, layer.bias
-        return _CompactLayer(
-            kernel=self.part(kernel, shape, inputs, after.varying),
-            bias=self.part(bias, shape[1:], after.varying) if bias else None,
-            from_constants=self.part(kernel, shape, fed, after.varying) if len(fed) else None,
-            constants=(
-                self.part(kernel, shape, fed, constant) if len(fed) and len(constant) else None
-            ),
-            constants_bias=self.part(bias, shape[1:], constant) if bias and len(constant) else None,
-            n_constants=len(constant),
-            activation=layer.activation,
-        )
-
-    def compact_convolution(
-        self, layer: ConvolutionLayer, filters: Indices, constant: Indices
-    ) -> _CompactLayer:
-        """The convolution as a product with patches."""
-        n_filters = self.nonzero(layer.kernel).shape[3]
-        n_each = self.nonzero(layer.kernel).size // n_filters
-        of_constants = constant % n_filters
-        bias = layer.bias
-        return _CompactLayer(
-            kernel=self.part(layer.kernel, (n_each, n_filters), np.arange(n_each), filters),
-            bias=self.part(bias, (n_filters,), filters) if bias else None,
-            from_constants=None,
-            constants=None,
-            constants_bias=(
-                self.part(bias, (n_filters,), of_constants) if bias and len(constant) else None
-            ),
-            n_constants=len(constant),
-            activation=layer.activation,
-        )
-
-
-@dataclass(frozen=True)
 class _PrunedChain:
     front: Front
-    layers: tuple[_CompactLayer, ...]
+    layers: tuple[CompactLayer, ...]
     room: Workspace
 
     @property
@@ -196,7 +131,7 @@ class _PrunedChain:
         return _SampledChain(self.front, self.layers, tuple(noises), deviations, kernels, self.room)
 
 
-def _with_bias(layer: _CompactLayer, noises: Sequence[Noise], constants: Floats | None) -> Floats:
+def _with_bias(layer: CompactLayer, noises: Sequence[Noise], constants: Floats | None) -> Floats:
     """Kernels of every draw, shape (n_draws, rows_of(n_in), n_out); the bias is row ``n_in``.
 
     What the constant units before the layer give is in the bias.
@@ -218,7 +153,7 @@ def _with_bias(layer: _CompactLayer, noises: Sequence[Noise], constants: Floats 
 
 
 def _constants(
-    layer: _CompactLayer, noises: Sequence[Noise], before: Floats | None
+    layer: CompactLayer, noises: Sequence[Noise], before: Floats | None
 ) -> Floats | None:
     """Values of a layer's constant units in every draw: shape (n_draws, n_constants, 1)."""
     if not layer.n_constants:
@@ -249,7 +184,7 @@ class _SampledChain:
     """Draws of a pruned chain: deviations of the first layer, whole kernels of the others."""
 
     front: Front
-    layers: tuple[_CompactLayer, ...]
+    layers: tuple[CompactLayer, ...]
     noises: tuple[Noise, ...]
     deviations: Sequence[_FirstDeviation]
     kernels: Sequence[Floats]
@@ -278,19 +213,36 @@ class _SampledChain:
         if first.bias is not None:
             at_mean += first.bias.loc[:, None]
         starts = np.cumsum([0, *(len(noise.draws) for noise in self.noises)])
-        n_first = others[0].kernel.loc.shape[0] if others else at_mean.shape[-2]
         for stack in stacks:
             draws = slice(starts[stack.start], starts[stack.stop])
             n_draws = draws.stop - draws.start
-            n_units, values = n_first, self._units(0, n_draws, n_first, n_examples)
-            self._first_layer(stack, inputs, at_mean, values[:, :n_units])
+            n_units, values = at_mean.shape[-2], None
+            if isinstance(self.front, Examples):
+                values = self._units(0, n_draws, n_units, n_examples)
+                self._first_layer(stack, slice(0, n_units), inputs, at_mean, values[:, :n_units])
             for number, (layer, kernel) in enumerate(zip(others, self.kernels, strict=True), 1):
                 n_units = kernel.shape[2]
                 after = self._units(number, n_draws, n_units, n_examples)
-                _multiply(kernel[draws], values, after[:, :n_units])
+                if values is None:
+                    self._two_layers(stack, inputs, at_mean, kernel[draws], after[:, :n_units])
+                else:
+                    _multiply(kernel[draws], values, after[:, :n_units])
                 activate(layer.activation, after[:, :n_units])
                 values = after
+            assert values is not None
             yield values[:, :n_units].copy()  # its room is used again
+
+    def _two_layers(
+        self, stack: slice, inputs: Floats, at_mean: Floats, kernel: Floats, out: Floats
+    ) -> None:
+        """A convolution and the layer after it, some filters at a time."""
+        assert isinstance(self.front, Convolved)
+        n_draws, n_examples = len(kernel), out.shape[2]
+        out[...] = kernel[:, self.layers[1].kernel.loc.shape[0], :, None]  # the bias
+        for filters, units in self.front.blocks():
+            values = self.room.array("block", n_draws, units.stop - units.start, n_examples)
+            self._first_layer(stack, filters, inputs, at_mean[:, filters], values)
+            out += np.matmul(kernel[:, units].transpose(0, 2, 1), values)
 
     def _units(self, layer: int, n_draws: int, n_units: int, n_examples: int) -> Floats:
         """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
@@ -299,16 +251,18 @@ class _SampledChain:
         out[:, n_units + 1 :] = 0
         return out
 
-    def _first_layer(self, stack: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
-        """Fill in the first layer's units, shape (n_draws, n_units, n_examples)."""
+    def _first_layer(
+        self, stack: slice, columns: slice, inputs: Floats, at_mean: Floats, out: Floats
+    ) -> None:
+        """Fill in units of the first layer, those of some of its kernel's columns."""
         at = 0
         for noise, deviation in zip(self.noises[stack], self.deviations[stack], strict=True):
             spread = None
             if deviation.kernel is not None:
                 room = self.room.array("spread", *at_mean.shape)
-                spread = np.matmul(deviation.kernel.T, inputs, out=room)
+                spread = np.matmul(deviation.kernel[:, columns].T, inputs, out=room)
             if deviation.bias is not None:
-                bias = deviation.bias[:, None]
+                bias = deviation.bias[columns, None]
                 spread = bias if spread is None else np.add(spread, bias, out=spread)
             for draw in noise.draws:
                 self.front.combine(at_mean, spread, draw.sign, out[at])

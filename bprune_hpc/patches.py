@@ -19,8 +19,10 @@ from .alive import Indices
 from .chain import ConvolutionLayer
 from .gaussian_part import Floats
 
-_PIECE_BYTES = 2**20
-"""Activations of a convolution for one draw that are worked on together: half of a core's cache."""
+_BLOCK_FILTERS = 8
+_BLOCK_BYTES = 2**17
+"""Filters, and bytes of what they give after pooling, that are worked on together: with the
+products that they are made of, they stay in a core's cache."""
 
 
 class Front(Protocol):
@@ -92,11 +94,6 @@ class Patches:
         rows, columns = self.layer.convolved
         return rows // self.layer.pool[0] * (columns // self.layer.pool[1])
 
-    def n_examples_at_once(self, n_filters: int) -> int:
-        """Examples of a piece."""
-        rows, columns = self.layer.convolved
-        return max(1, _PIECE_BYTES // (4 * rows * columns * max(1, n_filters)))
-
     def matrix(self, x: Floats) -> Floats:
         """Patches of images.
 
@@ -150,16 +147,21 @@ class Convolved:
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """See :class:`Front`."""
         images = np.asarray(x, np.float32).reshape(len(x), *self.patches.layer.image)
-        step = self.patches.n_examples_at_once(self.n_filters)
+        step = max(1, _BLOCK_BYTES // (4 * _BLOCK_FILTERS * self.patches.n_positions))
         for start in range(0, len(x), step):
             piece = images[start : start + step]
             yield slice(start, start + len(piece)), self.patches.matrix(piece)
 
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Filters that are worked on together, and the units that they give."""
+        n_positions = self.patches.n_positions
+        for start in range(0, self.n_filters, _BLOCK_FILTERS):
+            stop = min(start + _BLOCK_FILTERS, self.n_filters)
+            yield slice(start, stop), slice(start * n_positions, stop * n_positions)
+
     def combine(self, at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:
         """See :class:`Front`."""
-        if not self.n_filters:
-            return
-        largest = out.reshape(self.n_filters, -1)
+        largest = out.reshape(at_mean.shape[-2], -1)
         other = np.empty_like(largest)
         for index, means in enumerate(at_mean):
             # A spread of the bias alone is the same everywhere.
