@@ -141,7 +141,6 @@ class MPIComm:
         self.rank = self._world.Get_rank()
         self.size = self._world.Get_size()
         self.library = MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
-        self._subsets: dict[tuple[int, ...], Any] = {}
         is_threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self._arrivals = arrivals.Arrivals(self._world, self._limit_s, is_threaded, self.abort)
         self._arrivals.call_the_roll()
@@ -200,8 +199,7 @@ class MPIComm:
         flat = np.ascontiguousarray(array).reshape(-1)
         step = _MESSAGE_BYTES // flat.itemsize
         out = np.empty_like(flat) if self.is_root else None
-        with self._arrivals.all_at("a sum over ranks", members):
-            comm = self._subset(members)
+        with self._arrivals.all_at("a sum over ranks", members), self._subset(members) as comm:
             for start in range(0, flat.size, step):
                 piece = flat[start : start + step]
                 into = None if out is None else out[start : start + step]
@@ -217,8 +215,7 @@ class MPIComm:
             return array
         out = np.array(array, order="C").reshape(-1)
         step = _MESSAGE_BYTES // out.itemsize
-        with self._arrivals.all_at("a maximum over ranks", members):
-            comm = self._subset(members)
+        with self._arrivals.all_at("a maximum over ranks", members), self._subset(members) as comm:
             for start in range(0, out.size, step):
                 piece = out[start : start + step]
                 comm.Allreduce(self._mpi.IN_PLACE, piece, op=self._mpi.MAX)
@@ -246,11 +243,17 @@ class MPIComm:
         time.sleep(_LAST_WORDS_S)
         self._world.Abort(status)
 
-    def _subset(self, members: tuple[int, ...]) -> Any:
-        if members not in self._subsets:
-            group = self._world.Get_group().Incl(members)
-            self._subsets[members] = self._world.Create_group(group)
-        return self._subsets[members]
+    @contextmanager
+    def _subset(self, members: tuple[int, ...]) -> Iterator[Any]:
+        """A communicator of some ranks, given back at once: a long job needs ever new ones."""
+        if len(members) == self.size:
+            yield self._world
+            return
+        group = self._world.Get_group().Incl(members)
+        subset = self._world.Create_group(group)
+        group.Free()
+        yield subset
+        subset.Free()
 
 
 def world() -> SerialComm | MPIComm:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from bprune_hpc import stop_signals
 
@@ -33,7 +34,7 @@ def stuck(comm: Comm, rank: int) -> int:
         assert isinstance(comm, MPIComm)
         whole = comm._subset
 
-        def stop(members: tuple[int, ...]) -> object:
+        def stop(members: tuple[int, ...]) -> AbstractContextManager[object]:
             os.kill(os.getpid(), signal.SIGSTOP)
             return whole(members)
 
