@@ -98,16 +98,19 @@ def still_missing(
         waited, last = waited + min(now - last, _LONGEST_STEP_S), now
 
 
-@contextmanager
-def alarm(what: str, limit_s: float) -> Iterator[None]:
-    """End this process, with a message, if the body takes longer.
+def start_alarm(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
+    """Start what ends this process, with a message, if it is not killed within the limit.
 
     For what cannot be watched from within: MPI's start and end hold the interpreter. So a small
-    process waits beside this one; it ends when the body does, or this process.
+    process waits beside this one. It goes with this one, however that ends.
+
+    Returns
+    -------
+    subprocess.Popen or None
+        ``None`` where there is no limit.
     """
     if math.isinf(limit_s):
-        yield
-        return
+        return None
     started = launcher()
     message = (
         f"error: {_name(started[2] if started else 0)} has waited {_minutes(limit_s)} in {what} "
@@ -115,12 +118,20 @@ def alarm(what: str, limit_s: float) -> Iterator[None]:
         f"early; {LIMIT_VARIABLE} sets the limit\n"
     )
     command = [sys.executable, "-I", "-S", "-c", _ALARM, repr(limit_s), message, str(os.getpid())]
-    # Standard input is there to tell it that this process has gone.
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as waiting:
-        try:
-            yield
-        finally:
+    # The end of its standard input tells it that this process has gone.
+    return subprocess.Popen(command, stdin=subprocess.PIPE)
+
+
+@contextmanager
+def alarm(what: str, limit_s: float) -> Iterator[None]:
+    """End this process, with a message, if the body takes longer (see :func:`start_alarm`)."""
+    waiting = start_alarm(what, limit_s)
+    try:
+        yield
+    finally:
+        if waiting is not None:
             waiting.kill()
+            waiting.communicate()
 
 
 class Arrivals:
