@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the job scripts beside this file share; they source it first of all. Nothing to change here.
 #
-# A script sets BPRUNE_HOME, VENV, MODULES and THREADS; for a sweep ARG_FILE, OUTPUT and MAX_JOBS, and
+# A script sets BPRUNE_HOME, VENV, MODULES and THREADS; for a sweep ARG_FILE, OUTPUT, MAX_JOBS and
 # a function `resubmit`; for training TRAIN_ARG_FILE and MODEL_DIR. Then it calls what stands below.
 
 launched=      # process of the launcher, while it runs
@@ -93,6 +93,7 @@ amount_of() {
 # the status of a run.
 sweep() {
   local before after
+  if [[ -n ${MODEL_DIR:-} ]]; then more+=(--model_dir="$MODEL_DIR"); fi
   mkdir -p "$(dirname "$OUTPUT")"
   look_at_stripes "$(dirname "$OUTPUT")"
   before=$(state_of_results)

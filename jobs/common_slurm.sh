@@ -39,8 +39,8 @@ resubmit() {
 on_all_ranks() {
   local -a flags
   if [[ $LAUNCHER == srun ]]; then
-    # Without --cpus-per-task, srun has not heard of the job's; without --kill-on-bad-exit, the other
-    # ranks outlive one that has died.
+    # Without --cpus-per-task srun has not heard of the job's; without --kill-on-bad-exit the
+    # other ranks outlive one that has died.
     "$1" srun --mpi="$SRUN_MPI" --ntasks="$n_ranks" --cpus-per-task="$THREADS" \
       --cpu-bind=cores --kill-on-bad-exit=1
   else

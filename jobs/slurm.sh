@@ -21,6 +21,7 @@ BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # the checkout
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                          # to load, as "gcc openmpi/5.0"
 ARG_FILE=${ARG_FILE:-ArgFilePrune.txt}        # arguments of the sweep
+MODEL_DIR=${MODEL_DIR:-}                      # the network, if not the one in there
 OUTPUT=${OUTPUT:-results/sweep.h5}            # results; counts more than what the file says
 MAX_JOBS=${MAX_JOBS:-20}                      # how often to go on
 LAUNCHER=${LAUNCHER:-srun}                    # srun or mpirun
@@ -29,7 +30,8 @@ THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-1}} # of a rank
 # Those of Open MPI; another mpirun has others.
 MPIRUN_FLAGS=${MPIRUN_FLAGS:---map-by slot:PE=$THREADS --bind-to core}
 
-export BPRUNE_HOME VENV MODULES ARG_FILE OUTPUT MAX_JOBS LAUNCHER SRUN_MPI THREADS MPIRUN_FLAGS
+export BPRUNE_HOME VENV MODULES ARG_FILE MODEL_DIR OUTPUT MAX_JOBS LAUNCHER SRUN_MPI THREADS
+export MPIRUN_FLAGS
 # shellcheck source=jobs/common.sh
 . "$BPRUNE_HOME/jobs/common.sh"
 # shellcheck source=jobs/common_slurm.sh
