@@ -53,7 +53,7 @@ BASE := $(VENV)/.stamp-base
 PACKAGE := $(VENV)/.stamp-package-$(MPI)
 TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
-SCRIPTS := $(wildcard jobs/*.sh jobs/*.pbs jobs/*.sbatch tools/*.sh) .ci/run
+SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
 .PHONY: help demo test fuzz train check format clean
 
