@@ -1,12 +1,11 @@
 """What a sweep is asked to do: one frozen dataclass, checked once and saved with the results.
 
-The flags, their ranges and their grammar belong here. Reading argument files does not
-(``argument_file``), nor does opening any of the files that are named.
+The ranges of flags belong here. What flags there are does not (``flags``), nor does opening any of
+the files that are named.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import logging
@@ -14,35 +13,21 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from . import goals
-from .argument_file import ArgumentParser
 from .choice import Limit
 from .criteria import CRITERIA
-from .data import DATASETS
 from .errors import ConfigError
+from .flags import NOT_NEEDED, parser
 from .grid import read_grid
-from .heads import TASKS
 from .predictive import MAX_DRAWS
-from .pruning import PRUNED_SCALE, SCOPES, Rule
+from .pruning import Rule
 from .stopping import Target
-from .units import GRANULARITIES
 
 logger = logging.getLogger(__name__)
 
 MAX_COUNT = 10**6
 """Largest batch, number of threads and GiB of sums that are taken to be meant."""
-
-
-_NOT_NEEDED = {
-    "horovod_used": "Horovod is not needed to evaluate; the graph's Horovod ops are dropped",
-    "name_scope": "names under scopes are read from the graph",
-    "cluster": "threads are set by --num_intra and --num_inter alone",
-    "plotting": "plots are made from the results file",
-    "kmp_blocktime": "export KMP_BLOCKTIME instead: it must be set before the process starts",
-    "kmp_affinity": "export KMP_AFFINITY instead: it must be set before the process starts",
-}
 
 
 @dataclass(frozen=True)
@@ -71,6 +56,10 @@ class SweepConfig:
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
         What pruning may cost, for the choice of a threshold.
+    overwrite : bool
+        Whether to begin anew where there is a results file.
+    lock_timeout_min : float
+        Silence after which a job elsewhere that holds the results file is taken to be gone.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     """
@@ -103,6 +92,8 @@ class SweepConfig:
     limit: Limit | None
     batch_size: int
     output: str
+    overwrite: bool
+    lock_timeout_min: float
     save_probabilities: bool
     state_limit_gb: float
     num_intra: int
@@ -164,7 +155,11 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         raise ConfigError(
             f"--state_limit_gb: {arguments.state_limit_gb} is not in 0 to {MAX_COUNT}"
         )
-    for name, reason in _NOT_NEEDED.items():
+    if not 0 < arguments.lock_timeout_min <= MAX_COUNT:
+        raise ConfigError(
+            f"--lock_timeout_min: {arguments.lock_timeout_min:g} is not in 0 to {MAX_COUNT}"
+        )
+    for name, reason in NOT_NEEDED.items():
         if getattr(arguments, name) not in (None, False):
             logger.info("--%s is accepted and does nothing: %s", name, reason)
     output = os.path.expanduser(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
@@ -200,6 +195,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         limit=limit,
         batch_size=arguments.batch_size,
         output=output,
+        overwrite=arguments.overwrite,
+        lock_timeout_min=arguments.lock_timeout_min,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
         num_intra=arguments.num_intra,
@@ -222,120 +219,3 @@ def _check_prior(criterion: str, prior_scale: float | None) -> None:
         )
     if prior_scale is not None and not 1e-30 <= prior_scale <= 1e30:
         raise ConfigError(f"--prior_scale: {prior_scale:g} is not in 1e-30 to 1e30")
-
-
-class _Grid(argparse.Action):
-    """Keep the last of --thresholds, --thres_val and --prune_fractions, with its kind."""
-
-    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        kind = "fraction" if option_string == "--prune_fractions" else "threshold"
-        namespace.grid = (kind, values)
-
-
-def parser() -> ArgumentParser:
-    """The command line of ``python -m bprune_hpc.sweep``."""
-    root = ArgumentParser(
-        prog="python -m bprune_hpc.sweep",
-        description="Prune a mean-field Bayesian network by signal-to-noise ratio, or another "
-        "criterion, over a range of thresholds; accuracy, NLL and uncertainty at each go to an "
-        "HDF5 file.",
-        epilog="@FILE reads arguments from a file, one a line; the last occurrence wins.",
-    )
-    case = root.add_argument_group("network")
-    case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
-    case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
-    case.add_argument(
-        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
-    )
-    case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
-    case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
-    case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
-    case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
-    case.add_argument(
-        "--task", choices=TASKS, default="auto", help="default: what the network's output says"
-    )
-    case.add_argument(
-        "--noise_scale",
-        type=float,
-        metavar="X",
-        help="deviation of the targets' noise, for a regression that gives a mean alone",
-    )
-    data = root.add_argument_group("data")
-    data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
-    data.add_argument("--dataset", choices=DATASETS, default="auto")
-    data.add_argument("--cifar10", action="store_true", help="the same as --dataset=cifar10")
-    data.add_argument(
-        "--subtract_pixel_mean",
-        action="store_true",
-        help="of cifar10: subtract the training set's mean image",
-    )
-    data.add_argument(
-        "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
-    )
-    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
-    data.add_argument(
-        "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
-    )
-    sweep = root.add_argument_group("sweep")
-    for flag, form, text in (
-        ("--thresholds", "LIST", "0,0.1,0.5, START:STOP:COUNT[:log], or auto:N for N equal steps"),
-        ("--thres_val", "X", "one threshold"),
-        ("--prune_fractions", "LIST", "fractions of weights to prune, in [0, 1)"),
-    ):
-        sweep.add_argument(
-            flag,
-            action=_Grid,
-            dest="grid",
-            metavar=form,
-            default=("threshold", None),
-            help=text,
-        )
-    for flag, choices, text in (
-        ("--criterion", CRITERIA, "score by which weights are pruned"),
-        ("--scope", SCOPES, "fractions of all weights together, or layer by layer"),
-        ("--granularity", GRANULARITIES, "what is pruned as a whole"),
-        ("--pruned_weights", PRUNED_SCALE, "exactly zero, or noise as BPrune leaves it"),
-    ):
-        default = next(iter(choices))
-        sweep.add_argument(
-            flag, choices=tuple(choices), default=default, help=f"{text} ({default})"
-        )
-    sweep.add_argument(
-        "--prior_scale",
-        type=float,
-        metavar="X",
-        help="deviation of the weights' prior, for the criteria kl and bmr",
-    )
-    sweep.add_argument(
-        "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
-    )
-    goals.add_arguments(sweep)
-    sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
-    sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
-    mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}
-    sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
-    sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)
-    output = root.add_argument_group("output")
-    output.add_argument("--data_dir", metavar="DIR", default="results", help="for sweep.h5")
-    output.add_argument("--output", metavar="FILE", help="results file; default DIR/sweep.h5")
-    output.add_argument(
-        "--save_probabilities",
-        action="store_true",
-        help="store every mean probability even above 1 GiB",
-    )
-    output.add_argument("--verbose", action="store_true", help="log more")
-    machine = root.add_argument_group("machine")
-    machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
-    machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")
-    machine.add_argument(
-        "--state_limit_gb",
-        type=float,
-        default=1.0,
-        metavar="GIB",
-        help="sums on rank 0 before examples are taken in blocks (%(default)s)",
-    )
-    accepted = root.add_argument_group("flags of BPrune, accepted and not needed")
-    for name, reason in _NOT_NEEDED.items():
-        action: dict[str, Any] = {} if name.startswith("kmp_") else {"action": "store_true"}
-        accepted.add_argument(f"--{name}", help=reason, **action)
-    return root

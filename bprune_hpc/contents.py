@@ -1,4 +1,4 @@
-"""A finished sweep in the form of a results file: which number goes under which name."""
+"""What a sweep has found in the form of a results file: which number goes under which name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config import SweepConfig
 from .criteria import CRITERIA
 from .detection import risk_at_coverage
 from .example_statistics import TOP_K
-from .gathering import Findings
+from .findings import Findings
 from .metrics import PER_EXAMPLE, Metric, Statistics, is_discrete
 from .posterior import Posterior
 from .predictive import DrawSums
@@ -26,7 +26,6 @@ from .pruning import Cut
 from .regression_metrics import RegressionStatistics
 from .results import SCHEMA, Contents, Variable
 from .stopping import Target
-from .tasks import AnyDrawSums
 
 _IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
 _LONG_NAMES = {
@@ -65,21 +64,25 @@ def contents(
     problem: Problem,
     cuts: Sequence[Cut],
     findings: Findings,
-    draw_sums: AnyDrawSums,
     run: Mapping[str, Any],
+    status: str,
 ) -> Contents:
     """Everything a results file holds, under the names and dimensions of the schema.
 
     Parameters
     ----------
+    cuts : sequence of Cut
+        Of the findings.
     run : mapping of str to number, str or list of one entry a rank
         Goes to ``/run``.
+    status : {"complete", "partial"}
     """
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
+    draw_sums = findings.draw_sums
     posterior = problem.posterior
     criterion = CRITERIA[config.criterion]
     pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
-    n_examples = len(problem.label)
+    n_examples = len(statistics.label)
     coordinates = {
         "threshold": Variable(
             ("threshold",),
@@ -118,7 +121,8 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    if config.limit is not None:
+    # While more is drawn there may be one group of draws alone, or no unpruned network yet.
+    if config.limit is not None and findings.n_units > 1 and cuts[0].pruned_fraction == 0:
         difference = metrics[config.limit.metric]
         n_groups = len(statistics.plan.group_sizes)
         rise = statistics.per_example("nll")
@@ -137,7 +141,8 @@ def contents(
     return Contents(
         attrs={
             "schema": SCHEMA,
-            "status": "complete",
+            "status": status,
+            "n_examples": n_examples,
             "task": problem.task.name,
             "n_draws": n_draws,
             "seed": np.uint64(config.seed),
@@ -189,14 +194,14 @@ def _of_classes(
     problem: Problem,
 ) -> dict[str, dict[str, Variable]]:
     """The groups that only a classification has, or has in its own way."""
-    n_examples = len(problem.label)
+    n_examples = len(statistics.label)
     return {
         "metrics": _metrics(metrics),
         "draws": {
             "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
             "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
         },
-        "examples": _examples(statistics, problem.label),
+        "examples": _examples(statistics, statistics.label),
         "classes": _classes(statistics, problem.n_classes),
         "calibration": _calibration(statistics),
         "risk_coverage": _risk_coverage(statistics),

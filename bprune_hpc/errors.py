@@ -41,6 +41,14 @@ class ResultsError(InputError):
     """A results file cannot be written where it was asked for, or cannot be read."""
 
 
+class DamagedError(ResultsError):
+    """A results file is not as it was written."""
+
+
+class LockError(InputError):
+    """Another job is writing the same results file."""
+
+
 class WriteError(BpruneError):
     """Results that were computed could not be written."""
 

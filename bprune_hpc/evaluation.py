@@ -21,7 +21,6 @@ from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
 from .problem import Problem
 from .pruning import Cut
-from .tasks import AnyDrawSums
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +34,13 @@ class Network(Protocol):
         """Outputs, one row an example, of inputs under given mean-field weights."""
 
 
+class AddsDraws(Protocol):
+    """Sums over examples, kept for each draw."""
+
+    def add(self, threshold: int, draw: int, prediction: Any) -> None:
+        """Add a batch of examples that one draw has predicted."""
+
+
 def evaluate(
     network: Network,
     problem: Problem,
@@ -43,7 +49,7 @@ def evaluate(
     share: Share,
     block: range,
     sums: dict[int, Any],
-    draw_sums: AnyDrawSums,
+    draw_sums: AddsDraws,
     *,
     seed: int,
     advance: Callable[[int], None],
@@ -59,7 +65,7 @@ def evaluate(
         Examples of the problem; the last batch is padded, so that its rows round as others'.
     sums : dict of group to GroupSums or NormalSums
         Added to; groups of the share that are missing begin at zero.
-    draw_sums : AnyDrawSums
+    draw_sums : AddsDraws
         Added to.
     advance : callable
         Told the number of cells done, each time some are.

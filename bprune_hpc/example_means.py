@@ -6,7 +6,7 @@ which examples came. Which quantities there are is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,6 +108,24 @@ class ExampleMeans:
                 sums.setdefault(name, []).append(self._batch_sums(values))
         for name, of_groups in sums.items():
             self._batch_sums_without.setdefault(name, []).append(np.stack(of_groups))
+
+    def columns(self) -> dict[str, Floats]:
+        """Everything so far, all arrays with thresholds along the first axis."""
+        out = {f"values/{name}": self.values(name) for name in self._values}
+        for name, sums in self._batch_sums_without.items():
+            out[f"without/{name}"] = np.moveaxis(np.concatenate(sums, axis=2), 1, 0)
+        return out
+
+    def take_columns(self, columns: Mapping[str, Floats]) -> None:
+        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of."""
+        self._values, self._batch_sums_without = {}, {}
+        for key, array in columns.items():
+            kind, _, name = key.partition("/")
+            if kind == "values":
+                self._values[name] = [np.ascontiguousarray(array)]
+            else:
+                # In the layout of an array that was never taken apart: sums depend on it.
+                self._batch_sums_without[name] = [np.ascontiguousarray(np.moveaxis(array, 0, 1))]
 
     def values(self, name: str) -> Floats:
         """A quantity of every example so far, shape (n_thresholds, n_examples)."""

@@ -1,138 +1,126 @@
-"""The work of a sweep on all ranks: sets of examples, blocks of them, stages of draws.
+"""The work of a sweep on all ranks, in rounds, after each of which the results are written.
 
-What is evaluated in which order, and when it ends, belongs here; how a share is evaluated does not
-(``evaluation``), nor what the sums say (``metrics``).
+Rank 0 says what comes next and keeps what was found; the others know no more than the stretch of
+work in hand. How a share is evaluated does not belong here (``evaluation``), nor what the sums
+say (``findings``), nor which work is next (``schedule``) and how much of it (``pace``).
 """
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
-from .errors import ConfigError
 from .evaluation import Network, evaluate
-from .metrics import Metric
-from .ood import ood_metrics
-from .plan import Plan, doubling, make_plan
-from .predictive import DrawSums
-from .problem import Problem
+from .findings import Findings, with_block
+from .ledger import Ledger
+from .pace import Pace
+from .parts import Part, passes, state_bytes
+from .plan import round_of
 from .pruning import PRUNED_SCALE, Cut
 from .reduction import reduce_draws, reduce_groups
-from .stopping import FIRST_TEST
+from .schedule import Stretch, last_unit, level, stretch_of
 from .tasks import AnyDrawSums, AnySums
 
-GIB = 2**30
+Publish = Callable[["Book"], None]
+Ask = Callable[[Pace], str | None]
+"""Asked on every rank before each stretch of work: why to stop now, the same on all; or None."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A set of examples in a sweep.
+class Book:
+    """What rank 0 knows of a sweep: ledgers, and what comes next.
 
-    Attributes
+    Parameters
     ----------
-    problem : Problem
-        The network and these examples.
-    plan : Plan
-        Its stages are the same for every set.
-    draw_sums : DrawSums or NormalDrawSums
-        This rank's, then those of all ranks on rank 0.
+    ledgers : sequence of Ledger
+        What is done already; of every threshold of the grid.
+    publish : callable
+        Writes the results file as the book stands.
     """
 
-    problem: Problem
-    plan: Plan
-    draw_sums: AnyDrawSums
-
-
-class Findings:
-    """What a sweep has found after some of its stages.
-
-    Attributes
-    ----------
-    statistics : list of Statistics or RegressionStatistics
-        Of each set of examples, the test set first.
-    """
-
-    def __init__(self, parts: Sequence[Part], n_stages: int, save_probabilities: bool) -> None:
-        self.statistics: list[Any] = [
-            part.problem.task.statistics(
-                part.plan.until(n_stages), len(part.problem.label), save_probabilities
-            )
-            for part in parts
-        ]
+    def __init__(
+        self,
+        config: SweepConfig,
+        parts: Sequence[Part],
+        ledgers: Sequence[Ledger],
+        n_ranks: int,
+        publish: Publish,
+    ) -> None:
+        self.config = config
+        self.parts = parts
+        self.ledgers = level(ledgers)
+        self.pace = Pace(state_bytes(parts))
+        self._n_ranks = n_ranks
+        self._publish = publish
+        self._passes = passes(parts)
+        self._findings: Findings | None = None
 
     @property
-    def n_draws(self) -> int:
-        """Draws of each example."""
-        return int(self.statistics[0].plan.n_draws)
+    def findings(self) -> Findings:
+        """Of the thresholds that are furthest; there is none before the first stretch of work."""
+        if self._findings is None:
+            self._findings = Findings(self.parts, self.ledgers[0], self.config.save_probabilities)
+        return self._findings
 
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric; to be asked for when all blocks of examples are in."""
-        test, *others = self.statistics
-        found: dict[str, Metric] = test.metrics()
-        for other in others:
-            found |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
-        return found
-
-
-def lay_out(config: SweepConfig, problem: Problem, n_thresholds: int, n_ranks: int) -> list[Part]:
-    """A plan for every set of examples, the test set first."""
-    problems = problem.on_every_set()
-    limit_gb = config.state_limit_gb / len(problems)
-    parts = []
-    for one in problems:
-        n_examples = len(one.label)
-        plan = make_plan(
-            n_draws=config.n_draws,
-            pairing=config.pairing,
-            n_thresholds=n_thresholds,
-            n_examples=n_examples,
-            bytes_per_cell=one.task.bytes_per_cell,
-            n_ranks=n_ranks,
-            batch_size=config.batch_size,
-            limit_bytes=limit_gb * GIB,
-            noises_per_unit=one.task.noises_per_unit,
-            stage_ends=doubling(FIRST_TEST, config.n_draws) if config.target else (),
+    @property
+    def n_cells_left(self) -> int:
+        """Units of draws times thresholds times passes that are not done."""
+        n_units = len(self.parts[0].plan.units)
+        return sum(
+            len(one.rows) * (n_units * (len(self._passes) - one.n_passes) - one.n_units)
+            for one in self.ledgers
         )
-        parts.append(Part(one, plan, one.task.draw_sums(n_thresholds, config.n_draws)))
-    return parts
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked for is there."""
+        if len(self.ledgers) > 1:
+            return False
+        (ledger,), plan = self.ledgers, self.parts[0].plan
+        if ledger.n_passes == len(self._passes):
+            return True
+        if len(self._passes) > 1 or not ledger.n_units:
+            return False
+        target = self.config.target
+        if ledger.n_units in plan.stage_ends and target is not None:
+            return ledger.n_units == len(plan.units) or target.is_reached(self.findings.metrics)
+        return ledger.n_units == len(plan.units)
 
-def check_memory(config: SweepConfig, parts: Sequence[Part]) -> None:
-    """Raise where a target needs the sums of all examples at once and they are not allowed that.
+    def next(self, is_stopping: bool) -> Stretch | None:
+        """Write what is due, and say what to do; None: no more."""
+        if is_stopping or self.is_complete:
+            return None
+        if self.pace.is_due:
+            self.publish()
+        behind = self.ledgers[-1]
+        return stretch_of(
+            behind,
+            last_unit(self.ledgers, self.parts[0].plan.stage_ends),
+            sum(len(block) for _, block in self._passes[behind.n_passes]),
+            self._n_ranks,
+            self.pace.n_cells(),
+        )
 
-    Raises
-    ------
-    ConfigError
-    """
-    if config.target is None or all(len(part.plan.blocks) == 1 for part in parts):
-        return
-    needed = 0
-    for part in parts:
-        n_groups, n_thresholds = 1 + len(part.plan.group_sizes), part.plan.n_thresholds
-        cells = n_groups * n_thresholds * len(part.problem.label)
-        needed = max(needed, len(parts) * cells * part.problem.task.bytes_per_cell)
-    raise ConfigError(
-        f"--target_se: needs the sums of all examples at once; raise --state_limit_gb from "
-        f"{config.state_limit_gb:g} to {math.ceil(1000 * needed / GIB) / 1000:g}"
-    )
+    def publish(self) -> None:
+        """Write the results file, and see how long it takes."""
+        start = time.perf_counter()
+        self._publish(self)
+        self.pace.wrote(time.perf_counter() - start)
 
-
-def draw_sums_of(part: Part, findings: Findings) -> AnyDrawSums:
-    """Sums of the draws that were taken; only a classification's can be fewer than planned."""
-    draws = part.draw_sums
-    return draws.first(findings.n_draws) if isinstance(draws, DrawSums) else draws
-
-
-def n_cells(parts: Sequence[Part], rank: int) -> int:
-    """Cells that a rank has to do in all."""
-    return sum(part.plan.n_cells(rank) * len(part.plan.blocks) for part in parts)
+    def done(self, stretch: Stretch, draws: Sequence[tuple[int, AnyDrawSums]]) -> None:
+        """Take in a stretch whose sums have been added to the ledger that is furthest behind."""
+        ledger = self.ledgers[-1]
+        for part, of_part in draws:
+            ledger.add_draws(part, of_part)
+        ledger.n_units = stretch.units.stop
+        if len(self._passes) > 1 and ledger.n_units == len(self.parts[0].plan.units):
+            ledger.end_pass(with_block(self.parts, ledger, self.config.save_probabilities))
+        self.ledgers = level(self.ledgers)
+        self._findings = None
 
 
 def gather(
@@ -141,67 +129,94 @@ def gather(
     parts: Sequence[Part],
     cuts: Sequence[Cut],
     config: SweepConfig,
+    book: Book | None,
     watch: Stopwatch,
     advance: Callable[[int], None],
-) -> Findings:
+    ask: Ask,
+) -> str | None:
     """Do the work; every rank calls this.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut
+        Of every threshold of the grid.
+    book : Book on rank 0, None elsewhere
 
     Returns
     -------
-    Findings
-        Filled on rank 0 alone.
+    str or None
+        Why it has stopped before all was done. What was done since the last write is in the book.
     """
-    stages = parts[0].plan.stages
-    findings = Findings(parts, len(stages), config.save_probabilities)
-    for blocks in _passes(parts):
-        sums: list[dict[int, AnySums]] = [{} for _ in blocks]
-        for n_stages, stage in enumerate(stages, 1):
-            for (index, block), of_block in zip(blocks, sums, strict=True):
-                part = parts[index]
-                with watch.time("evaluate"):
-                    evaluate(
-                        network, part.problem, cuts, part.plan, stage.shares[comm.rank], block,
-                        of_block, part.draw_sums, seed=config.seed, advance=advance,
-                        pruned_scale=PRUNED_SCALE[config.pruned_weights],
-                    )  # fmt: skip
-                with watch.time("reduce"):
-                    reduce_groups(
-                        comm, stage, of_block, part.problem.task, (len(cuts), len(block)),
-                        len(part.plan.units[0]),
-                    )  # fmt: skip
-            if n_stages < len(stages) and config.target is None:
-                continue
-            if config.target is not None:  # one pass holds everything
-                findings = Findings(parts, n_stages, config.save_probabilities)
-            if comm.is_root:
-                _take_in(findings, parts, blocks, sums)
-            if _is_enough(comm, config, findings):
-                break
-    with watch.time("reduce"):
-        for part in parts:
-            reduce_draws(comm, part.draw_sums)
-    return findings
+    pace = book.pace if book is not None else Pace()
+    while True:
+        why = ask(pace)
+        with watch.time("write"):
+            stretch = comm.from_root(partial(_next, book, why is not None))
+        if stretch is None:
+            return why if comm.from_root(partial(_is_unfinished, book)) else None
+        start = time.perf_counter()
+        draws = _work(comm, network, parts, cuts, config, book, watch, advance, stretch)
+        if book is not None:
+            n_examples = sum(len(block) for _, block in passes(parts)[stretch.n_passes])
+            n_cells = -(-len(stretch.units) * len(stretch.rows) // comm.size)
+            book.pace.worked(time.perf_counter() - start, n_cells * n_examples)
+            book.done(stretch, draws)
 
 
-def _passes(parts: Sequence[Part]) -> list[list[tuple[int, range]]]:
-    """Blocks of examples, by the index of their set, whose sums are held at the same time."""
-    blocks = [(index, block) for index, part in enumerate(parts) for block in part.plan.blocks]
-    return [blocks] if len(blocks) == len(parts) else [[block] for block in blocks]
+def _next(book: Book | None, is_stopping: bool) -> Stretch | None:
+    assert book is not None  # only rank 0 calls this
+    return book.next(is_stopping)
 
 
-def _take_in(
-    findings: Findings,
+def _is_unfinished(book: Book | None) -> bool:
+    assert book is not None
+    return not book.is_complete
+
+
+def _work(
+    comm: Comm,
+    network: Network,
     parts: Sequence[Part],
-    blocks: Sequence[tuple[int, range]],
-    sums: Sequence[dict[int, AnySums]],
-) -> None:
-    for (index, block), of_block in zip(blocks, sums, strict=True):
-        label = parts[index].problem.label[block.start : block.stop]
-        findings.statistics[index].add_block(of_block, label)
+    cuts: Sequence[Cut],
+    config: SweepConfig,
+    book: Book | None,
+    watch: Stopwatch,
+    advance: Callable[[int], None],
+    stretch: Stretch,
+) -> list[tuple[int, AnyDrawSums]]:
+    """Evaluate a stretch on all ranks; sums go to the book on rank 0."""
+    of_rows = [cuts[row] for row in stretch.rows]
+    of_round = round_of(stretch.units, len(of_rows), comm.size)
+    all_draws = []
+    sums: dict[int, AnySums]
+    for index, (part_index, block) in enumerate(passes(parts)[stretch.n_passes]):
+        part = parts[part_index]
+        sums = {} if book is None else book.ledgers[-1].sums_of(index)
+        first, last = part.plan.units[stretch.units.start], part.plan.units[stretch.units[-1]]
+        draws = part.problem.task.draw_sums(len(of_rows), last[-1].index + 1 - first[0].index)
+        with watch.time("evaluate"):
+            evaluate(
+                network, part.problem, of_rows, part.plan, of_round.shares[comm.rank], block,
+                sums, _From(first[0].index, draws), seed=config.seed, advance=advance,
+                pruned_scale=PRUNED_SCALE[config.pruned_weights],
+            )  # fmt: skip
+        with watch.time("reduce"):
+            reduce_groups(
+                comm, of_round, sums, part.problem.task, (len(of_rows), len(block)),
+                len(part.plan.units[0]),
+            )  # fmt: skip
+            reduce_draws(comm, draws)
+        all_draws.append((part_index, draws))
+    return all_draws
 
 
-def _is_enough(comm: Comm, config: SweepConfig, findings: Findings) -> bool:
-    target = config.target
-    if target is None:
-        return False
-    return comm.from_root(lambda: target.is_reached(findings.metrics))
+class _From:
+    """Sums of the draws from one on."""
+
+    def __init__(self, first: int, sums: AnyDrawSums) -> None:
+        self._first = first
+        self._sums = sums
+
+    def add(self, threshold: int, draw: int, prediction: Any) -> None:
+        """See :class:`bprune_hpc.predictive.DrawSums`."""
+        self._sums.add(threshold, draw - self._first, prediction)

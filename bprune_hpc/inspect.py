@@ -23,10 +23,12 @@ from . import inspect_figure, inspect_view, results
 from .argument_file import ArgumentParser
 from .case import read_case
 from .comm import message_of
-from .errors import BpruneError, ConfigError, ResultsError
+from .errors import BpruneError, ConfigError, DamagedError, ResultsError
 from .inspection import COLLAPSED_BELOW_NATS, tensor_rows
 
-_EXIT_STATUS = {"complete": 0, "partial": 3}
+logger = logging.getLogger(__name__)
+
+_EXIT_STATUS = {"complete": 0, "damaged": 1, "partial": 3}
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -40,7 +42,7 @@ def inspect(argv: Sequence[str]) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 3 for ``--status`` of a partial file.
+        Exit status: 0; for ``--status`` 3 of a partial file, and 1 of a damaged one.
 
     Raises
     ------
@@ -74,16 +76,20 @@ def inspect(argv: Sequence[str]) -> int:
 
 
 def status_of(path: str | Path) -> str:
-    """Status of a results file: ``complete`` or ``partial``.
+    """Status of a results file: ``complete``, ``partial`` or ``damaged``.
 
     Raises
     ------
     ResultsError
-        If there is no such file, it is not a sweep's, or it says neither.
+        If there is no such file, it is not a sweep's, or it says neither of the first two.
     """
-    with results.open_results(path) as file:
-        status = file.attrs.get("status")
-    if status not in _EXIT_STATUS:
+    try:
+        with results.open_results(path) as file:
+            status = file.attrs.get("status")
+    except DamagedError as error:
+        logger.warning("%s", error)
+        return "damaged"
+    if status not in ("complete", "partial"):
         raise ResultsError(
             f"{path}: status is {status!r}, neither complete nor partial; run the sweep again"
         )
@@ -139,7 +145,7 @@ def _parser() -> ArgumentParser:
     root.add_argument(
         "--status",
         metavar="FILE",
-        help="print whether a results file is complete (exit status 0) or partial (3)",
+        help="print whether a results file is complete (exit status 0), partial (3) or damaged (1)",
     )
     return root
 

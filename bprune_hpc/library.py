@@ -26,7 +26,7 @@ from .evaluation import batches, evaluate
 from .library_checks import checked_batch_size, checked_draws, checked_examples, checked_weights
 from .metrics import Statistics
 from .network import GraphNetwork
-from .plan import make_plan
+from .plan import make_plan, round_of
 from .posterior import Posterior
 from .predictive import DrawSums, GroupSums, bytes_per_cell
 from .problem import Problem
@@ -188,17 +188,17 @@ class BayesianNetwork:
             n_thresholds=1,
             n_examples=n_examples,
             bytes_per_cell=bytes_per_cell(problem.n_classes),
-            n_ranks=1,
             batch_size=batch_size,
             limit_bytes=_SUMS_LIMIT_BYTES,
         )
         everything = [cut_at_threshold(self.posterior, 0.0)]
+        (share,) = round_of(range(len(plan.units)), 1, 1).shares
         draw_sums = DrawSums.zeros(1, n_draws)
         statistics = Statistics(plan, keep_probabilities=True)
         for block in plan.blocks:
             sums: dict[int, GroupSums] = {}
             evaluate(
-                self._network, problem, everything, plan, plan.stages[0].shares[0], block,
+                self._network, problem, everything, plan, share, block,
                 sums, draw_sums,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +177,41 @@ class Statistics:
         self._deleted_batch_sums.append({name: np.stack(v) for name, v in deleted.items()})
         self._scores.append({name: np.stack(values) for name, values in scores.items()})
         self._labels.append(label)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
+        out: dict[str, NDArray[Any]] = {
+            f"whole/{name}": self.per_example(name) for name in self._whole[0]
+        }
+        for name in self._deleted_batch_sums[0]:
+            sums = np.concatenate([block[name] for block in self._deleted_batch_sums], axis=2)
+            out[f"deleted/{name}"] = np.moveaxis(sums, 1, 0)
+        for name, values in self.scores().items():
+            out[f"scores/{name}"] = np.moveaxis(values, 1, 0)
+        out["predicted"] = self.predicted
+        if self.keep_probabilities:
+            out["probabilities"] = np.concatenate(self._probabilities, axis=1)
+        return out
+
+    def take_columns(self, columns: Mapping[str, NDArray[Any]], label: NDArray[np.int64]) -> None:
+        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of.
+
+        Raises
+        ------
+        KeyError
+            If probabilities are to be kept and were not.
+        """
+        found: dict[str, dict[str, Any]] = {"whole": {}, "deleted": {}, "scores": {}}
+        for key, array in columns.items():
+            kind, _, name = key.partition("/")
+            if name:
+                # In the layout of an array that was never taken apart: sums depend on it.
+                axes = array if kind == "whole" else np.moveaxis(array, 0, 1)
+                found[kind][name] = np.ascontiguousarray(axes)
+        self._whole, self._scores = [found["whole"]], [found["scores"]]
+        self._deleted_batch_sums = [found["deleted"]]
+        self._predicted, self._labels = [columns["predicted"]], [label]
+        self._probabilities = [columns["probabilities"]] if self.keep_probabilities else []
 
     @property
     def label(self) -> NDArray[np.int64]:

@@ -3,11 +3,13 @@
 The work is a table of cells, one for each unit of draws and threshold, read unit by unit. Each
 rank takes one unbroken run of cells, so that any number of ranks is served, also more ranks
 than draws; a rank draws a unit's noise once and uses it for every threshold of its run. The units
-can be taken in stages, after each of which all that was drawn so far makes a whole result.
+are taken in rounds, after each of which all that was drawn so far makes a whole result. No sum
+depends on how units are dealt to rounds or ranks, so that the clock may decide it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -136,13 +138,13 @@ def split(units: Iterable[int], n_thresholds: int, n_ranks: int) -> tuple[Share,
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Units that are drawn together, before anyone looks at the sums.
+class Round:
+    """Units that are drawn together, before their sums are brought to rank 0.
 
     Attributes
     ----------
     units : range
-        Units of draws; the posterior mean is in the first stage too.
+        Units of draws; the posterior mean goes with the first one.
     shares : tuple of Share
         One for each rank.
     """
@@ -153,6 +155,23 @@ class Stage:
     def participants(self, group: int) -> tuple[int, ...]:
         """Ranks whose share adds to a group, in ascending order."""
         return tuple(rank for rank, share in enumerate(self.shares) if group in share.groups)
+
+
+def round_of(units: range, n_thresholds: int, n_ranks: int) -> Round:
+    """Deal a range of units to the ranks."""
+    with_mean = [MEAN, *units] if units.start == 0 else units
+    return Round(units, split(with_mean, n_thresholds, n_ranks))
+
+
+def even_number(wanted: float, n_thresholds: int, n_ranks: int) -> int:
+    """About as many units as are wanted, at least 1, so that few ranks have less to do than others.
+
+    Below as many as give every rank the same number of cells, at least one cell a rank.
+    """
+    equal = n_ranks // math.gcd(n_ranks, n_thresholds)
+    if wanted >= equal:
+        return int(wanted) // equal * equal
+    return max(int(wanted), -(-n_ranks // n_thresholds))
 
 
 def doubling(first: int, last: int) -> list[int]:
@@ -185,29 +204,26 @@ def example_blocks(
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole of a sweep's work, and who does what.
+    """The whole of a sweep's work on a set of examples.
 
     Attributes
     ----------
     units : sequence of tuple of Draw
         The independent units and their draws.
-    stages : tuple of Stage
-        In the order in which they are done; together they have every unit once.
+    n_thresholds : int
     blocks : tuple of range
         Examples that are taken together, one block after the other.
     batch_size : int
         Examples that are evaluated at once.
+    stage_ends : tuple of int
+        Numbers of units, ascending, at which the sums are looked at; the last is all of them.
     """
 
     units: Sequence[tuple[Draw, ...]]
-    stages: tuple[Stage, ...]
+    n_thresholds: int
     blocks: tuple[range, ...]
     batch_size: int
-
-    @property
-    def n_thresholds(self) -> int:
-        """Number of thresholds."""
-        return self.stages[0].shares[0].n_thresholds
+    stage_ends: tuple[int, ...]
 
     @property
     def n_draws(self) -> int:
@@ -219,14 +235,9 @@ class Plan:
         """Number of units in each group."""
         return group_sizes(len(self.units))
 
-    def n_cells(self, rank: int) -> int:
-        """Cells that a rank has to do, for each block of examples."""
-        return sum(len(stage.shares[rank]) for stage in self.stages)
-
-    def until(self, n_stages: int) -> Plan:
-        """The plan of a sweep that ends after some of the stages."""
-        stages = self.stages[:n_stages]
-        return replace(self, units=self.units[: stages[-1].units.stop], stages=stages)
+    def until(self, n_units: int) -> Plan:
+        """The plan of a sweep that ends after some of the units."""
+        return replace(self, units=self.units[:n_units], stage_ends=(n_units,))
 
 
 def make_plan(
@@ -236,7 +247,6 @@ def make_plan(
     n_thresholds: int,
     n_examples: int,
     bytes_per_cell: int,
-    n_ranks: int,
     batch_size: int,
     limit_bytes: float,
     noises_per_unit: int = 1,
@@ -255,7 +265,7 @@ def make_plan(
     noises_per_unit : int
         See :func:`units_of`.
     stage_ends : sequence of int
-        Numbers of draws, ascending, after which to look at the sums; at ``n_draws`` in any case.
+        Numbers of draws, ascending, at which to look at the sums; at ``n_draws`` in any case.
     """
     units = units_of(n_draws, pairing, noises_per_unit)
     batch_size = min(batch_size, n_examples)
@@ -263,11 +273,6 @@ def make_plan(
     blocks = example_blocks(
         n_examples, batch_size, bytes_per_cell * n_groups * n_thresholds, limit_bytes
     )
-    draws_per_unit = n_draws // len(units)
-    ends = sorted({-(-end // draws_per_unit) for end in stage_ends if end < n_draws} | {len(units)})
-    stages = []
-    for first, last in pairwise([0, *ends]):
-        of_stage = range(first, last)
-        shares = split([MEAN, *of_stage] if first == 0 else of_stage, n_thresholds, n_ranks)
-        stages.append(Stage(of_stage, shares))
-    return Plan(units, tuple(stages), tuple(blocks), batch_size)
+    size = n_draws // len(units)
+    ends = sorted({-(-end // size) for end in stage_ends if end < n_draws} | {len(units)})
+    return Plan(units, n_thresholds, tuple(blocks), batch_size, tuple(ends))

@@ -1,6 +1,6 @@
 """Sums of all ranks brought together on rank 0: exact, so that who added what does not matter.
 
-Rank 0 keeps what it gets and adds its own part of the next stage to it; the other ranks send
+Rank 0 keeps what it gets and adds its own part of the next round to it; the other ranks send
 theirs and begin again at zero.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .comm import Comm
-from .plan import MEAN, N_GROUPS, Stage
+from .plan import MEAN, N_GROUPS, Round
 from .predictive import DrawSums, GroupSums
 from .tasks import AnyDrawSums, AnySums, Task
 
 
 def reduce_groups(
     comm: Comm,
-    stage: Stage,
+    of_round: Round,
     sums: dict[int, AnySums],
     task: Task,
     shape: tuple[int, int],
@@ -27,12 +27,12 @@ def reduce_groups(
     Parameters
     ----------
     sums : dict of group to AnySums
-        This rank's; afterwards those of every stage so far on rank 0, empty elsewhere.
+        This rank's; afterwards those of every round so far on rank 0, empty elsewhere.
     shape : tuple
         n_thresholds, n_examples.
     """
     for group in (MEAN, *range(N_GROUPS)):
-        participants = stage.participants(group)
+        participants = of_round.participants(group)
         if not participants or not (comm.is_root or group in sums):
             continue
         part = sums.pop(group, None) or task.sums(*shape, draws_per_unit)

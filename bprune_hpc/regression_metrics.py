@@ -121,6 +121,20 @@ class RegressionStatistics:
         )
         self._targets.append(label)
 
+    def columns(self) -> dict[str, Floats]:
+        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
+        return self._means.columns()
+
+    def take_columns(self, columns: Mapping[str, Floats], label: Floats) -> None:
+        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of."""
+        self._means.take_columns(columns)
+        self._targets = [label]
+
+    @property
+    def label(self) -> Floats:
+        """The targets, under the name that they have with classes."""
+        return self.target
+
     @property
     def target(self) -> Floats:
         """Targets of the examples so far."""

@@ -202,7 +202,9 @@ def read_heading(path: str | Path) -> str:
 def read_remarks(path: str | Path) -> list[str]:
     """Sentences that belong below the table of a results file."""
     with open_results(path) as file:
-        texts = [file["metrics"].attrs.get("target_text")]
+        rest = file.attrs.get("rest")
+        texts = [f"partial: {rest}" if rest is not None else None]
+        texts.append(file["metrics"].attrs.get("target_text"))
         texts.append(file["choice"].attrs["text"] if "choice" in file else None)
         return [str(text) for text in texts if text is not None]
 

@@ -1,27 +1,31 @@
 """The results file: HDF5 in the schema ``bprune-hpc/1``, written whole and read as labelled arrays.
 
-What a dataset is called, what its dimensions are and how a file gets to its place belong here;
-how its numbers come about does not.
+How groups and dimensions are laid out belongs here. How the numbers come about does not, nor what
+they are called (``contents``), nor how a file gets to its place (``publishing``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .errors import ResultsError, WriteError
+from .digest import check, header
+from .errors import ResultsError
+from .publishing import Signature, put
 
 if TYPE_CHECKING:
     import xarray
 
 SCHEMA = "bprune-hpc/1"
+STATE = "state"
+"""Group of what a resume needs."""
 
 
 @dataclass(frozen=True)
@@ -55,63 +59,31 @@ class Contents:
         Datasets by group; ``"snr/LAYER"`` is a group in a group.
     group_attrs : mapping of str to mapping
         Attributes of groups.
+    state : mapping of str to array
+        Datasets under ``/state``, without dimensions.
+    state_attrs : mapping
     """
 
     attrs: Mapping[str, Any]
     coordinates: Mapping[str, Variable]
     groups: Mapping[str, Mapping[str, Variable]]
     group_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    state_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Find out before any work whether a results file can be put at a path; changes nothing.
-
-    Raises
-    ------
-    ResultsError
-        If its directory, or the nearest one above it, cannot be written, or the path is that of
-        a directory.
-    """
-    target = Path(path)
-    if os.fspath(path).endswith(os.sep) or target.is_dir():
-        raise ResultsError(f"{target}: is a directory; give a file name with --output")
-    directory = target.resolve().parent
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
-    try:
-        with tempfile.NamedTemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise ResultsError(
-            f"{target}: cannot be written ({error.strerror}); choose another --output or --data_dir"
-        ) from error
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target``; on success it takes the target's place at once."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write(path: str | os.PathLike[str], contents: Contents) -> None:
+def write(
+    path: str | os.PathLike[str],
+    contents: Contents,
+    keep: Signature | None = None,
+    just_before: Callable[[], None] = lambda: None,
+) -> Signature:
     """Write a results file whole: what stood at the path stays until the new file is complete.
+
+    Parameters
+    ----------
+    keep, just_before
+        See :func:`bprune_hpc.publishing.put`.
 
     Raises
     ------
@@ -119,15 +91,7 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
         If the file system refuses.
     """
     image = _image(contents)
-    target = Path(path).resolve()  # a link stays a link
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(target) as temporary:
-            temporary.write_bytes(image)
-    except OSError as error:
-        raise WriteError(
-            f"{target}: cannot be written ({error.strerror}); free space, or choose another file"
-        ) from error
+    return put(path, [header(image, SCHEMA), image], keep, just_before)
 
 
 def _image(contents: Contents) -> bytes:
@@ -157,6 +121,11 @@ def _fill(file: Any, contents: Contents) -> None:
             for dim, length in zip(variable.dims, np.shape(variable.data), strict=True)
         }
         _fill_group(group, {**labels, **variables})
+    if contents.state_attrs:
+        group = file.create_group(STATE)
+        group.attrs.update(contents.state_attrs)
+        for name, array in contents.state.items():  # hardly compressible, and written often
+            group.create_dataset(name, data=array)
 
 
 def _fill_group(group: Any, variables: Mapping[str, Variable]) -> None:
@@ -192,29 +161,37 @@ def _damage_named(source: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _checked(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """An open results file that fits its digest.
+
+    It is opened once and HDF5 reads through the handle: a file that takes its place meanwhile
+    does not matter, and HDF5 has no file to lock.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ResultsError(f"{source}: no such file; give the path that the sweep printed")
+    with contextlib.ExitStack() as stack:
+        try:
+            handle = stack.enter_context(source.open("rb"))
+            check(handle, source, SCHEMA)
+        except OSError as error:
+            raise ResultsError(f"{source}: cannot be read ({error.strerror})") from error
+        stack.enter_context(_damage_named(source))
+        yield handle
+
+
+@contextlib.contextmanager
 def open_results(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a results file for reading, as an ``h5py.File``.
 
     Raises
     ------
     ResultsError
-        If there is no such file, or it is not of this schema.
+        If there is no such file, or it is damaged (DamagedError), or not of this schema.
     """
     import h5py
 
-    source = Path(path)
-    if not source.is_file():
-        raise ResultsError(f"{source}: no such file; give the path that the sweep printed")
-    try:
-        file = h5py.File(source, "r")
-    except OSError as error:
-        raise ResultsError(f"{source}: not a readable HDF5 file ({error})") from error
-    with file, _damage_named(source):
-        schema = file.attrs.get("schema")
-        if schema != SCHEMA:
-            raise ResultsError(
-                f"{source}: schema is {schema!r}, not '{SCHEMA}'; give a sweep's results"
-            )
+    with _checked(path) as handle, h5py.File(handle, "r") as file:
         yield file
 
 
@@ -228,7 +205,7 @@ class Results:
         Of the file: schema, status, config, hashes.
     groups : dict of str to xarray.Dataset
         Every group with its labels; ``results.metrics`` is ``results.groups["metrics"]``, and
-        ``results.groups[""]`` holds the labels alone.
+        ``results.groups[""]`` holds the labels alone; ``/state`` is left out.
     """
 
     attrs: dict[str, Any]
@@ -263,20 +240,23 @@ def read(path: str | os.PathLike[str]) -> Results:
     import h5py
 
     try:
-        import h5netcdf  # noqa: F401
+        import h5netcdf
         import xarray
     except ImportError as error:
         raise ImportError(
             f'labelled arrays need xarray and h5netcdf: pip install "bprune_hpc[results]" ({error})'
         ) from error
-    with open_results(path) as file:
-        attrs = dict(file.attrs)
-        datasets: list[str] = []
-        file.visititems(
-            lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None
-        )
-    groups = {}
-    for name in dict.fromkeys(name.rpartition("/")[0] for name in datasets):
-        with xarray.open_dataset(path, engine="h5netcdf", group=name or None) as dataset:
-            groups[name] = dataset.load()
+    groups: dict[str, xarray.Dataset] = {}
+    with _checked(path) as handle:
+        with h5py.File(handle, "r") as file:
+            attrs = dict(file.attrs)
+            names: list[str] = []
+            file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        with h5netcdf.File(handle, "r", decode_vlen_strings=True) as file:
+            for name in dict.fromkeys(name.rpartition("/")[0] for name in names):
+                if name.split("/")[0] != STATE:
+                    store = xarray.backends.H5NetCDFStore(file, group=name or None)
+                    groups[name] = xarray.open_dataset(store).load()
     return Results(attrs, groups)

@@ -7,89 +7,107 @@ The story of a sweep stands here; each of its steps has a module of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 
-from . import config as configuration
 from . import problem as problems
-from . import pruning, report, results
+from . import pruning
 from .comm import Comm, run
-from .contents import contents
+from .config import SweepConfig, parse
 from .environment import Stopwatch, describe_run
-from .gathering import check_memory, draw_sums_of, gather, lay_out, n_cells
+from .gathering import Ask, Book, gather
+from .identity import environment_of
 from .network import GraphNetwork
+from .output import Output, on, open_output
+from .parts import check_memory, lay_out
 from .plan import draws_per_unit
 from .progress import progress
+from .publishing import check_writable
 from .units import tensors_of_units
 
 logger = logging.getLogger(__name__)
 
 
-def sweep(comm: Comm, argv: Sequence[str]) -> int:
-    """Run a sweep, write its results file and print its table; every rank calls this.
+EVALUATOR = "graph"
+"""How outputs are computed; numbers of different evaluators differ in the last bits."""
+
+STOPPED = 3
+"""Exit status of a sweep that has stopped early; the same command goes on."""
+
+
+def sweep(comm: Comm, argv: Sequence[str], ask: Ask = lambda pace: None) -> int:
+    """Run a sweep, or the rest of one; every rank calls this.
 
     Parameters
     ----------
     argv : sequence of str
         Arguments without the program's name; read on rank 0.
+    ask : callable
+        See :data:`bprune_hpc.gathering.Ask`.
 
     Returns
     -------
     int
         Exit status, the same on every rank.
     """
+    config = comm.from_root(lambda: _asked_for(argv))
+    if config.verbose:
+        logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
+    with contextlib.ExitStack() as stack:
+        on_root: list[Output] = []
+        comm.from_root(lambda: on_root.append(stack.enter_context(open_output(config))))
+        return _sweep(comm, config, on_root[0] if on_root else None, ask)
+
+
+def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> int:
     watch = Stopwatch()
     with watch.time("read"):
-        config = comm.from_root(lambda: _asked_for(argv))
-        if config.verbose:
-            logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
         problem = problems.load(config, comm)
-        config = _whole_units(config, problem, comm)
+        size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
+        config = _whole_units(config, size, comm)
+        config = comm.from_root(lambda: on(output).join(config, problem, EVALUATOR, size))
         network = GraphNetwork(
             problem.graph, problem.fixed, config.num_intra, config.num_inter, with_scale=True
         )
+        environment = environment_of(comm, config.num_intra, config.num_inter)
 
     # On rank 0 first, so that what is refused is reported once.
     comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
     cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, config.rule)
-    parts = lay_out(config, problem, len(cuts), comm.size)
+    parts = lay_out(config, problem, len(cuts), comm.from_root(lambda: on(output).layout))
     comm.from_root(lambda: check_memory(config, parts))
-    if comm.is_root:
+    run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
+    book = None
+    if output is not None:
+        output.begin(config, problem, cuts, parts, environment, run_facts)
+        book = Book(config, parts, output.ledgers, comm.size, output.write)
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
-    with progress(n_cells(parts, comm.rank), "sweep", comm.is_root) as advance:
-        findings = gather(comm, network, parts, cuts, config, watch, advance)
+    n_cells = comm.from_root(lambda: on(book).n_cells_left)
+    with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
+        why = gather(comm, network, parts, cuts, config, book, watch, advance, ask)
 
-    environment = describe_run(comm, watch, config.num_intra, config.num_inter)
-
-    def publish() -> None:
-        draws = draw_sums_of(parts[0], findings)
-        results.write(config.output, contents(config, problem, cuts, findings, draws, environment))
-        report.show_table(config.output)
-        report.show(f"results: {config.output}")
-
-    comm.from_root(publish)
-    return 0
+    run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
+    comm.from_root(lambda: on(output).finish(on(book), run_facts, why))
+    return 0 if why is None else STOPPED
 
 
-def _whole_units(
-    config: configuration.SweepConfig, problem: problems.Problem, comm: Comm
-) -> configuration.SweepConfig:
+def _whole_units(config: SweepConfig, size: int, comm: Comm) -> SweepConfig:
     """Draws rounded up to what the task takes together; the same on every rank."""
-    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
     n_draws = -(-config.n_draws // size) * size
     if n_draws != config.n_draws and comm.is_root:
         logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
     return dataclasses.replace(config, n_draws=n_draws)
 
 
-def _asked_for(argv: Sequence[str]) -> configuration.SweepConfig:
-    config = configuration.parse(argv)
-    results.check_writable(config.output)
+def _asked_for(argv: Sequence[str]) -> SweepConfig:
+    config = parse(argv)
+    check_writable(config.output)
     return config
 
 

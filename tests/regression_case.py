@@ -14,7 +14,7 @@ from bprune_hpc.regression_metrics import RegressionStatistics
 def plan_of(n_draws: int, n_thresholds: int, n_examples: int, pairing: str = "antithetic") -> Plan:
     return make_plan(
         n_draws=n_draws, pairing=pairing, n_thresholds=n_thresholds, n_examples=n_examples,
-        bytes_per_cell=bytes_per_cell(), n_ranks=1, batch_size=10, limit_bytes=1e9,
+        bytes_per_cell=bytes_per_cell(), batch_size=10, limit_bytes=1e9,
         noises_per_unit=2,
     )  # fmt: skip
 

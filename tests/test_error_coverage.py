@@ -39,7 +39,7 @@ class Population:
         """Metrics of some of the examples, as a sweep would find them."""
         plan = make_plan(
             n_draws=n_draws, pairing="antithetic", n_thresholds=2, n_examples=len(rows),
-            bytes_per_cell=bytes_per_cell(N_CLASSES), n_ranks=1, batch_size=10_000,
+            bytes_per_cell=bytes_per_cell(N_CLASSES), batch_size=10_000,
             limit_bytes=1e12,
         )  # fmt: skip
         generator = np.random.default_rng(seed)

@@ -257,6 +257,15 @@ def test_status_of_a_results_file(
     assert capsys.readouterr().out == f"{status}\n"
 
 
+def test_status_of_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = results_file(tmp_path / "s.h5", status="complete")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    path.write_bytes(damaged)
+    assert main(["--status", str(path)]) == 1
+    assert capsys.readouterr().out == "damaged\n"
+
+
 def test_what_is_wrong_is_one_line_and_comes_at_once(tmp_path: Path) -> None:
     results_file(tmp_path / "odd.h5", status="burning")
     results_file(tmp_path / "none.h5")
@@ -275,7 +284,7 @@ def test_what_is_wrong_is_one_line_and_comes_at_once(tmp_path: Path) -> None:
         (["embedded:digits_fc", "--plot=snr.doc"], "'snr.doc' is no figure"),
         (["embedded:digits_fc", "--plot=none/snr.png"], "none: no such directory"),
         (["--status=absent.h5"], "absent.h5: no such file"),
-        (["--status=junk.h5"], "junk.h5: not a readable HDF5 file"),
+        (["--status=junk.h5"], "junk.h5: not a readable results file"),
         (["--status=odd.h5"], "odd.h5: status is 'burning'"),
         (["--status=none.h5"], "none.h5: status is None"),
         (["--status=odd.h5", "embedded:digits_fc"], "takes no case beside it"),

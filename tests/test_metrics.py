@@ -24,7 +24,7 @@ N_THRESHOLDS, N_EXAMPLES, N_CLASSES = 3, 53, 4
 def plan_of(n_draws: int, pairing: str = "antithetic", batch_size: int = 10) -> Plan:
     return make_plan(
         n_draws=n_draws, pairing=pairing, n_thresholds=N_THRESHOLDS, n_examples=N_EXAMPLES,
-        bytes_per_cell=bytes_per_cell(N_CLASSES), n_ranks=1, batch_size=batch_size,
+        bytes_per_cell=bytes_per_cell(N_CLASSES), batch_size=batch_size,
         limit_bytes=1e9,
     )  # fmt: skip
 
@@ -250,7 +250,7 @@ def test_three_draws_without_pairs_are_three_groups() -> None:
 
 def test_one_example_and_an_impossible_class() -> None:
     plan = make_plan(
-        n_draws=2, pairing="none", n_thresholds=1, n_examples=1, bytes_per_cell=64, n_ranks=1,
+        n_draws=2, pairing="none", n_thresholds=1, n_examples=1, bytes_per_cell=64,
         batch_size=5, limit_bytes=1e9,
     )  # fmt: skip
     statistics = Statistics(plan)

@@ -45,12 +45,15 @@ def test_a_fault_in_a_sweep_ends_it_and_leaves_the_old_results(
     output = tmp_path / "sweep.h5"
     output.write_bytes(b"what was there before")
     arguments = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=20", f"--output={output}"]
+    arguments += ["--overwrite"]
     done = mpirun(3, [PROGRAM, "sweep_fault", str(rank), *arguments], timeout=60)
     assert done.returncode != 0
     message = [line for line in done.stderr.splitlines() if "error: " in line]
     assert len(message) == 1 and f"planted on {rank}" in message[0], done.stderr
     assert output.read_bytes() == b"what was there before"
-    assert [path.name for path in tmp_path.iterdir()] == ["sweep.h5"]
+    # Killed by another rank's fault, rank 0 leaves its lock, which the next job takes over.
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= ({"sweep.h5"} if rank == 0 else {"sweep.h5", "sweep.h5.lock"})
 
 
 def test_bad_input_is_said_once_and_ends_every_rank_with_status_2(mpirun: MpiRun) -> None:

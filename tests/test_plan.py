@@ -9,10 +9,12 @@ from bprune_hpc.plan import (
     N_GROUPS,
     Draw,
     doubling,
+    even_number,
     example_blocks,
     group_of,
     group_sizes,
     make_plan,
+    round_of,
     split,
     units_of,
 )
@@ -53,19 +55,14 @@ def test_a_rank_of_many_adds_to_few_groups() -> None:
 
 
 def test_participants_are_those_whose_share_touches_the_group() -> None:
-    plan = make_plan(
-        n_draws=20, pairing="antithetic", n_thresholds=3, n_examples=10, bytes_per_cell=8,
-        n_ranks=4, batch_size=4, limit_bytes=1e9,
-    )  # fmt: skip
-    (stage,) = plan.stages
-    for group in (MEAN, *range(len(plan.group_sizes))):
+    of_round = round_of(range(10), n_thresholds=3, n_ranks=4)
+    for group in (MEAN, *range(10)):
         ranks = [
             rank
-            for rank, share in enumerate(stage.shares)
+            for rank, share in enumerate(of_round.shares)
             if any(group_of(unit) == group for unit, _ in share)
         ]
-        assert stage.participants(group) == tuple(ranks)
-    assert plan.n_draws == 20 and plan.n_thresholds == 3
+        assert of_round.participants(group) == tuple(ranks)
 
 
 def test_pairs_take_both_signs() -> None:
@@ -91,7 +88,7 @@ def test_blocks_are_whole_batches_within_the_limit(n_examples: int, limit: float
 def test_the_limit_is_on_all_groups_and_the_mean_together() -> None:
     plan = make_plan(
         n_draws=100, pairing="antithetic", n_thresholds=3, n_examples=50, bytes_per_cell=7,
-        n_ranks=1, batch_size=1, limit_bytes=7 * 21 * 3 * 10,
+        batch_size=1, limit_bytes=7 * 21 * 3 * 10,
     )  # fmt: skip
     assert [len(block) for block in plan.blocks] == [10] * 5
 
@@ -99,7 +96,7 @@ def test_the_limit_is_on_all_groups_and_the_mean_together() -> None:
 def test_batches_are_never_larger_than_the_data() -> None:
     plan = make_plan(
         n_draws=2, pairing="none", n_thresholds=1, n_examples=7, bytes_per_cell=8,
-        n_ranks=1, batch_size=500, limit_bytes=1e9,
+        batch_size=500, limit_bytes=1e9,
     )  # fmt: skip
     assert plan.batch_size == 7
 
@@ -110,25 +107,43 @@ def test_stages_double() -> None:
     assert doubling(50, 50) == [50] and doubling(50, 8) == [8]
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2, 7, 64])
 @pytest.mark.parametrize("pairing", ["antithetic", "none"])
-def test_stages_do_every_cell_once_and_begin_with_the_mean(n_ranks: int, pairing: str) -> None:
-    sizes = {"n_thresholds": 3, "n_examples": 7, "bytes_per_cell": 8, "n_ranks": n_ranks}
+def test_stages_end_where_whole_units_do(pairing: str) -> None:
+    sizes = {"n_thresholds": 3, "n_examples": 7, "bytes_per_cell": 8, "batch_size": 7}
     plan = make_plan(
-        n_draws=120, pairing=pairing, batch_size=7, limit_bytes=1e9,
-        stage_ends=doubling(50, 120), **sizes,
-    )  # fmt: skip
-    n_units = 60 if pairing == "antithetic" else 120
-    ends = [25, 50, 60] if pairing == "antithetic" else [50, 100, 120]
-    assert [stage.units.stop for stage in plan.stages] == ends
+        n_draws=120, pairing=pairing, limit_bytes=1e9, stage_ends=doubling(50, 120), **sizes
+    )
+    assert plan.n_draws == 120 and plan.n_thresholds == 3
+    ends = (25, 50, 60) if pairing == "antithetic" else (50, 100, 120)
+    assert plan.stage_ends == ends
+    half = plan.until(ends[1])
+    whole = make_plan(n_draws=100, pairing=pairing, limit_bytes=1e9, **sizes)
+    assert half == whole
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 7, 64])
+def test_rounds_do_every_cell_once_and_begin_with_the_mean(n_ranks: int) -> None:
     done: Counter[tuple[int, int]] = Counter()
-    for index, stage in enumerate(plan.stages):
-        cells = [(unit, t) for share in stage.shares for unit, ts in share for t in ts]
-        assert {unit for unit, _ in cells} == {*stage.units, *([MEAN] if index == 0 else [])}
-        done.update(cells)
-    assert done == Counter((unit, t) for unit in (MEAN, *range(n_units)) for t in range(3))
-    assert sum(plan.n_cells(rank) for rank in range(n_ranks)) == done.total()
-    half = plan.until(2)
-    assert half.n_draws == 100 and half.stages == plan.stages[:2]
-    whole = make_plan(n_draws=100, pairing=pairing, batch_size=7, limit_bytes=1e9, **sizes)
-    assert (half.units, half.group_sizes) == (whole.units, whole.group_sizes)
+    for units in (range(1), range(1, 20), range(20, 61)):
+        of_round = round_of(units, 3, n_ranks)
+        assert of_round.units == units and len(of_round.shares) == n_ranks
+        done.update((unit, t) for share in of_round.shares for unit, ts in share for t in ts)
+    assert done == Counter((unit, t) for unit in (MEAN, *range(61)) for t in range(3))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_thresholds", "n_ranks", "number"),
+    [
+        (0.0, 8, 1, 1),
+        (5.7, 8, 1, 5),
+        (0.0, 8, 64, 8),
+        (20.0, 8, 64, 16),  # 128 cells: two a rank
+        (3.0, 5, 64, 13),  # 65 cells: the least that serve all
+        (40.0, 5, 64, 40),
+        (70.0, 5, 64, 64),
+    ],
+)
+def test_numbers_that_leave_few_ranks_idle(
+    wanted: float, n_thresholds: int, n_ranks: int, number: int
+) -> None:
+    assert even_number(wanted, n_thresholds, n_ranks) == number

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray
 
-from bprune_hpc import results
+from bprune_hpc import publishing, results
 from bprune_hpc.errors import ResultsError, WriteError
 from bprune_hpc.results import Contents, Variable
 
@@ -100,16 +100,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, limit_bytes: int) -> No
 
 
 def test_a_place_that_cannot_be_written_is_found_before_any_work(tmp_path: Path) -> None:
-    results.check_writable(tmp_path / "new" / "deep" / "r.h5")
+    publishing.check_writable(tmp_path / "new" / "deep" / "r.h5")
     assert os.listdir(tmp_path) == []  # nothing is made before it is needed
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file/r.h5: cannot be written \(.*\); choose another"):
-        results.check_writable(tmp_path / "file" / "r.h5")
+        publishing.check_writable(tmp_path / "file" / "r.h5")
     for directory in (tmp_path, f"{tmp_path}/new/"):
         with pytest.raises(ResultsError, match="is a directory"):
-            results.check_writable(directory)
+            publishing.check_writable(directory)
     with pytest.raises(ResultsError, match="cannot be written"):
-        results.check_writable("/proc/r.h5")
+        publishing.check_writable("/proc/r.h5")
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -136,24 +136,30 @@ def test_the_file_is_on_disk_before_it_takes_its_place(
 def test_checking_keeps_an_existing_file(tmp_path: Path) -> None:
     results.write(tmp_path / "r.h5", contents())
     before = (tmp_path / "r.h5").read_bytes()
-    results.check_writable(tmp_path / "r.h5")
+    publishing.check_writable(tmp_path / "r.h5")
     assert (tmp_path / "r.h5").read_bytes() == before
 
 
-def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_results_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ResultsError, match="no such file"):
         results.read(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(ResultsError, match="not a readable HDF5 file"):
+    with pytest.raises(ResultsError, match="not a readable results file"):
         results.read(tmp_path / "text.h5")
-    with h5py.File(tmp_path / "empty.h5", "w") as file:
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
         file.attrs["schema"] = results.SCHEMA
+    with pytest.raises(ResultsError, match="HDF5, but without a digest"):
+        results.read(tmp_path / "plain.h5")
+    results.write(tmp_path / "empty.h5", Contents({}, {}, {}))
     with (
         pytest.raises(ResultsError, match="damaged or incomplete .*; run the sweep again"),
         results.open_results(tmp_path / "empty.h5") as file,
     ):
         file["metrics/nll"]
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file.attrs["schema"] = "other/1"
-    with pytest.raises(ResultsError, match="schema is 'other/1', not 'bprune-hpc/1'"):
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "SCHEMA", "bprune-hpc/0")
+        results.write(tmp_path / "other.h5", contents())
+    with pytest.raises(ResultsError, match="schema bprune-hpc/0, not 'bprune-hpc/1'"):
         results.read(tmp_path / "other.h5")

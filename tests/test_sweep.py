@@ -45,11 +45,11 @@ def run(*argv: str | Path) -> int:
 
 
 def all_bits(path: Path) -> dict[str, tuple[object, ...]]:
-    """Every dataset outside /run, byte by byte, with its type, shape and attributes."""
+    """Every dataset outside /run and /state, byte by byte, with its type, shape and attributes."""
     found: dict[str, tuple[object, ...]] = {}
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
+        if isinstance(item, h5py.Dataset) and not name.startswith(("run/", "state/")):
             array = item[()]
             raw = str(array.tolist()) if array.dtype == object else array.tobytes()
             found[name] = (raw, array.dtype.str, array.shape)

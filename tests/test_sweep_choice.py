@@ -72,7 +72,8 @@ def test_it_stops_where_the_error_is_reached_with_the_bits_of_so_many_draws(
     assert run(*TARGET[:-2], f"--num_monte_carlo={n_draws}", f"--output={path}") == 0
     assert all_bits(stopped) == all_bits(path)
     # Half the draws were not enough.
-    assert run(*TARGET[:-2], f"--num_monte_carlo={n_draws // 2}", f"--output={path}") == 0
+    half = [*TARGET[:-2], f"--num_monte_carlo={n_draws // 2}", "--overwrite"]
+    assert run(*half, f"--output={path}") == 0
     assert results.read(path).metrics.nll_se.max() > 0.005
 
 

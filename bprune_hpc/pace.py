@@ -1,0 +1,76 @@
+"""How long rounds take, and so how long the next is to be: arithmetic on measured times.
+
+The clock decides when results are written and never what is in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ROUND_S = 60.0
+"""Work between two writes of the results, about, s."""
+FIRST_ROUND_S = 5.0
+"""Work before the first write, at least, s."""
+WRITE_SHARE = 0.02
+"""Most of the time that is to go into writing; rounds become longer where that is not enough."""
+
+_BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
+
+
+@dataclass
+class Pace:
+    """Times of rank 0, s.
+
+    Attributes
+    ----------
+    state_bytes : int
+        Size of the sums, for a guess of the first write.
+    slowest_round_s, slowest_write_s : float
+        So far: what a job has to have left for another round. 0 before the first.
+    unsaved_s : float
+        Work since the last write.
+    n_writes : int
+    """
+
+    state_bytes: int = 0
+    slowest_round_s: float = 0.0
+    slowest_write_s: float = 0.0
+    unsaved_s: float = 0.0
+    n_writes: int = 0
+    _write_s: float = 0.0
+    _cell_s: float | None = None
+
+    @property
+    def round_s(self) -> float:
+        """How much work the round in progress is to have."""
+        if self.n_writes == 0:
+            guess = self.state_bytes / _BYTES_PER_S / WRITE_SHARE
+            return min(max(guess, FIRST_ROUND_S), ROUND_S)
+        return max(ROUND_S, self._write_s / WRITE_SHARE)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is enough work to be worth a write."""
+        return self.unsaved_s > 0 and self.unsaved_s >= 0.5 * self.round_s
+
+    def n_cells(self) -> float | None:
+        """Cells of one rank, times examples, that the round still has room for; None: not known.
+
+        A cell is a unit of draws at a threshold.
+        """
+        if self._cell_s is None:
+            return None
+        return max(self.round_s - self.unsaved_s, 0.0) / self._cell_s
+
+    def worked(self, seconds: float, n_cells: float) -> None:
+        """Take in a stretch of work: cells of one rank, times examples."""
+        self._cell_s = max(seconds, 1e-6) / n_cells
+        self.unsaved_s += seconds
+        self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
+
+    def wrote(self, seconds: float) -> None:
+        """Take in a write."""
+        self._write_s = seconds
+        self.slowest_write_s = max(self.slowest_write_s, seconds)
+        self.unsaved_s = 0.0
+        self.n_writes += 1

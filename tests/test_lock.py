@@ -1,0 +1,185 @@
+"""One writer at a time: locks that are held, given back, left behind, and fought for."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bprune_hpc import lock
+from bprune_hpc.errors import LockError, WriteError
+from bprune_hpc.lock import Holder, hold
+
+TAKER = """
+import sys, time
+from bprune_hpc.errors import LockError
+from bprune_hpc.lock import hold
+while time.time() < float(sys.argv[2]):
+    pass
+try:
+    with hold(sys.argv[1], 60.0):
+        print("held")
+        time.sleep(0.7)
+except LockError as error:
+    print("refused", error)
+"""
+
+
+def path_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.lock")
+
+
+def leave(output: Path, age_s: float = 0.0, **changes: object) -> Holder:
+    """Put a lock there as if another process had."""
+    holder = dataclasses.replace(Holder.me(), **changes)  # type: ignore[arg-type]
+    path_of(output).write_text(json.dumps(dataclasses.asdict(holder)))
+    os.utime(path_of(output), (time.time() - age_s,) * 2)
+    return holder
+
+
+def ended() -> dict[str, int]:
+    """A process that has been, by its number and beginning."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    started = lock._started(child.pid)
+    child.kill()
+    child.wait()
+    assert started is not None
+    return {"pid": child.pid, "started": started}
+
+
+def test_the_second_is_refused_by_name_and_the_lock_is_given_back(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "deep" / "r.h5"
+    with (
+        hold(output, 60.0) as held,
+        pytest.raises(LockError, match=rf"is being written by process {os.getpid()} on .*, since"),
+        hold(output, 60.0),
+    ):
+        pass
+    assert os.listdir(tmp_path) == []  # no directory is left that was made for nothing
+    with pytest.raises(ZeroDivisionError), hold(output, 60.0) as held:
+        held.check()
+        output.write_text("results")
+        raise ZeroDivisionError
+    assert os.listdir(output.parent) == ["r.h5"]
+
+
+def test_two_names_of_a_file_have_one_lock(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "r.h5").symlink_to("there/real.h5")
+    with (
+        hold(tmp_path / "r.h5", 60.0),
+        pytest.raises(LockError),
+        hold(tmp_path / "there" / "real.h5", 60.0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("age_s", "changes", "is_stale"),
+    [
+        (0, {}, False),
+        (10**6, {}, False),  # its process is there, however long it was stopped
+        (0, "ended", True),
+        (0, {"started": 1}, True),  # the number was used again
+        (1, {"boot": "another"}, False),
+        (70, {"boot": "another"}, True),
+        (70, {"host": "another"}, False),
+        (130, {"host": "another"}, True),
+        (70, {"pid_namespace": "another"}, False),
+        (130, {"pid_namespace": "another"}, True),
+    ],
+)
+def test_what_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, changes: object, is_stale: bool
+) -> None:
+    output = tmp_path / "r.h5"
+    leave(output, age_s, **(ended() if changes == "ended" else changes))  # type: ignore[arg-type]
+    monkeypatch.setattr(lock.time, "monotonic", iter(range(0, 10**6, 100)).__next__)
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: None)
+    if is_stale:
+        with hold(output, 120.0) as held:
+            held.check()
+    else:
+        with pytest.raises(LockError, match="is being written by"), hold(output, 120.0):
+            pass
+    assert len(os.listdir(tmp_path)) == (0 if is_stale else 1)
+
+
+def test_a_holder_elsewhere_is_waited_for(tmp_path: Path) -> None:
+    output = tmp_path / "r.h5"
+    leave(output, host="another")
+    start = time.monotonic()
+    with hold(output, 0.8):
+        assert 0.5 < time.monotonic() - start < 10
+    leave(output, host="another")
+    ready = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys, time; time.sleep(.6); os.utime(sys.argv[1])",
+         path_of(output)],
+    )  # fmt: skip
+    with pytest.raises(LockError, match="on another, since"), hold(output, 3.0):
+        pass
+    assert ready.wait() == 0
+
+
+def test_a_lock_that_was_cut_short_is_not_for_ever(tmp_path: Path) -> None:
+    output = tmp_path / "r.h5"
+    path_of(output).write_text('{"token": "ab')
+    os.utime(path_of(output), (time.time() - 200,) * 2)
+    with hold(output, 60.0):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_has_lost_the_lock_does_not_write(tmp_path: Path) -> None:
+    output = tmp_path / "r.h5"
+    with hold(output, 60.0) as held:
+        other = leave(output, host="another")
+        with pytest.raises(WriteError, match="was taken by process .* on another, since .*, which"):
+            held.check()
+        assert lock._holder_of(path_of(output)) == other
+    assert path_of(output).exists()  # it is the other's
+    path_of(output).unlink()
+    with hold(output, 60.0) as held:
+        path_of(output).unlink()
+        with pytest.raises(WriteError, match="was removed"):
+            held.check()
+
+
+def test_it_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.05)
+    output = tmp_path / "r.h5"
+    with hold(output, 60.0):
+        os.utime(path_of(output), (0, 0))
+        time.sleep(0.3)
+        assert time.time() - path_of(output).stat().st_mtime < 1
+
+
+@pytest.mark.parametrize("kind", ["no lock", "stale", "stale taker", "no links"])
+def test_exactly_one_of_many_gets_it(tmp_path: Path, kind: str) -> None:
+    output = tmp_path / "r.h5"
+    program = TAKER
+    if kind != "no lock":
+        gone = leave(output, **ended())
+    if kind == "stale taker":  # one that was killed while it took over
+        taker = dataclasses.replace(Holder.me(), **ended())  # type: ignore[arg-type]
+        lock._claim(path_of(output), gone).write_text(json.dumps(dataclasses.asdict(taker)))
+    if kind == "no links":
+        refuse = f"import os\ndef refuse(*names): raise OSError({errno.EPERM}, '')\n"
+        program = f"{refuse}os.link = refuse\n{TAKER}"
+    at = str(time.time() + 1.0)
+    takers = [
+        subprocess.Popen([sys.executable, "-c", program, output, at], stdout=subprocess.PIPE,
+                         text=True)
+        for _ in range(5)
+    ]  # fmt: skip
+    said = [taker.communicate(timeout=30)[0] for taker in takers]
+    assert [taker.returncode for taker in takers] == [0] * 5
+    assert sorted(text.split()[0] for text in said) == ["held"] + ["refused"] * 4, said
+    assert os.listdir(tmp_path) == []

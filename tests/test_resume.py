@@ -1,0 +1,297 @@
+"""Sweeps that are stopped and gone on with: the bits of one that never was; or refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_case
+import h5py
+import numpy as np
+import pytest
+from test_sweep import all_bits
+
+from bprune_hpc import identity, results, sweep
+from bprune_hpc.comm import Comm, SerialComm, run
+from bprune_hpc.ledger import Ledger, merged
+from bprune_hpc.pace import Pace
+
+KINDS = {
+    "classes": ["--model_dir=fake"],
+    "other examples": ["--model_dir=fake", "--ood_dataset=digits"],
+    "regression": ["--model_dir=fake:regression"],
+    "blocks": ["--model_dir=fake", "--state_limit_gb=0.0001"],
+    "blocks and other examples": [
+        "--model_dir=fake", "--ood_dataset=digits", "--state_limit_gb=0.0002",
+    ],
+    "blocks of a regression": ["--model_dir=fake:regression", "--state_limit_gb=0.0002"],
+    "single draws": ["--model_dir=fake", "--pairing=none"],
+}  # fmt: skip
+FLAGS = ["--thresholds=0,0.5,1", "--num_monte_carlo=28", "--batch_size=10"]
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_case.install(monkeypatch.setattr, unit_by_unit=True)
+
+
+def start(
+    output: Path, *flags: str, n_stretches: int | None = None, ask: Callable | None = None
+) -> int:
+    """Run a sweep, to its end or for so many stretches of work; the exit status."""
+    asked = []
+
+    def after_some(pace: Pace) -> str | None:
+        asked.append(pace)
+        return "test" if n_stretches is not None and len(asked) > n_stretches else None
+
+    def main(comm: Comm) -> int:
+        assert isinstance(comm, SerialComm)
+        return sweep.sweep(comm, [*flags, f"--output={output}"], ask or after_some)
+
+    return run(main)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Results of a sweep that was never stopped, one for each set of flags."""
+    directory = tmp_path_factory.mktemp("whole")
+    done: dict[tuple[str, ...], Path] = {}
+
+    def of(*flags: str) -> Path:
+        if flags not in done:
+            done[flags] = directory / f"{len(done)}.h5"
+            with pytest.MonkeyPatch.context() as patch:
+                fake_case.install(patch.setattr)
+                assert start(done[flags], *flags) == 0
+        return done[flags]
+
+    return of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stops_anywhere_do_not_change_a_bit(
+    tmp_path: Path, whole: Callable[..., Path], kind: str
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS[kind], *FLAGS]
+    chance = random.Random(kind)
+    statuses, seen = [], []
+    while not statuses or statuses[-1] != 0:
+        statuses.append(start(path, *flags, n_stretches=chance.randint(1, 7)))
+        with results.open_results(path) as file:
+            seen.append((file.attrs["n_examples"], file.attrs["n_draws"]))
+            assert file.attrs["status"] == ("complete" if statuses[-1] == 0 else "partial")
+        assert len(statuses) < 100
+    assert statuses[:-1] == [sweep.STOPPED] * (len(statuses) - 1) and len(statuses) > 1
+    assert seen == sorted(seen) and seen[-1] == (45, 28)
+    assert all_bits(path) == all_bits(whole(*flags))
+    if "blocks" in kind:
+        with results.open_results(path) as file:
+            assert len(json.loads(file["state"].attrs["blocks"])[0]) > 1
+
+
+@pytest.mark.parametrize("kind", ["other examples", "regression", "blocks"])
+def test_a_partial_file_is_a_sweep_of_as_many_draws(
+    tmp_path: Path, whole: Callable[..., Path], kind: str
+) -> None:
+    path = tmp_path / "s.h5"
+    assert start(path, *KINDS[kind], *FLAGS, n_stretches=5) == sweep.STOPPED
+    found = results.read(path)
+    if "blocks" in kind:
+        assert 0 < found.attrs["n_examples"] < 45 and "examples" in found.attrs["rest"]
+        return
+    n_draws = found.attrs["n_draws"]
+    assert found.attrs["rest"] == f"{n_draws} of 28 draws"
+    some = whole(*KINDS[kind], *FLAGS, f"--num_monte_carlo={n_draws}")
+    few, same = all_bits(path), all_bits(some)
+    for bits in (few, same):
+        bits["attributes"] = tuple(
+            pair for pair in bits["attributes"] if pair[0] not in ("status", "rest")
+        )
+    assert few == same
+
+
+@pytest.mark.parametrize(
+    "kind", ["other examples", "regression", "blocks", "blocks of a regression"]
+)
+def test_thresholds_are_added_and_kept(
+    tmp_path: Path, whole: Callable[..., Path], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS[kind], *FLAGS, "--state_limit_gb=1"]
+    if "blocks" in kind:
+        flags = [*KINDS[kind], *FLAGS]
+    assert (
+        start(path, *flags, "--thresholds=0.5,2", n_stretches=5 if "blocks" not in kind else 10)
+        == sweep.STOPPED
+    )
+    before = results.read(path)
+    assert before.metrics.threshold.values.tolist() == [0.5, 2]
+    if "blocks" in kind:  # what is added takes memory
+        flags[-1:] = [flags[-1], "--state_limit_gb=0.01"]
+    # While others catch up, what is shown is what is level.
+    assert start(path, *flags, "--thresholds=0,1", n_stretches=3) == sweep.STOPPED
+    between = results.read(path)
+    assert between.metrics.threshold.values.tolist() == [0.5, 2]
+    assert (between.metrics.nll.values == before.metrics.nll.values).all()
+    assert "2 more thresholds are being caught up" in between.attrs["rest"]
+    capsys.readouterr()
+    assert start(path, *flags, "--thresholds=0.25,0.5", n_stretches=2) == sweep.STOPPED
+    said = capsys.readouterr().err
+    assert "also has threshold 0, 1, 2, which stay" in said
+    assert "lacks threshold 0.25, which are caught up first" in said
+    assert start(path, *flags, "--thresholds=0.5") == 0
+    thresholds = "--thresholds=0,0.25,0.5,1,2"
+    plain = [flag for flag in flags if "limit" not in flag]
+    assert all_bits(path) == all_bits(whole(*plain, thresholds))
+
+
+@pytest.mark.parametrize("kind", ["other examples", "regression"])
+def test_more_draws_extend_a_finished_file(
+    tmp_path: Path, whole: Callable[..., Path], kind: str
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS[kind], *FLAGS]
+    assert start(path, *flags, "--num_monte_carlo=12") == 0
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags) == 0
+    assert all_bits(path) == all_bits(whole(*flags))
+    # Fewer are what is there.
+    before = path.read_bytes()
+    assert start(path, *flags, "--num_monte_carlo=12") == 0
+    assert path.read_bytes() == before
+
+
+def test_blocks_of_examples_take_no_more_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["blocks"], *FLAGS]
+    assert start(path, *flags) == 0
+    before = path.read_bytes()
+    assert start(path, *flags, "--num_monte_carlo=60") == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "was taken in blocks of examples, whose sums of 28 draws are not kept" in error
+    assert start(path, *flags, "--num_monte_carlo=10") == 0
+    assert path.read_bytes() == before
+    assert start(path, *flags, "--thresholds=0,0.25,0.5,1") == 2
+    assert "raise --state_limit_gb from 0.0001 to 0.001" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_target_is_tested_where_it_would_have_been(
+    tmp_path: Path, whole: Callable[..., Path]
+) -> None:
+    path = tmp_path / "s.h5"
+    flags = [*KINDS["classes"], *FLAGS, "--num_monte_carlo=500", "--target_se=nll=0.012"]
+    n_draws = results.read(whole(*flags)).attrs["n_draws"]
+    assert n_draws in (100, 200, 400)  # else it tests nothing
+    while start(path, *flags, n_stretches=40):
+        pass
+    assert all_bits(path) == all_bits(whole(*flags))
+    before = path.read_bytes()
+    assert start(path, *flags) == 0  # nothing more to do
+    assert path.read_bytes() == before
+    # Without the target it goes on.
+    assert start(path, *flags[:-1]) == 0
+    assert results.read(path).attrs["n_draws"] == 500
+
+
+def test_a_complete_file_stays_and_its_table_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.h5"
+    assert start(path, *KINDS["classes"], *FLAGS) == 0
+    before, first = path.stat(), capsys.readouterr().out
+    assert start(path, *KINDS["classes"], *FLAGS) == 0
+    second = capsys.readouterr()
+    assert path.stat() == before and second.out == first
+    assert "is complete; nothing to do" in second.err
+    # Another question on the same sums takes no draws.
+    assert start(path, *KINDS["classes"], *FLAGS, "--max_nll_rise=0.5", n_stretches=0) == 0
+    assert "choice: " in capsys.readouterr().out and "choice" in results.read(path).groups
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seed=1"], "was made with seed 0, now 1; pass --overwrite or another --output"),
+        (["--pairing=none"], "with pairing antithetic, now none"),
+        (["--criterion=magnitude"], "with criterion snr, now magnitude"),
+        (["--scope=layer"], "with scope global, now layer"),
+        (["--granularity=neuron"], "with granularity weight, now neuron"),
+        (["--pruned_weights=bprune"], "with --pruned_weights zero, now bprune"),
+        (["--prior_scale=2"], "with prior_scale none, now 2.0"),
+        (["--batch_size=11"], "with batch_size 10, now 11"),
+        (["--ood_dataset=digits"], "with ood data none, now sha256"),
+        (["--prune_fractions=0,0.5"], "with a grid of thresholds, now fractions"),
+        (["--model_dir=fake:regression"], "with checkpoint sha256"),
+        (["--seed=1", "--scope=layer"], "with seed 0, now 1; with scope global, now layer"),
+    ],
+)
+def test_other_numbers_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    path, sweep_flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *sweep_flags, n_stretches=2) == sweep.STOPPED
+    before = path.read_bytes()
+    assert start(path, *sweep_flags, *flags) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert error.startswith(f"error: {path}: was made with ") and message in error
+    assert path.read_bytes() == before
+    assert start(path, *sweep_flags, *flags, "--overwrite") == 0
+    with results.open_results(path) as file:
+        assert file.attrs["status"] == "complete"
+
+
+@pytest.mark.parametrize("what", ["x", "label", "loc", "scale", "ood_x", "evaluator", "graph"])
+def test_other_arrays_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["other examples"], *FLAGS]
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    plain = fake_case.problem
+
+    def changed(config: object) -> object:
+        problem = plain(config)  # type: ignore[arg-type]
+        kernel = {"loc": problem.posterior.loc, "scale": problem.posterior.scale}
+        array = kernel[what]["layer/kernel"] if what in kernel else getattr(problem, what)
+        flat = array.reshape(-1)
+        flat[3] = flat[3] + 1 if array.dtype.kind == "i" else np.nextafter(flat[3], np.float32(9))
+        return problem
+
+    if what == "evaluator":
+        monkeypatch.setattr(sweep, "EVALUATOR", "other")
+    elif what == "graph":
+        monkeypatch.setattr(identity, "graph_sha256", lambda lifted: "other")
+    else:
+        monkeypatch.setattr(fake_case, "problem", changed)
+    assert start(path, *flags) == 2
+
+
+def test_another_environment_warns_and_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert "mixed_environment" not in results.read(path).attrs
+    monkeypatch.setattr(identity, "cpu_model", lambda: "Other CPU")
+    assert start(path, *flags, "--num_intra=2", n_stretches=2) == sweep.STOPPED
+    assert "the environment was not the same all the time" in capsys.readouterr().err
+    monkeypatch.undo()
+    fake_case.install(monkeypatch.setattr, unit_by_unit=True)
+    assert start(path, *flags) == 0  # once is for ever
+    mixed = results.read(path).attrs["mixed_environment"]
+    assert "Other CPU" in mixed and "num_intra 1, 2" in mixed
+
+
+def test_only_what_is_level_is_merged() -> None:
+    with pytest.raises(ValueError, match="only what is level"):
+        merged([Ledger((0,), 0, 3), Ledger((1,), 0, 4)])
+
+
+def test_labels_are_the_thresholds_of_what_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    assert start(path, *KINDS["classes"], *FLAGS, n_stretches=1) == sweep.STOPPED
+    with h5py.File(path) as file:  # a plain reader, by its name
+        assert file["metrics/threshold"][()].tolist() == [0, 0.5, 1]
+        assert file["state/0/sums/0/mean"].shape == (3, 45, 4 + 5)
