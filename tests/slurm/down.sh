@@ -19,18 +19,28 @@ if [[ -e $root/run/slurmctld.pid ]]; then
   done
 fi
 
-end() { # PID-FILE NAME
-  local pid
-  pid=$(cat "$1" 2>/dev/null) || return 0
-  if [[ $(ps -o comm= -p "$pid" 2>/dev/null) != "$2"* ]]; then return 0; fi
-  kill "$pid"
-  for _ in {1..50}; do
-    kill -0 "$pid" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  kill -9 "$pid"
+# is_daemon PID-FILE NAME: whether that process is there, and is what it was.
+is_daemon() {
+  local pid command
+  pid=$(cat "$1" 2>/dev/null) || return
+  command=$(ps -o comm= -p "$pid" 2>/dev/null) && [[ $command == "$2"* && $command != *defunct* ]]
 }
-for file in "$root"/run/slurmd-*.pid; do end "$file" slurmd; done
-end "$root/run/slurmctld.pid" slurmctld
-end "$root/run/munged.pid" munged
+
+# end NAME PID-FILE...: all at once, since each takes seconds.
+end() {
+  local name=$1 file
+  shift
+  for file; do if is_daemon "$file" "$name"; then kill "$(cat "$file")"; fi; done
+  for file; do
+    for _ in {1..100}; do
+      is_daemon "$file" "$name" || continue 2
+      sleep 0.1
+    done
+    kill -9 "$(cat "$file")"
+  done
+}
+end slurmd "$root"/run/slurmd-*.pid &
+end slurmctld "$root/run/slurmctld.pid" &
+wait
+end munged "$root/run/munged.pid"
 rm -rf "$root/run" "$root/env.sh" "$root/slurm.conf"
