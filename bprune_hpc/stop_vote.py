@@ -1,7 +1,7 @@
 """Whether all ranks stop now: a signal that any of them has got, or the end of the job.
 
 What belongs here: the vote before each stretch of work. What does not: when a job ends
-(``deadline``), how signals are seen (``stop_signals``), what is done before leaving (``gathering``).
+(``deadline``), how signals are seen (``stop_signals``), what is done before leaving.
 """
 
 from __future__ import annotations

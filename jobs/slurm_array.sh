@@ -7,7 +7,8 @@
 #SBATCH --output=%x-%A_%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-#SBATCH --signal=B:USR1@90
+##SBATCH --signal=B:USR1@90
+# (Above: for clusters where a job cannot find out when it ends; the log says "no time limit".)
 # Add --account, --partition and --qos as the site asks; no GPU is needed.
 #
 # One sweep for each TensorFlow checkpoint below a directory, at most 4 at a time. From the root of
