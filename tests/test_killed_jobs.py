@@ -1,0 +1,113 @@
+"""Jobs that are killed at a chosen moment: the file is absent or whole, and the rest is done once.
+
+``make chaos`` kills at a hundred random ones.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MpiRun, run_group
+from test_sweep import all_bits
+
+from bprune_hpc import results
+
+JOB = str(Path(__file__).with_name("chaos_job.py"))
+FLAGS = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=20", "--batch_size=20"]
+
+
+def alone(output: Path, *flags: str, **wishes: object) -> subprocess.CompletedProcess[str]:
+    """Run a job in one process."""
+    arguments = [json.dumps({"round_s": 0.0, **wishes}), *FLAGS, f"--output={output}", *flags]
+    return run_group([sys.executable, JOB, *arguments], 60)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
+    """Bits of a sweep that was never killed."""
+    path = tmp_path_factory.mktemp("whole") / "s.h5"
+    done = alone(path, round_s=60.0)
+    assert done.returncode == 0, done.stderr
+    return all_bits(path)
+
+
+@pytest.mark.parametrize(
+    ("point", "number"),
+    [
+        ("lock", 1), ("draw", 40), ("image", 3), ("write", 1), ("write", 4), ("backup rename", 2),
+        ("rename", 1), ("rename", 6), ("after rename", 3), ("table", 1),
+    ],
+)  # fmt: skip
+def test_a_kill_leaves_no_file_or_a_whole_one(
+    tmp_path: Path, whole: dict[str, tuple[object, ...]], point: str, number: int
+) -> None:
+    path, log = tmp_path / "s.h5", tmp_path / "log"
+    killed = alone(path, die=[point, number, 0], log=str(log))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for name in ("s.h5", "s.h5.bak"):
+        if (tmp_path / name).exists():
+            results.read(tmp_path / name)
+    written = [json.loads(line)[2] for line in log.read_text().splitlines() if "written" in line] \
+        if log.exists() else []  # fmt: skip
+    if written:  # what was written once is there
+        with results.open_results(path) as file:
+            assert file["state/0/position"][()].tolist() >= written[-1][0]
+    is_locked = (tmp_path / "s.h5.lock").exists()
+    assert is_locked == (point != "lock")
+    done = alone(path, round_s=60.0)
+    assert done.returncode == 0, done.stderr
+    assert ("which is gone: taken over" in done.stderr) == is_locked
+    assert all_bits(path) == whole
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert left <= {"s.h5", "s.h5.bak", "log"}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("die", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
+def test_killed_ranks_and_a_resume_on_other_ranks(
+    mpirun: MpiRun, tmp_path: Path, whole: dict[str, tuple[object, ...]], die: list, n_ranks: int
+) -> None:
+    path = tmp_path / "s.h5"
+    flags = [*FLAGS, f"--output={path}"]
+    killed = mpirun(n_ranks, [JOB, json.dumps({"round_s": 0.0, "die": die}), *flags], timeout=60)
+    assert killed.returncode != 0
+    assert results.read(path).attrs["status"] == "partial"
+    done = mpirun(5 - n_ranks, [JOB, json.dumps({"round_s": 60}), *flags], timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all_bits(path) == whole
+
+
+def test_a_full_disk_ends_the_job_and_leaves_the_last_round(
+    tmp_path: Path, whole: dict[str, tuple[object, ...]]
+) -> None:
+    path = tmp_path / "s.h5"
+    assert alone(path, "--num_monte_carlo=8").returncode == 0
+    before = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1000, limit[1]))
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        full = alone(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    (error,) = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+    assert "s.h5: cannot be written (File too large); what is there is as it was" in error
+    assert path.read_bytes() == before and set(tmp_path.iterdir()) <= {path, tmp_path / "s.h5.bak"}
+    assert alone(path).returncode == 0 and all_bits(path) == whole
+
+
+def test_a_directory_that_goes_away_ends_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "there" / "s.h5"
+    gone = alone(path, remove=["image", 2, str(path.parent)])
+    assert gone.returncode == 1 and "Traceback" not in gone.stderr
+    (error,) = [line for line in gone.stderr.splitlines() if line.startswith("error: ")]
+    assert "s.h5: cannot be written (No such file or directory)" in error
+    assert not path.parent.exists()
