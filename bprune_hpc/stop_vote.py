@@ -41,7 +41,10 @@ class StopVote:
         self._now = now
 
     def __call__(self, pace: Pace) -> str | None:
-        """Why to stop now, the same on every rank; None: there is no reason."""
+        """Why to stop now, the same on every rank; None: there is no reason.
+
+        On rank 0 the pace learns how much time there is left for work.
+        """
         mine = self._reason(pace)
         if not self._comm.any_of(mine is not None):
             return None
@@ -55,6 +58,7 @@ class StopVote:
             return None
         margin_s = margin(self._margin_s, pace.slowest_round_s, pace.slowest_write_s)
         now = self._now()
+        pace.room_s = self._deadline.left_s(now) - margin(self._margin_s, 0.0, pace.slowest_write_s)
         if not self._deadline.is_near(margin_s, now):
             return None
         too_short = "" if pace.slowest_round_s else "; too short a job for one round"
