@@ -55,14 +55,15 @@ TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
-.PHONY: help demo test fuzz train check format clean
+.PHONY: help demo test fuzz slurm train check format clean
 
 help:
 	@printf '%s\n' \
 	  'make demo     the sweep of configs/ArgFilePrune.txt on NP ranks (first time: a minute more)' \
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
 	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
-  'make check    formatting, lint, types, shell scripts' \
+  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
+	  'make check    formatting, lint, types, shell scripts' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
@@ -78,6 +79,9 @@ train: $(TEST)
 
 test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)
+
+slurm: $(TEST)
+	BPRUNE_LONG=1 python -m pytest tests/test_slurm.py
 
 fuzz: $(TEST)
 	python tests/fuzz_cases.py

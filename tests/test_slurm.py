@@ -16,9 +16,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, launch_environment
+
+from bprune_hpc import results
 
 pytestmark = pytest.mark.slurm
 
@@ -146,21 +150,61 @@ def flags(n_nodes: int, log: Path, *more: str) -> list[str]:
 MPIRUN = {"LAUNCHER": "mpirun", "MPIRUN_FLAGS": "--bind-to none"}
 
 
+def datasets(path: Path) -> dict[str, object]:
+    """All that a results file promises the bits of."""
+    found: dict[str, object] = {}
+
+    def take(name: str, item: Any) -> None:
+        if hasattr(item, "shape") and not name.startswith("run/"):
+            array = np.asarray(item[()])
+            found[name] = array.tolist() if array.dtype.hasobject else array.tobytes()
+
+    with results.open_results(path) as file:
+        file.visititems(take)
+    return found
+
+
+def time_of(pattern: str, log: str) -> float:
+    """Seconds of the day of the first line with a pattern."""
+    found = re.search(rf"(\d+):(\d+):(\d+)\b.*{pattern}", log)
+    assert found, log
+    hours, minutes, seconds = map(int, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_nodes", "launcher"), [(2, "srun"), (1, "mpirun")])
-def test_a_sweep_completes(
-    n_nodes: int, launcher: str, cluster: Cluster, site_mpi: dict[str, str], checkout: Path
+def test_a_sweep_that_the_time_limit_stops_goes_on_to_the_same_bits(
+    cluster: Cluster, site_mpi: dict[str, str], checkout: Path
 ) -> None:
-    log, output = checkout / "job.log", checkout / "some results" / "sweep.h5"
+    lines = [*SMALL[:2], "--thresholds=0,0.1,0.25,0.5,1,2,3,5", "--num_monte_carlo=1500"]
+    log, whole = checkout / "whole.log", checkout / "some results" / "whole.h5"
     job = cluster.submit(
-        "slurm.sh", *flags(n_nodes, log), cwd=checkout,
-        ARG_FILE=arguments(checkout, *SMALL), OUTPUT=str(output),
-        **(site_mpi if launcher == "srun" else MPIRUN),
+        "slurm.sh", *flags(1, log), cwd=checkout, ARG_FILE=arguments(checkout, *lines),
+        OUTPUT=str(whole), **MPIRUN,
     )  # fmt: skip
     assert cluster.wait(job) == "COMPLETED 0:0", log.read_text()
     said = log.read_text()
-    assert "on 2 ranks" in said and f"{output}: complete" in said
-    assert output.exists()
+    assert f"{whole}: complete" in said and "2 ranks on 1 host" in said
+    # How long it takes here to begin, and then to end. Slurm counts a limit in minutes.
+    begins, works, ends = (
+        time_of(text, said) for text in ("job 1 of at most", "6464 weights", "launcher's status")
+    )
+    margin_s = 60 - (works - begins) - max((ends - works) / 3, 2)
+    lines.append(f"--stop_margin_s={margin_s}")
+    parts = checkout / "parts.h5"
+    first = int(
+        cluster.submit(
+            "slurm.sh", *flags(2, checkout / "%j.log", "--time=1"), cwd=checkout,
+            ARG_FILE=arguments(checkout, *lines), OUTPUT=str(parts), **site_mpi,
+        )
+    )  # fmt: skip
+    last = first
+    while (state := cluster.wait(str(last))) == "FAILED 3:0" and last < first + 9:
+        last += 1
+    said = (checkout / f"bprune-{last}.log").read_text() if last > first else ""
+    assert state == "COMPLETED 0:0" and last > first, said
+    assert "launcher: Slurm srun, ends in " in said and "going on from" in said
+    assert datasets(parts) == datasets(whole)
 
 
 @pytest.mark.parametrize(("n_nodes", "launcher"), [(1, "srun"), (2, "mpirun")])
@@ -302,6 +346,7 @@ def test_an_array_sweeps_each_checkpoint(
 
 @pytest.mark.slow
 @pytest.mark.horovod
+@pytest.mark.skipif("BPRUNE_LONG" not in os.environ, reason="half a minute; make slurm runs it")
 def test_training_and_then_a_sweep_of_what_was_trained(cluster: Cluster, checkout: Path) -> None:
     train = checkout / "train.txt"
     train.write_text("--dataset=digits\n--model=dense\n--hidden=8\n--epochs=1\n--seed=1\n")
@@ -322,13 +367,24 @@ def test_training_and_then_a_sweep_of_what_was_trained(cluster: Cluster, checkou
     assert f"{network}.h5: complete" in logs[1].read_text()
 
 
-def test_no_sweep_comes_after_training_that_failed(cluster: Cluster, checkout: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_sweep_comes_after_training_that_went_well(
+    fails: bool, cluster: Cluster, checkout: Path
+) -> None:
     train = checkout / "train.txt"
-    train.write_text("--fail")
+    train.write_text("--fail" if fails else "")
     said = cluster.call(
-        checkout / "jobs" / "pipeline.sh", "slurm", cwd=checkout, TRAIN_ARG_FILE=str(train),
-        TRAIN_FLAGS="--ntasks-per-node=2", PYTHONPATH=str(STAND_IN), **MPIRUN,
+        checkout / "jobs" / "pipeline.sh", "slurm", cwd=checkout,
+        TRAIN_ARG_FILE=str(train), ARG_FILE=arguments(checkout, "--num_monte_carlo=2"),
+        MODEL_DIR="a network", TRAIN_FLAGS="--ntasks-per-node=2", SWEEP_FLAGS="--ntasks-per-node=2",
+        PYTHONPATH=str(STAND_IN), **MPIRUN,
     )  # fmt: skip
     train_job, sweep_job = re.findall(r"job (\d+)", said)
-    assert cluster.wait(train_job) == "FAILED 1:0"
-    assert cluster.wait(sweep_job).startswith("CANCELLED")
+    if fails:
+        assert cluster.wait(train_job) == "FAILED 1:0"
+        assert cluster.wait(sweep_job).startswith("CANCELLED")
+        return
+    assert cluster.wait(sweep_job) == "COMPLETED 0:0"
+    assert cluster.field(train_job, "JobState") == "COMPLETED"
+    assert "  --model_dir=a network\n" in (checkout / f"bprune-{sweep_job}.log").read_text()
+    assert (checkout / "a network.h5").read_text() == "complete 2/2 draws\n"

@@ -28,7 +28,7 @@ chmod 755 "$root"
 (umask 077 && head -c 128 /dev/urandom >"$root/munge/key")
 
 # Slurm loads libpmix.so, a name that only the development package has.
-pmix=$(ldconfig -p | awk '$1 == "libpmix.so.2" { print $NF; exit }')
+pmix=$(ldconfig -p | awk '$1 == "libpmix.so.2" { path = $NF } END { print path }')
 if [[ -n $pmix ]]; then ln -sf "$pmix" "$root/lib/libpmix.so"; fi
 
 {
