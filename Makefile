@@ -53,9 +53,9 @@ BASE := $(VENV)/.stamp-base
 PACKAGE := $(VENV)/.stamp-package-$(MPI)
 TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
-SCRIPTS := $(wildcard jobs/*.sh jobs/*.pbs jobs/*.sbatch tools/*.sh) .ci/run
+SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
-.PHONY: help demo test fuzz chaos train check format clean
+.PHONY: help demo test fuzz chaos slurm train check format clean
 
 help:
 	@printf '%s\n' \
@@ -63,7 +63,8 @@ help:
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
 	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
 	  'make chaos    kills 100 jobs, damages 500 files, and more (20 to 30 minutes); prints a table' \
-  'make check    formatting, lint, types, shell scripts' \
+  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
+	  'make check    formatting, lint, types, shell scripts' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
@@ -79,6 +80,9 @@ train: $(TEST)
 
 test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)
+
+slurm: $(TEST)
+	BPRUNE_LONG=1 python -m pytest tests/test_slurm.py
 
 fuzz: $(TEST)
 	python tests/fuzz_cases.py

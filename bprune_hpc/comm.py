@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BpruneError, InputError, LaunchError
+from . import arrivals
+from .errors import BpruneError, LaunchError, message_of, status_of
+from .launchers import is_number, launcher
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +29,8 @@ T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
 _MESSAGE_BYTES = 64 * 2**20  # so that a collective needs little memory beside its array
-
-# Size and rank as each launcher tells its processes, innermost launcher first: mpirun inside a
-# Slurm step sets its own. None where the launcher does not tell the size.
-_LAUNCHERS = (
-    ("Open MPI mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("PALS mpiexec", None, "PALS_RANKID"),
-    ("ALPS aprun", None, "ALPS_APP_PE"),
-    ("PMI launcher", "PMI_SIZE", "PMI_RANK"),
-    ("Slurm srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-)
+# A launcher may drop what it has not read yet when a job aborts.
+_LAST_WORDS_S = 0.3
 
 
 class EndedByRoot(SystemExit):
@@ -76,6 +71,12 @@ class Comm(Protocol):
     def gather(self, value: T) -> list[T] | None:
         """List of every rank's (small) value on rank 0; ``None`` elsewhere."""
 
+    def any_of(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+
+    def close(self) -> None:
+        """Leave together: nothing is asked of the ranks after this."""
+
     def abort(self, status: int) -> None:
         """End every rank of the job, now."""
 
@@ -115,6 +116,13 @@ class SerialComm:
         """See :class:`Comm`."""
         return [value]
 
+    def any_of(self, flag: bool) -> bool:
+        """See :class:`Comm`."""
+        return flag
+
+    def close(self) -> None:
+        """See :class:`Comm`."""
+
     def abort(self, status: int) -> None:
         """See :class:`Comm`."""
         sys.exit(status)
@@ -124,13 +132,18 @@ class MPIComm:
     """The ranks of ``MPI.COMM_WORLD``."""
 
     def __init__(self) -> None:
-        from mpi4py import MPI
+        self._limit_s = arrivals.limit_s()
+        with arrivals.alarm("MPI_Init", self._limit_s):
+            from mpi4py import MPI
 
         self._mpi = MPI
         self._world = MPI.COMM_WORLD
         self.rank = self._world.Get_rank()
         self.size = self._world.Get_size()
         self.library = MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
+        is_threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        self._arrivals = arrivals.Arrivals(self._world, self._limit_s, is_threaded, self.abort)
+        self._arrivals.call_the_roll()
 
     @property
     def is_root(self) -> bool:
@@ -153,7 +166,8 @@ class MPIComm:
                 failure = (status_of(error), message_of(error))
             except SystemExit as end:  # --help has been answered
                 failure = (int(end.code or 0), "")
-        failure, outcome = self._world.bcast((failure, outcome))
+        with self._arrivals.all_at("a decision of rank 0"):
+            failure, outcome = self._world.bcast((failure, outcome))
         if failure is not None:
             raise EndedByRoot(*failure)
         return outcome
@@ -162,16 +176,17 @@ class MPIComm:
         """See :class:`Comm`."""
         layout = [(k, a.shape, a.dtype.str) for k, a in (arrays or {}).items()]
         out = {}
-        for name, shape, dtype in self._world.bcast(layout):
-            if self.is_root:
-                assert arrays is not None
-                array = np.ascontiguousarray(arrays[name]).reshape(shape)
-            else:
-                array = np.empty(shape, dtype)
-            flat = array.reshape(-1).view(np.uint8)
-            for start in range(0, flat.size, _MESSAGE_BYTES):
-                self._world.Bcast(flat[start : start + _MESSAGE_BYTES])
-            out[name] = array
+        with self._arrivals.all_at("arrays of rank 0"):
+            for name, shape, dtype in self._world.bcast(layout):
+                if self.is_root:
+                    assert arrays is not None
+                    array = np.ascontiguousarray(arrays[name]).reshape(shape)
+                else:
+                    array = np.empty(shape, dtype)
+                flat = array.reshape(-1).view(np.uint8)
+                for start in range(0, flat.size, _MESSAGE_BYTES):
+                    self._world.Bcast(flat[start : start + _MESSAGE_BYTES])
+                out[name] = array
         return out
 
     def sum_to_root(
@@ -184,7 +199,7 @@ class MPIComm:
         flat = np.ascontiguousarray(array).reshape(-1)
         step = _MESSAGE_BYTES // flat.itemsize
         out = np.empty_like(flat) if self.is_root else None
-        with self._subset(members) as comm:
+        with self._arrivals.all_at("a sum over ranks", members), self._subset(members) as comm:
             for start in range(0, flat.size, step):
                 piece = flat[start : start + step]
                 into = None if out is None else out[start : start + step]
@@ -200,7 +215,7 @@ class MPIComm:
             return array
         out = np.array(array, order="C").reshape(-1)
         step = _MESSAGE_BYTES // out.itemsize
-        with self._subset(members) as comm:
+        with self._arrivals.all_at("a maximum over ranks", members), self._subset(members) as comm:
             for start in range(0, out.size, step):
                 piece = out[start : start + step]
                 comm.Allreduce(self._mpi.IN_PLACE, piece, op=self._mpi.MAX)
@@ -208,42 +223,37 @@ class MPIComm:
 
     def gather(self, value: T) -> list[T] | None:
         """See :class:`Comm`."""
-        return self._world.gather(value)
+        with self._arrivals.all_at("values of all ranks"):
+            return self._world.gather(value)
+
+    def any_of(self, flag: bool) -> bool:
+        """See :class:`Comm`."""
+        vote = np.array([flag], np.int64)
+        return bool(self.max_to_all(vote, range(self.size))[0])
+
+    def close(self) -> None:
+        """See :class:`Comm`."""
+        with self._arrivals.all_at("the end"):
+            pass
+        # MPI is finalized when Python ends, after others that use it (Horovod) have let go.
+        self._last_alarm = arrivals.start_alarm("MPI_Finalize", self._limit_s)
 
     def abort(self, status: int) -> None:
         """See :class:`Comm`."""
+        time.sleep(_LAST_WORDS_S)
         self._world.Abort(status)
 
     @contextmanager
     def _subset(self, members: tuple[int, ...]) -> Iterator[Any]:
         """A communicator of some ranks, given back at once: a long job needs ever new ones."""
-        subset = self._world.Create_group(self._world.Get_group().Incl(members))
+        if len(members) == self.size:
+            yield self._world
+            return
+        group = self._world.Get_group().Incl(members)
+        subset = self._world.Create_group(group)
+        group.Free()
         yield subset
         subset.Free()
-
-
-def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, int] | None:
-    """Launcher of this process by its own variables: name, number of processes, rank.
-
-    Returns
-    -------
-    tuple or None
-        The number is ``None`` where the launcher does not tell; ``None`` for a process that was
-        not started by a launcher.
-    """
-    for name, size_variable, rank_variable in _LAUNCHERS:
-        rank = environ.get(rank_variable, "")
-        if not _is_number(rank):
-            continue
-        if size_variable is None:
-            return name, None, int(rank)
-        if _is_number(environ.get(size_variable, "")):
-            return name, int(environ[size_variable]), int(rank)
-    return None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
 
 
 def world() -> SerialComm | MPIComm:
@@ -258,7 +268,7 @@ def world() -> SerialComm | MPIComm:
     started = launcher()
     if started is None:
         n_tasks = os.environ.get("SLURM_NTASKS", "1")
-        if _is_number(n_tasks) and int(n_tasks) > 1:
+        if is_number(n_tasks) and int(n_tasks) > 1:
             logger.warning(
                 "one process inside an allocation of %s tasks; start with srun or mpirun to use it",
                 n_tasks,
@@ -302,20 +312,6 @@ def abort_on_error(comm: Comm) -> Iterator[None]:
         comm.abort(getattr(error, "exit_status", 1))
 
 
-def message_of(error: BaseException) -> str:
-    """One line for a user: the message, with the kind of error where it is not one of ours."""
-    if isinstance(error, BpruneError):
-        return str(error)
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; check the path and its permissions"
-    return f"{type(error).__name__}: {error}"
-
-
-def status_of(error: BaseException) -> int:
-    """Exit status for an error that rank 0 has found."""
-    return error.exit_status if isinstance(error, BpruneError) else InputError.exit_status
-
-
 def run(main: Callable[[Comm], int]) -> int:
     """Run a command on all ranks and return its exit status.
 
@@ -339,9 +335,11 @@ def run(main: Callable[[Comm], int]) -> int:
     )
     with abort_on_error(comm):
         try:
-            return main(comm)
+            status = main(comm)
         except EndedByRoot as end:
             if comm.is_root and end.message:
                 sys.stderr.write(f"error: {end.message}\n")
-            return int(end.code or 0)
+            status = int(end.code or 0)
+        comm.close()
+        return status
     raise AssertionError("abort has ended this process")

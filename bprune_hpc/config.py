@@ -61,6 +61,10 @@ class SweepConfig:
         Whether to begin anew where there is a results file.
     lock_timeout_min : float
         Silence after which a job elsewhere that holds the results file is taken to be gone.
+    time_limit_min : float or None
+        Time for this job; None for what the scheduler says.
+    stop_margin_s : float or None
+        Time before its end at which to stop; None for what is measured.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     """
@@ -96,6 +100,8 @@ class SweepConfig:
     output: str
     overwrite: bool
     lock_timeout_min: float
+    time_limit_min: float | None
+    stop_margin_s: float | None
     save_probabilities: bool
     state_limit_gb: float
     num_intra: int
@@ -158,6 +164,9 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         raise ConfigError(
             f"--state_limit_gb: {arguments.state_limit_gb} is not in 0 to {MAX_COUNT}"
         )
+    margin_s = arguments.stop_margin_s
+    if margin_s is not None and not 0 <= margin_s < math.inf:
+        raise ConfigError(f"--stop_margin_s: {margin_s:g} is no time; give seconds, 0 or more")
     if not 0 < arguments.lock_timeout_min <= MAX_COUNT:
         raise ConfigError(
             f"--lock_timeout_min: {arguments.lock_timeout_min:g} is not in 0 to {MAX_COUNT}"
@@ -201,6 +210,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         output=output,
         overwrite=arguments.overwrite,
         lock_timeout_min=arguments.lock_timeout_min,
+        time_limit_min=arguments.time_limit_min,
+        stop_margin_s=margin_s,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
         num_intra=arguments.num_intra,

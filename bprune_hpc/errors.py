@@ -51,3 +51,17 @@ class LockError(InputError):
 
 class WriteError(BpruneError):
     """Results that were computed could not be written."""
+
+
+def message_of(error: BaseException) -> str:
+    """One line for a user: the message, with the kind of error where it is not one of ours."""
+    if isinstance(error, BpruneError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions"
+    return f"{type(error).__name__}: {error}"
+
+
+def status_of(error: BaseException) -> int:
+    """Exit status for an error that rank 0 has found."""
+    return error.exit_status if isinstance(error, BpruneError) else InputError.exit_status

@@ -145,6 +145,18 @@ def parser() -> ArgumentParser:
     )
     output.add_argument("--verbose", action="store_true", help="log more")
     machine = root.add_argument_group("machine")
+    machine.add_argument(
+        "--time_limit_min",
+        type=float,
+        metavar="MIN",
+        help="stop this long after the start, in good order (without: what the scheduler says)",
+    )
+    machine.add_argument(
+        "--stop_margin_s",
+        type=float,
+        metavar="S",
+        help="and this long before the end (without: as rounds and writes take, and 30 s)",
+    )
     machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
     machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")
     machine.add_argument(

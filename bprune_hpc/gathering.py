@@ -82,6 +82,12 @@ class Book:
         )
 
     @property
+    def n_cells(self) -> int:
+        """The same, done and not done."""
+        n_rows = sum(len(one.rows) for one in self.ledgers)
+        return n_rows * len(self.parts[0].plan.units) * len(self._passes)
+
+    @property
     def is_complete(self) -> bool:
         """Whether all that was asked for is there."""
         if len(self.ledgers) > 1:

@@ -53,7 +53,7 @@ def inspect(argv: Sequence[str]) -> int:
     if arguments.status is not None:
         status = status_of(arguments.status)
         print(status)
-        return _EXIT_STATUS[status]
+        return _EXIT_STATUS[status.partition(" ")[0]]
     # What a user's model builder prints must not get into the product.
     with contextlib.redirect_stdout(sys.stderr):
         case = read_case(
@@ -76,7 +76,9 @@ def inspect(argv: Sequence[str]) -> int:
 
 
 def status_of(path: str | Path) -> str:
-    """Status of a results file: ``complete``, ``partial`` or ``damaged``.
+    """Status of a results file: ``complete``, ``partial 120/200 cells`` or ``damaged``.
+
+    A cell is a unit of draws at one threshold; the first number grows from job to job.
 
     Raises
     ------
@@ -86,6 +88,7 @@ def status_of(path: str | Path) -> str:
     try:
         with results.open_results(path) as file:
             status = file.attrs.get("status")
+            n_cells, n_done = (file.attrs.get(name) for name in ("n_cells", "n_cells_done"))
     except DamagedError as error:
         logger.warning("%s", error)
         return "damaged"
@@ -93,7 +96,7 @@ def status_of(path: str | Path) -> str:
         raise ResultsError(
             f"{path}: status is {status!r}, neither complete nor partial; run the sweep again"
         )
-    return str(status)
+    return str(status) if n_cells is None else f"{status} {n_done}/{n_cells} cells"
 
 
 def _checked(arguments: argparse.Namespace) -> argparse.Namespace:

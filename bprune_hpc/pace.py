@@ -5,6 +5,7 @@ The clock decides when results are written and never what is in them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 ROUND_S = 60.0
@@ -30,6 +31,8 @@ class Pace:
     unsaved_s : float
         Work since the last write.
     n_writes : int
+    room_s : float
+        What there is before the job has to stop; no stretch of work is planned beyond.
     """
 
     state_bytes: int = 0
@@ -37,6 +40,7 @@ class Pace:
     slowest_write_s: float = 0.0
     unsaved_s: float = 0.0
     n_writes: int = 0
+    room_s: float = math.inf
     _write_s: float = 0.0
     _cell_s: float | None = None
 
@@ -60,7 +64,7 @@ class Pace:
         """
         if self._cell_s is None:
             return None
-        return max(self.round_s - self.unsaved_s, 0.0) / self._cell_s
+        return max(min(self.round_s - self.unsaved_s, self.room_s), 0.0) / self._cell_s
 
     def worked(self, seconds: float, n_cells: float) -> None:
         """Take in a stretch of work: cells of one rank, times examples."""

@@ -11,10 +11,16 @@ import contextlib
 import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Sequence
 
+from . import stop_signals
+
+if __name__ == "__main__":
+    stop_signals.start()  # before NumPy, MPI and TensorFlow: their threads inherit what is blocked
+
+from . import deadline, launch_report, pruning
 from . import problem as problems
-from . import pruning
 from .comm import Comm, run
 from .config import SweepConfig, parse
 from .environment import Stopwatch, describe_run
@@ -26,6 +32,7 @@ from .parts import check_memory, lay_out
 from .plan import draws_per_unit
 from .progress import progress
 from .publishing import check_writable
+from .stop_vote import StopVote
 from .units import tensors_of_units
 
 logger = logging.getLogger(__name__)
@@ -34,24 +41,28 @@ STOPPED = 3
 """Exit status of a sweep that has stopped early; the same command goes on."""
 
 
-def sweep(comm: Comm, argv: Sequence[str], ask: Ask = lambda pace: None) -> int:
+def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     """Run a sweep, or the rest of one; every rank calls this.
 
     Parameters
     ----------
     argv : sequence of str
         Arguments without the program's name; read on rank 0.
-    ask : callable
-        See :data:`bprune_hpc.gathering.Ask`.
+    ask : callable, optional
+        See :data:`bprune_hpc.gathering.Ask`; without, a vote on signals and the end of the job.
 
     Returns
     -------
     int
         Exit status, the same on every rank.
     """
+    started = time.time()
     config = comm.from_root(lambda: _asked_for(argv))
     if config.verbose:
         logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
+    end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
+    launch_report.report(comm, config.num_intra, end)
+    ask = ask or StopVote(comm, end, config.stop_margin_s)
     with contextlib.ExitStack() as stack:
         on_root: list[Output] = []
         comm.from_root(lambda: on_root.append(stack.enter_context(open_output(config))))

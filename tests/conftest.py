@@ -24,6 +24,8 @@ def _reason_to_skip(item: pytest.Item) -> str | None:
         return "no mpirun beside this Python or on PATH"
     if item.get_closest_marker("horovod") and importlib.util.find_spec("horovod") is None:
         return "Horovod is not installed"
+    if item.get_closest_marker("slurm") and not has_slurm():
+        return "Slurm is not installed; apt-get install slurmctld slurmd slurm-client munge"
     return None
 
 
@@ -33,6 +35,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"{reason}, and BPRUNE_REQUIRE_ALL allows no skip")
     if reason:
         pytest.skip(reason)
+
+
+def has_slurm() -> bool:
+    """Whether the tests can bring up a Slurm of their own."""
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    return all(
+        shutil.which(name, path=path) for name in ("slurmctld", "slurmd", "munged", "sbatch")
+    )
 
 
 def find_mpirun() -> str | None:

@@ -5,10 +5,10 @@ import logging
 import numpy as np
 import pytest
 
-from bprune_hpc import comm
+from bprune_hpc import comm, launchers
 from bprune_hpc.errors import ConfigError, LaunchError
 
-LAUNCHER_VARIABLES = [name for entry in comm._LAUNCHERS for name in entry[1:] if name]
+LAUNCHER_VARIABLES = [name for entry in launchers.LAUNCHERS for name in entry[1:] if name]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_alone_no_mpi_is_needed() -> None:
 def test_the_launcher_is_told_by_its_own_variables(
     variables: dict[str, str], expected: tuple[str, int | None, int] | None
 ) -> None:
-    assert comm.launcher(variables) == expected
+    assert launchers.launcher(variables) == expected
 
 
 class _Alone:

@@ -41,7 +41,7 @@ PRINTERS = {"export", "inspect", "report", "sweep"}
 
 SCRIPTS = sorted(
     path
-    for pattern in ("jobs/*.sh", "jobs/*.pbs", "jobs/*.sbatch", "tools/*.sh", ".ci/run")
+    for pattern in ("jobs/*.sh", "tools/*.sh", "tests/slurm/*.sh", ".ci/run")
     for path in ROOT.glob(pattern)
 )
 CONFIGS = sorted((ROOT / "configs").glob("*.txt"))

@@ -1,0 +1,33 @@
+#!/bin/bash
+#COBALT -n 8
+#COBALT -t 60
+#COBALT -q debug-cache-quad
+#COBALT -A MyProject
+#COBALT -O bprune-train-$jobid
+#COBALT --attrs mcdram=cache:numa=quad:filesystems=home,theta-fs0
+#
+# Training with Horovod on a Cray XC40 with Cobalt, as ALCF Theta was; Horovod has to be built with
+# Cray MPICH (tools/install_horovod.sh). From the checkout's root:
+#     qsub jobs/cobalt_theta_train.sh
+# With a sweep of what was trained after it: jobs/pipeline.sh
+set -euo pipefail
+
+# To be changed here, or given by --env.
+BPRUNE_HOME=${BPRUNE_HOME:-$PWD}            # the checkout
+VENV=${VENV:-$BPRUNE_HOME/.venv}
+MODULES=${MODULES:-}                       # to load, as "gcc cray-mpich"
+TRAIN_ARG_FILE=${TRAIN_ARG_FILE:-train_digits.txt} # arguments of the training
+MODEL_DIR=${MODEL_DIR:-results/trained}    # the network; replaced if there is one
+RANKS_PER_NODE=${RANKS_PER_NODE:-4}        # of 64 cores
+THREADS=${THREADS:-32}                     # of a rank
+THREADS_PER_CORE=${THREADS_PER_CORE:-2}    # hardware threads to use: 1, 2 or 4
+# For a TensorFlow that was built with Intel's OpenMP; others pass it over.
+KMP_BLOCKTIME=${KMP_BLOCKTIME:-0}
+
+# shellcheck source=jobs/common.sh
+. "$BPRUNE_HOME/jobs/common.sh"
+# shellcheck source=jobs/common_cobalt.sh
+. "$BPRUNE_HOME/jobs/common_cobalt.sh"
+prepare
+train aprun -n $((COBALT_JOBSIZE * RANKS_PER_NODE)) -N "$RANKS_PER_NODE" -d "$THREADS" \
+  -j "$THREADS_PER_CORE" -cc depth -e OMP_NUM_THREADS="$THREADS" -e KMP_BLOCKTIME="$KMP_BLOCKTIME"

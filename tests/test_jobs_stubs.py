@@ -1,0 +1,142 @@
+"""Bodies of the Cobalt and PBS scripts, run to the end: by stand-ins for the sites' commands that
+check how they are called, on real MPI ranks. That a site's queues take them, this does not show.
+
+Unless said otherwise what runs on the ranks stands in for a sweep, too (``tests/stand_in``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from batch_stubs import Queue
+from conftest import ROOT, find_mpirun, launch_environment
+
+pytestmark = pytest.mark.mpi
+
+MakeQueue = Callable[..., Queue]
+SWEEPS = {"cobalt_theta.sh": "cobalt", "pbs_polaris.sh": "pbs", "pbs.sh": "pbs"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose path has a blank, as far as the job scripts look."""
+    directory = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "jobs", directory / "jobs")
+    return directory
+
+
+@pytest.fixture
+def make_queue(tmp_path: Path) -> MakeQueue:
+    def make(scheduler: str, package: Path = ROOT / "tests" / "stand_in") -> Queue:
+        mpirun = find_mpirun()
+        assert mpirun
+        environment = {**launch_environment(), "PYTHONPATH": str(package)}
+        environment["PATH"] = os.pathsep.join(
+            [str(Path(sys.executable).parent), environment["PATH"]]
+        )
+        return Queue(tmp_path / "queue", scheduler, mpirun, **environment)
+
+    return make
+
+
+def arguments(checkout: Path, *lines: str) -> Path:
+    path = checkout / "My arguments.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def submit(queue: Queue, script: str, checkout: Path, **settings: str) -> str:
+    if queue.scheduler == "cobalt":
+        options = ["--env", ":".join(f"{name}={value}" for name, value in settings.items())]
+    else:
+        options = ["-v", ",".join(f"{name}={value}" for name, value in settings.items())]
+    return queue.submit(checkout / "jobs" / script, *options, cwd=checkout)
+
+
+@pytest.mark.parametrize("script", SWEEPS)
+def test_a_sweep_that_needs_more_than_one_job_goes_on_to_its_end(
+    script: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(SWEEPS[script])
+    argument_file = arguments(checkout, "--num_monte_carlo=40", "--at_most=15")
+    output = checkout / "some results" / "sweep.h5"
+    settings = {"ARG_FILE": str(argument_file), "OUTPUT": str(output), "MODEL_DIR": "a case"}
+    if script == "pbs.sh":
+        settings |= {"WALLTIME": "02:00:30", "MPIRUN_FLAGS": "--bind-to none"}
+    submit(queue, script, checkout, **settings)
+    jobs = queue.run()
+    assert output.read_text() == "complete 40/40 draws\n", jobs[-1]["log"]
+    resubmitted = 0 if queue.scheduler == "cobalt" else 3
+    assert [job["status"] for job in jobs] == [resubmitted, resubmitted, 0]
+    for number, job in enumerate(jobs, 1):
+        assert f"job {number} of at most 20 for {output}" in job["log"]
+        assert "  --model_dir=a case\n" in job["log"]
+        told = re.search(r"(\d) ranks, 1 threads, (\d+) s left", job["log"])
+        assert told, job["log"]
+        assert int(told[1]) == (4 if script == "pbs.sh" else 2)
+        ends_in = {"cobalt_theta.sh": 3600, "pbs_polaris.sh": 3570, "pbs.sh": 7200}[script]
+        assert ends_in - 10 <= int(told[2]) <= ends_in
+    assert [job["after"] for job in jobs] == ["", jobs[0]["id"], jobs[1]["id"]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "said", "n_jobs"),
+    [
+        (["--num_monte_carlo=9", "--at_most=0"], {}, "added nothing (3 before, 3 now)", 1),
+        (["--num_monte_carlo=9", "--at_most=1"], {"MAX_JOBS": "2"}, "MAX_JOBS=2 jobs have run", 2),
+    ],
+)
+def test_what_leads_nowhere_is_not_submitted_for_ever(
+    lines: list[str], settings: dict[str, str], said: str, n_jobs: int, checkout: Path,
+    make_queue: MakeQueue,
+) -> None:  # fmt: skip
+    queue, output = make_queue("cobalt"), checkout / "sweep.h5"
+    output.write_text("partial 3/9 draws\n")
+    settings |= {"ARG_FILE": str(arguments(checkout, *lines)), "OUTPUT": str(output)}
+    submit(queue, "cobalt_theta.sh", checkout, **settings)
+    jobs = queue.run()
+    assert len(jobs) == n_jobs
+    assert jobs[-1]["status"] == 3 and said in jobs[-1]["log"]
+
+
+def test_a_launcher_that_is_called_wrongly_is_seen(checkout: Path, make_queue: MakeQueue) -> None:
+    queue = make_queue("pbs")
+    settings = {"ARG_FILE": "none.txt", "THREADS": "4", "RANKS_PER_NODE": "32"}
+    submit(queue, "pbs_polaris.sh", checkout, **settings)
+    (job,) = queue.run()
+    assert job["status"] == 1
+    assert "32 ranks a node x depth 4 > 64 hardware threads" in job["log"]
+
+
+@pytest.mark.parametrize("scheduler", ["cobalt", "pbs"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_sweep_comes_after_training_that_went_well(
+    scheduler: str, fails: bool, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(scheduler)
+    train = checkout / "train.txt"
+    train.write_text("--fail" if fails else "")
+    submitted = subprocess.run(
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        capture_output=True,
+        env={**queue.environment, "TRAIN_ARG_FILE": str(train), "MODEL_DIR": "a network",
+             "ARG_FILE": str(arguments(checkout, "--num_monte_carlo=2"))},
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stderr
+    jobs = queue.run()
+    assert submitted.stdout == f"training: job {jobs[0]['id']}; sweep: job {jobs[1]['id']}\n"
+    if fails:
+        assert [job["status"] for job in jobs] == [1, None]
+        assert "has written no train.json" in jobs[0]["log"]
+        return
+    assert [job["status"] for job in jobs] == [0, 0], jobs
+    assert (checkout / "a network" / "train.json").read_text() == "2 ranks\n"
+    assert "  --model_dir=a network\n" in jobs[1]["log"]
+    assert (checkout / "a network.h5").read_text() == "complete 2/2 draws\n"

@@ -1,0 +1,115 @@
+"""Waits with an end, and signals that are seen while MPI blocks."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+
+import pytest
+from conftest import ROOT, MpiRun, find_mpirun, run_group
+
+from bprune_hpc import arrivals
+from bprune_hpc.errors import LaunchError
+
+PROGRAM = ROOT / "tests" / "waits_program.py"
+LIMIT_MIN = "0.03"
+
+
+class Clock:
+    """Time that passes when somebody sleeps; one long gap, as when a job is suspended."""
+
+    def __init__(self, gap_at: float = math.inf, gap_s: float = 0.0) -> None:
+        self.now, self.slept, self.gap_at, self.gap_s = 0.0, 0.0, gap_at, gap_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.now += seconds
+        if self.slept >= self.gap_at:
+            self.now, self.gap_at = self.now + self.gap_s, math.inf
+
+
+class Message:
+    def __init__(self, clock: Clock, comes_at: float) -> None:
+        self.clock, self.comes_at = clock, comes_at
+
+    def Test(self) -> bool:
+        return self.clock.slept >= self.comes_at
+
+
+def missing(clock: Clock, limit_s: float, **comes_at: float) -> list[int]:
+    pending = {int(name[1:]): Message(clock, at) for name, at in comes_at.items()}
+    return arrivals.still_missing(pending, limit_s, lambda: clock.now, clock.sleep)
+
+
+def test_those_that_have_not_come_are_named_when_the_limit_is_over() -> None:
+    clock = Clock()
+    assert missing(clock, 60.0, r1=5.0, r4=math.inf, r2=70.0) == [2, 4]
+    assert 60.0 <= clock.slept < 60.1
+
+
+def test_no_longer_than_the_last_to_come() -> None:
+    clock = Clock()
+    assert missing(clock, math.inf, r1=5.0, r2=3.0) == []
+    assert 5.0 <= clock.slept < 5.1
+    assert missing(clock, 60.0) == []
+
+
+def test_a_suspended_job_does_not_wait_meanwhile() -> None:
+    clock = Clock(gap_at=5.0, gap_s=7200.0)
+    assert missing(clock, 60.0, r1=50.0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", 1800.0), ("0", math.inf), ("2.5", 150.0), (" 1 ", 60.0)]
+)
+def test_the_limit_is_read(text: str, expected: float) -> None:
+    assert arrivals.limit_s({arrivals.LIMIT_VARIABLE: text}) == expected
+    assert arrivals.limit_s({}) == 1800.0
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(LaunchError, match=f"{arrivals.LIMIT_VARIABLE}: '{text}' is no time"):
+        arrivals.limit_s({arrivals.LIMIT_VARIABLE: text})
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("mishap", "status", "message"),
+    [
+        ("late 2", 1, r"^error: not heard of for 0.03 min: rank 2 on \S+ \(process \d+\); rank 0"),
+        ("late 0", 1, r"^error: not heard of for 0.03 min: rank 0 on \S+ \(process \d+\); rank 1"),
+        ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a maximum over ranks"),
+        ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a maximum over ranks"),
+        ("absent 1", 137, r"^error: rank 0 on \S+ \(process \d+\) has waited 0.03 min in MPI_Init"),
+        ("killed 1", 137, r"rank 1 .*\n*.*signal 9|RANK 1 .*KILLED BY SIGNAL: 9"),
+    ],
+)
+def test_a_rank_that_does_not_come_ends_the_job_and_is_named(
+    mishap: str, status: int, message: str
+) -> None:
+    launcher = find_mpirun()
+    assert launcher
+    done = run_group(
+        [launcher, "-n", "3", sys.executable, str(PROGRAM), *mishap.split()],
+        timeout=30, BPRUNE_WAIT_LIMIT_MIN=LIMIT_MIN,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert re.search(message, done.stderr, re.MULTILINE), done.stderr
+
+
+@pytest.mark.mpi
+def test_a_rank_that_pauses_is_waited_for(mpirun: MpiRun) -> None:
+    done = mpirun(3, [PROGRAM, "paused", "1"], timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "sum [3 3 3] after 3 s\n"
+
+
+@pytest.mark.mpi
+def test_a_signal_is_seen_while_mpi_blocks_and_all_ranks_agree(mpirun: MpiRun) -> None:
+    done = mpirun(3, [PROGRAM, "signalled", "1"], timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "SIGUSR1 seen 2 s before MPI came back", "votes [True, True, True]",
+    ]  # fmt: skip

@@ -1,0 +1,111 @@
+"""Started by ``mpirun`` in the tests: a rank that does not come, stops, dies or gets a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from bprune_hpc import stop_signals
+
+if __name__ == "__main__":
+    stop_signals.start()
+
+import numpy as np
+
+from bprune_hpc.comm import Comm, MPIComm, run
+
+
+def late(comm: Comm, rank: int) -> int:
+    """One rank does not come to a sum."""
+    if comm.rank == rank:
+        time.sleep(60)
+    comm.sum_to_root(np.ones(3, np.int64), range(comm.size))
+    return 0
+
+
+def stuck(comm: Comm, rank: int) -> int:
+    """One rank stops inside a maximum over ranks, which all have begun."""
+    if comm.rank == rank:
+        assert isinstance(comm, MPIComm)
+        whole = comm._subset
+
+        def stop(members: tuple[int, ...]) -> AbstractContextManager[object]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return whole(members)
+
+        comm._subset = stop
+    comm.any_of(False)
+    return 0
+
+
+def killed(comm: Comm, rank: int) -> int:
+    """One rank is killed while the others wait for it."""
+    if comm.rank == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.any_of(False)
+    return 0
+
+
+def paused(comm: Comm, rank: int) -> int:
+    """One rank is stopped for three seconds and goes on."""
+    start = time.monotonic()
+    if comm.rank == rank:
+        wake = "import os, sys, time; time.sleep(3); os.kill(int(sys.argv[1]), 18)"
+        subprocess.Popen([sys.executable, "-S", "-c", wake, str(os.getpid())])
+        os.kill(os.getpid(), signal.SIGSTOP)
+    total = comm.sum_to_root(np.ones(3, np.int64), range(comm.size))
+    if comm.is_root:
+        print(f"sum {total} after {time.monotonic() - start:.0f} s")
+    return 0
+
+
+def signalled(comm: Comm, rank: int) -> int:
+    """One rank gets SIGUSR1 while it blocks in MPI for two seconds; the ranks vote."""
+    from mpi4py import MPI
+
+    assert not comm.any_of(False)
+    seen_after = None
+    if comm.rank == rank:
+        send = "import os, sys, time; time.sleep(0.5); os.kill(int(sys.argv[1]), 10)"
+        subprocess.Popen([sys.executable, "-S", "-c", send, str(os.getpid())])
+        start = time.monotonic()
+        note = stop_signals.signals.note
+
+        def timed(number: int, now: float) -> bool:
+            nonlocal seen_after
+            seen_after = now - start
+            return note(number, now)
+
+        stop_signals.signals.note = timed
+        MPI.COMM_WORLD.recv(source=0)
+        blocked = time.monotonic() - start
+        print(f"{stop_signals.signals.seen} seen {blocked - seen_after:.0f} s before MPI came back")
+    elif comm.is_root:
+        time.sleep(2.6)
+        MPI.COMM_WORLD.send(None, dest=rank)
+    votes = comm.gather(comm.any_of(stop_signals.signals.seen is not None))
+    if comm.is_root:
+        print(f"votes {votes}")
+    return 0
+
+
+def main() -> int:
+    """Run the asked-for mishap; ``absent`` is one before MPI."""
+    mishaps: dict[str, Callable[[Comm, int], int]] = {
+        "late": late, "stuck": stuck, "killed": killed, "paused": paused, "signalled": signalled,
+    }  # fmt: skip
+    name, rank = sys.argv[1], int(sys.argv[2])
+    if name != "absent":
+        return run(lambda comm: mishaps[name](comm, rank))
+    if os.environ["OMPI_COMM_WORLD_RANK"] == str(rank):
+        time.sleep(60)
+    return run(lambda comm: 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
