@@ -1,0 +1,57 @@
+"""Measure everything, side by side: ``python -m benchmarks``, or ``make bench``.
+
+Prints a table and writes ``results.json`` beside this file. One part alone: ``--name dense``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import dense
+from .record import Measured, Record, measure
+from .timing import Settings, use_one_thread
+
+PARTS: dict[str, Callable[[Settings], Measured]] = {"dense": dense.run}
+_CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
+
+logger = logging.getLogger("benchmarks")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts that were asked for."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("bprune_hpc").setLevel(logging.WARNING)
+    use_one_thread()
+    settings = Settings(options.quick, options.peers, _CLOCKS[options.clock])
+    record = Record(options.output)
+    for name in options.name or PARTS:
+        logger.info("%s ...", name)
+        record.add(name, measure(PARTS[name], settings))
+        logger.info("%s: %.0f s", name, record.parts[name]["seconds"])
+    sys.stdout.write(f"{record.table()}\n\nresults: {options.output}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--name", action="append", choices=PARTS, help="only this part")
+    parser.add_argument("--quick", action="store_true", help="small sizes: only shows that it runs")
+    parser.add_argument("--peers", action="store_true", help="bayesian-torch too, if installed")
+    parser.add_argument(
+        "--clock", choices=_CLOCKS, default="wall",
+        help="process: CPU seconds, for a machine that is busy (default: wall)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("results.json"), help="JSON file"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
