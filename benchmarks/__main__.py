@@ -9,14 +9,19 @@ import argparse
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import dense
+from . import bprune, dense, peers
 from .record import Measured, Record, measure
 from .timing import Settings, use_one_thread
 
-PARTS: dict[str, Callable[[Settings], Measured]] = {"dense": dense.run}
+PARTS: dict[str, Callable[[Settings], Measured]] = {
+    "dense": dense.run,
+    "peers": peers.run,
+    "bprune": bprune.run,
+}
 _CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 logger = logging.getLogger("benchmarks")
@@ -27,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("bprune_hpc").setLevel(logging.WARNING)
+    # TFP's layers call Keras by names that Keras calls deprecated, and share an initializer.
+    warnings.filterwarnings("ignore", category=UserWarning, module="(tensorflow|tf_keras)")
     use_one_thread()
     settings = Settings(options.quick, options.peers, _CLOCKS[options.clock])
     record = Record(options.output)
