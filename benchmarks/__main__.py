@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import bprune, dense, peers
+from . import bprune, dense, memory, peers, ranks, start
 from .record import Measured, Record, measure
 from .timing import Settings, use_one_thread
 
@@ -21,6 +21,9 @@ PARTS: dict[str, Callable[[Settings], Measured]] = {
     "dense": dense.run,
     "peers": peers.run,
     "bprune": bprune.run,
+    "ranks": ranks.run,
+    "memory": memory.run,
+    "start": start.run,
 }
 _CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from bprune_hpc.results import open_results
+
 from . import overpruned
 from .bprune_case import DATA_NAME, save
 from .processes import python
@@ -23,16 +25,17 @@ from .timing import Settings
 
 THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
+OUTPUT_NAME = "sweep.h5"
 _THRESHOLD = 0.5  # of the process that is measured
 
 
 def run(settings: Settings) -> Measured:
     """Measure both at two numbers of examples, in turns."""
-    n_draws = settings.choose(4, 50)
+    n_draws = settings.choose(4, 200)  # the sweep's default
     # Name, examples, draws that BPrune makes, repeats.
     cases = settings.choose(
         [("64", 32, 3, 1), ("10000", 64, 3, 1)],
-        [("64", 64, n_draws, 3), ("10000", 10_000, 20, 1)],
+        [("64", 64, 100, 3), ("10000", 10_000, 20, 1)],
     )
     ratios, absolute = {}, {"n_draws": n_draws, "n_thresholds": N_THRESHOLDS}
     with tempfile.TemporaryDirectory() as directory:
@@ -43,6 +46,7 @@ def run(settings: Settings) -> Measured:
             for _ in range(n_repeats):
                 theirs.append(_theirs(case, n_examples, n_made))
                 ours.append(_ours(case, n_draws))
+                stages = _stages(case)
             sweeps = [N_THRESHOLDS * _whole(one, n_draws) for one in theirs]
             ratios[f"sweep_over_ours_{name}"] = median(sweeps) / median(ours)
             draws = np.median([one["draw_s"] for one in theirs], axis=0)
@@ -53,6 +57,7 @@ def run(settings: Settings) -> Measured:
                 "bprune_draw_ms": [round(1e3 * float(one), 2) for one in draws],
                 "bprune_draws_made": n_made,
                 "ours_sweep_seconds": median(ours),
+                "ours_stage_seconds": stages,
                 "repeats": n_repeats,
             }
     return Measured(ratios, absolute)
@@ -73,9 +78,16 @@ def _whole(one: dict[str, Any], n_draws: int) -> float:
     return float(one["launch_s"] + first + rest + one["after_s"])
 
 
+def _stages(case: Path) -> dict[str, float]:
+    """Where the time of our last sweep went, as its file says."""
+    with open_results(case / OUTPUT_NAME) as file:
+        run = file["run"]
+        return {name: float(run[name][0]) for name in run if name.endswith("_seconds")}
+
+
 def _ours(case: Path, n_draws: int) -> float:
     return python(
         "-m", "bprune_hpc.sweep", f"--model_dir={case}", f"--data_path={case / DATA_NAME}",
         f"--thresholds={THRESHOLDS}", f"--num_monte_carlo={n_draws}",
-        f"--output={case / 'sweep.h5'}",
+        f"--output={case / OUTPUT_NAME}",
     ).seconds  # fmt: skip
