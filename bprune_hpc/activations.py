@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,16 @@ def activate(function: str | None, values: Floats) -> None:
     """Apply an activation in place; see :data:`bprune_hpc.chain.ACTIVATIONS`."""
     if function is not None:
         _ACTIVATIONS[function](values)
+
+
+def _relu(values: Floats) -> None:
+    # NumPy is several times faster with an array of zeros than with the number 0.
+    np.maximum(values, _zeros(values.shape[-2:]), out=values)
+
+
+@lru_cache(maxsize=16)
+def _zeros(shape: tuple[int, ...]) -> Floats:
+    return np.zeros(shape, np.float32)
 
 
 def _sigmoid(values: Floats) -> None:
@@ -32,7 +43,7 @@ def _elu(values: Floats) -> None:
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Floats], Any]] = {
-    "Relu": lambda values: np.maximum(values, 0, out=values),
+    "Relu": _relu,
     "Relu6": lambda values: np.clip(values, 0, 6, out=values),
     "Tanh": lambda values: np.tanh(values, out=values),
     "Sigmoid": _sigmoid,

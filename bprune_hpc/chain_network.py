@@ -26,9 +26,10 @@ from .evaluators import Noise, Pruned, Sampled
 from .gaussian_part import Floats, GaussianPart
 from .patches import Convolved, Examples, Front, Patches
 from .posterior import Posterior
+from .workspace import Workspace
 
-_STACK_BYTES = 2 * 2**20
-"""Units of a layer that are worked on together, so that they stay in a core's cache."""
+_STACK_BYTES = 4 * 2**20
+"""Units of a layer that are worked on together: few calls, and little that leaves the cache."""
 _BLOCK_ROWS = 1024
 """Terms that are added one after the other; the rounding of a longer sum would be seen."""
 
@@ -41,8 +42,6 @@ class ChainNetwork:
     layers : Layers
     fixed : mapping of str to float32 array
         Kernels and biases that have no posterior.
-    shapes : mapping of str to tuple of int
-        Of every kernel.
     n_threads : int
         Of the matrix products, in the whole process.
     """
@@ -51,22 +50,15 @@ class ChainNetwork:
         self,
         layers: Layers,
         fixed: Mapping[str, NDArray[Any]],
-        shapes: Mapping[str, tuple[int, ...]],
         n_threads: int = 1,
     ) -> None:
         threadpool_limits(n_threads, user_api="blas")
         self.layers = layers
+        self._room = Workspace()
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
-        self._widest = max(shapes[layer.kernel][1] for layer in layers.dense)
         self._patches = None
         if layers.convolution is not None:
             self._patches = Patches(layers.convolution)
-
-    def noises_at_once(self, n_examples: int) -> int:
-        """See :class:`bprune_hpc.evaluators.Evaluator`."""
-        if self._patches is not None:
-            return 1
-        return max(1, _STACK_BYTES // (2 * 4 * self._widest * n_examples))
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.Evaluator`."""
@@ -94,7 +86,7 @@ class ChainNetwork:
             weights.compact(layer, before, after)
             for layer, before, after in zip(self.layers.dense, alive[:-1], alive[1:], strict=True)
         ]
-        return _PrunedChain(front, tuple(layers))
+        return _PrunedChain(front, tuple(layers), self._room)
 
 
 def _but_all(indices: Indices, size: int) -> Indices | None:
@@ -171,6 +163,13 @@ class _Weights:
 class _PrunedChain:
     front: Front
     layers: tuple[_CompactLayer, ...]
+    room: Workspace
+
+    def noises_at_once(self, n_examples: int) -> int:
+        if isinstance(self.front, Convolved):
+            return 1
+        widest = max(layer.kernel.loc.shape[1] for layer in self.layers)
+        return max(1, _STACK_BYTES // (2 * 4 * max(1, widest) * n_examples))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         first, *others = self.layers
@@ -185,7 +184,7 @@ class _PrunedChain:
             )
             for noise in noises
         ]
-        return _SampledChain(self.front, self.layers, tuple(noises), deviations, kernels)
+        return _SampledChain(self.front, self.layers, tuple(noises), deviations, kernels, self.room)
 
 
 def _with_bias(layer: _CompactLayer, noises: Sequence[Noise], constants: Floats | None) -> Floats:
@@ -245,23 +244,28 @@ class _SampledChain:
     noises: tuple[Noise, ...]
     deviations: Sequence[_FirstDeviation]
     kernels: Sequence[Floats]
+    room: Workspace
 
     def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
         pieces = (
             self._of_piece(inputs, rows.stop - rows.start, stacks)
             for rows, inputs in self.front.pieces(x)
         )
-        first = next(pieces)
-        others = [list(piece) for piece in pieces]
-        for index, outputs in enumerate(first):
-            yield np.concatenate([outputs, *(other[index] for other in others)], axis=2)
+        if self.front.is_whole:
+            yield from next(pieces)
+            return
+        of_pieces = [list(piece) for piece in pieces]
+        for of_stack in zip(*of_pieces, strict=True):
+            yield np.concatenate(of_stack, axis=2)
 
     def _of_piece(
         self, inputs: Floats, n_examples: int, stacks: Sequence[slice]
     ) -> Iterator[Floats]:
         """Outputs of some examples for each stack of noises."""
         first, *others = self.layers
-        at_mean = np.matmul(first.kernel.loc.T, inputs)
+        kernel = first.kernel.loc.T
+        room = self.room.array("at_mean", *inputs.shape[:-2], len(kernel), inputs.shape[-1])
+        at_mean = np.matmul(kernel, inputs, out=room)
         if first.bias is not None:
             at_mean += first.bias.loc[:, None]
         starts = np.cumsum([0, *(len(noise.draws) for noise in self.noises)])
@@ -269,15 +273,22 @@ class _SampledChain:
         for stack in stacks:
             draws = slice(starts[stack.start], starts[stack.stop])
             n_draws = draws.stop - draws.start
-            n_units, values = n_first, _with_ones(n_draws, n_first, n_examples)
+            n_units, values = n_first, self._units(0, n_draws, n_first, n_examples)
             self._first_layer(stack, inputs, at_mean, values[:, :n_units])
-            for layer, kernel in zip(others, self.kernels, strict=True):
+            for number, (layer, kernel) in enumerate(zip(others, self.kernels, strict=True), 1):
                 n_units = kernel.shape[2]
-                after = _with_ones(n_draws, n_units, n_examples)
+                after = self._units(number, n_draws, n_units, n_examples)
                 _multiply(kernel[draws], values, after[:, :n_units])
                 activate(layer.activation, after[:, :n_units])
                 values = after
-            yield values[:, :n_units]
+            yield values[:, :n_units].copy()  # its room is used again
+
+    def _units(self, layer: int, n_draws: int, n_units: int, n_examples: int) -> Floats:
+        """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
+        out = self.room.array(f"units {layer}", n_draws, rows_of(n_units), n_examples)
+        out[:, n_units] = 1
+        out[:, n_units + 1 :] = 0
+        return out
 
     def _first_layer(self, stack: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
         """Fill in the first layer's units, shape (n_draws, n_units, n_examples)."""
@@ -285,7 +296,8 @@ class _SampledChain:
         for noise, deviation in zip(self.noises[stack], self.deviations[stack], strict=True):
             spread = None
             if deviation.kernel is not None:
-                spread = np.matmul(deviation.kernel.T, inputs)
+                room = self.room.array("spread", *at_mean.shape)
+                spread = np.matmul(deviation.kernel.T, inputs, out=room)
             if deviation.bias is not None:
                 bias = deviation.bias[:, None]
                 spread = bias if spread is None else np.add(spread, bias, out=spread)
@@ -299,14 +311,6 @@ def rows_of(n_in: int) -> int:
     """Rows of a layer's matrices: its inputs, a one for the bias, and zeros to whole blocks."""
     n_rows = n_in + 1
     return n_rows if n_rows <= 2 * _BLOCK_ROWS else -(-n_rows // _BLOCK_ROWS) * _BLOCK_ROWS
-
-
-def _with_ones(n_draws: int, n_units: int, n_examples: int) -> Floats:
-    """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
-    out = np.empty((n_draws, rows_of(n_units), n_examples), np.float32)
-    out[:, n_units] = 1
-    out[:, n_units + 1 :] = 0
-    return out
 
 
 def _multiply(kernel: Floats, values: Floats, out: Floats) -> None:

@@ -69,10 +69,6 @@ class ChannelNetwork:
         self._shapes = {**{name: value.shape for name, value in self._fixed.items()}, **shapes}
         self._call = _build(chain, self._weights, n_intra, n_inter)
 
-    def noises_at_once(self, n_examples: int) -> int:
-        """See :class:`bprune_hpc.evaluators.Evaluator`."""
-        return 1
-
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.Evaluator`."""
         channels = self._channels(table)
@@ -133,6 +129,9 @@ class ChannelNetwork:
 class _PrunedChannels:
     call: Any
     parts: tuple[GaussianPart, ...]
+
+    def noises_at_once(self, n_examples: int) -> int:
+        return 1
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         n_draws = sum(len(noise.draws) for noise in noises)

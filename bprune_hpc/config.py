@@ -279,7 +279,7 @@ def parser() -> ArgumentParser:
     )
     data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
     data.add_argument(
-        "--batch_size", type=int, default=500, help="examples evaluated at once (%(default)s)"
+        "--batch_size", type=int, default=1000, help="examples evaluated at once (%(default)s)"
     )
     data.add_argument(
         "--evaluator", choices=EVALUATORS, default="auto", help="auto: the fastest that fits"

@@ -71,7 +71,6 @@ def evaluate(
     for group in sorted(share.groups - set(sums)):
         sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
     task: Any = problem.task
-    at_once = evaluator.noises_at_once(plan.batch_size)
     for cells in _chunks(share, problem.posterior.n_weights):
         noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}
         for index in sorted({index for thresholds in cells.values() for index in thresholds}):
@@ -83,15 +82,19 @@ def evaluate(
             ]
             pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
             sampled = pruned.sample(wanted)
-            stacks = _stacks(wanted, at_once)
+            step = pruned.noises_at_once(plan.batch_size)
+            stacks = [slice(k, min(k + step, len(wanted))) for k in range(0, len(wanted), step)]
             for rows, x in batches(problem.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
                 for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
-                    draws = [draw for noise in wanted[stack] for draw in noise.draws]
+                    draws = [
+                        (group_of(noise.unit), draw)
+                        for noise in wanted[stack]
+                        for draw in noise.draws
+                    ]
                     of_rows = outputs[:, :, :n_rows]
                     _check_finite(of_rows, cuts[index], draws)
-                    group = group_of(wanted[stack.start].unit)
-                    task.add_up(of_rows, label[rows], draws, (index, rows), sums[group], draw_sums)
+                    task.add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
             advance(sum(index in thresholds for thresholds in cells.values()))
 
 
@@ -127,22 +130,6 @@ def noises_of(
     ]
 
 
-def _stacks(noises: Sequence[Noise], at_once: int) -> list[slice]:
-    """Slices of noises of one group each, to be evaluated together."""
-    out = []
-    start = 0
-    for stop in range(1, len(noises) + 1):
-        is_last = stop == len(noises)
-        if (
-            is_last
-            or stop - start == at_once
-            or (group_of(noises[stop].unit) != group_of(noises[start].unit))
-        ):
-            out.append(slice(start, stop))
-            start = stop
-    return out
-
-
 def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Yield the rows of each batch, counted within the block, and its padded examples."""
     for start in range(block.start, block.stop, batch_size):
@@ -154,11 +141,14 @@ def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[sl
         yield slice(start - block.start, stop - block.start), batch
 
 
-def _check_finite(outputs: NDArray[np.float32], cut: Cut, draws: Sequence[Draw]) -> None:
+def _check_finite(
+    outputs: NDArray[np.float32], cut: Cut, draws: Sequence[tuple[int, Draw]]
+) -> None:
     if np.isfinite(outputs).all():
         return
     bad = int(np.argmin(np.isfinite(outputs).all(axis=(1, 2))))
-    which = f"draw {draws[bad].index}" if draws[bad].sign else "the posterior mean"
+    _, draw = draws[bad]
+    which = f"draw {draw.index}" if draw.sign else "the posterior mean"
     raise BpruneError(
         f"outputs are not finite at threshold {cut.threshold:g} for {which}; "
         "check the scale of the data, or leave this threshold out"

@@ -77,8 +77,7 @@ def make_evaluator(
         layers = layers_of(graph.chain)
         if layers is None:
             raise ValueError("not a chain of layers")
-        sizes = {**{key: value.shape for key, value in fixed.items()}, **shapes}
-        return ChainNetwork(layers, fixed, sizes, n_intra)
+        return ChainNetwork(layers, fixed, n_intra)
     if name == "channels" and graph.chain is not None:
         from .channel_network import ChannelNetwork
 

@@ -48,12 +48,14 @@ class Sampled(Protocol):
         Yields
         ------
         float32 array, shape (n_draws, n_outputs, n_examples)
-            Valid until the next one is asked for.
         """
 
 
 class Pruned(Protocol):
     """A network some of whose weights may be exactly zero."""
+
+    def noises_at_once(self, n_examples: int) -> int:
+        """How many noises of two draws are best evaluated together, for a size of batch."""
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """Weights of the draws; the bits of each are the same whichever others there are."""
@@ -64,6 +66,3 @@ class Evaluator(Protocol):
 
     def prune(self, table: Posterior) -> Pruned:
         """The network with another table of Gaussians, which may have exact zeros."""
-
-    def noises_at_once(self, n_examples: int) -> int:
-        """How many noises of two draws are best evaluated together, for a size of batch."""

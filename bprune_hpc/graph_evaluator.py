@@ -33,15 +33,14 @@ class GraphEvaluator:
         """See :class:`Evaluator`."""
         return _PrunedGraph(self.network, table)
 
-    def noises_at_once(self, n_examples: int) -> int:
-        """See :class:`Evaluator`."""
-        return 1
-
 
 @dataclass(frozen=True)
 class _PrunedGraph:
     network: Network
     table: Posterior
+
+    def noises_at_once(self, n_examples: int) -> int:
+        return 1
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         weights = [weights_of(self.table, noise) for noise in noises]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,15 @@ _PIECE_BYTES = 2**20
 
 
 class Front(Protocol):
-    """What comes before the first product, and right after it."""
+    """What comes before the first product, and right after it.
+
+    Attributes
+    ----------
+    is_whole : bool
+        Whether a batch is one piece.
+    """
+
+    is_whole: ClassVar[bool]
 
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """Examples of a batch that are worked on together, and the matrix made of them.
@@ -49,6 +57,7 @@ class Examples:
     """Examples as they are: a row for each input that is not idle (None: for all)."""
 
     inputs: Indices | None
+    is_whole: ClassVar[bool] = True
 
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """See :class:`Front`."""
@@ -124,6 +133,7 @@ class Convolved:
 
     patches: Patches
     n_filters: int
+    is_whole: ClassVar[bool] = False
 
     def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
         """See :class:`Front`."""

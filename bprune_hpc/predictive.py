@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,12 @@ class GroupSums:
         """See the class."""
         return self.packed[..., -1]
 
-    def add(self, threshold: int, rows: slice, predictions: Predictions) -> None:
-        """Add what some draws say of some rows of the block at one threshold."""
-        self.buffer[threshold, :, rows] += predictions.packed()
+    def add(
+        self, threshold: int, rows: slice, predictions: Predictions, draws: slice = slice(None)
+    ) -> None:
+        """Add what draws (by their places among the predictions) say of some rows of the block."""
+        into = self.buffer[threshold, :, rows]
+        into += predictions.packed[draws].sum(axis=0)
 
 
 def bytes_per_cell(n_classes: int) -> int:
@@ -156,30 +160,29 @@ class Predictions:
             nll=np.minimum(log_total - at_label, MAX_NLL),
         )
 
+    @cached_property
     def packed(self) -> NDArray[np.int64]:
-        """The sum over the draws, on the fixed-point grid of :class:`GroupSums`.
+        """The predictions on the fixed-point grid of :class:`GroupSums`.
 
         Returns
         -------
-        int64 array, shape (n_classes + 5, n_examples)
+        int64 array, shape (n_draws, n_classes + 5, n_examples)
         """
-        n_classes, n_examples = self.probability.shape[1:]
-        out = np.empty((n_classes + N_TAILS + N_OTHERS, n_examples), np.int64)
+        n_draws, n_classes, n_examples = self.probability.shape
+        out = np.empty((n_draws, n_classes + N_TAILS + N_OTHERS, n_examples), np.int64)
         scaled = self.probability * _ONE
-        whole = scaled.astype(np.int64)  # its floor, as nothing is negative
-        whole.sum(axis=0, out=out[:n_classes])
+        out[:, :n_classes] = scaled  # its floor, as nothing is negative
         # Scaling by a power of two and taking off the floor are both exact in float64.
         remainder = _at(scaled, self.true_index)
         remainder -= np.floor(remainder)
         for tail in range(N_TAILS):
             remainder *= _ONE
             floor = np.floor(remainder)
-            floor.astype(np.int64).sum(axis=0, out=out[n_classes + tail])
+            out[:, n_classes + tail] = floor
             remainder -= floor
-        squares = np.multiply(scaled, self.probability, out=scaled).sum(axis=1)
-        squares.astype(np.int64).sum(axis=0, out=out[-3])
-        np.rint(self.entropy * 2.0**ENTROPY_BITS).astype(np.int64).sum(axis=0, out=out[-2])
-        self.correct.sum(axis=0, out=out[-1])
+        out[:, -3] = np.multiply(scaled, self.probability, out=scaled).sum(axis=1)
+        out[:, -2] = np.rint(self.entropy * 2.0**ENTROPY_BITS)
+        out[:, -1] = self.correct
         return out
 
 
@@ -209,11 +212,18 @@ class DrawSums:
         """Those of the first draws alone."""
         return DrawSums(self.packed[:, :, :n_draws])
 
-    def add(self, threshold: int, draws: Sequence[int], predictions: Predictions) -> None:
+    def add(
+        self,
+        threshold: int,
+        draws: Sequence[int],
+        predictions: Predictions,
+        places: slice = slice(None),
+    ) -> None:
         """Add a batch of examples that some draws, each named once, have predicted."""
-        self.packed[0, threshold, draws] += np.count_nonzero(predictions.correct, axis=1)
+        correct, nll = predictions.correct[places], predictions.nll[places]
+        self.packed[0, threshold, draws] += np.count_nonzero(correct, axis=1)
         self.packed[1, threshold, draws] += (
-            np.rint(predictions.nll * 2.0**DRAW_NLL_BITS).astype(np.int64).sum(axis=1)
+            np.rint(nll * 2.0**DRAW_NLL_BITS).astype(np.int64).sum(axis=1)
         )
 
     def accuracy(self, n_examples: int) -> NDArray[np.float64]:

@@ -6,8 +6,9 @@ statistics are made of the sums. Which task a network is for is decided in ``hea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,23 +58,30 @@ class Classification:
         self,
         outputs: NDArray[np.float32],
         label: NDArray[np.int64],
-        draws: Sequence[Draw],
+        draws: Sequence[tuple[int, Draw]],
         at: tuple[int, slice],
-        sums: GroupSums,
+        sums: Mapping[int, GroupSums],
         draw_sums: DrawSums,
     ) -> None:
-        """Add what some draws of one group say of a batch of examples.
+        """Add what some draws say of a batch of examples.
 
         Parameters
         ----------
         outputs : float32 array, shape (n_draws, n_outputs, n_examples)
+        draws : sequence of (group, Draw)
+            Those of one group come one after the other.
         at : tuple
             Threshold, and rows within the block of examples.
         """
         predictions = Predictions.from_logits(outputs, label)
-        sums.add(*at, predictions)
-        if draws[0].sign:
-            draw_sums.add(at[0], [draw.index for draw in draws], predictions)
+        start = 0
+        for group, members in groupby(draws, key=lambda member: member[0]):
+            indices = [draw.index for _, draw in members if draw.sign]
+            places = slice(start, start + (len(indices) or 1))
+            sums[group].add(*at, predictions, places)
+            if indices:
+                draw_sums.add(at[0], indices, predictions, places)
+            start = places.stop
 
     def statistics(self, plan: Plan, n_examples: int, save_probabilities: bool) -> Statistics:
         """Where sums become metrics."""
@@ -115,17 +123,18 @@ class Regression:
         self,
         outputs: NDArray[np.float32],
         label: NDArray[np.float64],
-        draws: Sequence[Draw],
+        draws: Sequence[tuple[int, Draw]],
         at: tuple[int, slice],
-        sums: NormalSums,
+        sums: Mapping[int, NormalSums],
         draw_sums: NormalDrawSums,
     ) -> None:
-        """Add what some draws of one group say of a batch of examples.
+        """Add what some draws say of a batch of examples.
 
         Parameters
         ----------
         outputs : float32 array, shape (n_draws, n_outputs, n_examples)
-            Of whole noises; those of a unit come one after the other.
+        draws : sequence of (group, Draw)
+            Those of a unit come one after the other.
         at : tuple
             Threshold, and rows within the block of examples.
 
@@ -140,7 +149,7 @@ class Regression:
                 f"the network gives {outputs.shape[1]} numbers an example, not {n_wanted}; a "
                 "regression needs one mean an example"
             )
-        for columns, draw in zip(outputs.astype(np.float64), draws, strict=True):
+        for columns, (group, draw) in zip(outputs.astype(np.float64), draws, strict=True):
             scale = np.full(len(label), self.noise_scale) if n_wanted == 1 else columns[1]
             if not (scale > 0).all():
                 raise BpruneError(
@@ -148,7 +157,7 @@ class Regression:
                     f"{scale.min():g}; name another operation with --scale_op"
                 )
             prediction = NormalPrediction(columns[0] - label, scale, draw)
-            sums.add(*at, prediction)
+            sums[group].add(*at, prediction)
             if draw.sign:
                 draw_sums.add(at[0], draw.index, prediction)
 

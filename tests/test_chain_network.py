@@ -77,10 +77,7 @@ class Example:
 
     @property
     def network(self) -> ChainNetwork:
-        tables = {**self.fixed, **self.posterior.loc}
-        return ChainNetwork(
-            Layers(None, tuple(self.layers)), self.fixed, {k: v.shape for k, v in tables.items()}
-        )
+        return ChainNetwork(Layers(None, tuple(self.layers)), self.fixed)
 
     def outputs(self, noises: Sequence[Noise], stacks: Sequence[slice]) -> np.ndarray:
         sampled = self.network.prune(self.posterior).sample(noises)
@@ -246,7 +243,7 @@ def test_a_convolution_before_dense_layers(
         fixed["bias"] = rng.normal(size=N_FILTERS).astype(np.float32)
     posterior = Posterior(loc, scale)
     layers = Layers(layer, (DenseLayer("k0", None, "Relu"), DenseLayer("k1", None, None)))
-    network = ChainNetwork(layers, fixed, {**shapes, "bias": (N_FILTERS,)})
+    network = ChainNetwork(layers, fixed)
     x = rng.normal(size=(7, *IMAGE)).astype(np.float32)
     values = {name: standard_normal(1, name, 0, value.shape) for name, value in loc.items()}
     noises = [
@@ -276,7 +273,7 @@ def test_long_sums_round_little() -> None:
     layers = Layers(None, (DenseLayer("k", None, "Relu"), DenseLayer("h", None, None)))
     first = np.eye(3, n, dtype=np.float32) + rng.random((3, n)).astype(np.float32)
     posterior = Posterior({"h": kernel}, {"h": np.zeros_like(kernel)})
-    network = ChainNetwork(layers, {"k": first}, {"k": (3, n), "h": (n, 2)})
+    network = ChainNetwork(layers, {"k": first})
     x = rng.random((5, 3)).astype(np.float32)
     sampled = network.prune(posterior).sample([Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)])
     (found,) = sampled.outputs(x, [slice(0, 1)])

@@ -118,7 +118,7 @@ def test_the_largest_number_of_draws_does_not_overflow() -> None:
     certain = Predictions.from_logits(np.array([[0, -1e4]], np.float32).T[None], np.array([0]))
     uniform = Predictions.from_logits(np.zeros((1, 60_000), np.float32).T[None], np.array([0]))
     for prediction in (certain, uniform):
-        packed = prediction.packed()
+        packed = prediction.packed
         assert int(packed.max()) * per_group < 2**63
         assert (packed >= 0).all()
 
