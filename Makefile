@@ -55,13 +55,14 @@ TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
 SCRIPTS := $(wildcard jobs/*.sh jobs/*.pbs jobs/*.sbatch tools/*.sh) .ci/run
 
-.PHONY: help demo test fuzz train check format clean
+.PHONY: help demo test fuzz bench train check format clean
 
 help:
 	@printf '%s\n' \
 	  'make demo     the sweep of configs/ArgFilePrune.txt on NP ranks (first time: a minute more)' \
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
 	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
+  'make bench    measures speed and memory into benchmarks/results.json, in about 12 minutes' \
   'make check    formatting, lint, types, shell scripts' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
@@ -81,6 +82,10 @@ test: $(TEST)
 
 fuzz: $(TEST)
 	python tests/fuzz_cases.py
+
+# NAME=dense: one part. QUICK=1: small sizes, to see that it runs. PEERS=1: bayesian-torch too.
+bench: $(PACKAGE)
+	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
 
 check: $(CHECK)
 	$(CHECK_VENV)/bin/ruff format --check .

@@ -1,6 +1,7 @@
 """Measure everything, side by side: ``python -m benchmarks``, or ``make bench``.
 
-Prints a table and writes ``results.json`` beside this file. One part alone: ``--name dense``.
+Prints a table and writes ``results.json`` beside this file; with ``--quick``, whose small sizes say
+nothing, another file. One part alone: ``--name dense``; the others stay in the file as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import bprune, dense, memory, peers, ranks, start
+from . import bprune, convolutions, dense, memory, peers, ranks, standard_error, start
 from .record import Measured, Record, measure
 from .timing import Settings, use_one_thread
 
@@ -21,6 +22,8 @@ PARTS: dict[str, Callable[[Settings], Measured]] = {
     "dense": dense.run,
     "peers": peers.run,
     "bprune": bprune.run,
+    "standard_error": standard_error.run,
+    "convolutions": convolutions.run,
     "ranks": ranks.run,
     "memory": memory.run,
     "start": start.run,
@@ -39,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module="(tensorflow|tf_keras)")
     use_one_thread()
     settings = Settings(options.quick, options.peers, _CLOCKS[options.clock])
-    record = Record(options.output)
+    name_of_file = "results_quick.json" if options.quick else "results.json"
+    output = options.output or Path(__file__).with_name(name_of_file)
+    record = Record(output)
     for name in options.name or PARTS:
         logger.info("%s ...", name)
         record.add(name, measure(PARTS[name], settings))
         logger.info("%s: %.0f s", name, record.parts[name]["seconds"])
-    sys.stdout.write(f"{record.table()}\n\nresults: {options.output}\n")
+    sys.stdout.write(f"{record.table()}\n\nresults: {output}\n")
     return 0
 
 
@@ -57,9 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--clock", choices=_CLOCKS, default="wall",
         help="process: CPU seconds, for a machine that is busy (default: wall)",
     )  # fmt: skip
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).with_name("results.json"), help="JSON file"
-    )
+    parser.add_argument("--output", type=Path, help="JSON file (default: beside this module)")
     return parser
 
 

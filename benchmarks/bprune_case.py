@@ -6,6 +6,7 @@ What belongs here: writing the case and its test set. What does not: running it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,8 @@ def save(directory: Path, problem: Problem) -> None:
     graph_info.write(directory, training.graph)
 
 
-def _loc_variable(graph: object, raw_scale: str) -> object:
+def _loc_variable(graph: Any, raw_scale: str) -> Any:
     """The variable of the means, of a layer whose scales are known."""
     wanted = raw_scale.replace("_untransformed_scale", "_loc")
-    variables = graph.get_collection("variables")  # type: ignore[attr-defined]
+    variables = graph.get_collection("variables")
     return next(variable for variable in variables if variable.op.name == wanted)

@@ -10,10 +10,12 @@ of what comes after.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,15 +59,15 @@ def main(case: Path, n_examples: int, threshold: float, n_draws: int, launched: 
     sys.stdout.write(json.dumps(said) + "\n")
 
 
-def _prune(session: object, names: list[str], threshold: float) -> None:
+def _prune(session: Any, names: list[str], threshold: float) -> None:
     """Write zeros into the variables of weights whose SNR is at the threshold or below."""
     tf1 = import_tensorflow().compat.v1
     variables = {variable.name: variable for variable in tf1.global_variables()}
     found = [variables[name] for name in names]
-    for loc, raw in zip(found[:-1], found[1:], strict=True):
+    for loc, raw in itertools.pairwise(found):
         if "untransformed_scale" not in raw.name:
             continue
-        mean, value = session.run((loc, raw))  # type: ignore[attr-defined]
+        mean, value = session.run((loc, raw))
         weak = np.abs(mean) / np.log1p(np.exp(value)) <= threshold
         for variable, new in ((loc, mean), (raw, value)):
             variable.load(np.where(weak, np.float32(0), new), session)

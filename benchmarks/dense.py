@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bprune_hpc import config as configuration
 from bprune_hpc import pruning
 from bprune_hpc.evaluation import evaluate
 from bprune_hpc.evaluators import Evaluator
@@ -29,7 +30,7 @@ GRIDS = {
     "thresholds": ("threshold", list(np.linspace(0, 2, 21))),
     "fractions": ("fraction", list(np.linspace(0, 0.95, 20))),
 }
-BATCH_SIZE = 500  # the sweep's default
+_DEFAULTS = configuration.parse(["--model_dir=none"])  # of the sweep
 _SEED = 1
 
 
@@ -37,9 +38,15 @@ class Sweep:
     """One evaluation of a grid, timed without the samples of the peak in between."""
 
     def __init__(
-        self, problem: Problem, evaluator: Evaluator, cuts: Sequence[Cut], n_draws: int
+        self,
+        problem: Problem,
+        evaluator: Evaluator,
+        cuts: Sequence[Cut],
+        n_draws: int,
+        batch_size: int = _DEFAULTS.batch_size,
     ) -> None:
         self.problem, self.evaluator, self.cuts, self.n_draws = problem, evaluator, cuts, n_draws
+        self.batch_size = batch_size
 
     def seconds(self, settings: Settings, peak: Peak | None = None) -> float:
         """Evaluate everything on this one rank."""
@@ -47,7 +54,8 @@ class Sweep:
         plan = make_plan(
             n_draws=self.n_draws, pairing="antithetic", n_thresholds=n_thresholds,
             n_examples=len(problem.label), bytes_per_cell=problem.task.bytes_per_cell, n_ranks=1,
-            batch_size=BATCH_SIZE, limit_bytes=2**30,
+            batch_size=self.batch_size,
+            limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
         )  # fmt: skip
         draw_sums = problem.task.draw_sums(n_thresholds, self.n_draws)
         aside = 0.0

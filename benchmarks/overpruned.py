@@ -10,6 +10,7 @@ places of weights within that structure, which are drawn at random, and the numb
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from bprune_hpc.pruning import Cut
 from bprune_hpc.tasks import Classification
 
 SIZES = (784, 256, 256, 10)
-N_WEIGHTS = sum(n_in * n_out for n_in, n_out in zip(SIZES[:-1], SIZES[1:], strict=True))
+N_WEIGHTS = sum(n_in * n_out for n_in, n_out in itertools.pairwise(SIZES))
 
 # Shares of a layer's weights and the SNR below which they are: the published quantiles (1, 25, 50,
 # 75, 90, 99 %); the others are set so that SNR 0.1, 0.5, 1 and 2 prune what they do there of all
@@ -64,7 +65,7 @@ class Work:
 def work(cut: Cut) -> Work:
     """Count the operations that are left at a threshold."""
     alive = tuple(len(units.varying) for units in alive_units(list(cut.kept.values())))
-    each = [n_in * n_out for n_in, n_out in zip(alive[:-1], alive[1:], strict=True)]
+    each = [n_in * n_out for n_in, n_out in itertools.pairwise(alive)]
     return Work(alive, sum(each) / N_WEIGHTS, (sum(each) - each[0] / 2) / N_WEIGHTS)
 
 
@@ -102,8 +103,8 @@ def dense_problem(table: Posterior, x: NDArray[np.float32], label: NDArray[np.in
         input_dtype="float32",
         output_tensor="",
         output_shape=(None, n_classes),
-        loc_tensors={name: "" for name in table.names},
-        fixed_tensors={name: "" for name in fixed},
+        loc_tensors=dict.fromkeys(table.names, ""),
+        fixed_tensors=dict.fromkeys(fixed, ""),
         chain=Chain(tuple(steps)),
     )
     return Problem(
@@ -175,4 +176,5 @@ def _places(
     free = np.flatnonzero(~(taken | chosen))
     missing = min(max(0, number - int(np.count_nonzero(chosen))), len(free))
     chosen.reshape(-1)[rng.choice(free, missing, replace=False)] = True
-    return np.nonzero(chosen)
+    rows, columns = np.nonzero(chosen)
+    return rows, columns

@@ -52,7 +52,9 @@ def run(settings: Settings) -> Measured:
     del seconds["peak"]
     floor = 2 * n_examples * table.n_weights / peak.rate
     ratios = {
-        f"{name}_over_ours": one / seconds["ours"] for name, one in seconds.items() if name != "ours"
+        f"{name}_over_ours": one / seconds["ours"]
+        for name, one in seconds.items()
+        if name != "ours"
     }
     ratios |= {f"{name}_share_of_peak": floor / one for name, one in seconds.items()}
     return Measured(
@@ -88,7 +90,9 @@ def numpy_draw(table: Posterior, x: NDArray[np.float32]) -> Draw:
 def tensorflow_draw(table: Posterior, x: NDArray[np.float32], jit_compile: bool = False) -> Draw:
     """The same in a ``tf.function``."""
     tf = import_tensorflow()
-    weights = [(tf.constant(loc), tf.constant(table.scale[name])) for name, loc in table.loc.items()]
+    weights = [
+        (tf.constant(loc), tf.constant(table.scale[name])) for name, loc in table.loc.items()
+    ]
     examples = tf.constant(x)
 
     @tf.function(jit_compile=jit_compile)
@@ -101,8 +105,10 @@ def tensorflow_draw(table: Posterior, x: NDArray[np.float32], jit_compile: bool 
     return lambda: draw(examples).numpy()
 
 
-def flipout_draw(table: Posterior, x: NDArray[np.float32]) -> Draw:
-    """A stack of TFP's DenseFlipout layers in a ``tf.function``."""
+def flipout_draw(
+    table: Posterior, x: NDArray[np.float32], biases: list[NDArray[np.float32]] | None = None
+) -> Draw:
+    """A stack of TFP's DenseFlipout layers in a ``tf.function``; biases are zeros if not given."""
     tf = import_tensorflow()
     layers = [
         probability().layers.DenseFlipout(
@@ -111,22 +117,23 @@ def flipout_draw(table: Posterior, x: NDArray[np.float32]) -> Draw:
         for index, loc in enumerate(table.loc.values())
     ]
     model = keras().Sequential([keras().Input(x.shape[1:]), *layers])
-    set_posterior(model.layers, table)
+    biases = biases or [np.zeros(loc.shape[1], np.float32) for loc in table.loc.values()]
+    set_posterior(model.layers, table, biases)
     examples = tf.constant(x)
     draw = tf.function(lambda values: tf.nn.softmax(model(values)))
     return lambda: draw(examples).numpy()
 
 
-def set_posterior(layers: list[Any], table: Posterior) -> None:
-    """Give eager Flipout layers the posterior, and zeros as biases."""
-    for layer, (name, loc) in zip(layers, table.loc.items(), strict=True):
+def set_posterior(layers: list[Any], table: Posterior, biases: list[NDArray[np.float32]]) -> None:
+    """Give eager Flipout layers the posterior of their kernels, and their biases."""
+    for layer, (name, loc), bias in zip(layers, table.loc.items(), biases, strict=True):
         for variable in layer.trainable_variables:
             if "kernel_posterior_loc" in variable.name:
                 variable.assign(loc)
             elif "untransformed_scale" in variable.name:
                 variable.assign(untransformed(table.scale[name]))
             else:
-                variable.assign(np.zeros(variable.shape, np.float32))
+                variable.assign(bias)
 
 
 def untransformed(scale: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -107,7 +107,7 @@ def project(cell_s: float, settings: Settings) -> dict[str, float]:
     }  # fmt: skip
     plan = make_plan(
         n_draws=_N_DRAWS, pairing="antithetic", n_thresholds=N_THRESHOLDS, n_examples=_N_EXAMPLES,
-        bytes_per_cell=bytes_per_cell(n_classes), n_ranks=_N_RANKS, batch_size=500,
+        bytes_per_cell=bytes_per_cell(n_classes), n_ranks=_N_RANKS, batch_size=1000,
         limit_bytes=2**30,
     )  # fmt: skip
     (stage,) = plan.stages
