@@ -55,7 +55,7 @@ TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
-.PHONY: help demo test fuzz chaos slurm train check format clean
+.PHONY: help demo test fuzz chaos slurm bench train check format clean
 
 help:
 	@printf '%s\n' \
@@ -65,6 +65,7 @@ help:
 	  'make chaos    kills 100 jobs, damages 500 files, and more (20 to 30 minutes); prints a table' \
   'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
+  'make bench    measures speed and memory into benchmarks/results.json, in about 12 minutes' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
@@ -89,6 +90,8 @@ fuzz: $(TEST)
 
 chaos: $(TEST)
 	python tests/chaos.py
+bench: $(PACKAGE)
+	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
 
 check: $(CHECK)
 	$(CHECK_VENV)/bin/ruff format --check .

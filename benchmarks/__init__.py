@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks`` from a checkout. Not installed with the package."""

