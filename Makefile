@@ -63,9 +63,9 @@ help:
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
 	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
 	  'make chaos    kills 100 jobs, damages 500 files, and more (20 to 30 minutes); prints a table' \
-  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
+	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
-  'make bench    measures speed and memory into benchmarks/results.json, in about 12 minutes' \
+	  'make bench    measures speed and memory into benchmarks/results.json, in about 12 minutes' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
@@ -90,6 +90,8 @@ fuzz: $(TEST)
 
 chaos: $(TEST)
 	python tests/chaos.py
+
+# NAME=dense: one part. QUICK=1: small sizes, to see that it runs. PEERS=1: bayesian-torch too.
 bench: $(PACKAGE)
 	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
 
