@@ -151,7 +151,7 @@ class Statistics:
         label : int64 array, shape (n_examples,) of the block
         """
         sizes = self.plan.group_sizes
-        total = np.zeros_like(sums[0].packed, np.float64)
+        total = np.zeros(sums[0].packed.shape)
         for group in range(len(sizes)):
             total += sums[group].packed  # one float64 array in all, not one a group
         n_draws = self.plan.n_draws
@@ -166,7 +166,7 @@ class Statistics:
         starts = np.arange(0, len(label), self.plan.batch_size)
         for group, size in enumerate(sizes) if len(sizes) > 1 else ():
             n_left = n_draws - size * draws_per_unit
-            rest = mean_prediction(total - sums[group].packed, n_left, label)
+            rest = mean_prediction(np.subtract(total, sums[group].packed, order="C"), n_left, label)
             for name, values in example_statistics(rest, label).items():
                 deleted.setdefault(name, []).append(np.add.reduceat(values, starts, axis=1))
                 if name in SCORES:

@@ -270,6 +270,8 @@ def mean_prediction(total: NDArray[Any], n_draws: int, label: NDArray[np.int64])
         Number of draws in them.
     label : int64 array, shape (n_examples,)
     """
+    # One layout, whatever the number of thresholds: the order in which NumPy adds follows it.
+    total = np.ascontiguousarray(total)
     n_classes = total.shape[2] - N_TAILS - N_OTHERS
     head = np.take_along_axis(total[..., :n_classes], label[None, :, None], axis=2)[..., 0]
     true_probability = np.zeros(head.shape)
