@@ -318,4 +318,4 @@ def test_labels_are_the_thresholds_of_what_is_shown(tmp_path: Path) -> None:
     assert start(path, *KINDS["classes"], *FLAGS, n_stretches=1) == sweep.STOPPED
     with h5py.File(path) as file:  # a plain reader, by its name
         assert file["metrics/threshold"][()].tolist() == [0, 0.5, 1]
-        assert file["state/0/sums/0/mean"].shape == (3, 45, 4 + 5)
+        assert file["state/0/sums/0/mean"].shape == (3, 4 + 5, 45)

@@ -124,7 +124,13 @@ def test_its_error_falls_as_one_over_the_root_of_the_draws(linear: Path, tmp_pat
     mean_error, epistemic = exact.mean[chosen], exact.epistemic[chosen]
     off: dict[str, list[np.ndarray]] = {"mean": [], "variance": []}
     for seed, n in enumerate(n_draws):
-        flags = (f"--num_monte_carlo={n}", "--pairing=none", f"--seed={seed}", "--thresholds=0,1")
+        flags = (
+            f"--num_monte_carlo={n}",
+            "--pairing=none",
+            f"--seed={seed}",
+            "--thresholds=0,1",
+            "--overwrite",
+        )
         assert run(tmp_path / "r.h5", linear, *flags) == 0
         with h5py.File(tmp_path / "r.h5") as file:
             mean = file["examples/predictive_mean"][()]
