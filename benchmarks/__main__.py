@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("bprune_hpc").setLevel(logging.WARNING)
     # TFP's layers call Keras by names that Keras calls deprecated, and share an initializer.
     warnings.filterwarnings("ignore", category=UserWarning, module="(tensorflow|tf_keras)")
+    # So that what it has started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     use_one_thread()
     settings = Settings(options.quick, options.peers, _CLOCKS[options.clock])
     name_of_file = "results_quick.json" if options.quick else "results.json"

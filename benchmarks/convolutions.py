@@ -52,9 +52,9 @@ def run(settings: Settings) -> Measured:
     # Examples, at a time, draws.
     networks: dict[str, tuple[Callable[[], Problem], int, int]] = {
         "theta": (lambda: conv_networks.theta(20 if small else 2000), 20 if small else 1000, 16),
-        "vgg16": (lambda: conv_networks.vgg16(4, 8) if small else conv_networks.vgg16(256), 64, 2),
+        "vgg16": (lambda: conv_networks.vgg16(4, 8) if small else conv_networks.vgg16(128), 64, 2),
         "resnet18": (
-            lambda: conv_networks.resnet18(4, 4) if small else conv_networks.resnet18(256), 64, 2,
+            lambda: conv_networks.resnet18(4, 4) if small else conv_networks.resnet18(128), 64, 2,
         ),
     }  # fmt: skip
     for name, (make, batch_size, n_draws) in networks.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-TIME_LIMIT_S = 400
+TIME_LIMIT_S = 600
 # Ranks may outnumber cores: let them share, and do not spin while waiting. One thread each.
 _ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
