@@ -55,14 +55,15 @@ TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
-.PHONY: help demo test fuzz slurm train check format clean
+.PHONY: help demo test fuzz slurm chaos train check format clean
 
 help:
 	@printf '%s\n' \
 	  'make demo     the sweep of configs/ArgFilePrune.txt on NP ranks (first time: a minute more)' \
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
 	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
-  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
+	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
+	  'make chaos    kills 100 jobs, damages 500 files, and more (20 to 30 minutes); prints a table' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
@@ -85,6 +86,9 @@ slurm: $(TEST)
 
 fuzz: $(TEST)
 	python tests/fuzz_cases.py
+
+chaos: $(TEST)
+	python tests/chaos.py
 
 check: $(CHECK)
 	$(CHECK_VENV)/bin/ruff format --check .

@@ -28,7 +28,10 @@ from .tasks import AnyDrawSums, AnySums
 
 Publish = Callable[["Book"], None]
 Ask = Callable[[Pace], str | None]
-"""Asked on every rank before each stretch of work: why to stop now, the same on all; or None."""
+"""Asked on every rank before each stretch of work: why to stop now, the same on all; or None.
+
+Rank 0's pace is the one that has been measured; it knows what another round needs.
+"""
 
 
 class Book:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,7 +143,8 @@ class Output:
         findings = book.findings
         status = "complete" if book.is_complete else "partial"
         cuts = [self._cuts[row] for row in findings.rows]
-        found = contents(self._config, self._problem, cuts, findings, self._run, status)
+        run = {**self._run, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        found = contents(self._config, self._problem, cuts, findings, run, status)
         arrays, attrs = resume.state(
             self._identity, self._environment, self._config, self._parts, book.ledgers
         )

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from .errors import ResultsError, WriteError
 
 Signature = tuple[int, int, int]
 """Inode, size and time of change of a file: what tells whether it is still the same."""
+
+_OLD_S = 3600.0
 
 _NO_LINKS = (
     errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES,
@@ -114,10 +117,13 @@ def put(
 def clean(path: str | os.PathLike[str]) -> None:
     """Remove what killed writers of a file have left; only who has its lock may call this."""
     target = Path(path).resolve()
-    of_target = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{16}\.part")
+    name = re.escape(target.name)
+    of_writers = re.compile(rf"\.{name}\.[0-9a-f]{{16}}\.part")
+    of_takers = re.compile(rf"\.{name}\.lock\.[0-9a-f]{{16}}(\.next)?")  # some may be at it now
     for entry in target.parent.iterdir():
-        if of_target.fullmatch(entry.name):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            is_old = time.time() - entry.lstat().st_mtime > _OLD_S
+            if of_writers.fullmatch(entry.name) or (of_takers.fullmatch(entry.name) and is_old):
                 entry.unlink()
 
 

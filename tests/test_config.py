@@ -210,3 +210,10 @@ def test_a_target_is_a_metric_and_its_error(caplog: pytest.LogCaptureFixture) ->
 def test_a_target_that_cannot_be_met(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.parse([*CASE, *arguments])
+
+
+def test_a_silence_that_says_nothing_is_refused() -> None:
+    assert config.parse(CASE).lock_timeout_min == 3 and not config.parse(CASE).overwrite
+    for value in ("0", "-1", "nan", "inf"):
+        with pytest.raises(ConfigError, match="--lock_timeout_min: .* is not in 0 to"):
+            config.parse([*CASE, f"--lock_timeout_min={value}"])

@@ -69,12 +69,14 @@ def test_a_failure_at_any_step_leaves_the_old_file(
 
 
 def test_only_what_a_writer_of_this_file_left_is_cleaned(tmp_path: Path) -> None:
-    left = tmp_path / ".r.h5.0123456789abcdef.part"
+    left = [".r.h5.0123456789abcdef.part", ".r.h5.lock.0123456789abcdef.next"]
+    new = ".r.h5.lock.0123456789abcde0"  # of a job that is about to be refused
     others = [".r.h5.x.0123456789abcdef.part", ".q.h5.0123456789abcdef.part", "r.h5.part", "r.h5"]
-    for name in (left.name, *others):
+    for name in (*left, *others, new):
         (tmp_path / name).write_text("")
+    os.utime(tmp_path / left[1], (0, 0))
     publishing.clean(tmp_path / "r.h5")
-    assert names(tmp_path) == sorted(others)
+    assert names(tmp_path) == sorted([*others, new])
 
 
 def test_forty_kinds_of_damage_are_found(tmp_path: Path) -> None:

@@ -211,6 +211,29 @@ def test_a_complete_file_stays_and_its_table_is_shown(
     assert "choice: " in capsys.readouterr().out and "choice" in results.read(path).groups
 
 
+def test_a_damaged_file_is_refused_and_the_backup_goes_on(
+    tmp_path: Path, whole: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    first = path.read_bytes()
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    damaged = path.read_bytes()[:-1] + b"x"
+    path.write_bytes(damaged)
+    capsys.readouterr()
+    assert start(path, *flags) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "move s.h5.bak, an earlier state, to its place, or run the sweep with --over" in error
+    backup = tmp_path / "s.h5.bak"
+    assert path.read_bytes() == damaged and backup.read_bytes() == first
+    # What is damaged does not become the backup.
+    assert start(path, *flags, "--overwrite", n_stretches=2) == sweep.STOPPED
+    assert backup.read_bytes() == first
+    backup.replace(path)
+    assert start(path, *flags) == 0
+    assert all_bits(path) == all_bits(whole(*flags))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from bprune_hpc.ledger import Ledger
+from bprune_hpc.pace import FIRST_ROUND_S, ROUND_S, WRITE_SHARE, Pace
+from bprune_hpc.schedule import Stretch, last_unit, stretch_of
+
+
+@pytest.mark.parametrize(("write_s", "cell_s"), [(0.1, 0.01), (3.0, 0.2), (20.0, 40.0)])
+def test_rounds_grow_to_a_minute_and_writing_stays_below_its_share(
+    write_s: float, cell_s: float
+) -> None:
+    """A day's clock, without the day: work takes what it takes, and a fifth more at first."""
+    pace, rounds, worked, now = Pace(state_bytes=10**6), [], 0.0, 0.0
+    while now < 86400:
+        wanted = pace.n_cells()
+        n_cells = max(int(wanted or 0) // 100, 1)
+        seconds = n_cells * cell_s * (1.2 if now < 1 else 1.0)
+        pace.worked(seconds, n_cells * 100)
+        worked, now = worked + seconds, now + seconds
+        if pace.is_due:
+            rounds.append(worked)
+            pace.wrote(write_s)
+            worked, now = 0.0, now + write_s
+    assert rounds[0] >= min(0.5 * FIRST_ROUND_S, cell_s)
+    assert rounds[0] <= max(1.5 * FIRST_ROUND_S, 1.2 * cell_s)
+    long = max(ROUND_S, write_s / WRITE_SHARE)
+    assert all(0.5 * long <= seconds <= long + 2 * cell_s for seconds in rounds[1:])
+    assert len(rounds) * write_s < 1.1 * WRITE_SHARE * 86400
+    assert pace.slowest_round_s == pytest.approx(max(rounds))
+    assert pace.slowest_write_s == write_s
+
+
+def test_large_sums_are_first_written_later() -> None:
+    assert Pace(state_bytes=10**6).round_s == FIRST_ROUND_S
+    assert FIRST_ROUND_S < Pace(state_bytes=3 * 10**7).round_s < ROUND_S
+    assert Pace(state_bytes=10**9).round_s == ROUND_S
+
+
+def test_nothing_new_is_never_due() -> None:
+    pace = Pace()
+    assert not pace.is_due and pace.n_cells() is None
+    pace.worked(1000.0, 10)
+    assert pace.is_due and pace.n_cells() == 0
+    pace.wrote(1.0)
+    assert not pace.is_due
+
+
+@pytest.mark.parametrize(
+    ("behind", "ahead", "last"),
+    [
+        ((0, 0), None, 25),
+        ((0, 25), None, 50),
+        ((0, 30), None, 50),
+        ((0, 10), (0, 12), 12),
+        ((0, 10), (0, 60), 60),  # no test of an error on the way: the others are further
+        ((0, 10), (1, 5), 25),
+        ((1, 2), (1, 5), 5),
+    ],
+)
+def test_work_ends_where_something_waits(
+    behind: tuple[int, int], ahead: tuple[int, int] | None, last: int
+) -> None:
+    ledgers = [Ledger((0,), *ahead)] if ahead else []
+    assert last_unit([*ledgers, Ledger((1,), *behind)], (25, 50, 60)) == last
+
+
+def test_a_small_rest_is_taken_along() -> None:
+    ledger = Ledger((0, 2, 5), 0, 7)
+    assert stretch_of(ledger, 100, 10, 1, None) == Stretch((0, 2, 5), 0, range(7, 8))
+    assert stretch_of(ledger, 100, 10, 1, 3 * 10 * 40.0).units == range(7, 47)
+    assert stretch_of(ledger, 50, 10, 1, 3 * 10 * 40.0).units == range(7, 50)
+    assert stretch_of(ledger, 20, 10, 4, 3 * 10 * 40.0).units == range(7, 20)
