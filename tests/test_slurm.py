@@ -164,46 +164,48 @@ def datasets(path: Path) -> dict[str, object]:
     return found
 
 
-def time_of(pattern: str, log: str) -> float:
-    """Seconds of the day of the first line with a pattern."""
-    found = re.search(rf"(\d+):(\d+):(\d+)\b.*{pattern}", log)
-    assert found, log
-    hours, minutes, seconds = map(int, found.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_sweep_that_the_time_limit_stops_goes_on_to_the_same_bits(
     cluster: Cluster, site_mpi: dict[str, str], checkout: Path
 ) -> None:
-    lines = [*SMALL[:2], "--thresholds=0,0.1,0.25,0.5,1,2,3,5", "--num_monte_carlo=1500"]
-    log, whole = checkout / "whole.log", checkout / "some results" / "whole.h5"
-    job = cluster.submit(
+    lines = [*SMALL[:2], "--thresholds=0,0.1,0.25,0.5,1,2,3,5", "--num_monte_carlo=5000"]
+    parts, whole = checkout / "some results" / "parts.h5", checkout / "whole.h5"
+    # Slurm counts limits in minutes; the margin has the first job stop in the midst of its work.
+    # A machine that is busy with other things needs longer to begin.
+    for margin_s in (48, 38, 25):
+        job = int(
+            cluster.submit(
+                "slurm.sh", *flags(2, checkout / "parts-%j.log", "--time=1", "--job-name=parts"),
+                cwd=checkout, ARG_FILE=arguments(checkout, *lines, f"--stop_margin_s={margin_s}"),
+                OUTPUT=str(parts), **site_mpi,
+            )
+        )  # fmt: skip
+        log = checkout / f"parts-{job}.log"
+        until = time.monotonic() + 60
+        while not log.exists() or "6464 weights" not in log.read_text():
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        arguments(checkout, *lines)  # what the next job reads
+        state = cluster.wait(str(job))
+        if parts.exists():
+            break
+    assert state == "FAILED 3:0", log.read_text()
+    assert "launcher: Slurm srun, ends in 1.0 min (BPRUNE_END_TIME)" in log.read_text()
+    while state == "FAILED 3:0":
+        job += 1
+        state = cluster.wait(str(job))
+    said = (checkout / f"parts-{job}.log").read_text()
+    assert state == "COMPLETED 0:0" and "going on from" in said, said
+
+    log = checkout / "whole.log"
+    last = cluster.submit(
         "slurm.sh", *flags(1, log), cwd=checkout, ARG_FILE=arguments(checkout, *lines),
         OUTPUT=str(whole), **MPIRUN,
     )  # fmt: skip
-    assert cluster.wait(job) == "COMPLETED 0:0", log.read_text()
-    said = log.read_text()
-    assert f"{whole}: complete" in said and "2 ranks on 1 host" in said
-    # How long it takes here to begin, and then to end. Slurm counts a limit in minutes.
-    begins, works, ends = (
-        time_of(text, said) for text in ("job 1 of at most", "6464 weights", "launcher's status")
-    )
-    margin_s = 60 - (works - begins) - max((ends - works) / 3, 2)
-    lines.append(f"--stop_margin_s={margin_s}")
-    parts = checkout / "parts.h5"
-    first = int(
-        cluster.submit(
-            "slurm.sh", *flags(2, checkout / "%j.log", "--time=1"), cwd=checkout,
-            ARG_FILE=arguments(checkout, *lines), OUTPUT=str(parts), **site_mpi,
-        )
-    )  # fmt: skip
-    last = first
-    while (state := cluster.wait(str(last))) == "FAILED 3:0" and last < first + 9:
-        last += 1
-    said = (checkout / f"bprune-{last}.log").read_text() if last > first else ""
-    assert state == "COMPLETED 0:0" and last > first, said
-    assert "launcher: Slurm srun, ends in " in said and "going on from" in said
+    assert int(last) == job + 1
+    assert cluster.wait(last) == "COMPLETED 0:0", log.read_text()
+    assert f"{whole}: complete" in log.read_text()
     assert datasets(parts) == datasets(whole)
 
 
