@@ -172,20 +172,18 @@ class Output:
 
     def finish(self, book: Book, run: Mapping[str, Any], why: str | None) -> None:
         """Write the file for the last time, if there is something new, and show it."""
-        config = self._config
-        is_new = book.pace.unsaved_s > 0 or self.saved is None
-        self._run = {**run, "n_writes": book.pace.n_writes + 1}
-        if why is None and not book.pace.n_writes and not is_new:
-            assert self.saved is not None
-            if resume.is_the_same(self.saved, config):
+        config, pace = self._config, book.pace
+        self._run = {**run, "n_writes": pace.n_writes + 1}
+        if pace.unsaved_s > 0:
+            book.publish()
+        elif why is not None and self.saved is None and not pace.n_writes:
+            logger.warning("stopped before anything was done (%s); nothing is written", why)
+            return
+        elif why is None:
+            if self.saved is not None and resume.is_the_same(self.saved, config):
                 logger.info("%s: is complete; nothing to do", config.output)
             else:
                 book.publish()
-        elif is_new or why is None:
-            if book.ledgers[0].position == (0, 0):
-                logger.warning("stopped before anything was done (%s); nothing is written", why)
-                return
-            book.publish()
         report.show_table(config.output)
         if why is not None:
             report.show(f"stopped early ({why}); the same command goes on from here")

@@ -211,6 +211,20 @@ def test_a_complete_file_stays_and_its_table_is_shown(
     assert "choice: " in capsys.readouterr().out and "choice" in results.read(path).groups
 
 
+def test_a_job_without_time_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *flags, n_stretches=0) == sweep.STOPPED
+    assert "stopped before anything was done (test)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    before = path.stat()
+    assert start(path, *flags, n_stretches=0) == sweep.STOPPED
+    assert path.stat() == before
+    assert "stopped early (test); the same command goes on" in capsys.readouterr().out
+
+
 def test_a_damaged_file_is_refused_and_the_backup_goes_on(
     tmp_path: Path, whole: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
