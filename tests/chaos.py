@@ -108,16 +108,20 @@ def kills(directory: Path, number: int) -> list[Row]:
     path.parent.mkdir()
     while tried.total() < number:
         n_ranks = chance.randint(1, 4)
-        job = Job(path, n_ranks, round_s=0.2, delay_s=0.002, log=str(log))
-        kind = chance.choice(["kill a rank", "kill the launcher", "SIGTERM", "SIGUSR1"])
+        kind = chance.choice(["kill a rank", "kill the launcher", "SIGTERM", "SIGUSR1", "deadline"])
         moment = chance.uniform(0.0, 4.5)
+        limit = [f"--time_limit_min={(moment + 0.5) / 60}", "--stop_margin_s=0.5"]
+        flags = limit if kind == "deadline" else []
+        job = Job(path, n_ranks, *flags, round_s=0.2, delay_s=0.002, log=str(log))
         with contextlib.suppress(subprocess.TimeoutExpired):
             job.process.wait(moment)
-        is_killed = job.process.poll() is None
+        is_killed = job.process.poll() is None or kind == "deadline"
         ranks = job.ranks()
         if is_killed:
             tried[kind] += 1
-            if kind == "kill a rank" and ranks:
+            if kind == "deadline":
+                pass  # it stops by itself
+            elif kind == "kill a rank" and ranks:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(chance.choice(ranks), signal.SIGKILL)
             else:
