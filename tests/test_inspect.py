@@ -257,6 +257,17 @@ def test_status_of_a_results_file(
     assert capsys.readouterr().out == f"{status}\n"
 
 
+def test_status_says_how_far_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(
+        tmp_path / "s.h5",
+        Contents(
+            {"schema": SCHEMA, "status": "partial", "n_cells": 200, "n_cells_done": 120}, {}, {}
+        ),
+    )
+    assert main(["--status", str(tmp_path / "s.h5")]) == 3
+    assert capsys.readouterr().out == "partial 120/200 cells\n"
+
+
 def test_status_of_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = results_file(tmp_path / "s.h5", status="complete")
     damaged = bytearray(path.read_bytes())

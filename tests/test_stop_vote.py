@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from conftest import ROOT, find_mpirun, launch_environment, run_group
 
 from bprune_hpc.comm import SerialComm
 from bprune_hpc.deadline import Deadline
@@ -69,3 +75,37 @@ def test_a_job_that_is_too_short_from_the_start_is_said_to_be() -> None:
 def test_a_signal_on_any_rank_stops_all(left_s: float | None) -> None:
     assert vote(left_s, other="SIGTERM on rank 1") == "SIGTERM on rank 1"
     assert vote(left_s, seen="SIGUSR1") == "SIGUSR1 on rank 0"
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_a_signal_to_the_launcher_stops_a_sweep(tmp_path: Path) -> None:
+    launcher = find_mpirun()
+    assert launcher
+    command = [
+        launcher, "-n", "2", sys.executable, "-m", "bprune_hpc.sweep", "--dataset=digits",
+        "--model_dir=embedded:digits_fc", "--thresholds=0,1", "--num_monte_carlo=80000",
+        f"--output={tmp_path / 'sweep.h5'}",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=ROOT, env=launch_environment(), stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    ) as sweep:  # fmt: skip
+        try:
+            assert sweep.stderr
+            for line in sweep.stderr:
+                if "6464 weights" in line:
+                    break
+            sweep.send_signal(signal.SIGUSR1)
+            said = sweep.communicate(timeout=100)[1]
+        finally:
+            sweep.kill()
+    assert sweep.returncode == 3, said
+    assert "SIGUSR1" in said
+
+
+def test_an_end_that_is_over_is_refused_at_once() -> None:
+    command = [sys.executable, "-m", "bprune_hpc.sweep", "--model_dir=embedded:digits_fc"]
+    done = run_group(command, BPRUNE_END_TIME="1500000000")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: BPRUNE_END_TIME: 1500000000 was ")
