@@ -83,7 +83,7 @@ test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)
 
 slurm: $(TEST)
-	BPRUNE_LONG=1 python -m pytest tests/test_slurm.py
+	python -m pytest tests/test_slurm.py
 
 fuzz: $(TEST)
 	python tests/fuzz_cases.py

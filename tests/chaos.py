@@ -82,7 +82,8 @@ class Job:
     def errors(self) -> list[str]:
         """Lines of standard error that are one."""
         self.said.seek(0)
-        return [line.strip() for line in self.said if "error: " in line]
+        lines = [line.strip() for line in self.said]
+        return [line for line in lines if "error: " in line] or lines[-8:]
 
 
 def _is_alive(pid: int) -> bool:
