@@ -348,7 +348,6 @@ def test_an_array_sweeps_each_checkpoint(
 
 @pytest.mark.slow
 @pytest.mark.horovod
-@pytest.mark.slow
 def test_training_and_then_a_sweep_of_what_was_trained(cluster: Cluster, checkout: Path) -> None:
     train = checkout / "train.txt"
     train.write_text("--dataset=digits\n--model=dense\n--hidden=8\n--epochs=1\n--seed=1\n")
