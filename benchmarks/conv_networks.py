@@ -32,16 +32,17 @@ N_CLASSES = 10
 # Filters of VGG-16's convolutions; 0 is a pooling.
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 _VGG16_HIDDEN = 512
-_DATA = os.environ.get("BPRUNE_TEST_DATA", str(ROOT.parent / "shared" / "data"))
+THETA_DIR = os.path.join(
+    os.environ.get("BPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"), "theta_2rank_250"
+)
 _STRENGTH_SD = 2.0  # of the logarithm of a filter's SNR
 
 
 def theta(n_examples: int) -> Problem:
     """The network of BPrune's authors: a convolution 5 x 5 x 1 x 64, pooling, a fixed head."""
-    directory = os.path.join(_DATA, "theta_2rank_250")
-    if not os.path.isdir(directory):
+    if not os.path.isdir(THETA_DIR):
         return _random("conv_flipout", THETA_IMAGE, n_examples)
-    case = read_case(directory)
+    case = read_case(THETA_DIR)
     x, label = _examples((784,), n_examples)
     return _problem(case.graph, case.posterior, case.fixed, x, label, "theta_2rank_250")
 

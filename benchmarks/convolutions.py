@@ -8,7 +8,7 @@ weights, everything between the convolutions, the head, softmax and exact sums a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,55 +45,75 @@ class Convolution:
 
 def run(settings: Settings) -> Measured:
     """Measure each network."""
-    small = settings.is_quick
+    peak = Peak(settings.clock, settings.choose(256, 2048))
+    # Network, examples at a time, draws, repeats.
+    networks: dict[str, tuple[Problem, int, int, int]]
+    if settings.is_quick:
+        networks = {
+            "theta": (conv_networks.theta(20), 20, 4, 1),
+            "vgg16": (conv_networks.vgg16(4, 8), 4, 2, 1),
+            "resnet18": (conv_networks.resnet18(4, 4), 4, 2, 1),
+        }
+    else:
+        networks = {
+            "theta": (conv_networks.theta(2000), 1000, 16, 5),
+            "vgg16": (conv_networks.vgg16(512), 64, 2, 2),
+            "resnet18": (conv_networks.resnet18(256), 64, 2, 2),
+        }
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}
-    peak = Peak(settings.clock, settings.choose(256, 2048))
-    # Examples, at a time, draws.
-    networks: dict[str, tuple[Callable[[], Problem], int, int]] = {
-        "theta": (lambda: conv_networks.theta(20 if small else 2000), 20 if small else 1000, 16),
-        "vgg16": (lambda: conv_networks.vgg16(4, 8) if small else conv_networks.vgg16(128), 64, 2),
-        "resnet18": (
-            lambda: conv_networks.resnet18(4, 4) if small else conv_networks.resnet18(128), 64, 2,
-        ),
-    }  # fmt: skip
-    for name, (make, batch_size, n_draws) in networks.items():
-        problem = make()
-        batch_size = min(batch_size, len(problem.label))
-        evaluator = problem.make_evaluator(1, 1)
-        whole, pruned = (
-            Sweep(problem, evaluator, cuts, n_draws, batch_size)
-            for cuts in (
-                pruning.cuts(problem.posterior, "threshold", [0.0]),
-                pruning.cuts(problem.posterior, "fraction", [PRUNED_FRACTION]),
-            )
-        )
-        found = convolutions_of(problem, batch_size)
-        direct = _direct(found, len(problem.label) // batch_size)
+    for name, (problem, batch_size, n_draws, n_repeats) in networks.items():
         peak.forget()
-        seconds = in_turns(
-            {
-                "direct": direct,
-                "whole": lambda whole=whole: whole.seconds(settings),  # type: ignore[misc]
-                "pruned": lambda pruned=pruned: pruned.seconds(settings),  # type: ignore[misc]
-                "peak": peak.sample,
-            },
-            settings.choose(1, 3),
-            settings.clock,
+        found = _measure(problem, batch_size, n_draws, n_repeats, settings, peak)
+        ratios |= {f"{name}_{key}": value for key, value in found.ratios.items()}
+        absolute[name] = found.absolute
+    return Measured(ratios, absolute)
+
+
+def _measure(
+    problem: Problem, batch_size: int, n_draws: int, n_repeats: int, settings: Settings, peak: Peak
+) -> Measured:
+    evaluator, n_batches = problem.make_evaluator(1, 1), len(problem.label) // batch_size
+    whole, pruned = (
+        Sweep(problem, evaluator, cuts, n_draws, batch_size)
+        for cuts in (
+            pruning.cuts(problem.posterior, "threshold", [0.0]),
+            pruning.cuts(problem.posterior, "fraction", [PRUNED_FRACTION]),
         )
-        # The posterior mean is one more pass over the examples.
-        passes = n_draws + 1
-        ratios[f"{name}_share_of_direct"] = seconds["direct"] * passes / seconds["whole"]
-        ratios[f"{name}_pruned_over_unpruned"] = seconds["pruned"] / seconds["whole"]
-        operations = sum(one.operations for one in found) * len(problem.label) // batch_size
-        ratios[f"{name}_direct_share_of_peak"] = operations / seconds["direct"] / peak.rate
-        absolute[name] = {
-            "network": problem.checkpoint,
+    )
+    found = convolutions_of(problem, batch_size)
+    direct = _direct(found, n_batches)
+    first = replace(problem, x=problem.x[:batch_size], label=problem.label[:batch_size])
+    Sweep(first, evaluator, whole.cuts, n_draws, batch_size).seconds(settings)
+    direct()
+    seconds = in_turns(
+        {
+            "direct": direct,
+            "whole": lambda: whole.seconds(settings),
+            "pruned": lambda: pruned.seconds(settings),
+            "peak": peak.sample,
+        },
+        n_repeats,
+        settings.clock,
+        warm_up=False,
+    )
+    # The posterior mean is one more pass over the examples.
+    passes = n_draws + 1
+    operations = sum(one.operations for one in found) * n_batches
+    return Measured(
+        {
+            "share_of_direct": seconds["direct"] * passes / seconds["whole"],
+            "pruned_over_unpruned": seconds["pruned"] / seconds["whole"],
+            "direct_share_of_peak": operations / seconds["direct"] / peak.rate,
+        },
+        {
+            "network": problem.checkpoint.rpartition("/")[2],
             "evaluator": problem.evaluator,
             "n_weights": problem.posterior.n_weights,
             "n_examples": len(problem.label),
             "batch_size": batch_size,
             "n_draws": n_draws,
+            "repeats": n_repeats,
             "n_convolutions": len(found),
             "gflop_of_convolutions": operations / 1e9,
             "direct_seconds": seconds["direct"],
@@ -101,8 +121,8 @@ def run(settings: Settings) -> Measured:
             "pruned_fraction": PRUNED_FRACTION,
             "pruned_seconds_per_draw": seconds["pruned"] / passes,
             "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
-        }
-    return Measured(ratios, absolute)
+        },
+    )
 
 
 def convolutions_of(problem: Problem, batch_size: int) -> list[Convolution]:

@@ -1,17 +1,17 @@
 """What a user waits for: the time until NLL is known to a given standard error.
 
-That time is (draws needed) x (cost of a draw); the draws needed go with the variance of a draw,
-which is ``n_draws * se**2`` of a run. Measured on the trained digits network that comes with the
-package, the test set repeated to the size of MNIST's: which is as it was for ours, whose draws are
-the same for all examples, and to the advantage of Flipout, whose noise of single examples averages
-out.
+That time is (draws needed) x (cost of a draw), and the draws needed go with the variance of a draw,
+which is ``n_draws * se**2`` of a run. Measured on trained networks: that for digits that comes with
+the package, with its test set as it is and repeated to the size of MNIST's; and, where it is at
+hand, the one from Theta (variances alone). Ours uses the same draws for all examples, so that its
+variance hardly depends on their number; that of Flipout, whose noise differs between examples,
+falls with it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-from collections.abc import Callable
+import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,86 +26,89 @@ from bprune_hpc.gathering import gather, lay_out
 from bprune_hpc.problem import Problem
 from bprune_hpc.pruning import Cut
 
-from .peers import Draw, flipout_draw, numpy_draw, tensorflow_draw
+from . import conv_networks
+from .peers import flipout_draw, numpy_draw, tensorflow_draw
 from .record import Measured
-from .timing import Settings
+from .timing import Settings, in_turns
 
 THRESHOLDS = "0,0.5,1,2"
 
-logger = logging.getLogger("benchmarks")
-
 
 def run(settings: Settings) -> Measured:
-    """Measure variances and costs, and put them together."""
-    n_copies, n_draws, n_repeats = settings.choose((1, 20, 1), (28, 200, 3))
-    problem = _digits(n_copies)
+    """Measure variances and costs of each network, and put them together."""
+    digits = _read("embedded:digits_fc", "--dataset=digits")
+    cases = {"digits": digits, "digits_repeated": _repeated(digits, settings.choose(2, 28))}
+    if os.path.isdir(conv_networks.THETA_DIR):
+        data = f"--data_path={conv_networks.THETA_DIR}/mnist64.npz"
+        cases["theta"] = _read(conv_networks.THETA_DIR, data)
+    ratios: dict[str, float] = {}
+    absolute: dict[str, Any] = {}
+    for name, problem in cases.items():
+        found = _measure(problem, name != "theta", settings)
+        ratios |= {f"{name}_{key}": value for key, value in found.ratios.items()}
+        absolute[name] = found.absolute
+    return Measured(ratios, absolute)
+
+
+def _measure(problem: Problem, with_peers: bool, settings: Settings) -> Measured:
+    """One network; the peers are stacks of dense layers."""
+    n_draws, n_repeats = settings.choose((20, 1), (200, 3))
     cuts = pruning.cuts(problem.posterior, "threshold", [float(t) for t in THRESHOLDS.split(",")])
-    variances: dict[str, Any] = {}
+    variance: dict[str, float] = {}
+    rise: dict[str, NDArray[np.float64]] = {}
     cost: dict[str, float] = {}
-    for pairing in ("antithetic", "none"):
-        found = [
-            _ours(problem, cuts, pairing, n_draws, seed, settings) for seed in range(n_repeats)
-        ]
-        variances[pairing] = np.mean([of_nll for of_nll, _, _ in found], axis=0)
-        variances[f"{pairing}_rise"] = np.mean([of_rise for _, of_rise, _ in found], axis=0)
-        cost[pairing] = float(np.median([seconds for _, _, seconds in found]))
-    table, x = problem.posterior, problem.x
-    # These leave out biases, which have no posterior here and cost little.
-    draws: dict[str, Callable[..., Draw]] = {
-        "tfp_flipout": flipout_draw,
-        "tf_function": tensorflow_draw,
-        "numpy": numpy_draw,
-    }
-    for name, make in draws.items():
-        draw = make(table, x)
-        cost[name] = _cost(draw, settings)
-    flipout = _with_biases(problem)
-    variances["tfp_flipout"] = _variance_of_nll(
-        [flipout() for _ in range(n_draws * n_repeats)], problem.label
-    )
-    # Plain draws of all weights are independent draws, whatever makes them.
-    variance = {
-        "tfp_flipout": variances["tfp_flipout"],
-        "tf_function": variances["none"][0],
-        "numpy": variances["none"][0],
-        "ours_unpaired": variances["none"][0],
-    }
-    cost["ours_unpaired"] = cost["none"]
+    for name, pairing in (("ours", "antithetic"), ("ours_unpaired", "none")):
+        runs = [_run(problem, cuts, pairing, n_draws, seed, settings) for seed in range(n_repeats)]
+        of_nll = np.mean([one for one, _, _ in runs], axis=0)
+        rise[name] = np.mean([one for _, one, _ in runs], axis=0)
+        variance[name], cost[name] = float(of_nll[0]), float(np.median([one[2] for one in runs]))
+    # Of the rise over the first threshold: without common draws, variances of both add up.
+    own = of_nll[1:] + of_nll[0]
+    ratios = {"variance_ours_unpaired_over_ours": variance["ours_unpaired"] / variance["ours"]}
+    for cut, apart, common in zip(cuts[1:], own, rise["ours"][1:], strict=True):
+        ratios[f"rise_variance_own_draws_over_ours_{cut.threshold:g}"] = float(apart / common)
+    if with_peers:
+        table, x, biases = problem.posterior, problem.x, list(problem.fixed.values())
+        flipout = flipout_draw(table, x, biases)
+        variance["tfp_flipout"] = _variance_of_nll(
+            [flipout() for _ in range(n_draws * n_repeats)], problem.label
+        )
+        ratios["variance_tfp_flipout_over_ours"] = variance["tfp_flipout"] / variance["ours"]
+        # Draws of all weights are independent draws, whatever makes them; that these leave out
+        # the biases, which have no posterior here, costs them nothing.
+        draws = {"tf_function": tensorflow_draw(table, x), "numpy": numpy_draw(table, x)}
+        variance |= dict.fromkeys(draws, variance["ours_unpaired"])
+        repeats = settings.choose(2, 15)
+        cost |= in_turns({"tfp_flipout": flipout, **draws}, repeats, settings.clock)
     time = {name: variance[name] * cost[name] for name in variance}
-    ours = variances["antithetic"][0] * cost["antithetic"]
-    ratios = {f"time_{name}_over_ours": one / ours for name, one in time.items()}
-    ratios["variance_unpaired_over_paired"] = variances["none"][0] / variances["antithetic"][0]
-    # Of the rise over the first threshold, the draws of each threshold its own: variances add.
-    apart = variances["none"][1:] + variances["none"][0]
-    for cut, own, common in zip(cuts[1:], apart, variances["antithetic_rise"][1:], strict=True):
-        ratios[f"rise_variance_own_draws_over_common_{cut.threshold:g}"] = own / common
+    ratios |= {
+        f"time_{name}_over_ours": time[name] / time["ours"] for name in time if name != "ours"
+    }
     return Measured(
-        {name: float(value) for name, value in ratios.items()},
+        ratios,
         {
             "n_examples": len(problem.label),
             "n_draws": n_draws,
             "repeats": n_repeats,
             "relative_error_of_a_variance": float(np.sqrt(2 / (19 * n_repeats))),
             "ms_per_draw_and_threshold": {name: 1e3 * value for name, value in cost.items()},
-            "variance_of_nll_per_draw": {
-                name: np.asarray(value).tolist() for name, value in variances.items()
-            },
-            "seconds_to_se_0.0001": {
-                "ours": ours / 1e-8, **{name: float(one / 1e-8) for name, one in time.items()}
-            },
+            "variance_of_nll_per_draw": variance,
+            "seconds_to_se_0.001": {name: value / 0.001**2 for name, value in time.items()},
         },
-    )  # fmt: skip
+    )
 
 
-def _digits(n_copies: int) -> Problem:
-    config = configuration.parse(["--model_dir=embedded:digits_fc", "--dataset=digits"])
-    problem = problems.read(config)
-    return dataclasses.replace(
+def _read(model_dir: str, data: str) -> Problem:
+    return problems.read(configuration.parse([f"--model_dir={model_dir}", data]))
+
+
+def _repeated(problem: Problem, n_copies: int) -> Problem:
+    return replace(
         problem, x=np.tile(problem.x, (n_copies, 1)), label=np.tile(problem.label, n_copies)
     )
 
 
-def _ours(
+def _run(
     problem: Problem,
     cuts: list[Cut],
     pairing: str,
@@ -125,21 +128,6 @@ def _ours(
     seconds = (settings.clock() - start) / (len(cuts) * n_draws)
     metrics = findings.metrics
     return n_draws * metrics["nll"].se ** 2, n_draws * metrics["nll_rise"].se ** 2, seconds
-
-
-def _cost(draw: Draw, settings: Settings) -> float:
-    draw()
-    seconds = []
-    for _ in range(settings.choose(2, 15)):
-        start = settings.clock()
-        draw()
-        seconds.append(settings.clock() - start)
-    return float(np.median(seconds))
-
-
-def _with_biases(problem: Problem) -> Draw:
-    """Flipout's draws of the digits network as it is; its kernels and biases are in order."""
-    return flipout_draw(problem.posterior, problem.x, list(problem.fixed.values()))
 
 
 def _variance_of_nll(draws: list[NDArray[np.float32]], label: NDArray[np.int64]) -> float:
