@@ -6,7 +6,7 @@ projected from what a message between two ranks costs here:
 - A sum of a group over m ranks is a binomial tree, of which rank 0, which is in every one, receives
   ceil(log2 m) messages one after the other. Who is in which group, the plan says.
 - Network and examples are broadcast in ceil(log2 64) steps.
-- Rank 0 computes its share of the cells at the cost of a cell on one rank, measured here.
+- Rank 0 evaluates its draws at its thresholds at what one costs on one rank, measured here.
 
 On a cluster messages between nodes have a lower rate than shared memory; the whole traffic of
 rank 0 is given, so that the share can be told for another rate.
@@ -71,8 +71,8 @@ def run(settings: Settings) -> Measured:
             "most_memory_mib": max(one["peak_memory_mib"]),
         }
 
-    n_cells = _cells(case["thresholds"]) * (n_draws + 1)
-    projected = project(seconds[1] / n_cells, settings)
+    n_thresholds = settings.choose(2, N_THRESHOLDS)
+    projected = project(seconds[1] / (n_thresholds * (n_draws + 1)), settings)
     ratios["communication_share_projected"] = projected.pop("share")
     absolute["projected"] = projected
     return Measured(ratios, absolute)
@@ -84,12 +84,12 @@ def on_ranks(n_ranks: int, case: dict[str, Any]) -> Any:
     return {**done.said, "whole_seconds": done.seconds}
 
 
-def project(cell_s: float, settings: Settings) -> dict[str, float]:
+def project(evaluation_s: float, settings: Settings) -> dict[str, float]:
     """The share of rank 0's time that goes into messages on 64 ranks; see the module.
 
     Parameters
     ----------
-    cell_s : float
+    evaluation_s : float
         Seconds of one draw at one threshold.
     """
     n_classes = overpruned.SIZES[-1]
@@ -119,7 +119,11 @@ def project(cell_s: float, settings: Settings) -> dict[str, float]:
         + steps * messages["draws"]["sum_s"]
         + steps * messages["group"]["broadcast_s"]
     )
-    computing = cell_s * len(stage.shares[0])
+    n_evaluations = sum(
+        len(thresholds) * (1 if unit == MEAN else len(plan.units[unit]))
+        for unit, thresholds in stage.shares[0]
+    )
+    computing = evaluation_s * n_evaluations
     return {
         "share": in_messages / (in_messages + computing),
         "group_messages_of_rank_0": n_group_messages,
@@ -129,7 +133,7 @@ def project(cell_s: float, settings: Settings) -> dict[str, float]:
         "draws_message_seconds": messages["draws"]["sum_s"],
         "seconds_in_messages": in_messages,
         "seconds_computing": computing,
-        "ms_per_cell": 1e3 * cell_s,
+        "ms_per_draw_and_threshold": 1e3 * evaluation_s,
         "received_by_rank_0_gib": (n_group_messages * group_bytes + steps * draw_bytes) / 2**30,
     }
 
@@ -137,7 +141,3 @@ def project(cell_s: float, settings: Settings) -> dict[str, float]:
 def _share(seconds: tuple[float, float]) -> float:
     evaluate, reduce = seconds
     return reduce / (evaluate + reduce)
-
-
-def _cells(thresholds: str) -> int:
-    return N_THRESHOLDS if ":" in thresholds else len(thresholds.split(","))
