@@ -210,9 +210,7 @@ def sentences(
         said = f"choice: no pruning. At no threshold is an {name} below {limit:g} shown at {level}."
     if choice.failed.any():
         left_out = [cut for cut, is_out in zip(cuts, choice.failed, strict=True) if is_out]
-        said += (
-            f" {', '.join(left_out)} failed and {'is' if len(left_out) == 1 else 'are'} left out."
-        )
+        said += f" Left out, as it failed: {', '.join(left_out)}."
     after = np.flatnonzero(~choice.failed[choice.index + 1 :])
     if not after.size:
         return said

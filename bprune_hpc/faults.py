@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,9 @@ def without_failed(metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> 
     out = {}
     for name, metric in metrics.items():
         rows = counts_not(name, failed)
-        arrays = (_blank(array, rows) for array in (metric.value, metric.se, metric.se_data))
-        out[name] = Metric(*arrays)
+        out[name] = Metric(
+            _blank(metric.value, rows), _blank(metric.se, rows), _blank(metric.se_data, rows)
+        )
     return out
 
 
@@ -107,7 +108,7 @@ def blanked(
     }
 
 
-def _blank(array: NDArray[np.generic], rows: NDArray[np.bool_]) -> NDArray[np.generic]:
+def _blank(array: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
     out = array.copy()
     out[rows] = np.nan if array.dtype.kind == "f" else NO_COUNT
     return out

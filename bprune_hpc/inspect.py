@@ -81,7 +81,8 @@ def inspect(argv: Sequence[str]) -> int:
 def status_of(path: str | Path) -> str:
     """Status of a results file: ``complete``, ``partial 120/200 cells`` or ``damaged``.
 
-    A complete one may say ``complete (2 thresholds failed)``. A cell is a unit of draws at one threshold; the first number grows from job to job.
+    A complete one may say ``complete (2 thresholds failed)``. A cell is a unit of draws at one
+    threshold; the first number grows from job to job.
 
     Raises
     ------

@@ -144,11 +144,10 @@ class Ledger:
                 for name, array in arrays.items()
                 if name.startswith(prefix)
             }
-        if "faults" in tree:
-            for (at, *place), layer in zip(*(tree["faults"][name] for name in ("at", "layer")),
-                                           strict=True):  # fmt: skip
-                fault = Fault(*(int(number) for number in place), layer.decode())
-                ledger.faults[ledger.rows[at]] = fault
+        stored = tree.get("faults", {"at": (), "layer": ()})
+        for numbers, layer in zip(stored["at"], stored["layer"], strict=True):
+            at, draw, part, example = (int(number) for number in numbers)
+            ledger.faults[ledger.rows[at]] = Fault(draw, part, example, layer.decode())
         return ledger
 
 

@@ -120,5 +120,5 @@ def check_outputs(not_finite: NotFinite) -> None:
     for draw, _ in not_finite.values():
         which = "the posterior mean" if draw == MEAN else f"draw {draw}"
         raise BpruneError(
-            f"outputs are not finite for {which}; check the scale of the examples and of the weights"
+            f"outputs are not finite for {which}; check the scale of examples and weights"
         )

@@ -126,9 +126,7 @@ def table(
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
         rows.append(row)
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = [
-        "  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=False)) for row in rows
-    ]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     lines = [
         f"{line}  failed: {said[index]}" if said.get(index) else line
         for index, line in enumerate(lines, -1)
