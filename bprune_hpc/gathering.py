@@ -152,8 +152,8 @@ class Book:
             fault = fault._replace(layer=self._find_layer(row, fault))
             ledger.faults[row] = fault
             logger.warning(
-                "%g of the grid fails, its outputs are not finite: %s; the rest goes on",
-                self.config.grid[row], fault.text,
+                "%s %g fails, its outputs are not finite: %s; the rest goes on",
+                self.config.grid_kind, self.config.grid[row], fault.text,
             )  # fmt: skip
         ledger.n_units = stretch.units.stop
         if len(self._passes) > 1 and ledger.n_units == len(self.parts[0].plan.units):

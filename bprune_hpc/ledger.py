@@ -146,8 +146,8 @@ class Ledger:
             }
         stored = tree.get("faults", {"at": (), "layer": ()})
         for numbers, layer in zip(stored["at"], stored["layer"], strict=True):
-            at, draw, part, example = (int(number) for number in numbers)
-            ledger.faults[ledger.rows[at]] = Fault(draw, part, example, layer.decode())
+            place, draw, part, example = (int(number) for number in numbers)
+            ledger.faults[ledger.rows[place]] = Fault(draw, part, example, layer.decode())
         return ledger
 
 
