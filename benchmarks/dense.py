@@ -71,7 +71,7 @@ class Sweep:
         for block in plan.blocks:
             evaluate(
                 self.evaluator, problem, self.cuts, plan, plan.stages[0].shares[0], block, {},
-                draw_sums, seed=_SEED, advance=advance,
+                draw_sums, {}, seed=_SEED, advance=advance,
             )  # fmt: skip
         return settings.clock() - start - aside
 

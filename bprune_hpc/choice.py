@@ -54,6 +54,8 @@ class Choice:
     index : int
         The chosen threshold: its bound and those of all thresholds before it are below the limit.
         0 is the unpruned network, -1 none: the test set cannot tell even that from itself.
+    failed : bool array, shape (n_thresholds,)
+        Those that are left out; the first stands for all, since there is no difference without it.
     n_examples_needed : int or None
         Test examples at which the bound at the next threshold would be below the limit, were the
         difference as estimated here; None if it is not below the limit, or only more draws help.
@@ -63,6 +65,7 @@ class Choice:
     confidence: float
     upper_bound: Floats
     index: int
+    failed: NDArray[np.bool_]
     n_examples_needed: int | None
 
     @property
@@ -77,6 +80,7 @@ def choose(
     n_examples: int,
     n_groups: int,
     skewness: Floats | None = None,
+    failed: NDArray[np.bool_] | None = None,
 ) -> Choice:
     """Choose the most-pruned threshold whose difference is below a limit.
 
@@ -92,6 +96,8 @@ def choose(
         Of the test set, and of the jackknife that gave ``difference.se``; at least 2.
     skewness : float64 array, shape (n_thresholds,), optional
         Of the differences over examples, where they do not merely count; taken as 0 without.
+    failed : bool array, shape (n_thresholds,), optional
+        Thresholds to leave out, whose numbers are NaN; without, none.
 
     References
     ----------
@@ -106,10 +112,14 @@ def choose(
         for numbers in zip(*columns, strict=True)
     ]
     upper = np.array([threshold.upper_bound(n_examples) for threshold in thresholds])
-    fails = np.flatnonzero(~(upper < limit.value))
-    first = int(fails[0]) if fails.size else len(upper)
-    needed = thresholds[first].n_examples_for(limit.value) if fails.size else None
-    return Choice(limit, CONFIDENCE, upper, first - 1, needed)
+    out = np.zeros(len(upper), bool) if failed is None else failed
+    tested = np.flatnonzero(~out) if not out[0] else np.array([], int)
+    n_passed = int(np.logical_and.accumulate(upper[tested] < limit.value).sum())
+    index = int(tested[n_passed - 1]) if n_passed else -1
+    needed = None
+    if n_passed < len(tested):
+        needed = thresholds[tested[n_passed]].n_examples_for(limit.value)
+    return Choice(limit, CONFIDENCE, upper, index, out, needed)
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,8 @@ def sentences(
     """
     limit, name = choice.limit.value, _NAMES[choice.limit.metric]
     level = f"{100 * choice.confidence:g} % confidence"
+    if choice.failed[0]:
+        return f"choice: none. {cuts[0]}, which all others are compared with, failed."
     if choice.index < 0:
         enough = f"; {choice.n_examples_needed} or more could" if choice.n_examples_needed else ""
         return (
@@ -196,14 +208,19 @@ def sentences(
         )
     else:
         said = f"choice: no pruning. At no threshold is an {name} below {limit:g} shown at {level}."
-    following = choice.index + 1
-    if following == len(cuts):
+    if choice.failed.any():
+        left_out = [cut for cut, is_out in zip(cuts, choice.failed, strict=True) if is_out]
+        said += f" Left out, as it failed: {', '.join(left_out)}."
+    after = np.flatnonzero(~choice.failed[choice.index + 1 :])
+    if not after.size:
         return said
-    return f"{said} {_why_not(choice, float(value[following]), cuts[following], n_examples)}"
+    following = choice.index + 1 + int(after[0])
+    bound = float(choice.upper_bound[following])
+    return f"{said} {_why_not(choice, float(value[following]), bound, cuts[following], n_examples)}"
 
 
-def _why_not(choice: Choice, value: float, cut: str, n_examples: int) -> str:
-    bound = f"{_signed(value)}, up to {choice.upper_bound[choice.index + 1]:.2g}"
+def _why_not(choice: Choice, value: float, upper: float, cut: str, n_examples: int) -> str:
+    bound = f"{_signed(value)}, up to {upper:.2g}"
     if not value < choice.limit.value:
         return f"At {cut} it is {bound}."
     if choice.n_examples_needed is None:

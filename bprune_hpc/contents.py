@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import choice as choices
-from . import regression_contents
+from . import choice_contents, regression_contents
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .config import SweepConfig
 from .criteria import CRITERIA
 from .detection import risk_at_coverage
 from .example_statistics import TOP_K
+from .faults import blanked
 from .findings import Findings
 from .metrics import PER_EXAMPLE, Metric, Statistics, is_discrete
 from .posterior import Posterior
@@ -100,17 +100,20 @@ def contents(
         "pair": Variable(("draw",), np.array(pair_of_draw, np.int64)),
         "example": Variable(("example",), np.arange(n_examples)),
         "layer": Variable(("layer",), list(posterior.names)),
+        "failure": Variable(
+            ("threshold",), findings.failures, {"long_name": "where outputs were not finite"}
+        ),
     }
     if isinstance(statistics, RegressionStatistics):
         assert isinstance(draw_sums, NormalDrawSums)
-        of_the_task = regression_contents.groups(statistics, draw_sums)
+        of_the_task = regression_contents.groups(statistics, metrics, draw_sums)
     else:
         assert isinstance(draw_sums, DrawSums)
         coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
         of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": {**_sparsity(cuts, posterior), **_priors(problem)},
-        **of_the_task,
+        **blanked(of_the_task, findings.failed),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
@@ -121,23 +124,14 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    # While more is drawn there may be one group of draws alone, or no unpruned network yet.
-    if config.limit is not None and findings.n_units > 1 and cuts[0].pruned_fraction == 0:
-        difference = metrics[config.limit.metric]
-        n_groups = len(statistics.plan.group_sizes)
-        rise = statistics.per_example("nll")
-        skewness = (
-            choices.skewness_of(rise - rise[0]) if config.limit.metric == "nll_rise" else None
-        )
-        chosen = choices.choose(difference, config.limit, n_examples, n_groups, skewness)
-        names = [_name_of(cut.threshold, criterion.heading) for cut in cuts]
-        fractions = np.array([cut.pruned_fraction for cut in cuts])
-        text = choices.sentences(chosen, difference.value, names, fractions, n_examples)
-        groups["choice"], group_attrs["choice"] = _choice(chosen, text)
+    chosen = choice_contents.group(config, cuts, findings)
+    if chosen is not None:
+        groups["choice"], group_attrs["choice"] = chosen
     for other in findings.statistics[1:]:
-        groups["ood"] = _scores(other, "ood_example", OOD_PER_EXAMPLE)
+        scores = {"ood": _scores(other, "ood_example", OOD_PER_EXAMPLE)}
+        groups |= blanked(scores, findings.failed)
     if config.target is not None:
-        group_attrs["metrics"] |= _target(config.target, metrics, n_draws)
+        group_attrs["metrics"] |= _target(config.target, findings)
     return Contents(
         attrs={
             "schema": SCHEMA,
@@ -156,35 +150,14 @@ def contents(
     )
 
 
-def _name_of(threshold: float, heading: str) -> str:
-    """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
-    return f"{heading} {threshold:.4g}" if np.isfinite(threshold) else "none"
-
-
-def _target(target: Target, metrics: Mapping[str, Metric], n_draws: int) -> dict[str, Any]:
+def _target(target: Target, findings: Findings) -> dict[str, Any]:
+    metrics, failed = findings.metrics, findings.failed
     return {
         "target_metric": target.metric,
         "target_se": target.se,
-        "target_reached": int(target.is_reached(metrics)),
-        "target_text": target.sentence(metrics, n_draws),
+        "target_reached": int(target.is_reached(metrics, failed)),
+        "target_text": target.sentence(metrics, failed, findings.n_draws),
     }
-
-
-def _choice(chosen: choices.Choice, text: str) -> tuple[dict[str, Variable], dict[str, Any]]:
-    attrs = {
-        "rule": chosen.limit.metric,
-        "limit": chosen.limit.value,
-        "confidence": chosen.confidence,
-        "index": chosen.index,
-        "n_examples_needed": chosen.n_examples_needed,
-        "text": text,
-    }
-    bound = {"long_name": f"upper bound of {chosen.limit.metric}, at the confidence"}
-    variables = {
-        "upper_bound": Variable(("threshold",), chosen.upper_bound, bound),
-        "is_below": Variable(("threshold",), chosen.is_below.astype(np.int8)),
-    }
-    return variables, {name: value for name, value in attrs.items() if value is not None}
 
 
 def _of_classes(

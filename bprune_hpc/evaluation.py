@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .draws import standard_normal
-from .errors import BpruneError
 from .evaluators import Evaluator, Noise
 from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
@@ -28,6 +27,14 @@ logger = logging.getLogger(__name__)
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 64
 """How much noise is held, to be used at every threshold: as many units as fit, but not more."""
+_STAND_IN = np.float32(1)
+"""In place of outputs that are not finite; right for a standard deviation too."""
+
+NotFinite = dict[int, tuple[int, int]]
+"""By threshold: the first draw whose outputs were not finite, and the first example of its batch.
+
+The posterior mean counts as the draw ``MEAN``, before all others.
+"""
 
 
 class AddsDraws(Protocol):
@@ -37,6 +44,7 @@ class AddsDraws(Protocol):
         """Add a batch of examples that a draw, or some draws, have predicted."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # told by the outputs
 def evaluate(
     evaluator: Evaluator,
     problem: Problem,
@@ -46,6 +54,7 @@ def evaluate(
     block: range,
     sums: dict[int, Any],
     draw_sums: AddsDraws,
+    not_finite: NotFinite,
     *,
     seed: int,
     advance: Callable[[int], None],
@@ -63,15 +72,13 @@ def evaluate(
         Added to; groups of the share that are missing begin at zero.
     draw_sums : AddsDraws
         Added to.
+    not_finite : NotFinite
+        Added to, by index of the cut. Finite numbers stand in for the outputs of such a draw, so
+        that sums stay defined; those of that cut mean nothing any more.
     advance : callable
         Told the number of cells done, each time some are.
     pruned_scale : float
         Deviation of pruned weights; 0 for weights that are exactly zero.
-
-    Raises
-    ------
-    BpruneError
-        If an output is not finite.
     """
     label = problem.label[block.start : block.stop]
     for group in sorted(share.groups - set(sums)):
@@ -99,7 +106,10 @@ def evaluate(
                         for draw in noise.draws
                     ]
                     of_rows = outputs[:, :, :n_rows]
-                    _check_finite(of_rows, cuts[index], draws)
+                    bad = ~np.isfinite(of_rows).all(axis=(1, 2))
+                    if bad.any():
+                        _note(not_finite, index, draws, bad, block.start + rows.start)
+                        of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
                     task.add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
             advance(sum(index in thresholds for thresholds in cells.values()))
 
@@ -156,15 +166,14 @@ def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[sl
         yield slice(start - block.start, stop - block.start), batch
 
 
-def _check_finite(
-    outputs: NDArray[np.float32], cut: Cut, draws: Sequence[tuple[int, Draw]]
+def _note(
+    not_finite: NotFinite,
+    index: int,
+    draws: Sequence[tuple[int, Draw]],
+    bad: NDArray[np.bool_],
+    example: int,
 ) -> None:
-    if np.isfinite(outputs).all():
-        return
-    bad = int(np.argmin(np.isfinite(outputs).all(axis=(1, 2))))
-    _, draw = draws[bad]
-    which = f"draw {draw.index}" if draw.sign else "the posterior mean"
-    raise BpruneError(
-        f"outputs are not finite at threshold {cut.threshold:g} for {which}; "
-        "check the scale of the data, or leave this threshold out"
-    )
+    """Keep the first of all draws and batches."""
+    first = min(draw.index for (_, draw), is_bad in zip(draws, bad, strict=True) if is_bad)
+    found = (first, example)
+    not_finite[index] = min(not_finite.get(index, found), found)

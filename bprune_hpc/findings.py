@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from .faults import without_failed
 from .ledger import Arrays, Ledger
 from .metrics import Metric
 from .ood import ood_metrics
@@ -30,11 +33,17 @@ class Findings:
         Of each set of examples that is in, the test set first.
     draw_sums : DrawSums or NormalDrawSums
         Of the test set.
+    failures : list of str
+        What failed at each threshold, empty where nothing did. At the others the sums stand; at
+        these statistics mean nothing, and metrics are NaN.
     """
 
     def __init__(self, parts: Sequence[Part], ledger: Ledger, save_probabilities: bool) -> None:
         self.rows = ledger.rows
         self.statistics: list[Any] = []
+        faults = ledger.faults
+        self.failures = [faults[row].text if row in faults else "" for row in ledger.rows]
+        self.failed = np.array([text != "" for text in self.failures])
         if ledger.n_passes:
             for index, part in enumerate(parts):
                 n_done = n_blocks_done(parts, ledger, index)
@@ -69,7 +78,7 @@ class Findings:
         found: dict[str, Metric] = test.metrics()
         for other in others:
             found |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
-        return found
+        return without_failed(found, self.failed)
 
 
 def n_blocks_done(parts: Sequence[Part], ledger: Ledger, part: int) -> int:

@@ -7,6 +7,7 @@ say (``findings``), nor which work is next (``schedule``) and how much of it (``
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,8 +18,9 @@ import numpy as np
 from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
-from .evaluation import evaluate
+from .evaluation import NotFinite, evaluate
 from .evaluators import Evaluator
+from .faults import Fault, Faults, take_earliest
 from .findings import Findings, with_block
 from .ledger import Ledger
 from .pace import Pace
@@ -29,7 +31,11 @@ from .reduction import reduce_draws, reduce_groups
 from .schedule import Stretch, last_unit, level, stretch_of
 from .tasks import AnyDrawSums, AnySums
 
+logger = logging.getLogger(__name__)
+
 Publish = Callable[["Book"], None]
+FindLayer = Callable[[int, Fault], str]
+"""The operation at which a draw's numbers at a threshold stop being finite; empty: not found."""
 Ask = Callable[[Pace], str | None]
 """Asked on every rank before each stretch of work: why to stop now, the same on all; or None.
 
@@ -46,6 +52,8 @@ class Book:
         What is done already; of every threshold of the grid.
     publish : callable
         Writes the results file as the book stands.
+    find_layer : callable
+        Asked once for each threshold that fails.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class Book:
         ledgers: Sequence[Ledger],
         n_ranks: int,
         publish: Publish,
+        find_layer: FindLayer,
     ) -> None:
         self.config = config
         self.parts = parts
@@ -62,6 +71,7 @@ class Book:
         self.pace = Pace(state_bytes(parts))
         self._n_ranks = n_ranks
         self._publish = publish
+        self._find_layer = find_layer
         self._passes = passes(parts)
         self._findings: Findings | None = None
 
@@ -99,7 +109,9 @@ class Book:
             return False
         target = self.config.target
         if ledger.n_units in plan.stage_ends and target is not None:
-            return ledger.n_units == len(plan.units) or target.is_reached(self.findings.metrics)
+            return ledger.n_units == len(plan.units) or target.is_settled(
+                self.findings.metrics, self.findings.failed
+            )
         return ledger.n_units == len(plan.units)
 
     def next(self, is_stopping: bool) -> Stretch | None:
@@ -123,11 +135,26 @@ class Book:
         self._publish(self)
         self.pace.wrote(time.perf_counter() - start)
 
-    def done(self, stretch: Stretch, draws: Sequence[tuple[int, AnyDrawSums]]) -> None:
+    @property
+    def n_failed(self) -> int:
+        """Thresholds that failed."""
+        return sum(len(one.faults) for one in self.ledgers)
+
+    def done(
+        self, stretch: Stretch, draws: Sequence[tuple[int, AnyDrawSums]], faults: Faults
+    ) -> None:
         """Take in a stretch whose sums have been added to the ledger that is furthest behind."""
         ledger = self.ledgers[-1]
         for part, of_part in draws:
             ledger.add_draws(part, of_part)
+        for row in take_earliest(ledger.faults, faults):
+            fault = ledger.faults[row]
+            fault = fault._replace(layer=self._find_layer(row, fault))
+            ledger.faults[row] = fault
+            logger.warning(
+                "%s %g fails, its outputs are not finite: %s; the rest goes on",
+                self.config.grid_kind, self.config.grid[row], fault.text,
+            )  # fmt: skip
         ledger.n_units = stretch.units.stop
         if len(self._passes) > 1 and ledger.n_units == len(self.parts[0].plan.units):
             ledger.end_pass(with_block(self.parts, ledger, self.config.save_probabilities))
@@ -170,12 +197,14 @@ def gather(
         if stretch is None:
             return why if comm.from_root(partial(_is_unfinished, book)) else None
         start = time.perf_counter()
-        draws = _work(comm, evaluator, parts, cuts, costs, config, book, watch, advance, stretch)
+        draws, faults = _work(
+            comm, evaluator, parts, cuts, costs, config, book, watch, advance, stretch
+        )
         if book is not None:
             n_examples = sum(len(block) for _, block in passes(parts)[stretch.n_passes])
             n_cells = -(-len(stretch.units) * len(stretch.rows) // comm.size)
             book.pace.worked(time.perf_counter() - start, n_cells * n_examples)
-            book.done(stretch, draws)
+            book.done(stretch, draws, faults)
 
 
 def _next(book: Book | None, is_stopping: bool) -> Stretch | None:
@@ -199,23 +228,30 @@ def _work(
     watch: Stopwatch,
     advance: Callable[[int], None],
     stretch: Stretch,
-) -> list[tuple[int, AnyDrawSums]]:
-    """Evaluate a stretch on all ranks; sums go to the book on rank 0."""
+) -> tuple[list[tuple[int, AnyDrawSums]], Faults]:
+    """Evaluate a stretch on all ranks; sums go to the book on rank 0, and faults to rank 0."""
     of_rows = [cuts[row] for row in stretch.rows]
     of_round = round_of(stretch.units, [costs[row] for row in stretch.rows], comm.size)
     all_draws = []
+    faults: Faults = {}
     sums: dict[int, AnySums]
     for index, (part_index, block) in enumerate(passes(parts)[stretch.n_passes]):
         part = parts[part_index]
         sums = {} if book is None else book.ledgers[-1].sums_of(index)
         first, last = part.plan.units[stretch.units.start], part.plan.units[stretch.units[-1]]
         draws = part.problem.task.draw_sums(len(of_rows), last[-1].index + 1 - first[0].index)
+        not_finite: NotFinite = {}
         with watch.time("evaluate"):
             evaluate(
                 evaluator, part.problem, of_rows, part.plan, of_round.shares[comm.rank], block,
-                sums, _From(first[0].index, draws), seed=config.seed, advance=advance,
+                sums, _From(first[0].index, draws), not_finite, seed=config.seed, advance=advance,
                 pruned_scale=PRUNED_SCALE[config.pruned_weights],
             )  # fmt: skip
+        of_block = {
+            stretch.rows[at]: Fault(draw, part_index, example)
+            for at, (draw, example) in not_finite.items()
+        }
+        take_earliest(faults, of_block)
         with watch.time("reduce"):
             reduce_groups(
                 comm, of_round, sums, part.problem.task, (len(of_rows), len(block)),
@@ -223,7 +259,10 @@ def _work(
             )  # fmt: skip
             reduce_draws(comm, draws)
         all_draws.append((part_index, draws))
-    return all_draws
+    with watch.time("reduce"):
+        for of_rank in comm.gather(faults) or []:
+            take_earliest(faults, of_rank)
+    return all_draws, faults
 
 
 class _From:

@@ -29,6 +29,7 @@ from .inspection import COLLAPSED_BELOW_NATS, tensor_rows
 logger = logging.getLogger(__name__)
 
 _EXIT_STATUS = {"complete": 0, "damaged": 1, "partial": 3}
+_COMPLETE_WITH_FAILURES = 4
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -42,7 +43,8 @@ def inspect(argv: Sequence[str]) -> int:
     Returns
     -------
     int
-        Exit status: 0; for ``--status`` 3 of a partial file, and 1 of a damaged one.
+        Exit status: 0; for ``--status`` 3 of a partial file, 4 of a complete one with thresholds
+        that failed, and 1 of a damaged one.
 
     Raises
     ------
@@ -53,7 +55,8 @@ def inspect(argv: Sequence[str]) -> int:
     if arguments.status is not None:
         status = status_of(arguments.status)
         print(status)
-        return _EXIT_STATUS[status.partition(" ")[0]]
+        kind, _, more = status.partition(" ")
+        return _COMPLETE_WITH_FAILURES if kind == "complete" and more else _EXIT_STATUS[kind]
     # What a user's model builder prints must not get into the product.
     with contextlib.redirect_stdout(sys.stderr):
         case = read_case(
@@ -78,7 +81,8 @@ def inspect(argv: Sequence[str]) -> int:
 def status_of(path: str | Path) -> str:
     """Status of a results file: ``complete``, ``partial 120/200 cells`` or ``damaged``.
 
-    A cell is a unit of draws at one threshold; the first number grows from job to job.
+    A complete one may say ``complete (2 thresholds failed)``. A cell is a unit of draws at one
+    threshold; the first number grows from job to job.
 
     Raises
     ------
@@ -88,6 +92,7 @@ def status_of(path: str | Path) -> str:
     try:
         with results.open_results(path) as file:
             status = file.attrs.get("status")
+            n_failed = file.attrs.get("n_failed", 0)
             n_cells, n_done = (file.attrs.get(name) for name in ("n_cells", "n_cells_done"))
     except DamagedError as error:
         logger.warning("%s", error)
@@ -96,6 +101,8 @@ def status_of(path: str | Path) -> str:
         raise ResultsError(
             f"{path}: status is {status!r}, neither complete nor partial; run the sweep again"
         )
+    if status == "complete" and n_failed:
+        return f"complete ({n_failed} threshold{'s' if n_failed > 1 else ''} failed)"
     return str(status) if n_cells is None else f"{status} {n_done}/{n_cells} cells"
 
 
@@ -148,7 +155,8 @@ def _parser() -> ArgumentParser:
     root.add_argument(
         "--status",
         metavar="FILE",
-        help="print whether a results file is complete (exit status 0), partial (3) or damaged (1)",
+        help="print whether a results file is complete (exit status 0; 4 with thresholds that "
+        "failed), partial (3) or damaged (1)",
     )
     return root
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .binned_sums import BinnedSums
+from .faults import Fault, Faults
 from .plan import MEAN
 from .predictive import DrawSums, GroupSums
 from .tasks import AnyDrawSums, AnySums, Task
@@ -46,6 +47,8 @@ class Ledger:
         Statistics of the examples of finished passes, by index of the set: arrays with thresholds
         along the first axis.
     finished_draws : dict of int to AnyDrawSums
+    faults : Faults
+        Thresholds that failed, in any pass.
     """
 
     rows: tuple[int, ...]
@@ -55,6 +58,7 @@ class Ledger:
     draws: dict[int, AnyDrawSums] = field(default_factory=dict)
     finished: dict[int, Arrays] = field(default_factory=dict)
     finished_draws: dict[int, AnyDrawSums] = field(default_factory=dict)
+    faults: Faults = field(default_factory=dict)
 
     @property
     def position(self) -> Position:
@@ -98,6 +102,11 @@ class Ledger:
             out |= {f"finished/{part}/{name}": array for name, array in columns.items()}
         for part, draws in self.finished_draws.items():
             _store(out, f"finished_draws/{part}", draws)
+        if self.faults:
+            out["faults/at"] = np.array(
+                [(self.rows.index(row), *fault.place) for row, fault in self.faults.items()]
+            )
+            out["faults/layer"] = np.array([one.layer.encode() for one in self.faults.values()])
         return out
 
     @classmethod
@@ -135,6 +144,10 @@ class Ledger:
                 for name, array in arrays.items()
                 if name.startswith(prefix)
             }
+        stored = tree.get("faults", {"at": (), "layer": ()})
+        for numbers, layer in zip(stored["at"], stored["layer"], strict=True):
+            place, draw, part, example = (int(number) for number in numbers)
+            ledger.faults[ledger.rows[place]] = Fault(draw, part, example, layer.decode())
         return ledger
 
 
@@ -171,6 +184,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
             part: together([one.finished_draws[part] for one in ledgers])
             for part in first.finished_draws
         },
+        faults={row: fault for one in ledgers for row, fault in one.faults.items()},
     )
 
 

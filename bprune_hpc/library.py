@@ -22,11 +22,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .case import Source, read_case
 from .errors import ConfigError, GraphError
-from .evaluation import batches, evaluate
+from .evaluation import NotFinite, batches, evaluate
 from .evaluator_choice import choose_evaluator
 from .evaluators import Evaluator
 from .graph_evaluator import GraphEvaluator
-from .library_checks import checked_batch_size, checked_draws, checked_examples, checked_weights
+from .library_checks import (
+    check_outputs,
+    checked_batch_size,
+    checked_draws,
+    checked_examples,
+    checked_weights,
+)
 from .metrics import Statistics
 from .network import GraphNetwork
 from .plan import make_plan, round_of
@@ -149,6 +155,8 @@ class BayesianNetwork:
             If the examples do not fit the network or are not finite.
         ConfigError
             If a number is out of its range.
+        BpruneError
+            If an output is not finite.
         """
         n_draws = checked_draws(n_draws, seed, pairing, batch_size)
         problem = self._problem(x)
@@ -166,14 +174,16 @@ class BayesianNetwork:
         evaluator = self._evaluator(problem)
         (share,) = round_of(range(len(plan.units)), [1], 1).shares
         draw_sums = DrawSums.zeros(1, n_draws)
+        not_finite: NotFinite = {}
         statistics = Statistics(plan, keep_probabilities=True)
         for block in plan.blocks:
             sums: dict[int, GroupSums] = {}
             evaluate(
                 evaluator, problem, everything, plan, share, block,
-                sums, draw_sums,
+                sums, draw_sums, not_finite,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
+            check_outputs(not_finite)
             statistics.add_block(sums, problem.label[block.start : block.stop])
         mean_probability = statistics.mean_probability
         assert mean_probability is not None  # it was asked for

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .data import fit_input
-from .errors import ConfigError, DataError
+from .errors import BpruneError, ConfigError, DataError
+from .evaluation import NotFinite
 from .network import LiftedGraph
+from .plan import MEAN
 from .posterior import Posterior
 from .predictive import MAX_DRAWS
 
@@ -111,3 +113,12 @@ def checked_weights(
                 f"{posterior.loc[name].shape}"
             )
     return given
+
+
+def check_outputs(not_finite: NotFinite) -> None:
+    """Raise BpruneError where outputs of a draw, or of the posterior mean, are not finite."""
+    for draw, _ in not_finite.values():
+        which = "the posterior mean" if draw == MEAN else f"draw {draw}"
+        raise BpruneError(
+            f"outputs are not finite for {which}; check the scale of examples and weights"
+        )

@@ -68,6 +68,11 @@ def is_discrete(name: str) -> bool:
     return is_rank or base in (*DISCRETE, *SET_STATISTICS, "accuracy_drop")
 
 
+def is_difference(name: str) -> bool:
+    """Whether a metric is a difference to the first threshold."""
+    return name.endswith("_change") or name in _DIFFERENCES
+
+
 @dataclass(frozen=True)
 class Metric:
     """One number for each threshold.

@@ -153,6 +153,8 @@ class Output:
             root_attrs["rest"] = self._rest(book)
             root_attrs["n_cells"] = book.n_cells
             root_attrs["n_cells_done"] = book.n_cells - book.n_cells_left
+        if book.n_failed:
+            root_attrs["n_failed"] = book.n_failed
         if mixed := mixture(self._environment):
             root_attrs["mixed_environment"] = mixed
         found = dataclasses.replace(found, attrs=root_attrs, state=arrays, state_attrs=attrs)

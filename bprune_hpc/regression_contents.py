@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,13 @@ def units(name: str) -> str:
 
 
 def groups(
-    statistics: RegressionStatistics, draw_sums: NormalDrawSums
+    statistics: RegressionStatistics, metrics: Mapping[str, Metric], draw_sums: NormalDrawSums
 ) -> dict[str, dict[str, Variable]]:
     """The groups that only a regression has, or has in its own way."""
     n_examples = len(statistics.target)
     by_draw = ("threshold", "draw")
     return {
-        "metrics": _metrics(statistics),
+        "metrics": _metrics(metrics),
         "draws": {
             "rmse": Variable(by_draw, draw_sums.rmse(n_examples), {"units": _TARGET_UNITS}),
             "nll": Variable(by_draw, draw_sums.nll(n_examples), {"units": "nat"}),
@@ -64,9 +65,9 @@ def groups(
     }
 
 
-def _metrics(statistics: RegressionStatistics) -> dict[str, Variable]:
+def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Variable]:
     out: dict[str, Variable] = {}
-    for name, metric in statistics.metrics().items():
+    for name, metric in metrics.items():
         base = "nll" if name == "nll_rise" else name.removesuffix("_change")
         text = _LONG_NAMES[base]
         attrs: dict[str, Any] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def table(
     pruned_fraction: Floats,
     metrics: Mapping[str, Metric],
     heading: str = "SNR <=",
+    failures: Sequence[str] = (),
 ) -> str:
     """Table of a sweep: one line a threshold; errors are both kinds combined.
 
@@ -105,6 +107,8 @@ def table(
     metrics : mapping of str to Metric
     heading : str
         Of the column of thresholds.
+    failures : sequence of str
+        What failed at each threshold, empty where nothing did; stands in place of numbers.
 
     Returns
     -------
@@ -112,16 +116,22 @@ def table(
         Lines of equal width, without a newline at the end.
     """
     columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+    said = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
     for index in range(len(threshold)):
         cut = f"{threshold[index]:.4g}" if np.isfinite(threshold[index]) else "none"
         row = [cut, f"{100 * pruned_fraction[index]:.2f} %"]
-        for name, _ in columns:
+        for name, _ in columns if not said.get(index) else ():
             metric = metrics[name]
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
         rows.append(row)
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    lines = [
+        f"{line}  failed: {said[index]}" if said.get(index) else line
+        for index, line in enumerate(lines, -1)
+    ]
+    lines = [line.ljust(max(map(len, lines))) for line in lines]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
 
@@ -199,6 +209,12 @@ def read_heading(path: str | Path) -> str:
         return str(file["threshold"].attrs.get("heading", "SNR <="))
 
 
+def read_failures(path: str | Path) -> list[str]:
+    """What failed at each threshold of a results file, empty where nothing did."""
+    with open_results(path) as file:
+        return [text.decode() for text in file["failure"][()]] if "failure" in file else []
+
+
 def read_remarks(path: str | Path) -> list[str]:
     """Sentences that belong below the table of a results file."""
     with open_results(path) as file:
@@ -211,7 +227,7 @@ def read_remarks(path: str | Path) -> list[str]:
 
 def show_table(path: str | Path) -> None:
     """Print what a results file has to say."""
-    show(table(*read_metrics(path), heading=read_heading(path)))
+    show(table(*read_metrics(path), read_heading(path), read_failures(path)))
     for remark in read_remarks(path):
         show(remark)
 

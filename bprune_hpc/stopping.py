@@ -9,7 +9,11 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import ConfigError
+from .faults import counts_not
 from .metrics import Metric
 
 FIRST_TEST = 50
@@ -30,20 +34,34 @@ class Target:
     metric: str
     se: float
 
-    def largest(self, metrics: Mapping[str, Metric]) -> float:
-        """The metric's largest error over thresholds; NaN where one is not known."""
-        return float(metrics[self.metric].se.max())
+    def largest(self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> float:
+        """The metric's largest error over thresholds; NaN where one is not known.
 
-    def is_reached(self, metrics: Mapping[str, Metric]) -> bool:
+        Those that failed do not count.
+        """
+        errors = metrics[self.metric].se[~counts_not(self.metric, failed)]
+        return float(errors.max()) if errors.size else math.nan
+
+    def is_reached(self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> bool:
         """Whether no threshold has a larger error; an error that is not known is too large."""
-        return self.largest(metrics) <= self.se
+        return self.largest(metrics, failed) <= self.se
 
-    def sentence(self, metrics: Mapping[str, Metric], n_draws: int) -> str:
+    def is_settled(self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> bool:
+        """Whether more draws are not wanted: it is reached, or there is no threshold left."""
+        return bool(counts_not(self.metric, failed).all()) or self.is_reached(metrics, failed)
+
+    def sentence(
+        self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_], n_draws: int
+    ) -> str:
         """What came of it."""
-        verdict = "reached" if self.is_reached(metrics) else "not reached"
+        verdict = "reached" if self.is_reached(metrics, failed) else "not reached"
+        without = counts_not(self.metric, failed)
+        if without.all():
+            return f"target: not reached: no threshold has a {self.metric}, as thresholds failed."
+        others = "; thresholds that failed do not count" if without.any() else ""
         return (
             f"target: {verdict} with {n_draws} draws: {self.metric}_se is at most "
-            f"{self.largest(metrics):.2g} (asked for: {self.se:g})."
+            f"{self.largest(metrics, failed):.2g} (asked for: {self.se:g}){others}."
         )
 
 

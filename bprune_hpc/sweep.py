@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from . import stop_signals
 
@@ -25,6 +26,7 @@ from .comm import Comm, run
 from .config import SweepConfig, parse
 from .environment import Stopwatch, describe_run
 from .evaluation import costs_of
+from .fault_search import find_layer
 from .gathering import Ask, Book, gather
 from .identity import environment_of
 from .output import Output, on, open_output
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 STOPPED = 3
 """Exit status of a sweep that has stopped early; the same command goes on."""
+FAILED = 4
+"""Exit status of a sweep that is done, but for thresholds at which outputs were not finite."""
 
 
 def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
@@ -89,7 +93,8 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
     book = None
     if output is not None:
         output.begin(config, problem, cuts, parts, environment, run_facts)
-        book = Book(config, parts, output.ledgers, comm.size, output.write)
+        find = partial(find_layer, config, parts, cuts)
+        book = Book(config, parts, output.ledgers, comm.size, output.write, find)
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
@@ -101,7 +106,8 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
 
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: on(output).finish(on(book), run_facts, why))
-    return 0 if why is None else STOPPED
+    n_failed = comm.from_root(lambda: on(book).n_failed)
+    return STOPPED if why is not None else FAILED if n_failed else 0
 
 
 def _whole_units(config: SweepConfig, size: int, comm: Comm) -> SweepConfig:

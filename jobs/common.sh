@@ -103,6 +103,7 @@ sweep() {
   after=$(state_of_results)
   say "launcher's status $status; $OUTPUT: ${after:-nothing that can be read}"
   case $after in
+    complete*failed*) exit 4 ;;
     complete*) if ((status == 4)); then exit 4; else exit 0; fi ;;
     partial*) go_on "$(amount_of "$before")" "$(amount_of "$after")" ;;
     *) exit $((status ? status : 1)) ;;

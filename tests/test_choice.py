@@ -43,6 +43,37 @@ def test_bounds_of_an_accuracy_by_hand() -> None:
     np.testing.assert_allclose(choice.upper_bound, [nothing_moved, moved], rtol=1e-9)
 
 
+def test_what_failed_is_left_out() -> None:
+    nan = np.nan
+    found = metric([0, 0.001, nan, 0.003, nan], *[[0, 0.001, nan, 0.001, nan]] * 2)
+    failed = np.isnan(found.value)
+    choice = choose(found, NLL, 100, 20, failed=failed)
+    some = metric([0, 0.001, 0.003], *[[0, 0.001, 0.001]] * 2)
+    of_the_rest = choose(some, NLL, 100, 20)
+    assert choice.index == 3 and of_the_rest.index == 2
+    assert choice.upper_bound[~failed].tolist() == of_the_rest.upper_bound.tolist()
+    assert np.isnan(choice.upper_bound[failed]).all() and not choice.is_below[failed].any()
+    cuts = [*CUTS, "SNR <= 3"]
+    text = sentences(choice, found.value, cuts, np.linspace(0, 0.8, 5), 100)
+    assert text.startswith("choice: SNR <= 2, 60.00 % pruned")
+    assert text.endswith("Left out, as it failed: SNR <= 1, SNR <= 3.")
+    # What comes next is the next that did not fail.
+    strict = choose(found, Limit("nll_rise", 0.004), 100, 20, failed=failed)
+    assert strict.index == 1
+    assert "At SNR <= 2 it is 0.003" in sentences(strict, found.value, cuts, np.zeros(5), 100)
+    # Not by chance: without the mask the first that is not a number ends it.
+    assert choose(found, NLL, 100, 20).index == 1
+
+
+def test_nothing_is_chosen_where_the_reference_failed() -> None:
+    found = metric([np.nan] * 2, [np.nan] * 2, [np.nan] * 2)
+    choice = choose(found, NLL, 100, 20, failed=np.array([True, False]))
+    assert choice.index == -1 and choice.n_examples_needed is None
+    assert said(choice, found, 100) == (
+        "choice: none. SNR <= 0, which all others are compared with, failed."
+    )
+
+
 def test_skewness_counts_as_far_as_the_examples_make_the_error() -> None:
     values = np.random.default_rng(0).exponential(size=(2, 50))
     np.testing.assert_allclose(skewness_of(values), stats.skew(values, axis=1))

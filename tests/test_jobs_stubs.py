@@ -106,6 +106,31 @@ def test_what_leads_nowhere_is_not_submitted_for_ever(
     assert jobs[-1]["status"] == 3 and said in jobs[-1]["log"]
 
 
+@pytest.mark.parametrize(
+    ("said", "launcher", "status"),
+    [
+        ("complete", 0, 0),
+        ("complete (2 thresholds failed)", 4, 4),
+        ("complete (2 thresholds failed)", 0, 4),  # launchers lose the status of a run
+        ("complete (2 thresholds failed)", 1, 4),
+        ("partial 3/9 cells", 3, 3),
+    ],
+)
+def test_what_is_complete_with_failures_is_not_submitted_again(
+    said: str, launcher: int, status: int, tmp_path: Path
+) -> None:
+    program = f"""
+        . {ROOT}/jobs/common.sh
+        state_of_results() {{ [[ -e {tmp_path}/ran ]] && echo "{said}"; }}
+        resubmit() {{ touch {tmp_path}/resubmitted; }}
+        OUTPUT={tmp_path}/s.h5 ARG_FILE=a.txt MAX_JOBS=9 THREADS=1
+        sweep bash -c 'touch {tmp_path}/ran; exit {launcher}'
+    """
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.returncode == status, done.stderr
+    assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
+
+
 def test_a_launcher_that_is_called_wrongly_is_seen(checkout: Path, make_queue: MakeQueue) -> None:
     queue = make_queue("pbs")
     settings = {"ARG_FILE": "none.txt", "THREADS": "4", "RANKS_PER_NODE": "32"}

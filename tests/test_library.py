@@ -16,7 +16,7 @@ import small_models
 
 import bprune_hpc
 from bprune_hpc import data, sweep
-from bprune_hpc.errors import CheckpointError, ConfigError, DataError, GraphError
+from bprune_hpc.errors import BpruneError, CheckpointError, ConfigError, DataError, GraphError
 from bprune_hpc.tensorflow_import import import_tensorflow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,6 +151,11 @@ def test_examples_that_do_not_fit(net, x, message):
         with pytest.raises(DataError, match=re.escape(message)) as caught:
             call(x)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_outputs_that_are_not_finite(net):
+    with pytest.raises(BpruneError, match="not finite for the posterior mean; check the scale"):
+        net.predict(np.full((3, 64), 3e38), n_draws=2)
 
 
 def test_weights_that_do_not_fit(net, digits):

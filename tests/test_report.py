@@ -44,6 +44,16 @@ def test_the_table_has_a_line_for_each_threshold() -> None:
     assert lines[3].count("0.750 ± 0.020") == 5
 
 
+def test_what_failed_is_said_in_place_of_numbers() -> None:
+    metric = Metric(np.array([0.25, np.nan]), np.array([0.03, np.nan]), np.array([0.04, np.nan]))
+    arguments = np.array([0, 0.5]), np.array([0, 0.25]), dict.fromkeys(NAMES, metric)
+    heading, rule, fine, failed = table(*arguments, failures=["", "draw 17, a/MatMul"]).split("\n")
+    plain = table(*arguments).split("\n")
+    assert [heading, rule, fine] == plain[:3] and len(failed) == len(fine)
+    assert failed.split() == ["0.5", "25.00", "%", "failed:", "draw", "17,", "a/MatMul"]
+    assert "nan" not in failed and "nan" in plain[3]
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A results file with the metrics that the report reads."""
