@@ -17,7 +17,7 @@ from bprune_hpc import config as configuration
 from bprune_hpc import pruning
 from bprune_hpc.evaluation import evaluate
 from bprune_hpc.evaluators import Evaluator
-from bprune_hpc.plan import make_plan
+from bprune_hpc.plan import make_plan, round_of
 from bprune_hpc.problem import Problem
 from bprune_hpc.pruning import Cut
 
@@ -49,15 +49,16 @@ class Sweep:
         self.batch_size = batch_size
 
     def seconds(self, settings: Settings, peak: Peak | None = None) -> float:
-        """Evaluate everything on this one rank."""
+        """Evaluate everything on this one rank, in one round."""
         problem, n_thresholds = self.problem, len(self.cuts)
         plan = make_plan(
             n_draws=self.n_draws, pairing="antithetic", n_thresholds=n_thresholds,
-            n_examples=len(problem.label), bytes_per_cell=problem.task.bytes_per_cell, n_ranks=1,
+            n_examples=len(problem.label), bytes_per_cell=problem.task.bytes_per_cell,
             batch_size=self.batch_size,
             limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
         )  # fmt: skip
-        draw_sums = problem.task.draw_sums(n_thresholds, self.n_draws)
+        (share,) = round_of(range(len(plan.units)), [1] * n_thresholds, 1).shares
+        draw_sums: Any = problem.task.draw_sums(n_thresholds, self.n_draws)
         aside = 0.0
 
         def advance(_: int) -> None:
@@ -70,7 +71,7 @@ class Sweep:
         start = settings.clock()
         for block in plan.blocks:
             evaluate(
-                self.evaluator, problem, self.cuts, plan, plan.stages[0].shares[0], block, {},
+                self.evaluator, problem, self.cuts, plan, share, block, {},
                 draw_sums, {}, seed=_SEED, advance=advance,
             )  # fmt: skip
         return settings.clock() - start - aside

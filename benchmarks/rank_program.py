@@ -1,36 +1,44 @@
-"""The work of a sweep on each rank, of a network that rank 0 makes up: no TensorFlow, no files.
+"""A sweep of a network that rank 0 makes up: no TensorFlow on any rank, and no files but results.
 
     mpirun -n 2 python -m benchmarks.rank_program '{"network": "tiny", "n_draws": 20, ...}'
 
-The ranks, the plan, the loop and the sums are those of the sweep. Prints JSON on rank 0: seconds
-from the moment all ranks are ready, seconds and peak memory of every rank, and the rate of the
-matrix product on each while the others are at it too.
+All but the network and its examples is the command's own: plan, rounds, sums, writes. Prints JSON
+on rank 0: seconds from the moment all ranks are ready until all work is done, what ``/run`` says of
+each rank, and the rate of the matrix product on each while the others are at it too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bprune_hpc import config as configuration
-from bprune_hpc import pruning, results
+from bprune_hpc import identity
+from bprune_hpc import problem as problems
 from bprune_hpc.comm import Comm
 from bprune_hpc.comm import run as run_on_ranks
-from bprune_hpc.contents import contents
-from bprune_hpc.environment import Stopwatch, describe_run
-from bprune_hpc.gathering import draw_sums_of, gather, lay_out
+from bprune_hpc.config import SweepConfig
 from bprune_hpc.posterior import Posterior
-from bprune_hpc.problem import Problem, share
+from bprune_hpc.problem import Problem
+from bprune_hpc.results import open_results
 
 from . import overpruned
 
 TINY_SIZES = (64, 32, 10)
 _PEAK_SIZE = 1024
 _PEAK_REPEATS = 20
+
+sweeps: Any = import_module("bprune_hpc.sweep")
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,6 @@ class Case:
     ----------
     network : {"overpruned", "tiny"}
         The first is that of ``overpruned``; the second is dense, 64-32-10 or as ``sizes`` say.
-    output : str
-        A results file to be written; none if empty.
     """
 
     network: str
@@ -50,7 +56,6 @@ class Case:
     n_draws: int
     thresholds: str
     sizes: tuple[int, ...] = TINY_SIZES
-    output: str = ""
 
     def problem(self) -> Problem:
         """The network and its examples."""
@@ -69,41 +74,78 @@ class Case:
 
 def main(case: Case, comm: Comm) -> int:
     """Run on every rank."""
-    problem = share(case.problem() if comm.is_root else None, comm)
-    config = configuration.parse(
-        ["--model_dir=none", f"--thresholds={case.thresholds}", f"--output={case.output or 'none'}",
-         f"--num_monte_carlo={case.n_draws}"],
-    )  # fmt: skip
-    evaluator = problem.make_evaluator(1, 1)
-    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, config.rule)
-    parts = lay_out(config, problem, len(cuts), comm.size)
-    watch = Stopwatch()
-    comm.gather(0)
-    comm.from_root(lambda: None)  # nobody begins before all are here
-    start = time.perf_counter()
-    findings = gather(comm, evaluator, parts, cuts, config, watch, lambda n: None)
-    seconds = time.perf_counter() - start
-    if case.output:
-        environment = describe_run(comm, watch, 1, 1)
-        comm.from_root(
-            lambda: results.write(
-                case.output,
-                contents(
-                    config, problem, cuts, findings, draw_sums_of(parts[0], findings), environment
-                ),
-            )
-        )
-    found = describe_run(comm, watch, 1, 1)
-    comm.from_root(lambda: None)
+    problem = case.problem() if comm.is_root else None
+    arguments = [f"--thresholds={case.thresholds}", f"--num_monte_carlo={case.n_draws}"]
+    found = sweep(problem, arguments, comm)
     peaks = comm.gather(_product_rate()) or []
     if comm.is_root:
-        said = {
-            "seconds": seconds,
-            "peak_gflops": [rate / 1e9 for rate in peaks],
-            **{name: found[name] for name in found if name.endswith(("_seconds", "_mib"))},
-        }
-        sys.stdout.write(json.dumps(said) + "\n")
+        found["peak_gflops"] = [rate / 1e9 for rate in peaks]
+        sys.stdout.write(json.dumps(found) + "\n")
     return 0
+
+
+def sweep(problem: Problem | None, arguments: Sequence[str], comm: Comm) -> dict[str, Any]:
+    """Run a sweep of a problem in memory; every rank calls this.
+
+    Parameters
+    ----------
+    problem : Problem on rank 0, None elsewhere
+    arguments : sequence of str
+        Of the command, without network, data and output.
+
+    Returns
+    -------
+    dict
+        ``seconds``; of ``/run``, lists with one entry a rank; ``nll_se`` and ``nll_rise_se``. Of
+        ranks other than 0, the first alone.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "sweep.h5"
+        flags = ["--model_dir=none", f"--output={output}", *arguments]
+        with _instead_of_files(problem) as seconds, contextlib.redirect_stdout(io.StringIO()):
+            status = sweeps.sweep(comm, flags)
+        if status:
+            raise RuntimeError(f"the sweep ended with status {status}")
+        found: dict[str, Any] = {"seconds": seconds[0]}
+        if comm.is_root:
+            with open_results(output) as file:
+                run, metrics = file["run"], file["metrics"]
+                found |= {
+                    name: np.asarray(run[name]).tolist()
+                    for name in run
+                    if name.endswith(("_seconds", "_mib", "_share"))
+                }
+                found |= {f"{name}_se": metrics[f"{name}_se"][()].tolist() for name in _METRICS}
+        return found
+
+
+_METRICS = ("nll", "nll_rise")
+
+
+@contextlib.contextmanager
+def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
+    """Give the sweep a problem where it reads one, and time its work from a common start."""
+    seconds: list[float] = []
+    load, gather, digest = problems.load, sweeps.gather, identity.graph_sha256
+
+    def share(_: SweepConfig, comm: Comm) -> Problem:
+        return problems.share(problem, comm)
+
+    def timed(comm: Comm, *arguments: Any) -> Any:
+        comm.gather(0)
+        comm.from_root(lambda: None)  # nobody begins before all are here
+        start = time.perf_counter()
+        outcome = gather(comm, *arguments)
+        seconds.append(time.perf_counter() - start)
+        return outcome
+
+    problems.load = share  # type: ignore[assignment]
+    sweeps.gather = timed
+    identity.graph_sha256 = lambda lifted: ""  # there is no graph
+    try:
+        yield seconds
+    finally:
+        problems.load, sweeps.gather, identity.graph_sha256 = load, gather, digest
 
 
 def _product_rate() -> float:

@@ -6,7 +6,8 @@ projected from what a message between two ranks costs here:
 - A sum of a group over m ranks is a binomial tree, of which rank 0, which is in every one, receives
   ceil(log2 m) messages one after the other. Who is in which group, the plan says.
 - Network and examples are broadcast in ceil(log2 64) steps.
-- Rank 0 evaluates its draws at its thresholds at what one costs on one rank, measured here.
+- Rounds are as the sweep's own schedule has them; each brings its groups together anew.
+- Every rank evaluates its share of the draws at what one costs on one rank, measured here.
 
 On a cluster messages between nodes have a lower rate than shared memory; the whole traffic of
 rank 0 is given, so that the share can be told for another rate.
@@ -16,11 +17,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
-from bprune_hpc.plan import MEAN, N_GROUPS, make_plan
+import numpy as np
+
+from bprune_hpc import config as configuration
+from bprune_hpc import pruning
+from bprune_hpc.evaluation import costs_of
+from bprune_hpc.pace import Pace
+from bprune_hpc.plan import MEAN, N_GROUPS, make_plan, round_of
 from bprune_hpc.predictive import bytes_per_cell
+from bprune_hpc.schedule import stretch_of
 
 from . import overpruned
 from .processes import python
@@ -53,17 +63,15 @@ def run(settings: Settings) -> Measured:
     ratios["two_ranks_over_one"] = seconds[1] / seconds[2]
     ratios["two_products_over_one"] = peaks[2] / peaks[1]
     absolute["two_ranks"] = {**case, "seconds": seconds, "peak_gflops": peaks}
-    absolute["two_ranks"]["shares_of_reduction"] = [
-        [_share(rank) for rank in zip(one["evaluate_seconds"], one["reduce_seconds"], strict=True)]
-        for one in runs[2]
-    ]
+    absolute["two_ranks"]["waiting_shares"] = [one["waiting_share"] for one in runs[2]]
 
     tiny = {"network": "tiny", "n_examples": 360, "thresholds": "0:2:9"}
     tiny["n_draws"] = settings.choose(20, 640)
     for n_ranks in settings.choose([4], [8, 16, 32, 64]):
         one = on_ranks(n_ranks, tiny)
         reduce, evaluate = sum(one["reduce_seconds"]), sum(one["evaluate_seconds"])
-        ratios[f"oversubscribed_communication_share_{n_ranks}"] = _share((evaluate, reduce))
+        share = reduce / (evaluate + reduce)
+        ratios[f"oversubscribed_communication_share_{n_ranks}"] = share
         absolute[f"oversubscribed_{n_ranks}"] = {
             "seconds": one["seconds"],
             "launch_to_end_seconds": one["whole_seconds"],
@@ -72,7 +80,7 @@ def run(settings: Settings) -> Measured:
         }
 
     n_thresholds = settings.choose(2, N_THRESHOLDS)
-    projected = project(seconds[1] / (n_thresholds * (n_draws + 1)), settings)
+    projected = project(runs[1][-1], n_thresholds * (n_draws + 1), settings)
     ratios["communication_share_projected"] = projected.pop("share")
     absolute["projected"] = projected
     return Measured(ratios, absolute)
@@ -84,60 +92,71 @@ def on_ranks(n_ranks: int, case: dict[str, Any]) -> Any:
     return {**done.said, "whole_seconds": done.seconds}
 
 
-def project(evaluation_s: float, settings: Settings) -> dict[str, float]:
+def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> dict[str, float]:
     """The share of rank 0's time that goes into messages on 64 ranks; see the module.
 
     Parameters
     ----------
-    evaluation_s : float
-        Seconds of one draw at one threshold.
+    one : mapping
+        What a run on one rank has found.
+    n_evaluations : int
+        Draws (the posterior mean too) at thresholds that it has evaluated.
     """
-    n_classes = overpruned.SIZES[-1]
-    group_bytes = bytes_per_cell(n_classes) * N_THRESHOLDS * _N_EXAMPLES
-    draw_bytes = 2 * 8 * N_THRESHOLDS * _N_DRAWS
-    case_bytes = 4 * _N_EXAMPLES * overpruned.SIZES[0] + 2 * 4 * overpruned.N_WEIGHTS
-    divide = settings.choose(100, 1)
-    sizes = {"group": group_bytes, "draws": draw_bytes}
-    messages = {
-        name: python(
-            "-m", "benchmarks.message_program", str(size // divide), str(case_bytes // divide),
-            n_ranks=2,
-        ).said
-        for name, size in sizes.items()
-    }  # fmt: skip
+    problem = overpruned.problem(1)
+    cuts = pruning.cuts(problem.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS)))
+    costs = costs_of(problem.make_evaluator(1, 1), problem.posterior, cuts, _N_RANKS)
+    size = bytes_per_cell(overpruned.SIZES[-1])
+    defaults = configuration.parse(["--model_dir=none"])
     plan = make_plan(
         n_draws=_N_DRAWS, pairing="antithetic", n_thresholds=N_THRESHOLDS, n_examples=_N_EXAMPLES,
-        bytes_per_cell=bytes_per_cell(n_classes), n_ranks=_N_RANKS, batch_size=1000,
-        limit_bytes=2**30,
+        bytes_per_cell=size, batch_size=defaults.batch_size,
+        limit_bytes=defaults.state_limit_gb * 2**30,
     )  # fmt: skip
-    (stage,) = plan.stages
-    members = [len({0, *stage.participants(group)}) for group in (MEAN, *range(N_GROUPS))]
-    n_group_messages = sum(math.ceil(math.log2(of_group)) for of_group in members)
+    evaluation_s = sum(one["evaluate_seconds"]) / n_evaluations
+    write_s = sum(one.get("write_seconds", [0.0]))
+    group_bytes = size * N_THRESHOLDS * _N_EXAMPLES
+    draw_bytes = 2 * 8 * N_THRESHOLDS * _N_DRAWS
+    case_bytes = 4 * _N_EXAMPLES * overpruned.SIZES[0] + 2 * 4 * overpruned.N_WEIGHTS
+    of_group, of_draws = (
+        _message_costs(n_bytes, case_bytes, settings) for n_bytes in (group_bytes, draw_bytes)
+    )
     steps = math.ceil(math.log2(_N_RANKS))
-    in_messages = (
-        n_group_messages * messages["group"]["sum_s"]
-        + steps * messages["draws"]["sum_s"]
-        + steps * messages["group"]["broadcast_s"]
-    )
-    n_evaluations = sum(
-        len(thresholds) * (1 if unit == MEAN else len(plan.units[unit]))
-        for unit, thresholds in stage.shares[0]
-    )
-    computing = evaluation_s * n_evaluations
+    in_messages, computing = steps * of_group["broadcast_s"], 0.0
+    n_messages, n_rounds = 0, 0
+    pace = Pace(group_bytes * (N_GROUPS + 1))
+    behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
+    while behind.n_units < len(plan.units):
+        stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, pace.n_cells())
+        of_round = round_of(stretch.units, costs, _N_RANKS)
+        members = [len({0, *of_round.participants(group)}) for group in (MEAN, *range(N_GROUPS))]
+        to_rank_0 = sum(math.ceil(math.log2(number)) for number in members)
+        of_all = len(stretch.units) / len(plan.units)
+        messages_s = to_rank_0 * of_group["sum_s"] + steps * of_all * of_draws["sum_s"]
+        n_cells = len(stretch.units) * N_THRESHOLDS
+        computing_s = 2 * n_cells * evaluation_s / _N_RANKS  # two draws a unit
+        pace.worked(computing_s + messages_s, -(-n_cells // _N_RANKS) * _N_EXAMPLES)
+        if pace.is_due:
+            pace.wrote(write_s)
+        in_messages, computing = in_messages + messages_s, computing + computing_s
+        n_messages, n_rounds = n_messages + to_rank_0, n_rounds + 1
+        behind.n_units = stretch.units.stop
     return {
         "share": in_messages / (in_messages + computing),
-        "group_messages_of_rank_0": n_group_messages,
+        "rounds": n_rounds,
+        "writes": pace.n_writes,
+        "group_messages_of_rank_0": n_messages,
         "group_message_bytes": group_bytes,
-        "group_message_seconds": messages["group"]["sum_s"],
-        "broadcast_seconds": messages["group"]["broadcast_s"],
-        "draws_message_seconds": messages["draws"]["sum_s"],
+        "group_message_seconds": of_group["sum_s"],
+        "broadcast_seconds": of_group["broadcast_s"],
+        "draws_message_seconds": of_draws["sum_s"],
         "seconds_in_messages": in_messages,
         "seconds_computing": computing,
         "ms_per_draw_and_threshold": 1e3 * evaluation_s,
-        "received_by_rank_0_gib": (n_group_messages * group_bytes + steps * draw_bytes) / 2**30,
+        "received_by_rank_0_gib": (n_messages * group_bytes + steps * draw_bytes) / 2**30,
     }
 
 
-def _share(seconds: tuple[float, float]) -> float:
-    evaluate, reduce = seconds
-    return reduce / (evaluate + reduce)
+def _message_costs(sum_bytes: int, broadcast_bytes: int, settings: Settings) -> Any:
+    divide = settings.choose(100, 1)
+    sizes = (str(sum_bytes // divide), str(broadcast_bytes // divide))
+    return python("-m", "benchmarks.message_program", *sizes, n_ranks=2).said

@@ -19,15 +19,12 @@ from numpy.typing import NDArray
 
 from bprune_hpc import config as configuration
 from bprune_hpc import problem as problems
-from bprune_hpc import pruning
 from bprune_hpc.comm import SerialComm
-from bprune_hpc.environment import Stopwatch
-from bprune_hpc.gathering import gather, lay_out
 from bprune_hpc.problem import Problem
-from bprune_hpc.pruning import Cut
 
 from . import conv_networks
 from .peers import flipout_draw, numpy_draw, tensorflow_draw
+from .rank_program import sweep
 from .record import Measured
 from .timing import Settings, in_turns
 
@@ -53,20 +50,20 @@ def run(settings: Settings) -> Measured:
 def _measure(problem: Problem, with_peers: bool, settings: Settings) -> Measured:
     """One network; the peers are stacks of dense layers."""
     n_draws, n_repeats = settings.choose((20, 1), (200, 3))
-    cuts = pruning.cuts(problem.posterior, "threshold", [float(t) for t in THRESHOLDS.split(",")])
     variance: dict[str, float] = {}
     rise: dict[str, NDArray[np.float64]] = {}
     cost: dict[str, float] = {}
     for name, pairing in (("ours", "antithetic"), ("ours_unpaired", "none")):
-        runs = [_run(problem, cuts, pairing, n_draws, seed, settings) for seed in range(n_repeats)]
+        runs = [_run(problem, pairing, n_draws, seed) for seed in range(n_repeats)]
         of_nll = np.mean([one for one, _, _ in runs], axis=0)
         rise[name] = np.mean([one for _, one, _ in runs], axis=0)
         variance[name], cost[name] = float(of_nll[0]), float(np.median([one[2] for one in runs]))
     # Of the rise over the first threshold: without common draws, variances of both add up.
     own = of_nll[1:] + of_nll[0]
     ratios = {"variance_ours_unpaired_over_ours": variance["ours_unpaired"] / variance["ours"]}
-    for cut, apart, common in zip(cuts[1:], own, rise["ours"][1:], strict=True):
-        ratios[f"rise_variance_own_draws_over_ours_{cut.threshold:g}"] = float(apart / common)
+    thresholds = THRESHOLDS.split(",")[1:]
+    for threshold, apart, common in zip(thresholds, own, rise["ours"][1:], strict=True):
+        ratios[f"rise_variance_own_draws_over_ours_{threshold}"] = float(apart / common)
     if with_peers:
         table, x, biases = problem.posterior, problem.x, list(problem.fixed.values())
         flipout = flipout_draw(table, x, biases)
@@ -109,25 +106,15 @@ def _repeated(problem: Problem, n_copies: int) -> Problem:
 
 
 def _run(
-    problem: Problem,
-    cuts: list[Cut],
-    pairing: str,
-    n_draws: int,
-    seed: int,
-    settings: Settings,
+    problem: Problem, pairing: str, n_draws: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Variance per draw of NLL and of its rise at each threshold; seconds a draw and threshold."""
-    config = configuration.parse(
-        ["--model_dir=none", f"--thresholds={THRESHOLDS}", f"--num_monte_carlo={n_draws}",
-         f"--pairing={pairing}", f"--seed={seed}"],
-    )  # fmt: skip
-    evaluator = problem.make_evaluator(1, 1)
-    parts = lay_out(config, problem, len(cuts), 1)
-    start = settings.clock()
-    findings = gather(SerialComm(), evaluator, parts, cuts, config, Stopwatch(), lambda n: None)
-    seconds = (settings.clock() - start) / (len(cuts) * n_draws)
-    metrics = findings.metrics
-    return n_draws * metrics["nll"].se ** 2, n_draws * metrics["nll_rise"].se ** 2, seconds
+    flags = [f"--thresholds={THRESHOLDS}", f"--num_monte_carlo={n_draws}",
+             f"--pairing={pairing}", f"--seed={seed}"]  # fmt: skip
+    found = sweep(problem, flags, SerialComm())
+    of_nll, of_rise = (n_draws * np.square(found[name]) for name in ("nll_se", "nll_rise_se"))
+    n_thresholds = len(THRESHOLDS.split(","))
+    return of_nll, of_rise, found["evaluate_seconds"][0] / (n_thresholds * n_draws)
 
 
 def _variance_of_nll(draws: list[NDArray[np.float32]], label: NDArray[np.int64]) -> float:
