@@ -59,6 +59,11 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
         "scope": config.scope,
         "granularity": config.granularity,
         "prior_scale": config.prior_scale,
+        "prior of the graph": None
+        if problem.prior is None
+        else _sha256(
+            [(name, np.array([one.loc, one.scale])) for name, one in problem.prior.items()]
+        ),
         "pruned_weights": config.pruned_weights,
         "evaluator": evaluator,
         "batch_size": min(config.batch_size, max(len(one.label) for one in problem.on_every_set())),

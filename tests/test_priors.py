@@ -131,7 +131,7 @@ def test_a_sweep_takes_each_tensors_own_prior(tmp_path: Path) -> None:
     )
     assert 0 < n_kept < case.posterior.n_weights and sparsity.n_active[1] == n_kept
     # What is given counts for all.
-    assert sweep.main([*flags, "--prior_scale=0.5"]) == 0
+    assert sweep.main([*flags, "--prior_scale=0.5", "--overwrite"]) == 0
     sparsity = results.read(path).sparsity
     assert sparsity.attrs["prior_scale"] == 0.5 and "prior_scale" not in sparsity
     assert sparsity.n_active[1] != n_kept
