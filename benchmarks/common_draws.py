@@ -86,7 +86,8 @@ def repeat(arguments: Sequence[str], seeds: Sequence[int]) -> Repeats:
         for seed in seeds:
             said = io.StringIO()
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                status = sweep.main([*arguments, f"--seed={seed}", f"--output={path}"])
+                output = [f"--output={path}", "--overwrite"]
+                status = sweep.main([*arguments, f"--seed={seed}", *output])
             if status:
                 raise SystemExit(said.getvalue())
             found.append(results.read(path))

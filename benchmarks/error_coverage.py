@@ -21,7 +21,7 @@ from scipy import stats
 if __package__:
     from .common_draws import METRICS, repeat
 else:
-    from common_draws import METRICS, repeat
+    from common_draws import METRICS, repeat  # type: ignore[no-redef]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
