@@ -22,19 +22,25 @@ from .timing import Settings
 def run(settings: Settings) -> Measured:
     """Measure peak memory in processes of their own."""
     absolute: dict[str, Any] = {}
-    few, many = settings.choose((10, 40), (50, 1000))
+    few, some, many = numbers = settings.choose((10, 20, 40), (50, 200, 1000))
     with tempfile.TemporaryDirectory() as directory:
         of_sweeps = [
             _of_sweep(Path(directory) / "sweep.h5", n_draws, settings) for n_draws in (few, many)
         ]
     base = {"network": "overpruned", "n_examples": settings.choose(50, 200), "thresholds": "0,1,2"}
-    of_ranks = [_peak(1, {**base, "n_draws": n_draws}) for n_draws in (few, many)]
+    of_ranks = {n_draws: _peak(1, {**base, "n_draws": n_draws}) for n_draws in numbers}
     absolute["draws"] = {
-        "numbers": [few, many],
-        "digits_sweep_mib": of_sweeps,
-        "without_tensorflow_mib": of_ranks,
+        "digits_sweep_mib": dict(zip((few, many), of_sweeps, strict=True)),
+        "dense_network_without_tensorflow_mib": of_ranks,
     }
-    ratios = {"peak_1000_draws_over_50": max(high / low for low, high in (of_sweeps, of_ranks))}
+    of_digits, of_dense = of_sweeps[1] / of_sweeps[0], of_ranks[many] / of_ranks[few]
+    ratios = {
+        "peak_1000_draws_over_50": max(of_digits, of_dense),
+        "peak_1000_draws_over_50_digits_sweep": of_digits,
+        "peak_1000_draws_over_50_dense_network": of_dense,
+        # Noise and weights of some draws are held at once: of all up to some number, no more.
+        "peak_1000_draws_over_200_dense_network": of_ranks[many] / of_ranks[some],
+    }
 
     base = {**base, "n_examples": settings.choose(50, 10_000), "n_draws": 4}
     grids = settings.choose(["0:2:3", "0:2:6"], ["0:2:5", "0:2:11", "0:2:21"])
@@ -51,7 +57,7 @@ def run(settings: Settings) -> Measured:
         "network": "tiny",
         "sizes": (8, 4, n_classes),
         "n_examples": n_examples,
-        "n_draws": 4,
+        "n_draws": 2,
         "thresholds": f"0:2:{n_thresholds}",
     }
     found = on_ranks(2, large)
