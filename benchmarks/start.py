@@ -23,10 +23,10 @@ def run(settings: Settings) -> Measured:
         imports, draws = [], []
         for _ in range(settings.choose(1, 5)):
             imports.append(python("-c", "import tensorflow").seconds)
-            draws.append(_first_draw([_ARGUMENTS, output, "--num_monte_carlo=2"]))
+            draws.append(_first_draw([_ARGUMENTS, output, "--overwrite", "--num_monte_carlo=2"]))
         n_ranks = settings.choose(2, 64)
         many = python(
-            "-m", "bprune_hpc.sweep", _ARGUMENTS, output, *quick, n_ranks=n_ranks,
+            "-m", "bprune_hpc.sweep", _ARGUMENTS, output, "--overwrite", *quick, n_ranks=n_ranks,
             watch_s=settings.choose(0.2, 2),
         )  # fmt: skip
     seconds = median(one["seconds"] for one in draws)
