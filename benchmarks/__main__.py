@@ -48,12 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     name_of_file = "results_quick.json" if options.quick else "results.json"
     output = options.output or Path(__file__).with_name(name_of_file)
     record = Record(output)
+    failed: list[str] = []
     for name in options.name or PARTS:
         logger.info("%s ...", name)
-        record.add(name, measure(PARTS[name], settings))
+        try:
+            record.add(name, measure(PARTS[name], settings))
+        except Exception:
+            logger.exception("%s: failed", name)
+            failed.append(name)
+            continue
         logger.info("%s: %.0f s", name, record.parts[name]["seconds"])
     sys.stdout.write(f"{record.table()}\n\nresults: {output}\n")
-    return 0
+    if failed:
+        sys.stdout.write(f"failed, and as they were in the file: {', '.join(failed)}\n")
+    return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:

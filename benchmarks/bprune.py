@@ -88,6 +88,6 @@ def _stages(case: Path) -> dict[str, float]:
 def _ours(case: Path, n_draws: int) -> float:
     return python(
         "-m", "bprune_hpc.sweep", f"--model_dir={case}", f"--data_path={case / DATA_NAME}",
-        f"--thresholds={THRESHOLDS}", f"--num_monte_carlo={n_draws}",
+        f"--thresholds={THRESHOLDS}", f"--num_monte_carlo={n_draws}", "--overwrite",
         f"--output={case / OUTPUT_NAME}",
     ).seconds  # fmt: skip

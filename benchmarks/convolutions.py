@@ -58,7 +58,7 @@ def run(settings: Settings) -> Measured:
         networks = {
             "theta": (conv_networks.theta(2000), 1000, 16, 5),
             "vgg16": (conv_networks.vgg16(512), 64, 2, 2),
-            "resnet18": (conv_networks.resnet18(256), 64, 2, 2),
+            "resnet18": (conv_networks.resnet18(128), 64, 2, 2),
         }
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}

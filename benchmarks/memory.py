@@ -75,6 +75,7 @@ def _of_sweep(output: Path, n_draws: int, settings: Settings) -> float:
     python(
         "-m", "bprune_hpc.sweep", "--model_dir=embedded:digits_fc", f"--output={output}",
         f"--num_monte_carlo={n_draws}",
+        "--overwrite",
         *settings.choose(["--thresholds=0,1"], []), n_ranks=1,
     )  # fmt: skip
     with open_results(output) as file:

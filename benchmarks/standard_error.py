@@ -49,7 +49,7 @@ def run(settings: Settings) -> Measured:
 
 def _measure(problem: Problem, with_peers: bool, settings: Settings) -> Measured:
     """One network; the peers are stacks of dense layers."""
-    n_draws, n_repeats = settings.choose((20, 1), (200, 3))
+    n_draws, n_repeats = settings.choose((20, 1), (200, 2))
     variance: dict[str, float] = {}
     rise: dict[str, NDArray[np.float64]] = {}
     cost: dict[str, float] = {}

@@ -18,15 +18,16 @@ _ARGUMENTS = f"@{ROOT / 'configs' / 'ArgFilePrune.txt'}"
 def run(settings: Settings) -> Measured:
     """Measure in processes of their own, in turns."""
     with tempfile.TemporaryDirectory() as directory:
-        output = f"--output={Path(directory) / 'sweep.h5'}"
+        # Each sweep from the beginning, not where the one before it has ended.
+        output = (f"--output={Path(directory) / 'sweep.h5'}", "--overwrite")
         quick = settings.choose(["--num_monte_carlo=4", "--thresholds=0,1"], [])
         imports, draws = [], []
         for _ in range(settings.choose(1, 5)):
             imports.append(python("-c", "import tensorflow").seconds)
-            draws.append(_first_draw([_ARGUMENTS, output, "--overwrite", "--num_monte_carlo=2"]))
+            draws.append(_first_draw([_ARGUMENTS, *output, "--num_monte_carlo=2"]))
         n_ranks = settings.choose(2, 64)
         many = python(
-            "-m", "bprune_hpc.sweep", _ARGUMENTS, output, "--overwrite", *quick, n_ranks=n_ranks,
+            "-m", "bprune_hpc.sweep", _ARGUMENTS, *output, *quick, n_ranks=n_ranks,
             watch_s=settings.choose(0.2, 2),
         )  # fmt: skip
     seconds = median(one["seconds"] for one in draws)

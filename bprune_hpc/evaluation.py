@@ -113,6 +113,7 @@ def evaluate(
                         of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
                     task.add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
             advance(sum(index in thresholds for thresholds in cells.values()))
+        del noises, wanted, sampled  # before the next ones are made
 
 
 def costs_of(
