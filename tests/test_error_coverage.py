@@ -118,3 +118,25 @@ def test_test_set_errors() -> None:
     found = coverage(repeats, truth, "se_data", stats.t.ppf(0.975, 49))
     print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
     check(found, 0.80)
+
+
+@pytest.mark.slow
+def test_test_set_errors_of_other_examples() -> None:
+    # As many of each in a sample as in the whole: AUPR depends on their ratio.
+    population, other = Population(20_000), Population(20_000, seed=1, spread=0.8)
+
+    def metrics(rows: np.ndarray, rows_of_other: np.ndarray) -> dict[str, Metric]:
+        test = population.statistics(rows, 20, seed=1)
+        of_other = other.statistics(rows_of_other, 20, seed=1)
+        return ood_metrics(test.scores(), of_other.scores(), test.plan.group_sizes)
+
+    truth = metrics(np.arange(20_000), np.arange(20_000))
+    generator = np.random.default_rng(5)
+    repeats = [
+        metrics(*(generator.choice(20_000, 400, replace=False) for _ in range(2)))
+        for _ in range(N_REPEATS)
+    ]
+    found = coverage(repeats, truth, "se_data", stats.t.ppf(0.975, 49))
+    print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
+    assert len(found) == 8
+    check(found, 0.80)
