@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,25 @@ def activate(function: str | None, values: Floats) -> None:
         _ACTIVATIONS[function](values)
 
 
+def moves_one(function: str | None) -> bool:
+    """Whether an activation makes another number of 1."""
+    return function not in (None, "Relu", "Relu6", "Elu")
+
+
+_ZEROS = np.zeros(8192, np.float32)
+"""NumPy is five times faster with an array of zeros than with the number 0, and three times faster
+with so many than with half as many; they stay in the innermost cache."""
+
+
 def _relu(values: Floats) -> None:
-    # NumPy is several times faster with an array of zeros than with the number 0.
-    np.maximum(values, _zeros(values.shape[-2:]), out=values)
-
-
-@lru_cache(maxsize=16)
-def _zeros(shape: tuple[int, ...]) -> Floats:
-    return np.zeros(shape, np.float32)
+    if not values.flags.c_contiguous:
+        np.maximum(values, 0, out=values)
+        return
+    flat = values.reshape(-1)
+    n_whole = len(flat) // len(_ZEROS) * len(_ZEROS)
+    blocks, rest = flat[:n_whole].reshape(-1, len(_ZEROS)), flat[n_whole:]
+    np.maximum(blocks, _ZEROS, out=blocks)
+    np.maximum(rest, _ZEROS[: len(rest)], out=rest)
 
 
 def _sigmoid(values: Floats) -> None:

@@ -1,12 +1,8 @@
 """Runs a chain of layers with NumPy, without the parts that pruning has made idle.
 
-Two things make it cheaper than its plain arithmetic. Units that are constant or not needed are
-left out (``alive``). And the first layer's input is the same for all draws, so that its product
-with ``loc`` is made once for many draws, and its product with ``scale * noise`` once for the two
-draws of an antithetic pair.
-
-Units lie with one row each, so that a row's examples are next to each other. The bits of a draw
-are the same whichever draws are evaluated beside it: every product has its own shape.
+Units that are constant or not needed are left out (``alive``), and the first layer's products are
+shared by draws (``first_layer``). A draw goes through all layers by itself, so that its values
+stay in the core's cache and its bits are the same whichever draws are evaluated beside it.
 """
 
 from __future__ import annotations
@@ -19,22 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from .activations import activate
 from .alive import Alive, Indices, alive_units
 from .chain import Layers
 from .compact_layer import CompactLayer, Weights
 from .evaluators import Noise, Pruned, Sampled
+from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
 from .gaussian_part import Floats
-from .patches import Convolved, Examples, Front, Patches
+from .kernels import activate_units, drawn_kernels, multiply
+from .patches import Patches, PatchPieces
 from .posterior import Posterior
 from .workspace import Workspace
 
-_STACK_BYTES = 4 * 2**20
-"""Units of a layer that are worked on together: few calls, and little that leaves the cache."""
+_OUTPUT_BYTES = 2**19
+"""Outputs that are worked on together, as the float64 that they will be: few calls, and little
+that leaves the cache."""
 _OUTPUT_COST = 1500
 """Work on an output of a draw, in operations of a product that take as long; measured."""
-_BLOCK_ROWS = 1024
-"""Terms that are added one after the other; the rounding of a longer sum would be seen."""
 
 
 class ChainNetwork:
@@ -67,9 +63,9 @@ class ChainNetwork:
         """See :class:`bprune_hpc.evaluators.Evaluator`."""
         weights = Weights(table, self._fixed)
         nonzero = [weights.nonzero(layer.kernel) for layer in self.layers.dense]
+        patches: PatchPieces | None = None
         if self._patches is None:
             alive = alive_units(nonzero)
-            front: Front = Examples(_but_all(alive[0].varying, len(nonzero[0])))
             layers = []
         else:
             assert self.layers.convolution is not None
@@ -81,7 +77,7 @@ class ChainNetwork:
             # The units in the order of the convolution's products: filter by filter.
             places = np.arange(n_positions) * len(seen)
             alive[0] = Alive((filters[:, None] + places).ravel(), alive[0].constant)
-            front = Convolved(self._patches, len(filters))
+            patches = PatchPieces(self._patches, len(filters))
             layers = [
                 weights.compact_convolution(self.layers.convolution, filters, alive[0].constant)
             ]
@@ -89,199 +85,100 @@ class ChainNetwork:
             weights.compact(layer, before, after)
             for layer, before, after in zip(self.layers.dense, alive[:-1], alive[1:], strict=True)
         ]
-        return _PrunedChain(front, tuple(layers), self._room)
-
-
-def _but_all(indices: Indices, size: int) -> Indices | None:
-    return None if len(indices) == size else indices
+        inputs = None if len(alive[0].varying) == len(nonzero[0]) else alive[0].varying
+        return _PrunedChain(tuple(layers), inputs, patches, self._room)
 
 
 @dataclass(frozen=True)
 class _PrunedChain:
-    front: Front
+    """What is left of a chain; of its inputs, unless a convolution comes first."""
+
     layers: tuple[CompactLayer, ...]
+    inputs: Indices | None
+    patches: PatchPieces | None
     room: Workspace
 
     @property
     def cost(self) -> int:
         # A pair has one product of the first layer's for its two draws.
         first, *others = (layer.kernel.loc.size for layer in self.layers)
-        n_outputs = self.layers[-1].kernel.loc.shape[1]
-        return self.front.n_columns * first + 2 * sum(others) + _OUTPUT_COST * (n_outputs + 8)
+        n_columns = self.patches.n_columns if self.patches else 1
+        return n_columns * first + 2 * sum(others) + _OUTPUT_COST * (self._n_outputs + 8)
+
+    @property
+    def _n_outputs(self) -> int:
+        return self.layers[-1].kernel.loc.shape[1]
 
     def noises_at_once(self, n_examples: int) -> int:
-        if isinstance(self.front, Convolved):
-            return 1
-        widest = max(layer.kernel.loc.shape[1] for layer in self.layers)
-        return max(1, _STACK_BYTES // (2 * 4 * max(1, widest) * n_examples))
+        return 1 if self.patches else max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
-        first, *others = self.layers
-        constants = _constants(first, noises, None)
-        kernels = []
-        for layer in others:
-            kernels.append(_with_bias(layer, noises, constants))
-            constants = _constants(layer, noises, constants)
-        deviations = [
-            _FirstDeviation(
-                first.kernel.deviation(noise), first.bias.deviation(noise) if first.bias else None
+        kernels = drawn_kernels(self.layers, noises, self.room)
+        starts = [0, *np.cumsum([len(noise.draws) for noise in noises]).tolist()]
+        first: FirstLayer
+        if self.patches is None:
+            is_last = len(self.layers) == 1
+            first = DenseFirst(self.layers[0], self.inputs, noises, is_last, self.room)
+        else:
+            first = ConvolutionFirst(
+                self.layers[:2], self.patches, noises, kernels.pop(0), starts, self.room
             )
-            for noise in noises
-        ]
-        return _SampledChain(self.front, self.layers, tuple(noises), deviations, kernels, self.room)
-
-
-def _with_bias(layer: CompactLayer, noises: Sequence[Noise], constants: Floats | None) -> Floats:
-    """Kernels of every draw, shape (n_draws, rows_of(n_in), n_out); the bias is row ``n_in``.
-
-    What the constant units before the layer give is in the bias.
-    """
-    n_draws = sum(len(noise.draws) for noise in noises)
-    n_in, n_out = layer.kernel.loc.shape
-    out = np.zeros((n_draws, rows_of(n_in), n_out), np.float32)
-    layer.kernel.draws(noises, out[:, :n_in])
-    bias = out[:, n_in]
-    if layer.bias is not None:
-        layer.bias.draws(noises, bias)
-    if layer.from_constants is not None:
-        assert constants is not None
-        drawn = np.empty((n_draws, *layer.from_constants.loc.shape), np.float32)
-        layer.from_constants.draws(noises, drawn)
-        # A long sum of few numbers: in double, so that its rounding is not seen.
-        bias += (drawn.transpose(0, 2, 1).astype(float) @ constants)[:, :, 0].astype(np.float32)
-    return out
-
-
-def _constants(
-    layer: CompactLayer, noises: Sequence[Noise], before: Floats | None
-) -> Floats | None:
-    """Values of a layer's constant units in every draw: shape (n_draws, n_constants, 1)."""
-    if not layer.n_constants:
-        return None
-    n_draws = sum(len(noise.draws) for noise in noises)
-    value = np.zeros((n_draws, layer.n_constants, 1), np.float32)
-    if layer.constants_bias is not None:
-        layer.constants_bias.draws(noises, value[:, :, 0])
-    if layer.constants is not None:
-        assert before is not None
-        drawn = np.empty((n_draws, *layer.constants.loc.shape), np.float32)
-        layer.constants.draws(noises, drawn)
-        value += drawn.transpose(0, 2, 1) @ before
-    activate(layer.activation, value)
-    return value
-
-
-@dataclass(frozen=True)
-class _FirstDeviation:
-    """``scale * noise`` of the first kernel and bias; None where nothing varies."""
-
-    kernel: Floats | None
-    bias: Floats | None
+        others = self.layers[first.n_layers :]
+        return _SampledChain(first, others, kernels, starts, self._n_outputs, self.room)
 
 
 @dataclass(frozen=True)
 class _SampledChain:
-    """Draws of a pruned chain: deviations of the first layer, whole kernels of the others."""
+    """Draws of a pruned chain.
 
-    front: Front
+    Attributes
+    ----------
+    first : FirstLayer
+    layers : tuple of CompactLayer
+        The others.
+    kernels : sequence of float32 array
+        Theirs, in every draw (``kernels``).
+    starts : sequence of int
+        First draw of each noise, and the number of draws.
+    """
+
+    first: FirstLayer
     layers: tuple[CompactLayer, ...]
-    noises: tuple[Noise, ...]
-    deviations: Sequence[_FirstDeviation]
     kernels: Sequence[Floats]
+    starts: Sequence[int]
+    n_outputs: int
     room: Workspace
 
     def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
-        pieces = (
-            self._of_piece(inputs, rows.stop - rows.start, stacks)
-            for rows, inputs in self.front.pieces(x)
-        )
-        if self.front.is_whole:
+        """See :class:`bprune_hpc.evaluators.Sampled`."""
+        pieces = (self._of_piece(piece, stacks) for piece in self.first.pieces(x))
+        if self.first.is_whole:
             yield from next(pieces)
             return
         of_pieces = [list(piece) for piece in pieces]
         for of_stack in zip(*of_pieces, strict=True):
             yield np.concatenate(of_stack, axis=2)
 
-    def _of_piece(
-        self, inputs: Floats, n_examples: int, stacks: Sequence[slice]
-    ) -> Iterator[Floats]:
+    def _of_piece(self, piece: Piece, stacks: Sequence[slice]) -> Iterator[Floats]:
         """Outputs of some examples for each stack of noises."""
-        first, *others = self.layers
-        kernel = first.kernel.loc.T
-        room = self.room.array("at_mean", *inputs.shape[:-2], len(kernel), inputs.shape[-1])
-        at_mean = np.matmul(kernel, inputs, out=room)
-        if first.bias is not None:
-            at_mean += first.bias.loc[:, None]
-        starts = np.cumsum([0, *(len(noise.draws) for noise in self.noises)])
+        n_examples = piece.rows.stop - piece.rows.start
         for stack in stacks:
-            draws = slice(starts[stack.start], starts[stack.stop])
-            n_draws = draws.stop - draws.start
-            n_units, values = at_mean.shape[-2], None
-            if isinstance(self.front, Examples):
-                values = self._units(0, n_draws, n_units, n_examples)
-                self._first_layer(stack, slice(0, n_units), inputs, at_mean, values[:, :n_units])
-            for number, (layer, kernel) in enumerate(zip(others, self.kernels, strict=True), 1):
-                n_units = kernel.shape[2]
-                after = self._units(number, n_draws, n_units, n_examples)
-                if values is None:
-                    self._two_layers(stack, inputs, at_mean, kernel[draws], after[:, :n_units])
-                else:
-                    _multiply(kernel[draws], values, after[:, :n_units])
-                activate(layer.activation, after[:, :n_units])
-                values = after
-            assert values is not None
-            yield values[:, :n_units].copy()  # its room is used again
+            n_draws = self.starts[stack.stop] - self.starts[stack.start]
+            out = np.empty((n_draws, n_examples, self.n_outputs), np.float32)
+            of_draws = iter(enumerate(out, self.starts[stack.start]))
+            for noise in range(stack.start, stack.stop):
+                for values in self.first.values(piece, noise):
+                    self._rest(values, *next(of_draws))
+            yield out.transpose(0, 2, 1)
 
-    def _two_layers(
-        self, stack: slice, inputs: Floats, at_mean: Floats, kernel: Floats, out: Floats
-    ) -> None:
-        """A convolution and the layer after it, some filters at a time."""
-        assert isinstance(self.front, Convolved)
-        n_draws, n_examples = len(kernel), out.shape[2]
-        out[...] = kernel[:, self.layers[1].kernel.loc.shape[0], :, None]  # the bias
-        for filters, units in self.front.blocks():
-            values = self.room.array("block", n_draws, units.stop - units.start, n_examples)
-            self._first_layer(stack, filters, inputs, at_mean[:, filters], values)
-            out += np.matmul(kernel[:, units].transpose(0, 2, 1), values)
-
-    def _units(self, layer: int, n_draws: int, n_units: int, n_examples: int) -> Floats:
-        """Room for units, and below them a row of ones, which the next layer's bias multiplies."""
-        out = self.room.array(f"units {layer}", n_draws, rows_of(n_units), n_examples)
-        out[:, n_units] = 1
-        out[:, n_units + 1 :] = 0
-        return out
-
-    def _first_layer(
-        self, stack: slice, columns: slice, inputs: Floats, at_mean: Floats, out: Floats
-    ) -> None:
-        """Fill in units of the first layer, those of some of its kernel's columns."""
-        at = 0
-        for noise, deviation in zip(self.noises[stack], self.deviations[stack], strict=True):
-            spread = None
-            if deviation.kernel is not None:
-                room = self.room.array("spread", *at_mean.shape)
-                spread = np.matmul(deviation.kernel[:, columns].T, inputs, out=room)
-            if deviation.bias is not None:
-                bias = deviation.bias[columns, None]
-                spread = bias if spread is None else np.add(spread, bias, out=spread)
-            for draw in noise.draws:
-                self.front.combine(at_mean, spread, draw.sign, out[at])
-                activate(self.layers[0].activation, out[at])
-                at += 1
-
-
-def rows_of(n_in: int) -> int:
-    """Rows of a layer's matrices: its inputs, a one for the bias, and zeros to whole blocks."""
-    n_rows = n_in + 1
-    return n_rows if n_rows <= 2 * _BLOCK_ROWS else -(-n_rows // _BLOCK_ROWS) * _BLOCK_ROWS
-
-
-def _multiply(kernel: Floats, values: Floats, out: Floats) -> None:
-    """Products of kernels and values of each draw, long sums in blocks so that they round less."""
-    n_draws, n_rows, n_out = kernel.shape
-    if n_rows <= 2 * _BLOCK_ROWS:
-        np.matmul(kernel.transpose(0, 2, 1), values, out=out)
-        return
-    blocks = kernel.reshape(n_draws, -1, _BLOCK_ROWS, n_out).transpose(0, 1, 3, 2)
-    parts = np.matmul(blocks, values.reshape(n_draws, blocks.shape[1], _BLOCK_ROWS, -1))
-    parts.sum(axis=1, out=out)
+    def _rest(self, values: Floats, draw: int, out: Floats) -> None:
+        """What a draw's other layers make of the first one's values."""
+        if not self.layers:
+            out[...] = values
+        for number, (layer, kernels) in enumerate(zip(self.layers, self.kernels, strict=True), 1):
+            is_last = number == len(self.layers)
+            kernel = kernels[draw]
+            room = out if is_last else self.room.array(f"values {number}", len(values), kernel.shape[1])
+            multiply(values, kernel, room)
+            activate_units(layer, room)
+            values = room

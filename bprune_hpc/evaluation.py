@@ -107,8 +107,9 @@ def evaluate(
                         for draw in noise.draws
                     ]
                     of_rows = outputs[:, :, :n_rows]
-                    bad = ~np.isfinite(of_rows).all(axis=(1, 2))
-                    if bad.any():
+                    finite = np.isfinite(of_rows)
+                    if not finite.all():
+                        bad = ~finite.all(axis=(1, 2))
                         _note(not_finite, index, draws, bad, block.start + rows.start)
                         of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
                     task.add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
@@ -131,7 +132,7 @@ def _chunks(share: Share, n_weights: int) -> Iterator[dict[int, range]]:
     piece: dict[int, range] = {}
     for unit, thresholds in share:
         piece[unit] = thresholds
-        if len(piece) == most:
+        if len(piece) == most + (MEAN in piece):  # which has no noise
             yield piece
             piece = {}
     if piece:

@@ -59,12 +59,14 @@ class GaussianPart:
         chosen = None if scale is None else scale.reshape(shape)[index]
         return cls(name, loc[index], chosen, shape, index)
 
-    def deviation(self, noise: Noise) -> Floats | None:
-        """``scale * noise``; None where nothing varies."""
+    def deviation(self, noise: Noise, out: Floats | None = None) -> Floats | None:
+        """``scale * noise``, where asked for in an array that is given; None if nothing varies."""
         if self.scale is None or noise.values is None:
             return None
         values = noise.values[self.name].reshape(self.shape)
-        return self.scale * (values if self.index is None else values[self.index])
+        return np.multiply(
+            self.scale, values if self.index is None else values[self.index], out=out
+        )
 
     def draws(self, noises: Sequence[Noise], out: Floats) -> None:
         """Fill in the part in every draw: shape (n_draws, ...)."""

@@ -25,59 +25,6 @@ _BLOCK_BYTES = 2**17
 products that they are made of, they stay in a core's cache."""
 
 
-class Front(Protocol):
-    """What comes before the first product, and right after it.
-
-    Attributes
-    ----------
-    is_whole : bool
-        Whether a batch is one piece.
-    n_columns : int
-        Columns of the matrix for an example.
-    """
-
-    is_whole: ClassVar[bool]
-
-    @property
-    def n_columns(self) -> int:
-        """See the class."""
-
-    def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
-        """Examples of a batch that are worked on together, and the matrix made of them.
-
-        Yields
-        ------
-        slice, float32 array of shape (n_in, n_columns) or (n_pooled, n_in, n_columns)
-        """
-
-    def combine(self, at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:
-        """Units of one draw, before their activation, from ``at_mean + sign * spread``.
-
-        Parameters
-        ----------
-        at_mean, spread : float32 array, shape (n_filters, n_columns), pooled ones before that
-        out : float32 array, shape (n_units, n_examples)
-        """
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Examples as they are: a row for each input that is not idle (None: for all)."""
-
-    inputs: Indices | None
-    is_whole: ClassVar[bool] = True
-    n_columns: ClassVar[int] = 1
-
-    def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
-        """See :class:`Front`."""
-        rows = np.asarray(x.reshape(len(x), -1), np.float32)
-        yield slice(0, len(x)), (rows if self.inputs is None else rows[:, self.inputs]).T
-
-    def combine(self, at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:
-        """See :class:`Front`."""
-        _signed_sum(at_mean, spread, sign, out)
-
-
 @dataclass(frozen=True)
 class Patches:
     """The patches that a convolution sees: a row for each of its kernel's numbers.
@@ -132,20 +79,19 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class Convolved:
-    """Images in pieces that fit in a core's cache; see :class:`Patches`."""
+class PatchPieces:
+    """Patches of images, in pieces that fit in a core's cache."""
 
     patches: Patches
     n_filters: int
-    is_whole: ClassVar[bool] = False
 
     @property
     def n_columns(self) -> int:
         """Columns of the matrix for an example."""
         return math.prod(self.patches.layer.convolved)
 
-    def pieces(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
-        """See :class:`Front`."""
+    def of(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
+        """Yield which examples of a batch, and their patches (:meth:`Patches.matrix`)."""
         images = np.asarray(x, np.float32).reshape(len(x), *self.patches.layer.image)
         step = max(1, _BLOCK_BYTES // (4 * _BLOCK_FILTERS * self.patches.n_positions))
         for start in range(0, len(x), step):
@@ -158,23 +104,3 @@ class Convolved:
         for start in range(0, self.n_filters, _BLOCK_FILTERS):
             stop = min(start + _BLOCK_FILTERS, self.n_filters)
             yield slice(start, stop), slice(start * n_positions, stop * n_positions)
-
-    def combine(self, at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:
-        """See :class:`Front`."""
-        largest = out.reshape(at_mean.shape[-2], -1)
-        other = np.empty_like(largest)
-        for index, means in enumerate(at_mean):
-            # A spread of the bias alone is the same everywhere.
-            of_index = spread[index] if spread is not None and spread.ndim == 3 else spread
-            _signed_sum(means, of_index, sign, other if index else largest)
-            if index:
-                np.maximum(largest, other, out=largest)
-
-
-def _signed_sum(at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:
-    if spread is None:
-        out[...] = at_mean
-    elif sign > 0:
-        np.add(at_mean, spread, out=out)
-    else:
-        np.subtract(at_mean, spread, out=out)

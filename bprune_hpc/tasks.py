@@ -76,12 +76,13 @@ class Classification:
         predictions = Predictions.from_logits(outputs, label)
         start = 0
         for group, members in groupby(draws, key=lambda member: member[0]):
-            indices = [draw.index for _, draw in members if draw.sign]
-            places = slice(start, start + (len(indices) or 1))
-            sums[group].add(*at, predictions, places)
-            if indices:
-                draw_sums.add(at[0], indices, predictions, places)
-            start = places.stop
+            stop = start + len(list(members))
+            sums[group].add(*at, predictions, slice(start, stop))
+            start = stop
+        # The posterior mean is no draw; it comes first.
+        indices = [draw.index for _, draw in draws if draw.sign]
+        if indices:
+            draw_sums.add(at[0], indices, predictions, slice(len(draws) - len(indices), None))
 
     def statistics(self, plan: Plan, n_examples: int, save_probabilities: bool) -> Statistics:
         """Where sums become metrics."""

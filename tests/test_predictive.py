@@ -88,7 +88,7 @@ def test_sums_of_the_true_class_are_exact() -> None:
             p = Predictions.from_logits(logits[k].T[None], label).probability[
                 0, label[example], example
             ]
-            exact += Fraction(int(Fraction(float(p)) * 2**150), 2**150)
+            exact += Fraction(round(Fraction(float(p)) * 2**150), 2**150)
         parts = [sums.probability[0, example, label[example]], *sums.tail[0, example]]
         found = sum(Fraction(int(part), 2 ** (50 * (i + 1))) for i, part in enumerate(parts))
         assert found == exact
@@ -111,6 +111,38 @@ def test_one_class_only() -> None:
 def test_a_tie_goes_to_the_first_class() -> None:
     prediction = Predictions.from_logits(np.zeros((2, 3), np.float32).T[None], np.array([0, 1]))
     assert prediction.correct.tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 1), (7, 23), (10, 1000)])
+def test_a_draw_has_the_same_bits_whatever_is_predicted_beside_it(shape: tuple[int, int]) -> None:
+    n_classes, n_examples = shape
+    logits = random_logits(6, n_examples, n_classes, 5.0).transpose(0, 2, 1)
+    label = np.arange(n_examples) % n_classes
+    together = Predictions.from_logits(logits, label)
+    for draw in range(6):
+        alone = Predictions.from_logits(logits[draw : draw + 1], label)
+        assert together.packed[draw].tobytes() == alone.packed.tobytes()
+        assert together.nll_in_units[draw].tobytes() == alone.nll_in_units.tobytes()
+
+
+def test_the_grid_is_rounded_to_the_nearest() -> None:
+    logits = random_logits(5, 40, 6, 6.0).transpose(0, 2, 1)
+    label = np.arange(40) % 6
+    prediction = Predictions.from_logits(logits, label)
+
+    def rounded(values: np.ndarray, bits: int) -> list[int]:
+        return [round(Fraction(float(value)) * 2**bits) for value in values.ravel()]
+
+    packed = prediction.packed
+    assert packed[:, :6].ravel().tolist() == rounded(prediction.probability, 50)
+    assert packed[:, -2].ravel().tolist() == rounded(prediction.entropy, 46)
+    assert (packed[:, -1] == prediction.correct).all()
+    squares = np.array(
+        [[sum(Fraction(float(p)) ** 2 for p in column) for column in one.T]
+         for one in prediction.probability]
+    )  # fmt: skip
+    assert np.abs(packed[:, -3] - squares * 2**50).max() <= 1
+    assert prediction.nll_in_units.ravel().tolist() == rounded(prediction.nll, 30)
 
 
 def test_the_largest_number_of_draws_does_not_overflow() -> None:

@@ -1,0 +1,115 @@
+"""Kernels of a chain's layers as they multiply: with a row for the bias and a column that keeps it.
+
+Values of a layer lie with one row for each example; after its units comes a one, which the row
+below the next kernel, its bias, multiplies. The column after a kernel's units is zero but for a
+one in that row, so that the product gives the next layer's one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .activations import activate, moves_one
+from .compact_layer import CompactLayer
+from .evaluators import Noise
+from .gaussian_part import Floats
+from .workspace import Workspace
+
+_BLOCK_ROWS = 1024
+"""Terms that are added one after the other; the rounding of a longer sum would be seen."""
+
+
+def rows_of(n_in: int) -> int:
+    """Rows of a kernel: its inputs, one for the bias, and zeros to whole blocks."""
+    n_rows = n_in + 1
+    return n_rows if n_rows <= 2 * _BLOCK_ROWS else -(-n_rows // _BLOCK_ROWS) * _BLOCK_ROWS
+
+
+def put_edges(kernel: Floats, n_in: int, n_out: int) -> None:
+    """Fill in what is below the inputs and after the units: no bias yet, and a one for the next."""
+    kernel[..., n_in:, :] = 0
+    kernel[..., n_out:] = 0
+    if kernel.shape[-1] > n_out:
+        kernel[..., n_in, n_out] = 1
+
+
+def activate_units(layer: CompactLayer, values: Floats) -> None:
+    """Apply a layer's activation to its values, shape (n_examples, n_columns), in place."""
+    activate(layer.activation, values)
+    n_out = layer.kernel.loc.shape[1]
+    if values.shape[1] > n_out and moves_one(layer.activation):
+        values[:, n_out] = 1
+
+
+def multiply(values: Floats, kernel: Floats, out: Floats) -> None:
+    """``values @ kernel``, long sums in blocks so that they round less."""
+    n_rows = len(kernel)
+    if n_rows <= 2 * _BLOCK_ROWS:
+        np.matmul(values, kernel, out=out)
+        return
+    out[...] = 0
+    for start in range(0, n_rows, _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        out += values[:, rows] @ kernel[rows]
+
+
+def drawn_kernels(
+    layers: Sequence[CompactLayer], noises: Sequence[Noise], room: Workspace
+) -> list[Floats]:
+    """Kernels of all layers but the first in every draw.
+
+    Returns
+    -------
+    list of float32 array, shape (n_draws, rows_of(n_in), rows_of(n_out))
+        The last one has a column for each output and no others. What the constant units before a
+        layer give is in its bias. They are overwritten when kernels are drawn again in that room.
+    """
+    n_draws = sum(len(noise.draws) for noise in noises)
+    first, *others = layers
+    constants = _constants(first, noises, None)
+    out = []
+    for number, layer in enumerate(others, 1):
+        n_in, n_out = layer.kernel.loc.shape
+        n_columns = n_out if layer is layers[-1] else rows_of(n_out)
+        kernel = room.array(f"kernels {number}", n_draws, rows_of(n_in), n_columns)
+        put_edges(kernel, n_in, n_out)
+        layer.kernel.draws(noises, kernel[:, :n_in, :n_out])
+        _add_bias(layer, noises, constants, kernel[:, n_in, :n_out])
+        out.append(kernel)
+        constants = _constants(layer, noises, constants)
+    return out
+
+
+def _add_bias(
+    layer: CompactLayer, noises: Sequence[Noise], constants: Floats | None, bias: Floats
+) -> None:
+    """Fill in a layer's bias in every draw, shape (n_draws, n_out)."""
+    if layer.bias is not None:
+        layer.bias.draws(noises, bias)
+    if layer.from_constants is not None:
+        assert constants is not None
+        drawn = np.empty((len(bias), *layer.from_constants.loc.shape), np.float32)
+        layer.from_constants.draws(noises, drawn)
+        # A long sum of few numbers: in double, so that its rounding is not seen.
+        bias += (drawn.transpose(0, 2, 1).astype(float) @ constants)[:, :, 0].astype(np.float32)
+
+
+def _constants(
+    layer: CompactLayer, noises: Sequence[Noise], before: Floats | None
+) -> Floats | None:
+    """Values of a layer's constant units in every draw: shape (n_draws, n_constants, 1)."""
+    if not layer.n_constants:
+        return None
+    n_draws = sum(len(noise.draws) for noise in noises)
+    value = np.zeros((n_draws, layer.n_constants, 1), np.float32)
+    if layer.constants_bias is not None:
+        layer.constants_bias.draws(noises, value[:, :, 0])
+    if layer.constants is not None:
+        assert before is not None
+        drawn = np.empty((n_draws, *layer.constants.loc.shape), np.float32)
+        layer.constants.draws(noises, drawn)
+        value += drawn.transpose(0, 2, 1) @ before
+    activate(layer.activation, value)
+    return value
