@@ -22,7 +22,7 @@ from .evaluators import Noise, Pruned, Sampled
 from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
 from .gaussian_part import Floats
 from .kernels import activate_units, drawn_kernels, multiply
-from .patches import Patches, PatchPieces
+from .patches import Patches
 from .posterior import Posterior
 from .workspace import Workspace
 
@@ -63,7 +63,6 @@ class ChainNetwork:
         """See :class:`bprune_hpc.evaluators.Evaluator`."""
         weights = Weights(table, self._fixed)
         nonzero = [weights.nonzero(layer.kernel) for layer in self.layers.dense]
-        patches: PatchPieces | None = None
         if self._patches is None:
             alive = alive_units(nonzero)
             layers = []
@@ -74,10 +73,9 @@ class ChainNetwork:
             n_positions = self._patches.n_positions
             _examples, *alive = alive_units([np.tile(seen, n_positions)[None], *nonzero])
             filters = np.unique(alive[0].varying % len(seen))
-            # The units in the order of the convolution's products: filter by filter.
+            # All units of a filter, as they are all made.
             places = np.arange(n_positions) * len(seen)
-            alive[0] = Alive((filters[:, None] + places).ravel(), alive[0].constant)
-            patches = PatchPieces(self._patches, len(filters))
+            alive[0] = Alive((places[:, None] + filters).ravel(), alive[0].constant)
             layers = [
                 weights.compact_convolution(self.layers.convolution, filters, alive[0].constant)
             ]
@@ -86,7 +84,7 @@ class ChainNetwork:
             for layer, before, after in zip(self.layers.dense, alive[:-1], alive[1:], strict=True)
         ]
         inputs = None if len(alive[0].varying) == len(nonzero[0]) else alive[0].varying
-        return _PrunedChain(tuple(layers), inputs, patches, self._room)
+        return _PrunedChain(tuple(layers), inputs, self._patches, self._room)
 
 
 @dataclass(frozen=True)
@@ -95,22 +93,22 @@ class _PrunedChain:
 
     layers: tuple[CompactLayer, ...]
     inputs: Indices | None
-    patches: PatchPieces | None
+    patches: Patches | None
     room: Workspace
 
     @property
     def cost(self) -> int:
         # A pair has one product of the first layer's for its two draws.
         first, *others = (layer.kernel.loc.size for layer in self.layers)
-        n_columns = self.patches.n_columns if self.patches else 1
-        return n_columns * first + 2 * sum(others) + _OUTPUT_COST * (self._n_outputs + 8)
+        n_rows = self.patches.n_rows if self.patches else 1
+        return n_rows * first + 2 * sum(others) + _OUTPUT_COST * (self._n_outputs + 8)
 
     @property
     def _n_outputs(self) -> int:
         return self.layers[-1].kernel.loc.shape[1]
 
     def noises_at_once(self, n_examples: int) -> int:
-        return 1 if self.patches else max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples))
+        return max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         kernels = drawn_kernels(self.layers, noises, self.room)
@@ -120,11 +118,8 @@ class _PrunedChain:
             is_last = len(self.layers) == 1
             first = DenseFirst(self.layers[0], self.inputs, noises, is_last, self.room)
         else:
-            first = ConvolutionFirst(
-                self.layers[:2], self.patches, noises, kernels.pop(0), starts, self.room
-            )
-        others = self.layers[first.n_layers :]
-        return _SampledChain(first, others, kernels, starts, self._n_outputs, self.room)
+            first = ConvolutionFirst(self.layers[0], self.patches, noises, self.room)
+        return _SampledChain(first, self.layers[1:], kernels, starts, self._n_outputs, self.room)
 
 
 @dataclass(frozen=True)
@@ -151,12 +146,12 @@ class _SampledChain:
 
     def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.Sampled`."""
-        pieces = (self._of_piece(piece, stacks) for piece in self.first.pieces(x))
+        of_pieces = (self._of_piece(piece, stacks) for piece in self.first.pieces(x))
         if self.first.is_whole:
-            yield from next(pieces)
+            yield from next(of_pieces)
             return
-        of_pieces = [list(piece) for piece in pieces]
-        for of_stack in zip(*of_pieces, strict=True):
+        pieces = [list(of_stacks) for of_stacks in of_pieces]  # each before the next is made
+        for of_stack in zip(*pieces, strict=True):
             yield np.concatenate(of_stack, axis=2)
 
     def _of_piece(self, piece: Piece, stacks: Sequence[slice]) -> Iterator[Floats]:
@@ -176,9 +171,10 @@ class _SampledChain:
         if not self.layers:
             out[...] = values
         for number, (layer, kernels) in enumerate(zip(self.layers, self.kernels, strict=True), 1):
-            is_last = number == len(self.layers)
             kernel = kernels[draw]
-            room = out if is_last else self.room.array(f"values {number}", len(values), kernel.shape[1])
-            multiply(values, kernel, room)
-            activate_units(layer, room)
-            values = room
+            after = out
+            if number < len(self.layers):
+                after = self.room.array(f"values {number}", len(values), kernel.shape[1])
+            multiply(values, kernel, after)
+            activate_units(layer.activation, after, layer.kernel.loc.shape[1])
+            values = after

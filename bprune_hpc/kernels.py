@@ -35,12 +35,17 @@ def put_edges(kernel: Floats, n_in: int, n_out: int) -> None:
         kernel[..., n_in, n_out] = 1
 
 
-def activate_units(layer: CompactLayer, values: Floats) -> None:
-    """Apply a layer's activation to its values, shape (n_examples, n_columns), in place."""
-    activate(layer.activation, values)
-    n_out = layer.kernel.loc.shape[1]
-    if values.shape[1] > n_out and moves_one(layer.activation):
-        values[:, n_out] = 1
+def put_one(values: Floats, n_units: int) -> None:
+    """Fill in what comes after the units in a kernel's input, shape (n_examples, n_rows)."""
+    values[:, n_units] = 1
+    values[:, n_units + 1 :] = 0
+
+
+def activate_units(function: str | None, values: Floats, n_units: int) -> None:
+    """Apply an activation to values, shape (n_examples, n_columns), in place; the one stays."""
+    activate(function, values)
+    if values.shape[1] > n_units and moves_one(function):
+        values[:, n_units] = 1
 
 
 def multiply(values: Floats, kernel: Floats, out: Floats) -> None:

@@ -1,36 +1,22 @@
-"""The first layer of a chain: how examples become the matrix that its kernel multiplies.
-
-What belongs here: examples as they are, for a dense layer, or as patches of images, for a
-convolution, and how a draw's units follow from the products. What does not: weights
-(``dense_network``).
-"""
+"""Patches of images: the rows that a convolution's kernel multiplies. Pure."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.stride_tricks import as_strided
 
-from .alive import Indices
 from .chain import ConvolutionLayer
 from .gaussian_part import Floats
-
-_BLOCK_FILTERS = 8
-_BLOCK_BYTES = 2**17
-"""Filters, and bytes of what they give after pooling, that are worked on together: with the
-products that they are made of, they stay in a core's cache."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """The patches that a convolution sees: a row for each of its kernel's numbers.
+    """The patches that a convolution sees in an image, one row each.
 
-    Those which are pooled together are in arrays of their own, in the same order: the maximum is
-    then one of whole arrays.
+    Rows are ordered by their place in the pooling's windows first, so that the maximum over those
+    is one of whole arrays; then by position. A row's numbers are ordered as the kernel's.
     """
 
     layer: ConvolutionLayer
@@ -41,30 +27,40 @@ class Patches:
         rows, columns = self.layer.convolved
         return rows // self.layer.pool[0] * (columns // self.layer.pool[1])
 
-    def matrix(self, x: Floats) -> Floats:
-        """Patches of images.
+    @property
+    def n_pooled(self) -> int:
+        """Places that one position is the maximum of."""
+        return self.layer.pool[0] * self.layer.pool[1]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an image."""
+        return self.n_pooled * self.n_positions
+
+    def fill(self, x: Floats, out: Floats) -> None:
+        """Fill in the patches of images.
 
         Parameters
         ----------
-        x : float32 array, shape (n_examples, rows, columns, channels)
-
-        Returns
-        -------
-        float32 array, shape (n_pooled, window's rows * columns * channels, positions * n_examples)
+        x : float32 array, shape (n_examples, ...)
+        out : float32 array, shape (n_examples * n_rows, window's rows * columns * channels)
         """
+        images = x.reshape(len(x), *self.layer.image)
         (rows, columns), pool, strides = self.layer.convolved, self.layer.pool, self.layer.strides
-        padded = np.pad(np.moveaxis(x, 0, -1), (*self._padding(rows, columns), (0, 0), (0, 0)))
-        channels, n_examples = padded.shape[2:]
-        shape = (rows // pool[0], pool[0], columns // pool[1], pool[1], channels, n_examples)
-        places = (shape[0], shape[2], n_examples)
-        out = np.empty((*pool, *self.layer.window, channels, *places), np.float32)
-        for row, column in np.ndindex(*self.layer.window):
-            seen = padded[
-                row : row + (rows - 1) * strides[0] + 1 : strides[0],
-                column : column + (columns - 1) * strides[1] + 1 : strides[1],
-            ]
-            out[:, :, row, column] = seen.reshape(shape).transpose(1, 3, 4, 0, 2, 5)
-        return out.reshape(pool[0] * pool[1], -1, math.prod(places))
+        padded = np.pad(images, ((0, 0), *self._padding(rows, columns), (0, 0)))
+        of_image, of_row, of_column, of_channel = padded.strides
+        down, right = strides[0] * of_row, strides[1] * of_column
+        window, channels = self.layer.window, self.layer.image[2]
+        places = (pool[0], pool[1], rows // pool[0], columns // pool[1])
+        shape = (len(x), *places, window[0], window[1] * channels)
+        seen = as_strided(
+            padded,
+            shape,
+            (of_image, down, right, pool[0] * down, pool[1] * right, of_row, of_channel),
+            writeable=False,
+        )
+        # A window's columns are next to each other, and so are their channels.
+        np.copyto(_split(out, shape), seen)
 
     def _padding(self, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
         if self.layer.padding == "VALID":
@@ -78,29 +74,8 @@ class Patches:
         return out[0], out[1]
 
 
-@dataclass(frozen=True)
-class PatchPieces:
-    """Patches of images, in pieces that fit in a core's cache."""
-
-    patches: Patches
-    n_filters: int
-
-    @property
-    def n_columns(self) -> int:
-        """Columns of the matrix for an example."""
-        return math.prod(self.patches.layer.convolved)
-
-    def of(self, x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
-        """Yield which examples of a batch, and their patches (:meth:`Patches.matrix`)."""
-        images = np.asarray(x, np.float32).reshape(len(x), *self.patches.layer.image)
-        step = max(1, _BLOCK_BYTES // (4 * _BLOCK_FILTERS * self.patches.n_positions))
-        for start in range(0, len(x), step):
-            piece = images[start : start + step]
-            yield slice(start, start + len(piece)), self.patches.matrix(piece)
-
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Filters that are worked on together, and the units that they give."""
-        n_positions = self.patches.n_positions
-        for start in range(0, self.n_filters, _BLOCK_FILTERS):
-            stop = min(start + _BLOCK_FILTERS, self.n_filters)
-            yield slice(start, stop), slice(start * n_positions, stop * n_positions)
+def _split(rows: Floats, shape: tuple[int, ...]) -> Floats:
+    """A view of rows, of which there may be more columns, with other axes."""
+    view = rows.view()
+    view.shape = shape  # an error, and no copy, if it cannot be
+    return view
