@@ -18,7 +18,7 @@ def _sorted_groups(score: Floats, *columns: NDArray[np.int64]) -> list[NDArray[n
 
     Columns have shape (n_masks, n_examples), results (n_masks, n_distinct).
     """
-    order = np.argsort(score, kind="stable")
+    order = np.argsort(score)  # in any order among equals
     starts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)
     return [np.add.reduceat(column[:, order], starts, axis=1) for column in columns]
 

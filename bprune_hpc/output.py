@@ -186,7 +186,7 @@ class Output:
                 logger.info("%s: is complete; nothing to do", config.output)
             else:
                 book.publish()
-        report.show_table(config.output)
+        report.read_findings(config.output).show()
         if why is not None:
             report.show(f"stopped early ({why}); the same command goes on from here")
         report.show(f"results: {config.output}")

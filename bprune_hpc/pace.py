@@ -12,6 +12,8 @@ ROUND_S = 60.0
 """Work between two writes of the results, about, s."""
 FIRST_ROUND_S = 5.0
 """Work before the first write, at least, s."""
+LONGEST_FIRST_ROUND_S = 300.0
+"""And at most, since what the write will take is a guess."""
 WRITE_SHARE = 0.02
 """Most of the time that is to go into writing; rounds become longer where that is not enough."""
 
@@ -49,7 +51,7 @@ class Pace:
         """How much work the round in progress is to have."""
         if self.n_writes == 0:
             guess = self.state_bytes / _BYTES_PER_S / WRITE_SHARE
-            return min(max(guess, FIRST_ROUND_S), ROUND_S)
+            return min(max(guess, FIRST_ROUND_S), LONGEST_FIRST_ROUND_S)
         return max(ROUND_S, self._write_s / WRITE_SHARE)
 
     @property

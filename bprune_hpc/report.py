@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -185,8 +186,40 @@ def plot(
     figure.savefig(path, dpi=130)
 
 
-def read_metrics(path: str | Path) -> tuple[Floats, Floats, dict[str, Metric]]:
-    """Thresholds, pruned fractions and metrics of a results file.
+@dataclass(frozen=True)
+class Findings:
+    """What a results file has to say.
+
+    Attributes
+    ----------
+    threshold, pruned_fraction : float64 array, shape (n_thresholds,)
+    metrics : mapping of str to Metric
+    heading : str
+        What the thresholds are of, as a heading of their column.
+    failures : list of str
+        What failed at each threshold, empty where nothing did.
+    remarks : list of str
+        Sentences that belong below the table.
+    """
+
+    threshold: Floats
+    pruned_fraction: Floats
+    metrics: Mapping[str, Metric]
+    heading: str
+    failures: list[str]
+    remarks: list[str]
+
+    def show(self) -> None:
+        """Print them."""
+        show(
+            table(self.threshold, self.pruned_fraction, self.metrics, self.heading, self.failures)
+        )
+        for remark in self.remarks:
+            show(remark)
+
+
+def read_findings(path: str | Path) -> Findings:
+    """Read a results file, once: the whole of it is compared with its digest.
 
     Raises
     ------
@@ -195,41 +228,26 @@ def read_metrics(path: str | Path) -> tuple[Floats, Floats, dict[str, Metric]]:
     """
     with open_results(path) as file:
         group = file["metrics"]
-        names = [name for name in group if f"{name}_se" in group]
-        metrics = {
-            name: Metric(group[name][()], group[f"{name}_se"][()], group[f"{name}_se_data"][()])
-            for name in names
-        }
-        return file["threshold"][()], file["sparsity/pruned_fraction"][()], metrics
-
-
-def read_heading(path: str | Path) -> str:
-    """What a results file's thresholds are of, as a heading of their column."""
-    with open_results(path) as file:
-        return str(file["threshold"].attrs.get("heading", "SNR <="))
-
-
-def read_failures(path: str | Path) -> list[str]:
-    """What failed at each threshold of a results file, empty where nothing did."""
-    with open_results(path) as file:
-        return [text.decode() for text in file["failure"][()]] if "failure" in file else []
-
-
-def read_remarks(path: str | Path) -> list[str]:
-    """Sentences that belong below the table of a results file."""
-    with open_results(path) as file:
         rest = file.attrs.get("rest")
-        texts = [f"partial: {rest}" if rest is not None else None]
-        texts.append(file["metrics"].attrs.get("target_text"))
-        texts.append(file["choice"].attrs["text"] if "choice" in file else None)
-        return [str(text) for text in texts if text is not None]
-
-
-def show_table(path: str | Path) -> None:
-    """Print what a results file has to say."""
-    show(table(*read_metrics(path), read_heading(path), read_failures(path)))
-    for remark in read_remarks(path):
-        show(remark)
+        remarks = [
+            f"partial: {rest}" if rest is not None else None,
+            group.attrs.get("target_text"),
+            file["choice"].attrs["text"] if "choice" in file else None,
+        ]
+        return Findings(
+            threshold=file["threshold"][()],
+            pruned_fraction=file["sparsity/pruned_fraction"][()],
+            metrics={
+                name: Metric(group[name][()], group[f"{name}_se"][()], group[f"{name}_se_data"][()])
+                for name in group
+                if f"{name}_se" in group
+            },
+            heading=str(file["threshold"].attrs.get("heading", "SNR <=")),
+            failures=[
+                text.decode() for text in (file["failure"][()] if "failure" in file else ())
+            ],
+            remarks=[str(text) for text in remarks if text is not None],
+        )
 
 
 def report(comm: Comm, argv: Sequence[str]) -> int:
@@ -240,10 +258,11 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
 
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
-        show_table(arguments.file)
+        found = read_findings(arguments.file)
+        found.show()
         if arguments.plot:
             try:
-                plot(arguments.plot, *read_metrics(arguments.file))
+                plot(arguments.plot, found.threshold, found.pruned_fraction, found.metrics)
             except (OSError, ValueError, ImportError) as error:
                 raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
 
