@@ -153,14 +153,21 @@ class DenseFirst:
     ) -> None:
         n_out = layer.kernel.loc.shape[1]
         self._kernel = _SharedKernel(layer, noises, n_out if is_last else rows_of(n_out), room)
-        self._layer, self._inputs, self._noises, self._room = layer, inputs, noises, room
+        self._layer, self._noises, self._room = layer, noises, room
+        self._columns = None
+        if inputs is not None:  # with some for what comes after the inputs
+            n_more = rows_of(len(inputs)) - len(inputs)
+            self._columns = np.concatenate([inputs, np.zeros(n_more, inputs.dtype)])
 
     def pieces(self, x: NDArray[Any]) -> Iterator[Piece]:
         """See :class:`FirstLayer`."""
         rows = np.asarray(x.reshape(len(x), -1), np.float32)
         n_in = self._kernel.n_in
         inputs = self._room.array("inputs", len(x), rows_of(n_in))
-        inputs[:, :n_in] = rows if self._inputs is None else rows[:, self._inputs]
+        if self._columns is None:
+            inputs[:, :n_in] = rows
+        else:
+            np.take(rows, self._columns, axis=1, out=inputs, mode="clip")  # the fastest way
         put_one(inputs, n_in)
         yield Piece(slice(0, len(x)), inputs, self._kernel.at_mean(inputs))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +27,15 @@ class GaussianPart:
         None for weights that are fixed.
     shape : tuple of int
         In which the whole tensor is indexed.
-    index : object or None
-        Which numbers of the tensor; None for all.
+    indices : sequence of int array or None
+        Which numbers of the tensor, along each axis of ``shape``; None for all.
     """
 
     name: str
     loc: Floats
     scale: Floats | None
     shape: tuple[int, ...]
-    index: Any
+    indices: Sequence[Indices | None]
 
     @classmethod
     def of(
@@ -48,25 +47,24 @@ class GaussianPart:
         indices: Sequence[Indices],
     ) -> GaussianPart:
         """The part with the given indices along each axis of ``shape``."""
-        loc = loc.reshape(shape)
-        is_whole = all(
-            np.array_equal(index, np.arange(size))
+        chosen = [
+            None if np.array_equal(index, np.arange(size)) else index
             for index, size in zip(indices, shape, strict=True)
+        ]
+        return cls(
+            name,
+            _taken(loc.reshape(shape), chosen),
+            None if scale is None else _taken(scale.reshape(shape), chosen),
+            shape,
+            chosen,
         )
-        if is_whole:
-            return cls(name, loc, None if scale is None else scale.reshape(shape), shape, None)
-        index = np.ix_(*indices)
-        chosen = None if scale is None else scale.reshape(shape)[index]
-        return cls(name, loc[index], chosen, shape, index)
 
     def deviation(self, noise: Noise, out: Floats | None = None) -> Floats | None:
         """``scale * noise``, where asked for in an array that is given; None if nothing varies."""
         if self.scale is None or noise.values is None:
             return None
-        values = noise.values[self.name].reshape(self.shape)
-        return np.multiply(
-            self.scale, values if self.index is None else values[self.index], out=out
-        )
+        values = _taken(noise.values[self.name].reshape(self.shape), self.indices)
+        return np.multiply(self.scale, values, out=out)
 
     def draws(self, noises: Sequence[Noise], out: Floats) -> None:
         """Fill in the part in every draw: shape (n_draws, ...)."""
@@ -81,3 +79,11 @@ class GaussianPart:
                 else:
                     np.subtract(self.loc, deviation, out=out[at])
                 at += 1
+
+
+def _taken(values: Floats, indices: Sequence[Indices | None]) -> Floats:
+    """The numbers with some indices along each axis; whole rows first, which is the fastest."""
+    for axis, index in enumerate(indices):
+        if index is not None:
+            values = np.take(values, index, axis=axis, mode="clip")
+    return values

@@ -211,9 +211,7 @@ class Findings:
 
     def show(self) -> None:
         """Print them."""
-        show(
-            table(self.threshold, self.pruned_fraction, self.metrics, self.heading, self.failures)
-        )
+        show(table(self.threshold, self.pruned_fraction, self.metrics, self.heading, self.failures))
         for remark in self.remarks:
             show(remark)
 
@@ -243,9 +241,7 @@ def read_findings(path: str | Path) -> Findings:
                 if f"{name}_se" in group
             },
             heading=str(file["threshold"].attrs.get("heading", "SNR <=")),
-            failures=[
-                text.decode() for text in (file["failure"][()] if "failure" in file else ())
-            ],
+            failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
             remarks=[str(text) for text in remarks if text is not None],
         )
 

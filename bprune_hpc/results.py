@@ -45,10 +45,6 @@ class Variable:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-_GROWTH_BYTES = 2**24
-"""By which an image grows: each time it is copied."""
-
-
 @dataclass(frozen=True)
 class Contents:
     """All that a results file holds.
@@ -106,9 +102,7 @@ def _image(contents: Contents) -> bytes:
     """
     import h5py
 
-    with h5py.File(
-        "image", "w", driver="core", backing_store=False, block_size=_GROWTH_BYTES
-    ) as file:
+    with h5py.File("image", "w", driver="core", backing_store=False) as file:
         _fill(file, contents)
         file.flush()
         return file.id.get_file_image()

@@ -64,7 +64,9 @@ def test_every_criterion_prunes_what_its_formula_says(
     assert found.sparsity.attrs["criterion"] == criterion
     assert found.sparsity.attrs["prior_scale"] == PRIOR
     assert criterion in found.attrs["config"] and "Infinity" not in found.attrs["config"]
-    assert report.read_findings(path).heading.split()[-1] == (">=" if criterion == "log_alpha" else "<=")
+    assert report.read_findings(path).heading.split()[-1] == (
+        ">=" if criterion == "log_alpha" else "<="
+    )
 
 
 def test_automatic_cuts_of_each_layer(
