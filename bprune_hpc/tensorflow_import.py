@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _has_run: list[bool] = []
+_OPTIMIZERS = ("tf_keras.src.optimizers", "keras.src.optimizers")
 
 
 def import_tensorflow() -> Any:
@@ -37,8 +38,25 @@ def import_tensorflow() -> Any:
         return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    with quiet_file_descriptor_2():
+    with quiet_file_descriptor_2(), _without_optimizers():
         return importlib.import_module("tensorflow")
+
+
+@contextmanager
+def _without_optimizers() -> Iterator[None]:
+    """Keep TensorFlow from loading Keras' optimizers, a quarter of the time of its import.
+
+    It does so to register them for SavedModels that hold one, and passes over their absence; here
+    graphs are read from SavedModels, and no objects. Keras itself is loaded when it is first used.
+    """
+    absent = [name for name in _OPTIMIZERS if name not in sys.modules]
+    blocked: dict[str, Any] = dict.fromkeys(absent)  # None: Python says that there is no such module
+    sys.modules.update(blocked)
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: bool = True) -> Any:
