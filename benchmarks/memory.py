@@ -2,7 +2,7 @@
 
 Measured on ranks without TensorFlow, where nothing large hides what grows; and, against draws, of
 the command as users run it too, of which the worse of both counts. All are started by the launcher,
-also when there is one rank: a process that this large one starts itself would inherit its peak.
+also when there is one rank.
 """
 
 from __future__ import annotations

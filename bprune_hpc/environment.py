@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import memory
 from .comm import Comm, launcher
 
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy", "h5py", "mpi4py")
@@ -62,12 +61,6 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_memory_mib() -> float:
-    """Largest resident size of this process so far, in MiB."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / 1024 / (1024 if sys.platform == "darwin" else 1)
-
-
 def thread_variables() -> dict[str, str]:
     """Environment variables that set thread counts or change what is computed."""
     prefixes = ("OMP_", "OPENBLAS_", "MKL_", "KMP_", "TF_")
@@ -92,7 +85,7 @@ def describe_run(comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int) -> di
     mine = {
         "host": socket.gethostname(),
         "cpu_model": cpu_model(),
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": memory.peak_mib(),
         **{f"{part}_seconds": seconds for part, seconds in watch.seconds.items()},
         "waiting_share": waiting_share(watch.seconds),
     }

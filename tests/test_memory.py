@@ -1,4 +1,4 @@
-"""Memory of a sweep does not grow with the number of draws."""
+"""What memory is measured, and that that of a sweep does not grow with the number of draws."""
 
 from __future__ import annotations
 
@@ -9,26 +9,43 @@ import pytest
 from conftest import run_group
 
 PROGRAM = """
-import resource, sys
-from bprune_hpc import sweep
+import sys
+from bprune_hpc import memory, sweep
 status = sweep.main(sys.argv[1:])
-sys.stderr.write(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\\n")
+sys.stderr.write(f"peak {memory.peak_mib()}\\n")
 sys.exit(status)
+"""
+ALLOCATION = """
+from bprune_hpc import memory
+before = memory.peak_mib()
+held = bytearray(b"x") * (300 * 2**20)
+del held
+print(before, memory.peak_mib(), memory.resident_mib())
 """
 
 
-def peak_kib(n_draws: int, output: Path) -> int:
+def peak_mib(n_draws: int, output: Path) -> float:
     flags = [
         "--model_dir=embedded:digits_fc", f"--output={output}",
         f"--num_monte_carlo={n_draws}",
     ]  # fmt: skip
     done = run_group([sys.executable, "-c", PROGRAM, *flags])
     assert done.returncode == 0, done.stderr
-    return int(done.stderr.rpartition("peak ")[2])
+    return float(done.stderr.rpartition("peak ")[2])
 
 
 @pytest.mark.slow
 def test_the_peak_at_1000_draws_is_within_5_percent_of_that_at_50(tmp_path: Path) -> None:
-    few, many = (peak_kib(n, tmp_path / f"{n}.h5") for n in (50, 1000))
-    print(f"{few} KiB, {many} KiB")
+    few, many = (peak_mib(n, tmp_path / f"{n}.h5") for n in (50, 1000))
+    print(f"{few:.1f} MiB, {many:.1f} MiB")
     assert many < 1.05 * few
+
+
+def test_the_peak_is_of_the_process_itself_and_stays() -> None:
+    ballast = bytearray(b"x") * (400 * 2**20)  # a child inherits the peak of ru_maxrss
+    done = run_group([sys.executable, "-c", ALLOCATION])
+    assert len(ballast) > 0 and done.returncode == 0, done.stderr
+    before, peak, now = map(float, done.stdout.split())
+    assert before < 300
+    assert peak - before == pytest.approx(300, abs=10)
+    assert now < before + 50
