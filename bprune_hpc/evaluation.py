@@ -85,7 +85,7 @@ def evaluate(
     for group in sorted(share.groups - set(sums)):
         sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
     task: Any = problem.task
-    for cells in _chunks(share, problem.posterior.n_weights):
+    for cells in chunks(share, units_at_once(problem.posterior.n_weights)):
         noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}
         for index in sorted({index for thresholds in cells.values() for index in thresholds}):
             wanted = [
@@ -126,9 +126,13 @@ def costs_of(
     return [evaluator.prune(prune(posterior, cut)).cost for cut in cuts]
 
 
-def _chunks(share: Share, n_weights: int) -> Iterator[dict[int, range]]:
-    """Cells of the share, in pieces whose noise is held at a time: thresholds by unit."""
-    most = min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
+def units_at_once(n_weights: int) -> int:
+    """Units whose noise is held at a time."""
+    return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
+
+
+def chunks(share: Share, most: int) -> Iterator[dict[int, range]]:
+    """Cells of the share, in pieces of so many units at most: thresholds by unit."""
     piece: dict[int, range] = {}
     for unit, thresholds in share:
         piece[unit] = thresholds

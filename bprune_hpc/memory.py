@@ -15,7 +15,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_mib() -> float:
-    """Largest resident size of this process so far, MiB."""
+    """Largest resident size of this process so far, MiB; see :func:`forget_peak`."""
     found = _field("VmHWM")
     if found is not None:
         return found
@@ -27,6 +27,15 @@ def resident_mib() -> float:
     """Resident size of this process now, MiB; at most the peak where the system does not tell."""
     found = _field("VmRSS")
     return peak_mib() if found is None else found
+
+
+def forget_peak() -> bool:
+    """Let the peak be that of what comes, not of what was; False where the system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _field(name: str) -> float | None:
