@@ -67,6 +67,10 @@ class SweepConfig:
         Time before its end at which to stop; None for what is measured.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
+    plan : bool
+        Whether to say what the sweep takes, and not to run it.
+    ranks : int or None
+        For how many ranks to say so; None for those that there are.
     """
 
     model_dir: str
@@ -106,6 +110,8 @@ class SweepConfig:
     state_limit_gb: float
     num_intra: int
     num_inter: int
+    plan: bool
+    ranks: int | None
     verbose: bool
 
     def to_json(self) -> str:
@@ -158,6 +164,10 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
+    if arguments.ranks is not None and not arguments.plan:
+        raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
+    if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
+        raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
     if not 0 < arguments.state_limit_gb <= MAX_COUNT:
@@ -216,6 +226,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         state_limit_gb=arguments.state_limit_gb,
         num_intra=arguments.num_intra,
         num_inter=arguments.num_inter,
+        plan=arguments.plan,
+        ranks=arguments.ranks,
         verbose=arguments.verbose,
     )
 

@@ -61,6 +61,16 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def age_s() -> float:
+    """Seconds since this process was started; 0 where the system does not tell."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        now = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return 0.0
+    return max(now - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
+
+
 def thread_variables() -> dict[str, str]:
     """Environment variables that set thread counts or change what is computed."""
     prefixes = ("OMP_", "OPENBLAS_", "MKL_", "KMP_", "TF_")

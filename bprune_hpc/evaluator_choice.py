@@ -18,10 +18,12 @@ from .network import LiftedGraph
 EVALUATORS = ("auto", "chain", "channels", "graph")
 
 
-_FORMS = {
+FORMS = {
     "chain": "dense layers, perhaps after one convolution",
     "channels": "layers one after the other",
+    "graph": "any network",
 }
+"""What each evaluator takes."""
 
 
 def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
@@ -46,7 +48,7 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
         return next(name for name, fits in possible.items() if fits)
     if not possible[asked]:
         raise ConfigError(
-            f"--evaluator: {asked} is for {_FORMS[asked]}, and this network is another; leave the "
+            f"--evaluator: {asked} is for {FORMS[asked]}, and this network is another; leave the "
             "flag out"
         )
     return asked

@@ -144,6 +144,15 @@ def parser() -> ArgumentParser:
         help="store every mean probability even above 1 GiB",
     )
     output.add_argument("--verbose", action="store_true", help="log more")
+    plan = root.add_argument_group("before a long sweep")
+    plan.add_argument(
+        "--plan",
+        action="store_true",
+        help="sweep nothing: say what it takes in time, memory and disk, by a few timed draws",
+    )
+    plan.add_argument(
+        "--ranks", type=int, metavar="N", help="with --plan: on so many (default: as started)"
+    )
     machine = root.add_argument_group("machine")
     machine.add_argument(
         "--time_limit_min",

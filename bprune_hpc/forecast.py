@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from scipy.optimize import nnls
@@ -72,9 +72,7 @@ def between(costs: Sequence[int], timed: Mapping[int, DrawTime]) -> tuple[DrawTi
         By the threshold's index.
     """
     chosen = sorted(timed, key=lambda index: costs[index])
-    known = np.array(
-        [[one.once_s, one.unit_s, one.batch_s, one.both_s] for one in map(timed.get, chosen) if one]
-    )
+    known = np.array([astuple(timed[index]) for index in chosen])
     at = [costs[index] for index in chosen]
     columns = [np.interp(costs, at, column) for column in known.T]
     return tuple(DrawTime(*(float(value) for value in row)) for row in zip(*columns, strict=True))

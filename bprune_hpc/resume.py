@@ -109,8 +109,13 @@ def state(
     return arrays, attrs
 
 
-def read(path: str) -> Saved | None:
+def read(path: str, *, with_sums: bool = True) -> Saved | None:
     """Read what an earlier job has left; None where there is nothing.
+
+    Parameters
+    ----------
+    with_sums : bool
+        Without them it can be told how far the file is, and not be gone on from.
 
     Raises
     ------
@@ -128,7 +133,11 @@ def read(path: str) -> Saved | None:
             ledgers = []
             for index in range(len(group)):
                 arrays: dict[str, NDArray[Any]] = {}
-                _collect(group[str(index)], "", arrays)
+                one = group[str(index)]
+                if with_sums:
+                    _collect(one, "", arrays)
+                else:
+                    arrays = {name: one[name][()] for name in ("grid", "position")}
                 ledgers.append(arrays)
             return Saved(
                 path=path,

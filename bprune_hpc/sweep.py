@@ -25,6 +25,7 @@ from . import problem as problems
 from .comm import Comm, run
 from .config import SweepConfig, parse
 from .environment import Stopwatch, describe_run
+from .estimate import estimate
 from .evaluation import costs_of
 from .fault_search import find_layer
 from .gathering import Ask, Book, gather
@@ -64,6 +65,8 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     config = comm.from_root(lambda: _asked_for(argv))
     if config.verbose:
         logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
+    if config.plan:
+        return estimate(comm, config, argv)
     end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
     launch_report.report(comm, config.num_intra, end)
     ask = ask or StopVote(comm, end, config.stop_margin_s)
@@ -120,7 +123,8 @@ def _whole_units(config: SweepConfig, size: int, comm: Comm) -> SweepConfig:
 
 def _asked_for(argv: Sequence[str]) -> SweepConfig:
     config = parse(argv)
-    check_writable(config.output)
+    if not config.plan:
+        check_writable(config.output)
     return config
 
 

@@ -1,0 +1,210 @@
+"""What a sweep will take, before it is submitted.
+
+    python -m bprune_hpc.sweep @ArgFilePrune.txt --plan --ranks 64
+
+The story of ``--plan``: the case is read as a sweep reads it, a rehearsal is timed, and what follows
+is printed. No results file is written or locked, and none but read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+
+from . import deadline, estimate_view, forecast, operations, pruning, resume, submission
+from . import memory as process_memory
+from . import problem as problems
+from .comm import Comm
+from .config import SweepConfig
+from .environment import Stopwatch, age_s, describe_run
+from .estimate_view import Estimate
+from .evaluation import costs_of, units_at_once
+from .forecast import Peaks, Work
+from .identity import environment_of, identity_of
+from .ledger import Ledger
+from .parts import Part, check_memory, lay_out, passes, state_bytes
+from .plan import draws_per_unit
+from .problem import Problem
+from .rehearsal import Rehearsal, Stage, rehearse
+from .report import show
+from .tensorflow_import import import_tensorflow
+from .units import tensors_of_units
+
+logger = logging.getLogger(__name__)
+
+_OTHER_NUMBERS = (1, 4, 16, 64, 256, 1024)
+_RUNS_TENSORFLOW = ("graph", "channels")
+_FLOATS_A_DRAW = 3  # of a weight: the noise, and the two draws of a pair
+
+
+def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
+    """Say what a sweep will take; every rank calls this.
+
+    Parameters
+    ----------
+    config : SweepConfig
+        With ``plan``.
+    argv : sequence of str
+        What it was made of.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    before_mib = process_memory.resident_mib()
+    if comm.is_root:
+        import_tensorflow()  # reading a network does, sooner or later
+    tensorflow_mib = process_memory.resident_mib() - before_mib
+    problem = problems.load(config, comm)
+    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
+    config = dataclasses.replace(config, n_draws=-(-config.n_draws // size) * size)
+    identity = comm.from_root(lambda: identity_of(config, problem, problem.evaluator))
+    saved = comm.from_root(lambda: _what_is_there(config, identity))
+    if saved is not None:
+        config = comm.from_root(lambda: resume.joined(config, saved, size))
+    comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
+    evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
+    rule = dataclasses.replace(config.rule, prior=problem.prior)
+    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
+    parts = lay_out(config, problem, len(cuts), saved.layout if saved is not None else None)
+    comm.from_root(lambda: check_memory(config, parts))
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, 2))
+    environment = environment_of(comm, config.num_intra, config.num_inter)
+    run = describe_run(comm, Stopwatch(), config.num_intra, config.num_inter)
+    start_s = age_s()
+
+    n_ranks = config.ranks or comm.size
+    work = work_of(parts, costs)
+    stage = Stage(config, evaluator, parts, cuts, costs)
+    if comm.is_root:
+        logger.info("timing a few draws of the sweep, which is not run")
+    found = rehearse(comm, stage, work, n_ranks, identity, environment, run)
+    if not comm.is_root:
+        return 0
+    ledgers = _ledgers(config, saved)
+    of_ranks = {
+        n: forecast.timeline(work, found.rates, n, ledgers, state_bytes(parts))
+        for n in sorted({n_ranks, *_OTHER_NUMBERS})
+    }
+    if problem.evaluator not in _RUNS_TENSORFLOW:
+        tensorflow_mib = 0.0
+    other = _other(found, before_mib + tensorflow_mib, problem)
+    missing = _missing_bytes(problem, work, n_ranks, found.n_units)
+    said = Estimate(
+        config=config,
+        problem=problem,
+        parts=parts,
+        n_ranks=n_ranks,
+        n_here=comm.size,
+        n_cores=len(os.sched_getaffinity(0)),
+        costs=costs,
+        multiplications=_multiplications(problem),
+        saved=saved,
+        start_s=start_s,
+        timeline=of_ranks.pop(n_ranks),
+        others=of_ranks,
+        memory=forecast.memory(found.root, other, missing, work, n_ranks),
+        file_bytes=found.file_bytes,
+    )
+    request = _request(said, argv)
+    show(estimate_view.text(said, request, submission.all_lines(request)))
+    return 0
+
+
+def work_of(parts: Sequence[Part], costs: Sequence[int]) -> Work:
+    """The shapes of a sweep."""
+    task, plan = parts[0].problem.task, parts[0].plan
+    return Work(
+        costs=tuple(costs),
+        stage_ends=plan.stage_ends,
+        passes=tuple(
+            tuple((len(block), -(-len(block) // parts[index].plan.batch_size))
+                  for index, block in blocks)
+            for blocks in passes(parts)
+        ),
+        units_at_once=units_at_once(parts[0].problem.posterior.n_weights),
+        bytes_per_cell=task.bytes_per_cell,
+    )  # fmt: skip
+
+
+def _what_is_there(config: SweepConfig, identity: dict[str, object]) -> resume.Saved | None:
+    if config.overwrite:
+        return None
+    saved = resume.read(config.output, with_sums=False)
+    if saved is not None:
+        resume.check_identity(saved, identity)
+    return saved
+
+
+def _ledgers(config: SweepConfig, saved: resume.Saved | None) -> list[Ledger]:
+    """How far each threshold is, without its sums."""
+    row_of = {value: row for row, value in enumerate(config.grid)}
+    found = []
+    if saved is not None:
+        for grid, arrays in zip(saved.grids, saved.ledgers, strict=True):
+            n_passes, n_units = (int(number) for number in arrays["position"])
+            found.append(Ledger(tuple(row_of[value] for value in grid), n_passes, n_units))
+    there = {row for ledger in found for row in ledger.rows}
+    rest = tuple(row for row in range(len(config.grid)) if row not in there)
+    return [*found, Ledger(rest)] if rest else found
+
+
+def _other(found: Rehearsal, started_mib: float, problem: Problem) -> Peaks:
+    """Peaks of a rank other than 0: the largest of those that there were, or what one would have.
+
+    It has the arrays of the problem, and room to draw as rank 0 has, but has read nothing.
+    """
+    if found.others:
+        return Peaks(
+            max(one.reading for one in found.others), max(one.drawing for one in found.others)
+        )
+    arrays = [*problem.posterior.loc.values(), *problem.posterior.scale.values(),
+              *problem.fixed.values(), problem.x, problem.label]  # fmt: skip
+    if problem.ood_x is not None:
+        arrays.append(problem.ood_x)
+    read_mib = started_mib + sum(array.nbytes for array in arrays) / forecast.MIB
+    return Peaks(read_mib, read_mib + found.workspace_mib)
+
+
+def _missing_bytes(problem: Problem, work: Work, n_ranks: int, n_units: int) -> int:
+    """Noise and weights of those units that a rank will hold more than the rehearsal did."""
+    largest = max(len(set(share)) for share in work.first_round(n_ranks).shares)
+    missing = max(0, min(work.units_at_once, largest) - n_units)
+    of_unit = 4 * _FLOATS_A_DRAW * problem.posterior.n_weights * problem.task.noises_per_unit
+    return missing * of_unit
+
+
+def _multiplications(problem: Problem) -> int:
+    weights = {**problem.fixed, **problem.posterior.loc}
+    return operations.multiplications(problem.graph, problem.x[:1], weights)
+
+
+def _request(said: Estimate, argv: Sequence[str]) -> submission.Request:
+    config, timeline = said.config, said.timeline
+    seconds = said.start_s + timeline.seconds
+    write_s = timeline.write_s / max(1, timeline.n_writes)
+    margin_s = deadline.margin(config.stop_margin_s, timeline.round_s, write_s)
+    return submission.Request(
+        arguments=tuple(of_the_sweep(argv)),
+        output=config.output,
+        n_ranks=said.n_ranks,
+        n_threads=config.num_intra,
+        seconds=submission.time_to_ask_for(seconds, margin_s),
+        n_cores=said.n_cores,
+    )
+
+
+def of_the_sweep(argv: Sequence[str]) -> list[str]:
+    """The arguments without ``--plan`` and ``--ranks``."""
+    rest, is_number = [], False
+    for argument in argv:
+        if is_number or argument == "--plan" or argument.startswith("--ranks="):
+            is_number = False
+        elif argument == "--ranks":
+            is_number = True
+        else:
+            rest.append(argument)
+    return rest

@@ -1,0 +1,91 @@
+"""The ledger of a whole sweep that was never run: sums of a few draws, repeated to full size.
+
+So statistics, file and memory can be had as they will be at the end. The numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ledger import Ledger
+from .parts import Part, passes
+from .plan import MEAN
+from .predictive import DrawSums, GroupSums
+from .tasks import AnyDrawSums, AnySums
+
+Rows = NDArray[np.intp]
+
+
+def repeated_labels(parts: Sequence[Part], n_examples: int) -> list[Part]:
+    """The parts with the labels of the first examples repeated, as sums are."""
+    return [
+        replace(
+            part,
+            problem=replace(
+                part.problem,
+                label=part.problem.label[np.arange(len(part.problem.label)) % n_examples],
+            ),
+        )
+        for part in parts
+    ]
+
+
+def fill(
+    ledger: Ledger,
+    parts: Sequence[Part],
+    like: Sequence[int],
+    of_mean: AnySums,
+    of_unit: AnySums,
+    draws: AnyDrawSums,
+) -> None:
+    """Give a ledger that has begun a pass the sums of its end.
+
+    Parameters
+    ----------
+    like : sequence of int
+        For every threshold, which one of the sums it is to have.
+    of_mean, of_unit : GroupSums or NormalSums
+        Of the posterior mean and of one unit of draws, for some thresholds and examples.
+    draws : DrawSums or NormalDrawSums
+        Of that unit's draws.
+    """
+    for index, (part_index, block) in enumerate(passes(parts)[ledger.n_passes]):
+        plan = parts[part_index].plan
+        sums = ledger.sums_of(index)
+        sums[MEAN] = _repeated(of_mean, like, len(block), 1)
+        for group, n_units in enumerate(plan.group_sizes):
+            sums[group] = _repeated(of_unit, like, len(block), n_units)
+        ledger.draws[part_index] = _repeated_draws(draws, like, plan.n_draws)
+    ledger.n_units = len(plan.units)
+
+
+def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int) -> AnySums:
+    """Sums as of so many units that all say the same, for more examples and thresholds."""
+    if isinstance(small, GroupSums):
+        rows = np.arange(n_examples) % small.buffer.shape[2]
+        group = GroupSums(len(like), n_examples, small.n_classes)
+        for into, index in zip(group.buffer, like, strict=True):
+            np.multiply(small.buffer[index][:, rows], n_units, out=into)
+        return group
+    rows = np.arange(n_examples) % small.sums.top.shape[1]
+    normal = type(small)(len(like), n_examples, 1)
+    for row, index in enumerate(like):
+        normal.sums.top[row] = small.sums.top[index][rows]
+        np.multiply(small.sums.bins[index][rows], n_units, out=normal.sums.bins[row])
+    return normal
+
+
+def _repeated_draws(small: AnyDrawSums, like: Sequence[int], n_draws: int) -> AnyDrawSums:
+    rows = np.array(like)
+    if isinstance(small, DrawSums):
+        places = np.arange(n_draws) % small.packed.shape[2]
+        return DrawSums(small.packed[:, rows][:, :, places])
+    places = np.arange(n_draws) % small.sums.top.shape[1]
+    many = type(small)(0, 0)
+    many.sums.top = small.sums.top[rows][:, places]
+    many.sums.bins = small.sums.bins[rows][:, places]
+    return many

@@ -1,0 +1,251 @@
+"""A sweep in small, to measure by: a few draws at some thresholds, statistics and a file of full size.
+
+Every rank rehearses at the same time, as they would work. The first draws warm up and are not
+counted. The file is written to a temporary directory, not to the output. What follows from
+the measurements does not belong here (``forecast``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import memory, results, resume
+from .comm import Comm
+from .config import SweepConfig
+from .contents import contents
+from .evaluation import evaluate, noises_of
+from .evaluators import Evaluator
+from .findings import Findings, with_block
+from .forecast import DrawTime, Peaks, Rates, Work, between
+from .full_ledger import fill, repeated_labels
+from .identity import Environment, Identity
+from .ledger import Ledger
+from .parts import Part, passes
+from .plan import MEAN, N_GROUPS, Share
+from .pruning import PRUNED_SCALE, Cut
+
+BUDGET_S = 20.0
+"""Time for timed draws, about; more where a single draw takes longer."""
+_MOST_TIMED = 6
+_MOST_REPEATS = 5
+_SHORT_WRITE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was measured; whole on rank 0 only.
+
+    Attributes
+    ----------
+    workspace_mib : float
+        What rank 0 took to draw, beside its sums.
+    n_units : int
+        Units of draws that were held at a time.
+    file_bytes : int
+    """
+
+    rates: Rates
+    root: Peaks
+    others: list[Peaks]
+    workspace_mib: float
+    n_units: int
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a rehearsal, and a sweep, needs to draw.
+
+    Attributes
+    ----------
+    costs : sequence of int
+        Work of a draw at each cut.
+    """
+
+    config: SweepConfig
+    evaluator: Evaluator
+    parts: Sequence[Part]
+    cuts: Sequence[Cut]
+    costs: Sequence[int]
+
+    @property
+    def timed(self) -> list[int]:
+        """Thresholds that are timed: of different work, from the least to the most."""
+        wanted = np.linspace(min(self.costs), max(self.costs), _MOST_TIMED)
+        nearest = [int(np.argmin(np.abs(np.array(self.costs) - cost))) for cost in wanted]
+        return list(dict.fromkeys(nearest))
+
+    def draw(self, units: Sequence[int], n_batches: int, sums: Any, draws: Any) -> list[float]:
+        """Draw units at the timed thresholds; seconds of each, that of the noise in the first."""
+        part, timed = self.parts[0], self.timed
+        block = range(min(n_batches * part.plan.batch_size, len(part.problem.label)))
+        share = Share(tuple(units), len(timed), 0, len(units) * len(timed))
+        ticks = [time.perf_counter()]
+        evaluate(
+            self.evaluator, part.problem, [self.cuts[index] for index in timed], part.plan, share,
+            block, sums, draws, {}, seed=self.config.seed,
+            advance=lambda _: ticks.append(time.perf_counter()),
+            pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
+        )  # fmt: skip
+        return [float(seconds) for seconds in np.diff(ticks)]
+
+    def noise_s(self) -> float:
+        """Time of the normals of a unit."""
+        part = self.parts[0]
+        start = time.perf_counter()
+        noises_of(part.problem.posterior, 0, part.plan.units, self.config.seed)
+        return time.perf_counter() - start
+
+
+def rehearse(
+    comm: Comm,
+    stage: Stage,
+    work: Work,
+    n_ranks: int,
+    identity: Identity,
+    environment: Environment,
+    run: Mapping[str, Any],
+) -> Rehearsal:
+    """Measure; every rank calls this, and the peaks of memory begin anew.
+
+    Parameters
+    ----------
+    work : Work
+        The sweep's.
+    n_ranks : int
+        For which the sweep is planned: with more of them fewer units are drawn together.
+    run : mapping
+        What goes to ``/run`` of a results file.
+    """
+    reading = memory.peak_mib()
+    memory.forget_peak()
+    small = _Small.of(stage)  # which warms up as well
+    ledger = Ledger(tuple(range(len(stage.cuts))))
+    if comm.is_root:
+        small.fill(stage, ledger)
+        sums = ledger.sums[0]
+    else:  # one group's, for all of them: those of the whole sweep are counted in the forecast
+        block = passes(stage.parts)[0][0][1]
+        (one,) = stage.parts[0].problem.task.sums(len(stage.cuts), len(block), small.n_draws),
+        sums = dict.fromkeys([MEAN, *range(N_GROUPS)], one)
+    resident = memory.resident_mib()
+    rates, n_units = _time_draws(comm, stage, work, n_ranks, sums)
+    drawing = memory.peak_mib()
+    memory.forget_peak()
+    writing, file_bytes = 0.0, 0
+    if comm.is_root:
+        small.fill(stage, ledger)
+        block_s, write_s, file_bytes = _write(stage, ledger, small, identity, environment, run)
+        rates = dataclasses.replace(rates, block_s=block_s, write_s=write_s)
+        writing = memory.peak_mib()
+    peaks = Peaks(reading, drawing, writing)
+    everyone = comm.gather(peaks) or [peaks]
+    return Rehearsal(rates, peaks, everyone[1:], drawing - resident, n_units, file_bytes)
+
+
+@dataclass(frozen=True)
+class _Small:
+    """Sums of the posterior mean and of one unit of draws, for a batch of examples."""
+
+    sums: dict[int, Any]
+    draws: Any
+    n_draws: int
+    n_examples: int
+
+    @classmethod
+    def of(cls, stage: Stage) -> _Small:
+        plan, task = stage.parts[0].plan, stage.parts[0].problem.task
+        n_draws = len(plan.units[0])
+        sums: dict[int, Any] = {}
+        draws = task.draw_sums(len(stage.timed), n_draws)
+        stage.draw([MEAN, 0], 1, sums, draws)
+        return cls(sums, draws, n_draws, min(plan.batch_size, len(stage.parts[0].problem.label)))
+
+    def fill(self, stage: Stage, ledger: Ledger) -> None:
+        """Begin the ledger's pass anew, with sums of full size."""
+        ledger.sums.clear()
+        costs, timed = np.array(stage.costs), stage.timed
+        like = [int(np.argmin(np.abs(costs[timed] - cost))) for cost in costs]
+        fill(ledger, stage.parts, like, self.sums[MEAN], self.sums[0], self.draws)
+
+
+def _time_draws(
+    comm: Comm, stage: Stage, work: Work, n_ranks: int, sums: dict[int, Any]
+) -> tuple[Rates, int]:
+    """Times of draws, each the median of several and the mean of all ranks."""
+    part, timed = stage.parts[0], stage.timed
+    draws = part.problem.task.draw_sums(len(timed), part.plan.n_draws)
+
+    def draw(n_units: int, n_batches: int) -> list[float]:
+        return stage.draw(range(n_units), n_batches, sums, draws)
+
+    start = time.perf_counter()
+    draw(1, 1)
+    of_one = comm.from_root(lambda: time.perf_counter() - start)
+    most = min(work.units_at_once, max(1, work.n_units // n_ranks))
+    n_units = _at_most(most, BUDGET_S / 8 / of_one)
+    n_batches = _at_most(work.passes[0][0][1], BUDGET_S / 4 / of_one / n_units)
+    sizes = sorted({(k, m) for k in (1, n_units) for m in (1, n_batches)})
+    of_all = of_one * sum(k * m for k, m in sizes)
+    found: dict[tuple[int, int], list[list[float]]] = {size: [] for size in sizes}
+    noises = []
+    for _ in range(_at_most(_MOST_REPEATS, BUDGET_S / of_all)):
+        noises.append(stage.noise_s())
+        for size, times in found.items():
+            times.append(draw(*size))
+    mine = np.array([np.median(found[size], axis=0) for size in sizes])
+    everyone = comm.gather((float(np.median(noises)), mine)) or [(0.0, mine)]
+    noise_s = float(np.mean([noise for noise, _ in everyone]))
+    seconds = np.mean([of_rank for _, of_rank in everyone], axis=0)
+    seconds[:, 0] = np.maximum(seconds[:, 0] - [k * noise_s for k, _ in sizes], 0)
+    fitted = {
+        index: DrawTime.fit(dict(zip(sizes, column, strict=True)))
+        for index, column in zip(timed, seconds.T, strict=True)
+    }
+    return Rates(noise_s, between(stage.costs, fitted), write_s=0.0), n_units
+
+
+def _at_most(number: int, limit: float) -> int:
+    return max(1, min(number, int(limit)))
+
+
+def _write(
+    stage: Stage,
+    ledger: Ledger,
+    small: _Small,
+    identity: Identity,
+    environment: Environment,
+    run: Mapping[str, Any],
+) -> tuple[float, float, int]:
+    """Seconds at the end of a pass, seconds and bytes of the file, of all examples."""
+    parts, config = repeated_labels(stage.parts, small.n_examples), stage.config
+    n_passes, block_s, scale = len(passes(parts)), 0.0, 1.0
+    if n_passes > 1:
+        start = time.perf_counter()
+        ledger.end_pass(with_block(parts, ledger, config.save_probabilities))
+        block_s = time.perf_counter() - start
+        ((_, block),) = passes(parts)[0]
+        scale = sum(len(part.problem.label) for part in parts) / len(block)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "rehearsal.h5"
+        for _ in range(2):  # the first time more is loaded and compiled
+            start = time.perf_counter()
+            findings = Findings(parts, ledger, config.save_probabilities)
+            problem = parts[0].problem
+            found = contents(config, problem, stage.cuts, findings, run, "complete")
+            arrays, attrs = resume.state(identity, environment, config, parts, [ledger])
+            results.write(path, dataclasses.replace(found, state=arrays, state_attrs=attrs))
+            seconds = time.perf_counter() - start
+            if seconds > _SHORT_WRITE_S:
+                break
+        n_bytes = path.stat().st_size
+    # A file grows with the passes that are done: on average it has half of them.
+    return block_s, seconds * (1 + scale) / 2, int(n_bytes * scale)

@@ -1,0 +1,213 @@
+"""What to type for a sweep on so many ranks: the line of each launcher and scheduler.
+
+Pure. The scripts that are submitted are those of ``jobs/``. Numbers of cores and limits of queues
+of Polaris and Theta are those of the sites' documentation.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_STEP_S = 300
+_SHARE = 1.25
+"""Of the predicted time that is asked for: predictions are off by some."""
+_START_S = 120
+"""For starting Python on many nodes from a file system that is busy."""
+NO_FILE = "MyArguments.txt"
+"""Name of an argument file for arguments that stand in none."""
+
+_POLARIS_CORES = 32
+# Queue, its most nodes and hours; the first that fits is taken.
+_POLARIS = (("debug", 2, 1), ("debug-scaling", 10, 1), ("preemptable", 10, 72), ("prod", 496, 24))
+_THETA_CORES = 64
+_THETA_DEBUG = ("debug-cache-quad", 8, 1)
+# Nodes at least, and hours, of the default queue.
+_THETA_HOURS = ((802, 24), (640, 12), (384, 9), (256, 6), (128, 3))
+
+
+def time_to_ask_for(seconds: float, margin_s: float) -> int:
+    """Limit of a job in s, for a sweep that is predicted to take so long.
+
+    Parameters
+    ----------
+    margin_s : float
+        How long before the limit a sweep stops.
+    """
+    return math.ceil((_SHARE * seconds + margin_s + _START_S) / _STEP_S) * _STEP_S
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep to be submitted.
+
+    Attributes
+    ----------
+    arguments : tuple of str
+        Of the sweep.
+    output : str
+    n_ranks, n_threads : int
+        Threads of each rank.
+    seconds : int
+        To be asked for.
+    n_cores : int
+        Of a node.
+    """
+
+    arguments: tuple[str, ...]
+    output: str
+    n_ranks: int
+    n_threads: int
+    seconds: int
+    n_cores: int
+
+    @property
+    def argument_file(self) -> str | None:
+        """The one that says it all; None: there is none, and the scripts need one."""
+        names = [argument[1:] for argument in self.arguments if argument.startswith("@")]
+        return names[0] if len(self.arguments) == len(names) == 1 else None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a job script is told in the environment."""
+        return {"ARG_FILE": self.argument_file or NO_FILE, "OUTPUT": self.output}
+
+    def placed(self, n_cores: int) -> tuple[int, int]:
+        """Nodes, and ranks of each, at a core for each thread."""
+        fitting = max(1, n_cores // self.n_threads)
+        n_nodes = math.ceil(self.n_ranks / fitting)
+        return n_nodes, math.ceil(self.n_ranks / n_nodes)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What one launcher or scheduler is given.
+
+    Attributes
+    ----------
+    title : str
+    directives : tuple of str
+        Lines of the script that are to be changed first.
+    command : str
+    """
+
+    title: str
+    command: str
+    directives: tuple[str, ...] = ()
+
+
+def all_lines(request: Request) -> list[Lines]:
+    """The lines of every launcher and scheduler."""
+    return [mpirun(request), slurm(request), srun(request), pbs(request), polaris(request),
+            theta(request)]  # fmt: skip
+
+
+def mpirun(request: Request) -> Lines:
+    """Open MPI's launcher."""
+    words = [
+        "mpirun", "-n", str(request.n_ranks), "--map-by", f"slot:PE={request.n_threads}",
+        "--bind-to", "core",
+    ]  # fmt: skip
+    return Lines("Open MPI", _line([*words, *_sweep(request)]))
+
+
+def slurm(request: Request) -> Lines:
+    """The script for Slurm."""
+    n_nodes, per_node = request.placed(request.n_cores)
+    variables = [f"{name}={shlex.quote(value)}" for name, value in request.variables.items()]
+    words = [
+        "sbatch", f"--nodes={n_nodes}", f"--ntasks-per-node={per_node}",
+        f"--cpus-per-task={request.n_threads}", f"--time={clock(request.seconds)}",
+        "jobs/slurm.sh",
+    ]  # fmt: skip
+    return Lines("Slurm", " ".join([*variables, _line(words)]))
+
+
+def srun(request: Request) -> Lines:
+    """Slurm's launcher, in a job that is there."""
+    words = [
+        "srun", "--mpi=pmix", f"--ntasks={request.n_ranks}", f"--cpus-per-task={request.n_threads}",
+        "--cpu-bind=cores", "--kill-on-bad-exit=1",
+    ]  # fmt: skip
+    return Lines("Slurm, inside a job", _line([*words, *_sweep(request)]))
+
+
+def pbs(request: Request) -> Lines:
+    """The script for PBS with Open MPI."""
+    n_nodes, per_node = request.placed(request.n_cores)
+    variables = request.variables | {
+        "WALLTIME": clock(request.seconds), "THREADS": str(request.n_threads)
+    }  # fmt: skip
+    return Lines(
+        "PBS",
+        _qsub_v(variables, "jobs/pbs.sh"),
+        (
+            f"#PBS -l select={n_nodes}:ncpus={per_node * request.n_threads}:mpiprocs={per_node}",
+            f"#PBS -l walltime={clock(request.seconds)}",
+        ),
+    )
+
+
+def polaris(request: Request) -> Lines:
+    """The script for ALCF Polaris: PBS with PALS."""
+    n_nodes, per_node = request.placed(_POLARIS_CORES)
+    fitting = [
+        (queue, hours) for queue, most, hours in _POLARIS
+        if n_nodes <= most and request.seconds <= 3600 * hours
+    ]  # fmt: skip
+    queue, hours = fitting[0] if fitting else ("prod", 24)
+    n_nodes = max(n_nodes, 10) if queue == "prod" else n_nodes
+    per_node = math.ceil(request.n_ranks / n_nodes)
+    time = clock(min(request.seconds, 3600 * hours))
+    variables = request.variables | {
+        "WALLTIME": time, "RANKS_PER_NODE": str(per_node), "THREADS": str(request.n_threads)
+    }  # fmt: skip
+    return Lines(
+        "PBS on Polaris",
+        _qsub_v(variables, "jobs/pbs_polaris.sh"),
+        (
+            f"#PBS -q {queue}",
+            f"#PBS -l select={n_nodes}:system=polaris",
+            f"#PBS -l walltime={time}",
+        ),
+    )
+
+
+def theta(request: Request) -> Lines:
+    """The script for a Cray XC40 with Cobalt, by the rules of ALCF Theta."""
+    n_nodes, _ = request.placed(_THETA_CORES)
+    queue, most, hours = _THETA_DEBUG
+    if n_nodes > most or request.seconds > 3600 * hours:
+        queue, n_nodes = "default", max(n_nodes, _THETA_HOURS[-1][0])
+        hours = next(hours for least, hours in _THETA_HOURS if n_nodes >= least)
+    per_node = math.ceil(request.n_ranks / n_nodes)
+    minutes = min(max(request.seconds // 60, 30 if queue == "default" else 0), 60 * hours)
+    variables = request.variables | {
+        "RANKS_PER_NODE": str(per_node), "THREADS": str(request.n_threads)
+    }  # fmt: skip
+    text = ":".join(f"{name}={value}" for name, value in variables.items())
+    return Lines(
+        "Cobalt, as on Theta",
+        _line(["qsub", "--env", text, "jobs/cobalt_theta.sh"]),
+        (f"#COBALT -n {n_nodes}", f"#COBALT -t {minutes}", f"#COBALT -q {queue}"),
+    )
+
+
+def clock(seconds: int) -> str:
+    """``HH:MM:SS``."""
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _sweep(request: Request) -> list[str]:
+    return ["python", "-m", "bprune_hpc.sweep", *request.arguments]
+
+
+def _qsub_v(variables: dict[str, str], script: str) -> str:
+    text = ",".join(f"{name}={value}" for name, value in variables.items())
+    return _line(["qsub", "-v", text, script])
+
+
+def _line(words: Sequence[str]) -> str:
+    return shlex.join(words)
