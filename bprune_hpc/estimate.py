@@ -125,6 +125,7 @@ def work_of(parts: Sequence[Part], costs: Sequence[int]) -> Work:
                   for index, block in blocks)
             for blocks in passes(parts)
         ),
+        draws_per_unit=len(plan.units[0]),
         units_at_once=units_at_once(parts[0].problem.posterior.n_weights),
         bytes_per_cell=task.bytes_per_cell,
     )  # fmt: skip

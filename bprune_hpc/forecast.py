@@ -7,7 +7,7 @@ with a clock that adds up rates. Measuring them does not belong here (``rehearsa
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
@@ -17,7 +17,7 @@ from scipy.optimize import nnls
 from .evaluation import chunks
 from .ledger import Ledger
 from .pace import Pace
-from .plan import Round, Share, round_of
+from .plan import MEAN, Round, Share, round_of
 from .schedule import last_unit, level, stretch_of
 
 LINK_BYTES_PER_S = 1e9
@@ -34,7 +34,7 @@ class DrawTime:
     batch_s: float
     both_s: float
 
-    def seconds(self, n_units: int, n_batches: int) -> float:
+    def seconds(self, n_units: float, n_batches: int) -> float:
         """Of units that are drawn together, on so many batches of examples."""
         by_batch = n_batches * (self.batch_s + n_units * self.both_s)
         return self.once_s + n_units * self.unit_s + by_batch
@@ -112,6 +112,7 @@ class Work:
         See :class:`bprune_hpc.plan.Plan`; the last is the number of units.
     passes : tuple of tuple of (int, int)
         Examples and batches of each block of a pass.
+    draws_per_unit : int
     units_at_once : int
         Units whose noise is held at a time.
     bytes_per_cell : int
@@ -121,6 +122,7 @@ class Work:
     costs: tuple[int, ...]
     stage_ends: tuple[int, ...]
     passes: tuple[tuple[tuple[int, int], ...], ...]
+    draws_per_unit: int
     units_at_once: int
     bytes_per_cell: int
 
@@ -194,10 +196,9 @@ def timeline(
         )
         costs = [work.costs[row] for row in stretch.rows]
         of_round = round_of(stretch.units, costs, n_ranks)
-        times = [rates.draws[row] for row in stretch.rows]
         n_batches = [batches for _, batches in blocks]
         drawn = max(
-            share_seconds(share, times, rates.noise_s, work.units_at_once, n_batches)
+            share_seconds(work, rates, share, stretch.rows, n_batches)
             for share in of_round.shares
         )
         moved = reduce_seconds(of_round, work.bytes_per_cell * len(stretch.rows) * n_examples)
@@ -225,27 +226,26 @@ def _is_complete(work: Work, books: Sequence[Ledger]) -> bool:
 
 
 def share_seconds(
-    share: Share,
-    times: Sequence[DrawTime],
-    noise_s: float,
-    units_at_once: int,
-    n_batches: Sequence[int],
+    work: Work, rates: Rates, share: Share, rows: Sequence[int], n_batches: Sequence[int]
 ) -> float:
     """Time of a rank's share of a round.
 
     Parameters
     ----------
-    times : sequence of DrawTime
-        Of the thresholds of the share.
+    rows : sequence of int
+        Thresholds of the grid that the share's are.
     n_batches : sequence of int
         Of each block of examples; noise is made anew for each.
     """
     seconds = 0.0
-    for piece in chunks(share, units_at_once):
-        seconds += noise_s * len(piece) * len(n_batches)
-        together = Counter(index for thresholds in piece.values() for index in thresholds)
+    for piece in chunks(share, work.units_at_once):
+        seconds += rates.noise_s * sum(unit != MEAN for unit in piece) * len(n_batches)
+        together: dict[int, float] = defaultdict(float)
+        for unit, thresholds in piece.items():
+            for index in thresholds:
+                together[index] += 1 / work.draws_per_unit if unit == MEAN else 1
         seconds += sum(
-            times[index].seconds(n_units, batches)
+            rates.draws[rows[index]].seconds(n_units, batches)
             for index, n_units in together.items()
             for batches in n_batches
         )

@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .binned_sums import BIN_BITS
 from .ledger import Ledger
 from .parts import Part, passes
 from .plan import MEAN
-from .predictive import DrawSums, GroupSums
+from .predictive import DRAW_NLL_BITS, DrawSums, GroupSums
 from .tasks import AnyDrawSums, AnySums
 
 Rows = NDArray[np.intp]
@@ -80,12 +81,16 @@ def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int
 
 
 def _repeated_draws(small: AnyDrawSums, like: Sequence[int], n_draws: int) -> AnyDrawSums:
-    rows = np.array(like)
+    """Sums of more draws, which differ in their last digits: a file of equals would be smaller."""
+    rows, rng = np.array(like), np.random.default_rng(0)
     if isinstance(small, DrawSums):
         places = np.arange(n_draws) % small.packed.shape[2]
-        return DrawSums(small.packed[:, rows][:, :, places])
+        packed = small.packed[:, rows][:, :, places]
+        packed[1] += rng.integers(0, 2 ** (DRAW_NLL_BITS - 4), packed.shape[1:])
+        return DrawSums(packed)
     places = np.arange(n_draws) % small.sums.top.shape[1]
     many = type(small)(0, 0)
     many.sums.top = small.sums.top[rows][:, places]
     many.sums.bins = small.sums.bins[rows][:, places]
+    many.sums.bins[..., 1] += rng.integers(0, 2 ** (BIN_BITS - 4), many.sums.top.shape)
     return many

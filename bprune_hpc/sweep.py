@@ -65,10 +65,10 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     config = comm.from_root(lambda: _asked_for(argv))
     if config.verbose:
         logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
-    if config.plan:
-        return estimate(comm, config, argv)
     end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
     launch_report.report(comm, config.num_intra, end)
+    if config.plan:
+        return estimate(comm, config, argv)
     ask = ask or StopVote(comm, end, config.stop_margin_s)
     with contextlib.ExitStack() as stack:
         on_root: list[Output] = []
