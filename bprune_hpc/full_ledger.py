@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,6 @@ from .parts import Part, passes
 from .plan import MEAN
 from .predictive import DRAW_NLL_BITS, DrawSums, GroupSums
 from .tasks import AnyDrawSums, AnySums
-
-Rows = NDArray[np.intp]
 
 
 def repeated_labels(parts: Sequence[Part], n_examples: int) -> list[Part]:
@@ -62,6 +61,30 @@ def fill(
             sums[group] = _repeated(of_unit, like, len(block), n_units)
         ledger.draws[part_index] = _repeated_draws(draws, like, plan.n_draws)
     ledger.n_units = len(plan.units)
+
+
+def finish(ledger: Ledger, parts: Sequence[Part]) -> None:
+    """Let a ledger that has ended its first pass have ended them all, with the same in each."""
+    ended, draws = ledger.finished[0], ledger.finished_draws[0]
+    for index, part in enumerate(parts):
+        n_examples = len(part.problem.label)
+        n_batches = -(-n_examples // part.plan.batch_size)
+        ledger.finished[index] = {
+            name: _repeated_column(name, column, n_examples, n_batches)
+            for name, column in ended.items()
+        }
+        ledger.finished_draws[index] = draws
+    ledger.n_passes = len(passes(parts))
+
+
+def _repeated_column(
+    name: str, column: NDArray[Any], n_examples: int, n_batches: int
+) -> NDArray[Any]:
+    """Statistics that a pass has left, for more examples; some are kept batch by batch."""
+    kind = name.partition("/")[0]
+    axis = 2 if kind in ("deleted", "without", "scores") else 1
+    number = n_batches if kind in ("deleted", "without") else n_examples
+    return np.take(column, np.arange(number) % column.shape[axis], axis=axis)
 
 
 def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int) -> AnySums:

@@ -25,7 +25,7 @@ from .evaluation import evaluate, noises_of
 from .evaluators import Evaluator
 from .findings import Findings, with_block
 from .forecast import DrawTime, Peaks, Rates, Work, between
-from .full_ledger import fill, repeated_labels
+from .full_ledger import fill, finish, repeated_labels
 from .identity import Environment, Identity
 from .ledger import Ledger
 from .parts import Part, passes
@@ -227,13 +227,12 @@ def _write(
 ) -> tuple[float, float, int]:
     """Seconds at the end of a pass, seconds and bytes of the file, of all examples."""
     parts, config = repeated_labels(stage.parts, small.n_examples), stage.config
-    n_passes, block_s, scale = len(passes(parts)), 0.0, 1.0
+    n_passes, block_s = len(passes(parts)), 0.0
     if n_passes > 1:
         start = time.perf_counter()
         ledger.end_pass(with_block(parts, ledger, config.save_probabilities))
         block_s = time.perf_counter() - start
-        ((_, block),) = passes(parts)[0]
-        scale = sum(len(part.problem.label) for part in parts) / len(block)
+        finish(ledger, parts)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rehearsal.h5"
         for _ in range(2):  # the first time more is loaded and compiled
@@ -247,5 +246,5 @@ def _write(
             if seconds > _SHORT_WRITE_S:
                 break
         n_bytes = path.stat().st_size
-    # A file grows with the passes that are done: on average it has half of them.
-    return block_s, seconds * (1 + scale) / 2, int(n_bytes * scale)
+    # With several passes a file begins with the first one's examples and ends with all.
+    return block_s, seconds * (1 + 1 / n_passes) / 2, n_bytes
