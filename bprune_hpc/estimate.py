@@ -2,8 +2,8 @@
 
     python -m bprune_hpc.sweep @ArgFilePrune.txt --plan --ranks 64
 
-The story of ``--plan``: the case is read as a sweep reads it, a rehearsal is timed, and what follows
-is printed. No results file is written or locked, and none but read.
+The story of ``--plan``: the case is read as a sweep reads it, a rehearsal is timed, and what
+follows is printed. A results file that is there is read, and never written or locked.
 """
 
 from __future__ import annotations

@@ -79,7 +79,12 @@ def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
         for name, what in rows
     ]
     return "\n".join(
-        ["A plan: nothing is swept, and no results file is written.", *wrapped, "", *_typed(request, lines)]
+        [
+            "A plan: nothing is swept, and no results file is written.",
+            *wrapped,
+            "",
+            *_typed(request, lines),
+        ]
     )
 
 
@@ -103,8 +108,8 @@ def _work(said: Estimate) -> str:
 
 
 def _operations(said: Estimate) -> str:
-    n_evaluations = len(said.costs) * said.config.n_draws * sum(
-        len(part.problem.label) for part in said.parts
+    n_evaluations = (
+        len(said.costs) * said.config.n_draws * sum(len(part.problem.label) for part in said.parts)
     )
     each = 2 * said.multiplications
     found = f"{each:,} an evaluation, {n_evaluations * each:.2g} in all, were nothing left out"
@@ -176,7 +181,9 @@ def _typed(request: Request, lines: Sequence[Lines]) -> list[str]:
     if request.argument_file is None:
         out.append(f"{NO_FILE}, below, is a file of these arguments, one a line.")
     for one in lines:
-        first = f"{one.title}, after these directives in the script:" if one.directives else one.title
+        first = (
+            f"{one.title}, after these directives in the script:" if one.directives else one.title
+        )
         out += [first, *(f"    {line}" for line in (*one.directives, one.command))]
     return out
 

@@ -198,8 +198,7 @@ def timeline(
         of_round = round_of(stretch.units, costs, n_ranks)
         n_batches = [batches for _, batches in blocks]
         drawn = max(
-            share_seconds(work, rates, share, stretch.rows, n_batches)
-            for share in of_round.shares
+            share_seconds(work, rates, share, stretch.rows, n_batches) for share in of_round.shares
         )
         moved = reduce_seconds(of_round, work.bytes_per_cell * len(stretch.rows) * n_examples)
         draw_s, reduce_s = draw_s + drawn, reduce_s + moved

@@ -1,4 +1,4 @@
-"""A sweep in small, to measure by: a few draws at some thresholds, statistics and a file of full size.
+"""A sweep in small, to measure by: a few draws at some thresholds, then a file of full size.
 
 Every rank rehearses at the same time, as they would work. The first draws warm up and are not
 counted. The file is written to a temporary directory, not to the output. What follows from
@@ -134,7 +134,7 @@ def rehearse(
         sums = ledger.sums[0]
     else:  # one group's, for all of them: those of the whole sweep are counted in the forecast
         block = passes(stage.parts)[0][0][1]
-        (one,) = stage.parts[0].problem.task.sums(len(stage.cuts), len(block), small.n_draws),
+        (one,) = (stage.parts[0].problem.task.sums(len(stage.cuts), len(block), small.n_draws),)
         sums = dict.fromkeys([MEAN, *range(N_GROUPS)], one)
     resident = memory.resident_mib()
     rates, n_units = _time_draws(comm, stage, work, n_ranks, sums)

@@ -35,7 +35,9 @@ def seconds_of(k: int, m: int) -> float:
     return 0.3 + 0.05 * k + 0.2 * m + 0.011 * k * m
 
 
-@pytest.mark.parametrize("sizes", [[(1, 1), (25, 1), (1, 4), (25, 4)], [(2, 3), (9, 3), (2, 8), (9, 8), (5, 5)]])
+@pytest.mark.parametrize(
+    "sizes", [[(1, 1), (25, 1), (1, 4), (25, 4)], [(2, 3), (9, 3), (2, 8), (9, 8), (5, 5)]]
+)
 def test_times_are_found_again_from_what_they_add_up_to(sizes: list[tuple[int, int]]) -> None:
     found = DrawTime.fit({size: seconds_of(*size) for size in sizes})
     for size in [(1, 1), (25, 10), (7, 100)]:
@@ -177,9 +179,7 @@ def test_a_sweep_on_that_clock_goes_as_forecast(
     cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
     parts = lay_out(asked, problem, len(cuts))
     assumed = Rates(0.0, (DrawTime(0, 0, 0, 2 * 0.5),) * 3, write_s=3.0)
-    found = timeline(
-        estimate.work_of(parts, [1] * 3), assumed, 1, begun(3), state_bytes(parts)
-    )
+    found = timeline(estimate.work_of(parts, [1] * 3), assumed, 1, begun(3), state_bytes(parts))
 
     begin = clock.now
     assert sweep.sweep(SerialComm(), argv) == 0

@@ -45,9 +45,9 @@ def full(kind: str) -> tuple[list[Part], Ledger]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_group_has_its_number_of_units(kind: str) -> None:
-    parts, ledger = full(kind)
-    many, cuts = parts_of(kind)
-    plan, task = many[0].plan, many[0].problem.task
+    (part, *_), ledger = full(kind)
+    _, cuts = parts_of(kind)
+    plan, task = part.plan, part.problem.task
     # The same unit once more for each that the group has, under numbers that follow.
     size, group = len(plan.units[0]), 3
     n_units = plan.group_sizes[group]
@@ -57,7 +57,7 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
     )
     sums: dict = {}
     evaluate(
-        GraphEvaluator(fake_case.Network()), many[0].problem, cuts[:2], replace(plan, units=units),
+        GraphEvaluator(fake_case.Network()), part.problem, cuts[:2], replace(plan, units=units),
         Share(tuple(range(n_units)), 2, 0, 2 * n_units), range(10), sums,
         task.draw_sums(2, size * n_units), {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
