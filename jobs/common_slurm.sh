@@ -16,6 +16,20 @@ field_of_job() {
 # Some clusters do not let compute nodes ask; then the sweep looks further by itself.
 end_at "$(date --date="$(field_of_job EndTime)" +%s 2>/dev/null || true)"
 
+# log_of_next: beside this job's log, the next job's number in place of this one's; nothing where
+# the log cannot be found.
+log_of_next() {
+  local log name number=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID} stands_for=%j
+  if [[ -n ${SLURM_ARRAY_JOB_ID:-} ]]; then stands_for=%A; fi
+  log=$(readlink "/proc/$$/fd/1") || return 0
+  [[ -f $log ]] || return 0
+  name=${log##*/}
+  if [[ $name =~ ^(.*[^0-9])?$number([^0-9].*)?$ ]]; then
+    name=${BASH_REMATCH[1]}$stands_for${BASH_REMATCH[2]}
+  fi
+  echo "${log%/*}/$name"
+}
+
 # The same script again, as large and as long, once this job has ended.
 resubmit() {
   local -a flags=(
@@ -23,7 +37,9 @@ resubmit() {
     --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$n_ranks" --cpus-per-task="$THREADS"
     --partition="$SLURM_JOB_PARTITION"
   )
-  local limit
+  local limit log
+  log=$(log_of_next)
+  if [[ -n $log ]]; then flags+=(--output="$log"); fi
   limit=$(field_of_job TimeLimit)
   if [[ -n $limit ]]; then flags+=(--time="$limit"); fi
   if [[ -n ${SLURM_NTASKS_PER_NODE:-} ]]; then

@@ -241,7 +241,8 @@ def test_a_plugin_that_does_not_join_the_ranks_is_refused(cluster: Cluster, chec
 def test_a_sweep_that_is_not_done_goes_on_in_jobs_of_the_same_size(
     cluster: Cluster, site_mpi: dict[str, str], checkout: Path
 ) -> None:
-    log, output = checkout / "%j.log", checkout / "sweep.h5"
+    log, output = checkout / "the logs" / "of %x-%j.log", checkout / "sweep.h5"
+    log.parent.mkdir()
     first = int(
         cluster.submit(
             "slurm.sh", *flags(2, log, "--time=7", "--job-name=mine"), cwd=checkout,
@@ -256,7 +257,9 @@ def test_a_sweep_that_is_not_done_goes_on_in_jobs_of_the_same_size(
     assert cluster.last_job() == first + 2
     for name in ("JobName", "NumNodes", "NumTasks", "TimeLimit", "CPUs/Task"):
         assert len({cluster.field(str(first + i), name) for i in range(3)}) == 1, name
-    said = (checkout / f"mine-{first + 2}.log").read_text()
+    logs = [log.parent / f"of mine-{first + i}.log" for i in range(3)]
+    assert sorted(checkout.rglob("*.log")) == logs  # each job its own, where they were asked for
+    said = logs[-1].read_text()
     assert f"job 3 of at most 20 for {output} (partial 20/25 draws)" in said
 
 
