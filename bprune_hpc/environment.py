@@ -62,9 +62,10 @@ def cpu_model() -> str:
 
 
 def age_s() -> float:
-    """Seconds since this process was started; 0 where the system does not tell."""
+    """Seconds since this process was started, or its launcher; 0 where the system does not tell."""
+    process = os.getpid() if launcher() is None else os.getppid()
     try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
         now = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
         return 0.0

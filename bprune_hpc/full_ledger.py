@@ -5,6 +5,7 @@ So statistics, file and memory can be had as they will be at the end. The number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -59,7 +60,7 @@ def fill(
         sums[MEAN] = _repeated(of_mean, like, len(block), 1)
         for group, n_units in enumerate(plan.group_sizes):
             sums[group] = _repeated(of_unit, like, len(block), n_units)
-        ledger.draws[part_index] = _repeated_draws(draws, like, plan.n_draws)
+        ledger.draws[part_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
     ledger.n_units = len(plan.units)
 
 
@@ -103,12 +104,15 @@ def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int
     return normal
 
 
-def _repeated_draws(small: AnyDrawSums, like: Sequence[int], n_draws: int) -> AnyDrawSums:
-    """Sums of more draws, which differ in their last digits: a file of equals would be smaller."""
+def _repeated_draws(
+    small: AnyDrawSums, like: Sequence[int], n_draws: int, n_examples: int
+) -> AnyDrawSums:
+    """Sums of more draws, which differ as draws do: a file of equals would be smaller."""
     rows, rng = np.array(like), np.random.default_rng(0)
     if isinstance(small, DrawSums):
         places = np.arange(n_draws) % small.packed.shape[2]
         packed = small.packed[:, rows][:, :, places]
+        packed[0] += rng.integers(0, math.isqrt(n_examples) + 1, packed.shape[1:])
         packed[1] += rng.integers(0, 2 ** (DRAW_NLL_BITS - 4), packed.shape[1:])
         return DrawSums(packed)
     places = np.arange(n_draws) % small.sums.top.shape[1]
