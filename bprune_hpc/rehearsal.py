@@ -31,6 +31,7 @@ from .ledger import Ledger
 from .parts import Part, passes
 from .plan import MEAN, N_GROUPS, Share
 from .pruning import PRUNED_SCALE, Cut
+from .reduction import reduce_draws, reduce_groups
 
 BUDGET_S = 20.0
 """Time for timed draws, about; more where a single draw takes longer."""
@@ -138,6 +139,7 @@ def rehearse(
         sums = dict.fromkeys([MEAN, *range(N_GROUPS)], one)
     resident = memory.resident_mib()
     rates, n_units = _time_draws(comm, stage, work, n_ranks, sums)
+    _reduce(comm, stage, work, sums)
     drawing = memory.peak_mib()
     memory.forget_peak()
     writing, file_bytes = 0.0, 0
@@ -213,6 +215,16 @@ def _time_draws(
     return Rates(noise_s, between(stage.costs, fitted), write_s=0.0), n_units
 
 
+def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> None:
+    """Bring sums together as after a round, since MPI's own memory grows with what is sent."""
+    part, (_, block) = stage.parts[0], passes(stage.parts)[0][0]
+    of_round = work.first_round(comm.size)
+    mine = {group: sums[group] for group in of_round.shares[comm.rank].groups}
+    task, n_draws = part.problem.task, len(part.plan.units[0])
+    reduce_groups(comm, of_round, mine, task, (len(stage.cuts), len(block)), n_draws)
+    reduce_draws(comm, task.draw_sums(len(stage.cuts), part.plan.n_draws))
+
+
 def _at_most(number: int, limit: float) -> int:
     return max(1, min(number, int(limit)))
 
@@ -235,16 +247,29 @@ def _write(
         finish(ledger, parts)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rehearsal.h5"
-        for _ in range(2):  # the first time more is loaded and compiled
+        start = time.perf_counter()
+        _write_file(path, stage, parts, ledger, identity, environment, run)
+        seconds = time.perf_counter() - start
+        if seconds < _SHORT_WRITE_S:  # the first time more is loaded
             start = time.perf_counter()
-            findings = Findings(parts, ledger, config.save_probabilities)
-            problem = parts[0].problem
-            found = contents(config, problem, stage.cuts, findings, run, "complete")
-            arrays, attrs = resume.state(identity, environment, config, parts, [ledger])
-            results.write(path, dataclasses.replace(found, state=arrays, state_attrs=attrs))
+            _write_file(path, stage, parts, ledger, identity, environment, run)
             seconds = time.perf_counter() - start
-            if seconds > _SHORT_WRITE_S:
-                break
         n_bytes = path.stat().st_size
     # With several passes a file begins with the first one's examples and ends with all.
     return block_s, seconds * (1 + 1 / n_passes) / 2, n_bytes
+
+
+def _write_file(
+    path: Path,
+    stage: Stage,
+    parts: Sequence[Part],
+    ledger: Ledger,
+    identity: Identity,
+    environment: Environment,
+    run: Mapping[str, Any],
+) -> None:
+    config = stage.config
+    findings = Findings(parts, ledger, config.save_probabilities)
+    found = contents(config, parts[0].problem, stage.cuts, findings, run, "complete")
+    arrays, attrs = resume.state(identity, environment, config, parts, [ledger])
+    results.write(path, dataclasses.replace(found, state=arrays, state_attrs=attrs))
