@@ -139,7 +139,10 @@ def _time(said: Estimate) -> str:
         f"{_seconds(timeline.reduce_s + timeline.write_s)} for sums, statistics and "
         f"{_count(timeline.n_writes, 'write')}"
     )
-    basis = f"measured with {_count(said.n_here, 'rank')} here at the same time"
+    basis = (
+        f"draws as measured with {_count(said.n_here, 'rank')} here at the same time, without what "
+        "others took of the processors meanwhile"
+    )
     n_threads = said.n_ranks * said.config.num_intra
     if said.n_ranks != said.n_here or n_threads > said.n_cores:
         basis += (

@@ -123,7 +123,7 @@ def test_ranks_rehearse_together(mpirun: MpiRun, tmp_path: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     assert os.listdir(tmp_path) == []
     said = " ".join(planned.stdout.split())
-    assert "measured with 2 ranks here at the same time" in said and "mpirun -n 2 " in said
+    assert "as measured with 2 ranks here at the same time" in said and "mpirun -n 2 " in said
     assert mpirun(2, flags).returncode == 0
     with open_results(tmp_path / "sweep.h5") as file:
         root, other = file["run/peak_memory_mib"][()]
