@@ -2,8 +2,8 @@
 
 Every rank rehearses at the same time, as they would work. The first draws warm up and are not
 counted. A draw's time is what the clock or the processor says, whichever is less: others that use
-this machine now will not use the one of the sweep. The file is written to a temporary directory, not
-to the output. What follows from the measurements does not belong here (``forecast``).
+this machine now will not use the one of the sweep. The file is written to a temporary directory,
+not to the output. What follows from the measurements does not belong here (``forecast``).
 """
 
 from __future__ import annotations
