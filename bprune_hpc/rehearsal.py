@@ -133,7 +133,7 @@ def rehearse(
     work : Work
         The sweep's.
     n_ranks : int
-        For which the sweep is planned: with more of them fewer units are drawn together.
+        For which the sweep is planned: with more of them each holds fewer units.
     run : mapping
         What goes to ``/run`` of a results file.
     """
@@ -149,10 +149,14 @@ def rehearse(
         (one,) = (stage.parts[0].problem.task.sums(len(stage.cuts), len(block), small.n_draws),)
         sums = dict.fromkeys([MEAN, *range(N_GROUPS)], one)
     resident = memory.resident_mib()
-    rates, n_units = _time_draws(comm, stage, work, n_ranks, sums)
+    held = max(len(set(share)) for share in work.first_round(n_ranks).shares)
+    timer = _Timer(comm, stage, work, sums)
+    n_units = timer.at_most(held)
+    timer.draw(n_units, 1)
     _reduce(comm, stage, work, sums)
-    del sums  # which the ledger makes anew
     drawing = memory.peak_mib()
+    rates = timer.rates()
+    del timer, sums  # which the ledger makes anew
     memory.forget_peak()
     writing, file_bytes = 0.0, 0
     if comm.is_root:
@@ -191,40 +195,48 @@ class _Small:
         fill(ledger, stage.parts, like, self.sums[MEAN], self.sums[0], self.draws)
 
 
-def _time_draws(
-    comm: Comm, stage: Stage, work: Work, n_ranks: int, sums: dict[int, Any]
-) -> tuple[Rates, int]:
-    """Times of draws, each the median of several and the mean of all ranks."""
-    part, timed = stage.parts[0], stage.timed
-    n_draws = min(part.plan.n_draws, work.units_at_once * work.draws_per_unit)
-    draws = part.problem.task.draw_sums(len(timed), n_draws)
+class _Timer:
+    """Times draws: each the median of several, and the mean of all ranks."""
 
-    def draw(n_units: int, n_batches: int) -> list[float]:
-        return stage.draw(range(n_units), n_batches, sums, draws)
+    def __init__(self, comm: Comm, stage: Stage, work: Work, sums: dict[int, Any]) -> None:
+        self._comm, self._stage, self._work, self._sums = comm, stage, work, sums
+        part = stage.parts[0]
+        n_draws = min(part.plan.n_draws, work.units_at_once * work.draws_per_unit)
+        self._draws = part.problem.task.draw_sums(len(stage.timed), n_draws)
+        one_s = sum(self.draw(1, 1))
+        self._one_s = comm.from_root(lambda: max(one_s, 1e-6))
 
-    one_s = sum(draw(1, 1))
-    of_one = comm.from_root(lambda: one_s)
-    most = min(work.units_at_once, max(1, work.n_units // n_ranks))
-    n_units = _at_most(most, BUDGET_S / 8 / of_one)
-    n_batches = _at_most(work.passes[0][0][1], BUDGET_S / 4 / of_one / n_units)
-    sizes = sorted({(k, m) for k in (1, n_units) for m in (1, n_batches)})
-    of_all = of_one * sum(k * m for k, m in sizes)
-    found: dict[tuple[int, int], list[list[float]]] = {size: [] for size in sizes}
-    noises = []
-    for _ in range(_at_most(_MOST_REPEATS, BUDGET_S / of_all)):
-        noises.append(stage.noise_s())
-        for size, times in found.items():
-            times.append(draw(*size))
-    mine = np.array([np.median(found[size], axis=0) for size in sizes])
-    everyone = comm.gather((float(np.median(noises)), mine)) or [(0.0, mine)]
-    noise_s = float(np.mean([noise for noise, _ in everyone]))
-    seconds = np.mean([of_rank for _, of_rank in everyone], axis=0)
-    seconds[:, 0] = np.maximum(seconds[:, 0] - [k * noise_s for k, _ in sizes], 0)
-    fitted = {
-        index: DrawTime.fit(dict(zip(sizes, column, strict=True)))
-        for index, column in zip(timed, seconds.T, strict=True)
-    }
-    return Rates(noise_s, between(stage.costs, fitted), write_s=0.0), n_units
+    def draw(self, n_units: int, n_batches: int) -> list[float]:
+        """Seconds of each timed threshold; that of the noise is in the first."""
+        return self._stage.draw(range(n_units), n_batches, self._sums, self._draws)
+
+    def at_most(self, n_units: int) -> int:
+        """So many units, or fewer that there is time for."""
+        return _at_most(min(n_units, self._work.units_at_once), BUDGET_S / 8 / self._one_s)
+
+    def rates(self) -> Rates:
+        """Those of draws; every rank calls this."""
+        stage, one_s = self._stage, self._one_s
+        n_units = self.at_most(self._work.n_units)
+        n_batches = _at_most(self._work.passes[0][0][1], BUDGET_S / 4 / one_s / n_units)
+        sizes = sorted({(k, m) for k in (1, n_units) for m in (1, n_batches)})
+        of_all = one_s * sum(k * m for k, m in sizes)
+        found: dict[tuple[int, int], list[list[float]]] = {size: [] for size in sizes}
+        noises = []
+        for _ in range(_at_most(_MOST_REPEATS, BUDGET_S / of_all)):
+            noises.append(stage.noise_s())
+            for size, times in found.items():
+                times.append(self.draw(*size))
+        mine = np.array([np.median(found[size], axis=0) for size in sizes])
+        everyone = self._comm.gather((float(np.median(noises)), mine)) or [(0.0, mine)]
+        noise_s = float(np.mean([noise for noise, _ in everyone]))
+        seconds = np.mean([of_rank for _, of_rank in everyone], axis=0)
+        seconds[:, 0] = np.maximum(seconds[:, 0] - [k * noise_s for k, _ in sizes], 0)
+        fitted = {
+            index: DrawTime.fit(dict(zip(sizes, column, strict=True)))
+            for index, column in zip(stage.timed, seconds.T, strict=True)
+        }
+        return Rates(noise_s, between(stage.costs, fitted), write_s=0.0)
 
 
 def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> None:
