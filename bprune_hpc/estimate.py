@@ -22,7 +22,7 @@ from .environment import Stopwatch, age_s, describe_run
 from .estimate_view import Estimate
 from .evaluation import costs_of, units_at_once
 from .forecast import Peaks, Work
-from .identity import environment_of, identity_of
+from .identity import Identity, environment_of, identity_of
 from .ledger import Ledger
 from .parts import Part, check_memory, lay_out, passes, state_bytes
 from .plan import draws_per_unit
@@ -58,36 +58,21 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     if comm.is_root:
         import_tensorflow()  # reading a network does, sooner or later
     tensorflow_mib = process_memory.resident_mib() - before_mib
-    problem = problems.load(config, comm)
-    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
-    config = dataclasses.replace(config, n_draws=-(-config.n_draws // size) * size)
-    identity = comm.from_root(lambda: identity_of(config, problem, problem.evaluator))
-    saved = comm.from_root(lambda: _what_is_there(config, identity))
-    if saved is not None:
-        config = comm.from_root(lambda: resume.joined(config, saved, size))
-    comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
-    evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
-    rule = dataclasses.replace(config.rule, prior=problem.prior)
-    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
-    parts = lay_out(config, problem, len(cuts), saved.layout if saved is not None else None)
-    comm.from_root(lambda: check_memory(config, parts))
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, 2))
+    ready = _prepare(comm, config)
+    config, problem = ready.stage.config, ready.stage.parts[0].problem
     environment = environment_of(comm, config.num_intra, config.num_inter)
     run = describe_run(comm, Stopwatch(), config.num_intra, config.num_inter)
     start_s = age_s()
-
-    n_ranks = config.ranks or comm.size
-    work = work_of(parts, costs)
-    stage = Stage(config, evaluator, parts, cuts, costs)
     if comm.is_root:
         logger.info("timing a few draws of the sweep, which is not run")
-    found = rehearse(comm, stage, work, n_ranks, identity, environment, run)
+    n_ranks, work = config.ranks or comm.size, work_of(ready.stage.parts, ready.stage.costs)
+    found = rehearse(comm, ready.stage, work, n_ranks, ready.identity, environment, run)
     if not comm.is_root:
         return 0
-    ledgers = _ledgers(config, saved)
+    ledgers, sums_bytes = _ledgers(config, ready.saved), state_bytes(ready.stage.parts)
     of_ranks = {
-        n: forecast.timeline(work, found.rates, n, ledgers, state_bytes(parts))
-        for n in sorted({n_ranks, *_OTHER_NUMBERS})
+        n: forecast.timeline(work, found.rates, n, ledgers, sums_bytes)
+        for n in {n_ranks, *_OTHER_NUMBERS}
     }
     if problem.evaluator not in _RUNS_TENSORFLOW:
         tensorflow_mib = 0.0
@@ -95,14 +80,13 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     missing = _missing_bytes(problem, work, n_ranks, found.n_units)
     said = Estimate(
         config=config,
-        problem=problem,
-        parts=parts,
+        parts=ready.stage.parts,
         n_ranks=n_ranks,
         n_here=comm.size,
         n_cores=len(os.sched_getaffinity(0)),
-        costs=costs,
+        costs=work.costs,
         multiplications=_multiplications(problem),
-        saved=saved,
+        saved=ready.saved,
         start_s=start_s,
         timeline=of_ranks.pop(n_ranks),
         others=of_ranks,
@@ -112,6 +96,35 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     request = _request(said, argv)
     show(estimate_view.text(said, request, submission.all_lines(request)))
     return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ready:
+    """A sweep that could begin."""
+
+    stage: Stage
+    identity: Identity
+    saved: resume.Saved | None
+
+
+def _prepare(comm: Comm, config: SweepConfig) -> _Ready:
+    """Read and lay out what a sweep does, and refuse what it refuses."""
+    problem = problems.load(config, comm)
+    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
+    config = dataclasses.replace(config, n_draws=-(-config.n_draws // size) * size)
+    identity = comm.from_root(lambda: identity_of(config, problem, problem.evaluator))
+    saved = comm.from_root(lambda: _what_is_there(config, identity))
+    if saved is not None:
+        asked = config
+        config = comm.from_root(lambda: resume.joined(asked, saved, size))
+    comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
+    evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
+    rule = dataclasses.replace(config.rule, prior=problem.prior)
+    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
+    parts = lay_out(config, problem, len(cuts), saved.layout if saved is not None else None)
+    comm.from_root(lambda: check_memory(config, parts))
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, 2))
+    return _Ready(Stage(config, evaluator, parts, cuts, costs), identity, saved)
 
 
 def work_of(parts: Sequence[Part], costs: Sequence[int]) -> Work:
@@ -131,7 +144,7 @@ def work_of(parts: Sequence[Part], costs: Sequence[int]) -> Work:
     )  # fmt: skip
 
 
-def _what_is_there(config: SweepConfig, identity: dict[str, object]) -> resume.Saved | None:
+def _what_is_there(config: SweepConfig, identity: Identity) -> resume.Saved | None:
     if config.overwrite:
         return None
     saved = resume.read(config.output, with_sums=False)
@@ -178,9 +191,13 @@ def _missing_bytes(problem: Problem, work: Work, n_ranks: int, n_units: int) -> 
     return missing * of_unit
 
 
-def _multiplications(problem: Problem) -> int:
+def _multiplications(problem: Problem) -> int | None:
     weights = {**problem.fixed, **problem.posterior.loc}
-    return operations.multiplications(problem.graph, problem.x[:1], weights)
+    try:
+        return operations.multiplications(problem.graph, problem.x[:1], weights)
+    except (ValueError, TypeError, import_tensorflow().errors.OpError) as error:
+        logger.debug("operations cannot be counted: %s", error)
+        return None
 
 
 def _request(said: Estimate, argv: Sequence[str]) -> submission.Request:

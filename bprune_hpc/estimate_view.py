@@ -33,8 +33,8 @@ class Estimate:
         That the ranks of this host may run on.
     costs : sequence of int
         Work of a draw at each threshold, as the evaluator sees it.
-    multiplications : int
-        Of one draw for one example, with nothing left out.
+    multiplications : int or None
+        Of one draw for one example, with nothing left out; None: not to be counted.
     saved : Saved or None
         What the results file has.
     start_s : float
@@ -44,19 +44,29 @@ class Estimate:
     """
 
     config: SweepConfig
-    problem: Problem
     parts: Sequence[Part]
     n_ranks: int
     n_here: int
     n_cores: int
     costs: Sequence[int]
-    multiplications: int
+    multiplications: int | None
     saved: Saved | None
     start_s: float
     timeline: Timeline
     others: dict[int, Timeline]
     memory: Memory
     file_bytes: int
+
+    @property
+    def problem(self) -> Problem:
+        """The network and the test set."""
+        return self.parts[0].problem
+
+    @property
+    def n_evaluations(self) -> int:
+        """Of the network, by draws, thresholds and examples."""
+        n_examples = sum(len(part.problem.label) for part in self.parts)
+        return len(self.costs) * self.config.n_draws * n_examples
 
 
 def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
@@ -98,25 +108,23 @@ def _network(problem: Problem) -> str:
 
 
 def _work(said: Estimate) -> str:
-    n_thresholds, n_draws = len(said.costs), said.config.n_draws
     n_examples = sum(len(part.problem.label) for part in said.parts)
     at_most = "at most " if said.config.target is not None else ""
     return (
-        f"{n_thresholds} {said.config.grid_kind}s x {at_most}{n_draws} draws x {n_examples:,} "
-        f"examples = {n_thresholds * n_draws * n_examples:,} evaluations of the network"
+        f"{len(said.costs)} {said.config.grid_kind}s x {at_most}{said.config.n_draws} draws x "
+        f"{n_examples:,} examples = {said.n_evaluations:,} evaluations of the network"
     )
 
 
 def _operations(said: Estimate) -> str:
-    n_evaluations = (
-        len(said.costs) * said.config.n_draws * sum(len(part.problem.label) for part in said.parts)
-    )
-    each = 2 * said.multiplications
-    found = f"{each:,} an evaluation, {n_evaluations * each:.2g} in all, were nothing left out"
+    found = "cannot be counted"
+    if said.multiplications is not None:
+        each = 2 * said.multiplications
+        found = f"{each:,} an evaluation, {said.n_evaluations * each:.2g} in all"
     share = float(np.mean(said.costs)) / max(said.costs)
     if share > 0.995:
         return found
-    return f"{found}; what pruning has made idle is, and {100 * share:.0f} % of the work is left"
+    return f"{found}; without what pruning has made idle about {100 * share:.0f} % of that work"
 
 
 def _results(said: Estimate) -> str:
@@ -125,8 +133,8 @@ def _results(said: Estimate) -> str:
         return f"{where}, begun anew" if said.config.overwrite else where
     size = draws_per_unit(said.config.pairing, said.problem.task.noises_per_unit)
     return (
-        f"{where}; it is there, {said.saved.status}, with {said.saved.progress(size)}, and "
-        f"{'what is left is' if said.timeline.n_writes else 'nothing is left to be'} done"
+        f"{where}; it is there, {said.saved.status}, with {said.saved.progress(size)}: "
+        f"{'times are of what is left' if said.timeline.n_writes else 'nothing is left to be done'}"
     )
 
 

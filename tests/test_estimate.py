@@ -81,10 +81,10 @@ def test_an_output_is_read_and_not_touched(tmp_path: Path, swept: Path) -> None:
     (tmp_path / "sweep.h5.lock").write_text("another job's")
     before = state_of(tmp_path)
     said = sweep("--plan", f"--output={output}")
-    assert "complete, with 60 draws at 4 of the cuts, and nothing is left to be done" in said
+    assert "complete, with 60 draws at 4 of the cuts: nothing is left to be done" in said
     assert "0 s to draw" in said and "0 writes" in said
     said = sweep("--plan", f"--output={output}", "--num_monte_carlo=100")
-    assert "with 60 draws at 4 of the cuts, and what is left is done" in said
+    assert "with 60 draws at 4 of the cuts: times are of what is left" in said
     anew = sweep("--plan", f"--output={output}", "--seed=7", "--overwrite")
     assert "begun anew" in anew
     refused = sweep("--plan", f"--output={output}", "--seed=7", status=2)
