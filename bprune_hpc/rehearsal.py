@@ -200,15 +200,14 @@ class _Timer:
 
     def __init__(self, comm: Comm, stage: Stage, work: Work, sums: dict[int, Any]) -> None:
         self._comm, self._stage, self._work, self._sums = comm, stage, work, sums
-        part = stage.parts[0]
-        n_draws = min(part.plan.n_draws, work.units_at_once * work.draws_per_unit)
-        self._draws = part.problem.task.draw_sums(len(stage.timed), n_draws)
         one_s = sum(self.draw(1, 1))
         self._one_s = comm.from_root(lambda: max(one_s, 1e-6))
 
     def draw(self, n_units: int, n_batches: int) -> list[float]:
         """Seconds of each timed threshold; that of the noise is in the first."""
-        return self._stage.draw(range(n_units), n_batches, self._sums, self._draws)
+        task, n_draws = self._stage.parts[0].problem.task, n_units * self._work.draws_per_unit
+        draws = task.draw_sums(len(self._stage.timed), n_draws)  # new, as those of a draw are
+        return self._stage.draw(range(n_units), n_batches, self._sums, draws)
 
     def at_most(self, n_units: int) -> int:
         """So many units, or fewer that there is time for."""
