@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from . import arrivals
 from .errors import BpruneError, LaunchError, message_of, status_of
-from .launchers import is_number, launcher
+from .launchers import is_number, launcher, leave_out_idle_network
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ class MPIComm:
 
     def __init__(self) -> None:
         self._limit_s = arrivals.limit_s()
+        leave_out_idle_network()
         with arrivals.alarm("MPI_Init", self._limit_s):
             from mpi4py import MPI
 
