@@ -143,7 +143,7 @@ def test_serial_collectives_are_identities() -> None:
     array = np.arange(6).reshape(2, 3)
     assert alone.from_root(lambda: 5) == 5
     assert alone.bcast_arrays({"a": array})["a"] is array
-    assert alone.sum_to_root(array, (0,)) is array
+    assert alone.any_of(True) and not alone.any_of(False)
     assert alone.gather("x") == ["x"]
 
 

@@ -80,8 +80,8 @@ def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
     [
         ("late 2", 1, r"^error: not heard of for 0.03 min: rank 2 on \S+ \(process \d+\); rank 0"),
         ("late 0", 1, r"^error: not heard of for 0.03 min: rank 0 on \S+ \(process \d+\); rank 1"),
-        ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a maximum over ranks"),
-        ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a maximum over ranks"),
+        ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a vote of all ranks"),
+        ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a vote of all ranks"),
         ("absent 1", 137, r"^error: rank 0 on \S+ \(process \d+\) has waited 0.03 min in MPI_Init"),
         ("killed 1", 137, r"rank 1 .*\n*.*signal 9|RANK 1 .*KILLED BY SIGNAL: 9"),
     ],
