@@ -7,6 +7,7 @@ they are called (``contents``), nor how a file gets to its place (``publishing``
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,11 @@ def write(
     """
     image = _image(contents)
     return put(path, [header(image, SCHEMA), image], keep, just_before)
+
+
+def be_ready() -> None:
+    """Load the library that writes: before the work, not on top of what the work holds."""
+    importlib.import_module("h5py")
 
 
 def _image(contents: Contents) -> bytes:
