@@ -64,7 +64,7 @@ def signature(path: Path) -> Signature | None:
 
 def put(
     path: str | os.PathLike[str],
-    pieces: Sequence[bytes],
+    pieces: Sequence[bytes | memoryview],
     keep: Signature | None = None,
     just_before: Callable[[], None] = lambda: None,
 ) -> Signature:
@@ -74,7 +74,7 @@ def put(
     ----------
     path : path
         A link stays a link.
-    pieces : sequence of bytes
+    pieces : sequence of bytes or memoryview
         One after the other the contents.
     keep : Signature, optional
         Of a file that was found good: if it still stands at the path it becomes ``FILE.bak``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def be_ready() -> None:
     importlib.import_module("h5py")
 
 
-def _image(contents: Contents) -> bytes:
+def _image(contents: Contents) -> memoryview:
     """Bytes of the HDF5 file, made in memory.
 
     A write that fails under the HDF5 library (a full disk) leaves it in a state in which the
@@ -108,10 +109,10 @@ def _image(contents: Contents) -> bytes:
     """
     import h5py
 
-    with h5py.File("image", "w", driver="core", backing_store=False) as file:
+    stream = io.BytesIO()  # HDF5's own files in memory are copied on their way out
+    with h5py.File(stream, "w") as file:
         _fill(file, contents)
-        file.flush()
-        return file.id.get_file_image()
+    return stream.getbuffer()
 
 
 def _fill(file: Any, contents: Contents) -> None:
