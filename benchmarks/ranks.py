@@ -141,7 +141,8 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
         )
         n_cells = len(stretch.units) * N_THRESHOLDS
         computing_s = 2 * n_cells * evaluation_s / _N_RANKS  # two draws a unit
-        pace.worked(computing_s + messages_s, -(-n_cells // _N_RANKS) * _N_EXAMPLES)
+        of_one_rank = -(-n_cells // _N_RANKS) * _N_EXAMPLES
+        pace.worked(computing_s + messages_s, computing_s, of_one_rank)
         if pace.is_due:
             pace.wrote(write_s)
         in_messages, computing = in_messages + messages_s, computing + computing_s

@@ -45,6 +45,7 @@ class Pace:
     room_s: float = math.inf
     _write_s: float = 0.0
     _cell_s: float | None = None
+    _besides_s: float = 0.0
 
     @property
     def round_s(self) -> float:
@@ -66,11 +67,24 @@ class Pace:
         """
         if self._cell_s is None:
             return None
-        return max(min(self.round_s - self.unsaved_s, self.room_s), 0.0) / self._cell_s
+        left_s = min(self.round_s - self.unsaved_s, self.room_s) - self._besides_s
+        return max(left_s, 0.0) / self._cell_s
 
-    def worked(self, seconds: float, n_cells: float) -> None:
-        """Take in a stretch of work: cells of one rank, times examples."""
-        self._cell_s = max(seconds, 1e-6) / n_cells
+    def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:
+        """Take in a stretch of work.
+
+        Parameters
+        ----------
+        seconds : float
+            From its beginning until all is on rank 0.
+        computing_s : float
+            Of the rank that took longest. The rest, messages above all, takes as long for a long
+            stretch as for a short one.
+        n_cells : float
+            Cells of one rank, times examples.
+        """
+        self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
+        self._besides_s = max(seconds - computing_s, 0.0)
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
 

@@ -44,7 +44,7 @@ def vote(
 
 def test_no_stretch_of_work_is_planned_beyond_the_end() -> None:
     pace = Pace()
-    pace.worked(10.0, 100.0)
+    pace.worked(10.0, 10.0, 100.0)
     pace.wrote(1.0)
     assert pace.n_cells() == pytest.approx(600.0)
     vote = StopVote(SerialComm(), Deadline(1046.0, "squeue"), None, StopSignals(), lambda: 1000.0)
