@@ -30,10 +30,10 @@ from bprune_hpc import config as configuration
 from bprune_hpc import pruning
 from bprune_hpc.evaluation import costs_of
 from bprune_hpc.pace import Pace
-from bprune_hpc.plan import MEAN, N_GROUPS, Round, make_plan, round_of
+from bprune_hpc.plan import MEAN, N_GROUPS, make_plan, round_of
 from bprune_hpc.predictive import bytes_per_cell
 from bprune_hpc.schedule import stretch_of
-from bprune_hpc.sum_tree import messages
+from bprune_hpc.sum_tree import messages, n_steps
 
 from . import overpruned
 from .processes import python
@@ -132,10 +132,11 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
     while behind.n_units < len(plan.units):
         stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, pace.n_cells())
-        of_groups, to_rank_0 = _group_sums(round_of(stretch.units, costs, _N_RANKS))
+        of_round = round_of(stretch.units, costs, _N_RANKS)
+        members = [of_round.participants(group) for group in (MEAN, *range(N_GROUPS))]
         of_all = len(stretch.units) / len(plan.units)
         messages_s = (
-            of_groups * of_group["sum_s"]
+            n_steps(members) * of_group["sum_s"]
             + steps * of_all * of_draws["sum_s"]
             + _AGREED_A_ROUND * vote_s
         )
@@ -146,7 +147,8 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
         if pace.is_due:
             pace.wrote(write_s)
         in_messages, computing = in_messages + messages_s, computing + computing_s
-        n_messages, n_rounds = n_messages + to_rank_0, n_rounds + 1
+        n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
+        n_rounds += 1
         behind.n_units = stretch.units.stop
     return {
         "share": in_messages / (in_messages + computing),
@@ -163,17 +165,6 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
         "ms_per_draw_and_threshold": 1e3 * evaluation_s,
         "received_by_rank_0_gib": (n_messages * group_bytes + steps * draw_bytes) / 2**30,
     }
-
-
-def _group_sums(of_round: Round) -> tuple[int, int]:
-    """Messages' time until all groups of a round are on rank 0, and how many rank 0 receives."""
-    free = [0] * len(of_round.shares)
-    received = 0
-    for group in (MEAN, *range(N_GROUPS)):
-        for sender, receiver in messages(of_round.participants(group)):
-            free[sender] = free[receiver] = 1 + max(free[sender], free[receiver])
-            received += receiver == 0
-    return free[0], received
 
 
 def _message_costs(

@@ -6,7 +6,8 @@ bring it together among themselves first, those of one sum at the same time as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,21 @@ def messages(members: Sequence[int]) -> Iterator[tuple[int, int]]:
         step *= 2
     if members and members[0] != 0:
         yield members[0], 0
+
+
+def n_steps(sums: Iterable[Sequence[int]]) -> int:
+    """Messages that take place one after the other until all sums are on rank 0.
+
+    Parameters
+    ----------
+    sums : iterable of sequence of int
+        Members of each, in the order in which every rank takes them.
+    """
+    free: Counter[int] = Counter()
+    for members in sums:
+        for sender, receiver in messages(members):
+            free[sender] = free[receiver] = 1 + max(free[sender], free[receiver])
+    return free[0]
 
 
 def pieces(part: Part) -> Iterator[slice]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc.plan import MEAN, N_GROUPS, round_of
-from bprune_hpc.sum_tree import messages, pieces
+from bprune_hpc.sum_tree import messages, n_steps, pieces
 
 MEMBERS = [(0,), (5,), (0, 1), (3, 4), (0, 1, 2), (2, 3, 5, 9, 10), tuple(range(64)), (0, 63)]
 
@@ -33,6 +33,24 @@ def test_no_rank_receives_more_than_a_tree_needs(members: tuple[int, ...]) -> No
     depth = (len(members) - 1).bit_length()
     assert max(received.values(), default=0) <= max(depth, 1)
     assert 0 in members or received[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("sums", "expected"),
+    [
+        ([], 0),
+        ([(0,)], 0),
+        ([(0, 1)], 1),
+        ([(1, 2, 3)], 3),  # two among themselves, and one to rank 0
+        ([(1,), (2,), (3,)], 3),
+        ([(1, 2), (3, 4), (5, 6)], 4),  # they bring theirs together at the same time
+        ([(0, 1, 2, 3), (3, 4)], 3),
+    ],
+)
+def test_sums_of_others_come_together_at_the_same_time(
+    sums: list[tuple[int, ...]], expected: int
+) -> None:
+    assert n_steps(sums) == expected
 
 
 def test_nobody_has_no_message() -> None:
