@@ -7,8 +7,8 @@ projected from what a message between two ranks costs here:
   begins when both ends have come to it; when rank 0 has the last one, the sums are there.
 - Network and examples are broadcast in ceil(log2 64) steps.
 - Rounds are as the sweep's own schedule has them; each brings its groups together anew.
-- What all ranks agree on (whether to stop, what is next, who is there) costs as much as it does with
-  64 ranks on the cores that there are here, waits for a core included: that is too much.
+- What all ranks agree on (whether to stop, what is next, who is there) costs what it does with 64
+  ranks on the cores that there are here, waits for a core included: that is too much.
 - Every rank evaluates its share of the draws at what one costs on one rank, measured here.
 
 On a cluster messages between nodes have a lower rate than shared memory; the whole traffic of
@@ -44,7 +44,9 @@ THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
 _N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
-_AGREED_A_ROUND = 5  # whether to stop; what is next; who is there, twice; which draws were no numbers
+_AGREED_A_ROUND = (
+    5  # whether to stop; what is next; who is there, twice; which draws were no numbers
+)
 
 
 def run(settings: Settings) -> Measured:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .binned_sums import BinnedSums
-from .comm import Comm, Part
+from .comm import Comm
 from .plan import MEAN, N_GROUPS, Round
 from .predictive import DrawSums, GroupSums
+from .sum_tree import Part
 from .tasks import AnyDrawSums, AnySums, Task
 
 

@@ -96,7 +96,7 @@ def write(
 
 
 def be_ready() -> None:
-    """Load the library that writes and try it: before the work, not on top of what the work holds."""
+    """Load and try the library that writes: before the work, not on top of what the work holds."""
     import h5py
 
     numbers = Variable(("number",), np.zeros(5000))  # as many as are compressed

@@ -1,4 +1,4 @@
-"""How the sums of all ranks come together on rank 0: what is sent, in which pieces, by whom to whom.
+"""How the sums of all ranks come together on rank 0: who sends what to whom, in which pieces.
 
 Pure. A message to rank 0 costs it time that the others spend elsewhere. So ranks that share a sum
 bring it together among themselves first, those of one sum at the same time as those of another.
@@ -17,15 +17,11 @@ _PIECE_BYTES = 4 * 2**20  # what has come is added while it is in the cache
 
 
 class Part(Protocol):
-    """One rank's part of sums that others have a part of too.
+    """One rank's part of sums that others have a part of too."""
 
-    Attributes
-    ----------
-    arrays : sequence of int64 array, shape (n_sums, ...)
-        Contiguous; all that the part consists of.
-    """
-
-    arrays: Sequence[NDArray[np.int64]]
+    @property
+    def arrays(self) -> Sequence[NDArray[np.int64]]:
+        """All that the part consists of, contiguous, each of shape (n_sums, ...)."""
 
     def add(self, at: slice, arrays: Sequence[NDArray[np.int64]]) -> None:
         """Add another rank's part of some of the sums; the order of ranks makes no difference."""
