@@ -67,7 +67,7 @@ class Pace:
         """
         if self._cell_s is None:
             return None
-        left_s = min(self.round_s - self.unsaved_s, self.room_s) - self._besides_s
+        left_s = min(self.round_s - self.unsaved_s, self.room_s - self._besides_s)
         return max(left_s, 0.0) / self._cell_s
 
     def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:

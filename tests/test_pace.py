@@ -53,7 +53,7 @@ def test_nothing_new_is_never_due() -> None:
 def test_messages_do_not_make_the_next_stretch_short() -> None:
     pace = Pace()
     pace.worked(0.2 + 0.5, 0.2, 4)
-    assert pace.n_cells() == pytest.approx((FIRST_ROUND_S - 0.7 - 0.5) / (0.2 / 4))
+    assert pace.n_cells() == pytest.approx((FIRST_ROUND_S - 0.7) / (0.2 / 4))
     pace.room_s = 1.5  # and they still fit before the job ends
     assert pace.n_cells() == pytest.approx((1.5 - 0.5) / (0.2 / 4))
 
