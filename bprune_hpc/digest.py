@@ -75,8 +75,10 @@ def _damaged_or_foreign(block: bytes, path: str | os.PathLike[str]) -> ResultsEr
     same = sum(a == b for a, b in zip(block, magic, strict=False))
     if same < len(magic) // 2 and block.strip(b"\0"):
         return ResultsError(f"{path}: not a readable results file; give a sweep's results")
-    backup = Path(f"{os.fspath(path)}.bak")
-    advice = f"move {backup.name}, an earlier state, to its place, or " * backup.is_file()
+    target = Path(path).resolve()  # where a link leads to
+    backup = target.with_name(f"{target.name}.bak")
+    its_name = backup.name if target.parent == Path(path).absolute().parent else backup
+    advice = f"move {its_name}, an earlier state, to its place, or " * backup.is_file()
     return DamagedError(
         f"{path}: damaged, its digest does not fit; {advice}run the sweep with --overwrite"
     )

@@ -137,8 +137,8 @@ class Book:
 
     @property
     def n_failed(self) -> int:
-        """Thresholds that failed."""
-        return sum(len(one.faults) for one in self.ledgers)
+        """Thresholds that failed, of those that are furthest: the ones that are shown."""
+        return len(self.ledgers[0].faults)
 
     def done(
         self, stretch: Stretch, draws: Sequence[tuple[int, AnyDrawSums]], faults: Faults
