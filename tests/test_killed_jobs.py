@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import job_log
 import pytest
 from conftest import MpiRun, run_group
 from test_sweep import all_bits
@@ -48,16 +49,14 @@ def test_a_kill_leaves_no_file_or_a_whole_one(
     tmp_path: Path, whole: dict[str, tuple[object, ...]], point: str, number: int
 ) -> None:
     path, log = tmp_path / "s.h5", tmp_path / "log"
-    killed = alone(path, die=[point, number, 0], log=str(log))
+    killed = alone(path, strike=[point, number, 0], log=str(log))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for name in ("s.h5", "s.h5.bak"):
         if (tmp_path / name).exists():
             results.read(tmp_path / name)
-    written = [json.loads(line)[2] for line in log.read_text().splitlines() if "written" in line] \
-        if log.exists() else []  # fmt: skip
-    if written:  # what was written once is there
-        with results.open_results(path) as file:
-            assert file["state/0/position"][()].tolist() >= written[-1][0]
+    lines = job_log.read(log)
+    assert job_log.mishaps(lines, 0, job_log.position(path)) == []
+    assert job_log.rounds_lost(lines, job_log.position(path), 1e-9) <= 1
     is_locked = (tmp_path / "s.h5.lock").exists()
     assert is_locked == (point != "lock")
     done = alone(path, round_s=60.0)
@@ -69,13 +68,13 @@ def test_a_kill_leaves_no_file_or_a_whole_one(
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("die", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
+@pytest.mark.parametrize(("strike", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
 def test_killed_ranks_and_a_resume_on_other_ranks(
-    mpirun: MpiRun, tmp_path: Path, whole: dict[str, tuple[object, ...]], die: list, n_ranks: int
+    mpirun: MpiRun, tmp_path: Path, whole: dict[str, tuple[object, ...]], strike: list, n_ranks: int
 ) -> None:
     path = tmp_path / "s.h5"
     flags = [*FLAGS, f"--output={path}"]
-    killed = mpirun(n_ranks, [JOB, json.dumps({"round_s": 0.0, "die": die}), *flags], timeout=60)
+    killed = mpirun(n_ranks, [JOB, json.dumps({"round_s": 0.0, "strike": strike}), *flags], timeout=60)
     assert killed.returncode != 0
     assert results.read(path).attrs["status"] == "partial"
     done = mpirun(5 - n_ranks, [JOB, json.dumps({"round_s": 60}), *flags], timeout=60)
