@@ -96,9 +96,13 @@ class Job:
             command = [str(find_mpirun()), "-n", str(n_ranks), *command]
         self.n_ranks = n_ranks
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        # Open MPI does not start where a launcher of the same process number was killed, as its
+        # directory is still there.
+        own = tempfile.mkdtemp(dir=output.parent.parent)
+        environment = {"BPRUNE_WAIT_LIMIT_MIN": WAIT_LIMIT_MIN, "TMPDIR": own}
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True,
-            env=launch_environment() | {"BPRUNE_WAIT_LIMIT_MIN": WAIT_LIMIT_MIN}, preexec_fn=before,
+            env=launch_environment() | environment, preexec_fn=before,
         )  # fmt: skip
 
     def _victim(self, part: object) -> object:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, MpiRun, find_mpirun, run_group
 
-from bprune_hpc import arrivals
+from bprune_hpc import alarm, arrivals
 from bprune_hpc.errors import LaunchError
 
 PROGRAM = ROOT / "tests" / "waits_program.py"
@@ -82,7 +82,9 @@ def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
         ("late 0", 1, r"^error: not heard of for 0.03 min: rank 0 on \S+ \(process \d+\); rank 1"),
         ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a vote of all ranks"),
         ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a vote of all ranks"),
-        ("absent 1", 137, r"^error: rank 0 on \S+ \(process \d+\) has waited 0.03 min in MPI_Init"),
+        ("absent 1", 137, r"^error: rank 0 on .* has waited 0.03 min in MPI_Init for rank 1 on \S+ "
+                          r"\(process \d+\); look for"),
+        ("absent 0", 137, r"^error: rank 1 on .* in MPI_Init for rank 0 on \S+ \(process \d+\); "),
         ("killed 1", 137, r"rank 1 .*\n*.*signal 9|RANK 1 .*KILLED BY SIGNAL: 9"),
     ],
 )
@@ -97,6 +99,25 @@ def test_a_rank_that_does_not_come_ends_the_job_and_is_named(
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert re.search(message, done.stderr, re.MULTILINE), done.stderr
+
+
+def test_who_does_not_wait_is_told_from_other_launches_and_other_waits() -> None:
+    def one(rank: str, launch: str = "a", what: str = "") -> tuple[list[str], dict[str, str]]:
+        script = ["python", "-I", "-S", "/x/alarm.py", "60", "7", "PMI_RANK", what, "message"]
+        return script if what else ["python"], {"PMI_RANK": rank, "PALS_APID": launch}
+
+    found = {
+        1: (["init"], {}), 10: one("0"), 11: one("0", what="MPI_Init"), 12: one("1"), 13: one("1"),
+        14: one("2", "b"), 15: one("3", what="MPI_Finalize"), 16: one("x"),
+    }  # fmt: skip
+    mine = {"PALS_APID": "a"}
+    assert alarm.missing(found, mine, "PMI_RANK", "MPI_Init") == ({1: 12, 3: 15}, 1)
+    assert alarm.missing(found, mine, "PMI_RANK", "MPI_Finalize") == ({0: 10, 1: 12}, 1)
+    assert alarm.who({3: 15, 1: 12}, 1, "n1") == (
+        "rank 1 on n1 (process 12), rank 3 on n1 (process 15)"
+    )
+    assert alarm.who(dict.fromkeys(range(8), 9), 1, "n1").endswith("rank 4 on n1 (process 9) and 3 more")
+    assert alarm.who({}, 4, "n1") == "ranks that have not come (all 4 of n1 are there)"
 
 
 @pytest.mark.mpi
