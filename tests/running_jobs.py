@@ -86,8 +86,9 @@ class Job:
         before: Callable[[], None] | None = None,
         **wishes: Any,
     ) -> None:
-        self.pids = Path(tempfile.mkdtemp(dir=output.parent.parent))
-        self.pids.chmod(0o777)
+        self.own = tempfile.TemporaryDirectory(prefix="job", ignore_cleanup_errors=True)
+        self.pids = Path(self.own.name, "pids")
+        self.pids.mkdir()
         wishes |= {"pids": str(self.pids)}
         if "strike" in wishes:
             wishes["strike"] = [self._victim(part) for part in wishes["strike"]]
@@ -98,8 +99,7 @@ class Job:
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         # Open MPI does not start where a launcher of the same process number was killed, as its
         # directory is still there.
-        own = tempfile.mkdtemp(dir=output.parent.parent)
-        environment = {"BPRUNE_WAIT_LIMIT_MIN": WAIT_LIMIT_MIN, "TMPDIR": own}
+        environment = {"BPRUNE_WAIT_LIMIT_MIN": WAIT_LIMIT_MIN, "TMPDIR": self.own.name}
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True,
             env=launch_environment() | environment, preexec_fn=before,

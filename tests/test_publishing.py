@@ -142,6 +142,9 @@ def test_forty_kinds_of_damage_are_found(tmp_path: Path) -> None:
     link.symlink_to(path)
     with pytest.raises(ResultsError, match=f"link.h5: damaged.*; move {path}.bak, an earlier"):
         results.read(link)
+    (tmp_path / "r.h5.bak").write_bytes(whole[:-1])
+    with pytest.raises(DamagedError, match="does not fit; run the sweep with --overwrite"):
+        results.read(path)
 
 
 def test_a_reader_finds_a_whole_file_at_any_time(tmp_path: Path) -> None:
