@@ -37,7 +37,7 @@ POINTS: dict[str, tuple[object, str]] = {
     "backup rename": (publishing.os, "link"),
     "rename": (Path, "replace"),
     "after rename": (publishing, "_sync_directory"),
-    "table": (output.report, "show_table"),
+    "table": (output.report, "read_findings"),
 }
 """Where something can be told to happen: the functions that are called there."""
 
@@ -96,9 +96,9 @@ def tell(say: Callable[..., None]) -> None:
         "write": output.Output.write,
     }  # fmt: skip
 
-    def worked(self: pace.Pace, seconds: float, n_cells: float) -> None:
+    def worked(self: pace.Pace, seconds: float, *more: float) -> None:
         took[0] = seconds
-        whole["worked"](self, seconds, n_cells)
+        whole["worked"](self, seconds, *more)
 
     def begin(self: gathering.Book, is_stopping: bool) -> Any:
         stretch = whole["next"](self, is_stopping)

@@ -67,6 +67,37 @@ def test_a_kill_leaves_no_file_or_a_whole_one(
     assert left <= {"s.h5", "s.h5.bak", "log"}
 
 
+@pytest.mark.parametrize(
+    ("lines", "there", "lost"),
+    [
+        ([], 0, 0),
+        ([["begun", 0]], 0, 1),
+        ([["begun", 0], ["done", 4, 0.5]], 0, 1),
+        ([["begun", 0], ["done", 4, 0.5], ["written", 4]], 4, 0),
+        ([["begun", 0], ["done", 4, 0.5], ["begun", 4], ["done", 9, 0.5]], 0, 1),
+        ([["begun", 0], ["done", 4, 1.0], ["begun", 4]], 0, 2),  # the file was due, not written
+        ([["begun", 0], ["done", 4, 1.0], ["begun", 4]], 4, 1),
+        ([["begun", 0], ["done", 4, 0.5], ["begun", 4], ["done", 9, 3.0], ["begun", 9]], 0, 2),
+    ],
+)  # fmt: skip
+def test_a_write_left_out_is_a_second_round_lost(
+    lines: list[list[object]], there: int, lost: int
+) -> None:
+    assert job_log.rounds_lost(lines, there, round_s=1.0) == lost
+    assert job_log.mishaps(lines, 0, there) == []
+
+
+def test_work_done_twice_and_old_files_are_mishaps() -> None:
+    lines = [["begun", 0], ["done", 4, 1.0], ["begun", 2], ["written", 4], ["written", 3]]
+    assert job_log.mishaps(lines, 0, 2) == [
+        "unit 2 was begun when those before 4 were done", "3 units were written, 2 are there",
+        "an older state was written: [0, 4, 3]",
+    ]  # fmt: skip
+    assert job_log.mishaps([["begun", 0]], 7, 7) == [
+        "unit 0 was begun when those before 7 were done"
+    ]
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize(("strike", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
 def test_killed_ranks_and_a_resume_on_other_ranks(
