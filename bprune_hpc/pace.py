@@ -14,6 +14,9 @@ FIRST_ROUND_S = 5.0
 """Work before the first write, at least, s."""
 LONGEST_FIRST_ROUND_S = 300.0
 """And at most, since what the write will take is a guess."""
+STRETCH_S = 15.0
+"""Work before all ranks look at signals and the clock again, where sums are small, s: a batch
+system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
 """Most of the time that is to go into writing; rounds become longer where that is not enough."""
 
@@ -56,18 +59,24 @@ class Pace:
         return max(ROUND_S, self._write_s / WRITE_SHARE)
 
     @property
+    def stretch_s(self) -> float:
+        """Work, at most, before sums are brought together, which takes no longer than writing."""
+        write_s = self._write_s or self.state_bytes / _BYTES_PER_S
+        return min(max(STRETCH_S, write_s / WRITE_SHARE), self.round_s)
+
+    @property
     def is_due(self) -> bool:
         """Whether there is enough work to be worth a write."""
-        return self.unsaved_s > 0 and self.unsaved_s >= 0.5 * self.round_s
+        return self.unsaved_s > 0 and self.unsaved_s + 0.5 * self.stretch_s >= self.round_s
 
     def n_cells(self) -> float | None:
-        """Cells of one rank, times examples, that the round still has room for; None: not known.
+        """Cells of one rank, times examples, that the next stretch has room for; None: not known.
 
         A cell is a unit of draws at a threshold.
         """
         if self._cell_s is None:
             return None
-        left_s = min(self.round_s - self.unsaved_s, self.room_s - self._besides_s)
+        left_s = min(self.round_s - self.unsaved_s, self.stretch_s, self.room_s - self._besides_s)
         return max(left_s, 0.0) / self._cell_s
 
     def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bprune_hpc.ledger import Ledger
-from bprune_hpc.pace import FIRST_ROUND_S, LONGEST_FIRST_ROUND_S, ROUND_S, WRITE_SHARE, Pace
+from bprune_hpc.pace import FIRST_ROUND_S, LONGEST_FIRST_ROUND_S, ROUND_S, STRETCH_S, WRITE_SHARE, Pace
 from bprune_hpc.schedule import Stretch, last_unit, stretch_of
 
 
@@ -33,6 +33,22 @@ def test_rounds_grow_to_a_minute_and_writing_stays_below_its_share(
     assert len(rounds) * write_s < 1.1 * WRITE_SHARE * 86400
     assert pace.slowest_round_s == pytest.approx(max(rounds))
     assert pace.slowest_write_s == write_s
+
+
+@pytest.mark.parametrize("write_s", [0.1, 0.6, 3.0])
+def test_signals_are_looked_at_often_where_that_costs_little(write_s: float) -> None:
+    """Bringing sums together is taken to last as long as writing them."""
+    pace, stretches = Pace(), []
+    pace.worked(0.1, 10)
+    pace.wrote(write_s)
+    while not pace.is_due:
+        n_cells = pace.n_cells()
+        assert n_cells
+        stretches.append(n_cells * 0.01)
+        pace.worked(stretches[-1], n_cells)
+    assert max(stretches) <= max(STRETCH_S, write_s / WRITE_SHARE)
+    assert len(stretches) * write_s <= 1.0001 * WRITE_SHARE * sum(stretches)
+    assert sum(stretches) >= 0.8 * max(ROUND_S, write_s / WRITE_SHARE)
 
 
 def test_large_sums_are_first_written_later() -> None:
