@@ -38,6 +38,7 @@ _LONGEST_NAP_S = 0.01
 _LONGEST_STEP_S = 1.0
 _ABORT_S = 20.0
 
+
 class Request(Protocol):
     """A message under way."""
 

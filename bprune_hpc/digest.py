@@ -69,9 +69,7 @@ def check(file: BinaryIO, path: str | os.PathLike[str], schema: str) -> None:
     raise _damaged_or_foreign(block, path, schema)
 
 
-def _damaged_or_foreign(
-    block: bytes, path: str | os.PathLike[str], schema: str
-) -> ResultsError:
+def _damaged_or_foreign(block: bytes, path: str | os.PathLike[str], schema: str) -> ResultsError:
     # Where bits of the first line were lost, most of it still stands.
     magic = _MAGIC.encode()
     same = sum(a == b for a, b in zip(block, magic, strict=False))

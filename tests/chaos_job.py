@@ -56,9 +56,7 @@ def at(point: str, number: int, what: Callable[[], None]) -> None:
     setattr(owner, name, then)
 
 
-def strike(
-    say: Callable[..., None], victim: str | None = None, how: str = "SIGKILL"
-) -> None:
+def strike(say: Callable[..., None], victim: str | None = None, how: str = "SIGKILL") -> None:
     """Send a signal to a process of this job.
 
     Parameters

@@ -1,6 +1,6 @@
 """What a job of ``chaos_job.py`` says of its work, and what of it a kill has cost.
 
-Lines: ``["begun", unit]``, ``["done", units, seconds]``, ``["written", units]``, ``["struck", time]``.
+Lines are lists: ``begun`` unit, ``done`` units seconds, ``written`` units, ``struck`` time.
 A unit is a pair of draws, at every threshold; they are numbered from the first of the sweep.
 """
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from bprune_hpc.ledger import Ledger
-from bprune_hpc.pace import FIRST_ROUND_S, LONGEST_FIRST_ROUND_S, ROUND_S, STRETCH_S, WRITE_SHARE, Pace
+from bprune_hpc.pace import (
+    FIRST_ROUND_S,
+    LONGEST_FIRST_ROUND_S,
+    ROUND_S,
+    STRETCH_S,
+    WRITE_SHARE,
+    Pace,
+)
 from bprune_hpc.schedule import Stretch, last_unit, stretch_of
 
 

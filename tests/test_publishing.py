@@ -51,9 +51,7 @@ def test_without_links_the_backup_is_a_copy(
     assert names(tmp_path) == ["r.h5", "r.h5.bak"]
 
 
-def test_a_directory_that_cannot_be_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some file systems refuse that; what is put is there all the same."""
     fsync = os.fsync
 

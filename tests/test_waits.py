@@ -82,8 +82,12 @@ def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
         ("late 0", 1, r"^error: not heard of for 0.03 min: rank 0 on \S+ \(process \d+\); rank 1"),
         ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a vote of all ranks"),
         ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a vote of all ranks"),
-        ("absent 1", 137, r"^error: rank 0 on .* has waited 0.03 min in MPI_Init for rank 1 on \S+ "
-                          r"\(process \d+\); look for"),
+        (
+            "absent 1",
+            137,
+            r"^error: rank 0 on .* has waited 0.03 min in MPI_Init for rank 1 on \S+ "
+            r"\(process \d+\); look for",
+        ),
         ("absent 0", 137, r"^error: rank 1 on .* in MPI_Init for rank 0 on \S+ \(process \d+\); "),
         ("killed 1", 137, r"rank 1 .*\n*.*signal 9|RANK 1 .*KILLED BY SIGNAL: 9"),
     ],
@@ -116,7 +120,9 @@ def test_who_does_not_wait_is_told_from_other_launches_and_other_waits() -> None
     assert alarm.who({3: 15, 1: 12}, 1, "n1") == (
         "rank 1 on n1 (process 12), rank 3 on n1 (process 15)"
     )
-    assert alarm.who(dict.fromkeys(range(8), 9), 1, "n1").endswith("rank 4 on n1 (process 9) and 3 more")
+    assert alarm.who(dict.fromkeys(range(8), 9), 1, "n1").endswith(
+        "rank 4 on n1 (process 9) and 3 more"
+    )
     assert alarm.who({}, 4, "n1") == "ranks that have not come (all 4 of n1 are there)"
 
 
