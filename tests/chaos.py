@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,7 +58,11 @@ def main() -> int:
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="chaos") as directory:
             Path(directory).chmod(0o777)
-            found = trial(Path(directory), arguments.number or number)
+            try:
+                found = trial(Path(directory), arguments.number or number)
+            except Exception as error:  # the others are tried all the same
+                traceback.print_exc()
+                found = [Row(f"{name}: broke off", 1, 1, f"{type(error).__name__}: {error}"[:200])]
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
         rows += found
     print(f"\n{table(rows)}")
