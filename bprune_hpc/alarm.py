@@ -17,65 +17,82 @@ import sys
 MARK = "ranks that have not come"
 """Stands in messages for who is missing."""
 
-# By which a launch is told from others of the same host; all that are set have to be the same.
-_LAUNCH = (
-    "PMIX_NAMESPACE", "SLURM_JOB_ID", "SLURM_STEP_ID", "PBS_JOBID", "COBALT_JOBID", "PALS_APID",
-    "ALPS_APP_ID", "HYDI_CONTROL_FD",
-)  # fmt: skip
+# By which launches of one daemon are told apart; all that are set have to be the same.
+_LAUNCH = ("PMIX_NAMESPACE", "SLURM_JOB_ID", "SLURM_STEP_ID", "PALS_APID", "ALPS_APP_ID")
 _MOST_NAMES = 5
 
-Environ = dict[str, str]
+
+class Process:
+    """A process as the system shows it: who started it, how, with which variables."""
+
+    def __init__(self, parent: int, command: list[str], environ: dict[str, str]) -> None:
+        self.parent = parent
+        self.command = command
+        self.environ = environ
 
 
-def processes(proc: str = "/proc") -> dict[int, tuple[list[str], Environ]]:
-    """Command line and environment of every process that may be looked at."""
+def processes(proc: str = "/proc") -> dict[int, Process]:
+    """Every process that may be looked at, by its number."""
     found = {}
     for name in os.listdir(proc):
         if not name.isdecimal():
             continue
         texts = []
         try:
-            for part in ("cmdline", "environ"):
+            for part in ("stat", "cmdline", "environ"):
                 with open(f"{proc}/{name}/{part}", "rb") as file:
-                    texts.append(file.read().decode(errors="replace").split("\0"))
+                    texts.append(file.read().decode(errors="replace"))
         except OSError:
             continue
-        command, variables = texts
-        pairs = (variable.partition("=") for variable in variables)
-        found[int(name)] = command, {key: value for key, _, value in pairs}
+        stat, command, environ = texts
+        pairs = (variable.partition("=") for variable in environ.split("\0"))
+        found[int(name)] = Process(
+            int(stat.rpartition(")")[2].split()[1]),
+            command.split("\0"),
+            {key: value for key, _, value in pairs},
+        )
     return found
 
 
 def missing(
-    found: dict[int, tuple[list[str], Environ]], mine: Environ, rank_variable: str, what: str
+    found: dict[int, Process], mine: int, rank_variable: str, what: str
 ) -> tuple[dict[int, int], int]:
     """Ranks of this host that do not wait, and how many do.
 
     Parameters
     ----------
-    found : dict
-        See :func:`processes`.
-    mine : dict
-        Environment of a process of the launch.
+    found : dict of int to Process
+    mine : int
+        A process of the launch that is looked at.
     what : str
         For what is waited.
 
     Returns
     -------
     dict of int to int
-        Process of each rank that does not wait.
+        Process of each rank that does not wait: the one that the launcher has started.
     int
         Number of ranks that do.
     """
-    launch = {name: mine[name] for name in _LAUNCH if name in mine}
+
+    def of_launch(number: int) -> tuple[int, int, list[str | None]]:
+        """The process that the launcher has started, its launcher, and the launch's names."""
+        rank = found[number].environ.get(rank_variable)
+        parent = found[number].parent
+        while parent in found and found[parent].environ.get(rank_variable) == rank:
+            number, parent = parent, found[parent].parent
+        return number, parent, [found[number].environ.get(name) for name in _LAUNCH]
+
+    if mine not in found:
+        return {}, 0
     waiting: set[int] = set()
     first: dict[int, int] = {}
-    for process in sorted(found):
-        command, environ = found[process]
-        rank = environ.get(rank_variable, "")
-        if not rank.isdecimal() or {key: environ.get(key) for key in launch} != launch:
+    for number, process in found.items():
+        rank = process.environ.get(rank_variable, "")
+        if not rank.isdecimal() or of_launch(number)[1:] != of_launch(mine)[1:]:
             continue
-        first.setdefault(int(rank), process)
+        first[int(rank)] = of_launch(number)[0]
+        command = process.command
         if len(command) > 7 and command[3].endswith("alarm.py") and command[7] == what:
             waiting.add(int(rank))
     return {rank: first[rank] for rank in first if rank not in waiting}, len(waiting)
@@ -99,7 +116,7 @@ def main() -> None:
     if select.select([0], [], [], float(seconds))[0]:
         return
     try:
-        absent, n_waiting = missing(processes(), dict(os.environ), rank_variable, what)
+        absent, n_waiting = missing(processes(), int(process), rank_variable, what)
         message = message.replace(MARK, who(absent, n_waiting, os.uname().nodename))
     finally:
         sys.stderr.write(message)

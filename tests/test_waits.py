@@ -106,17 +106,22 @@ def test_a_rank_that_does_not_come_ends_the_job_and_is_named(
 
 
 def test_who_does_not_wait_is_told_from_other_launches_and_other_waits() -> None:
-    def one(rank: str, launch: str = "a", what: str = "") -> tuple[list[str], dict[str, str]]:
+    def one(parent: int, rank: str, what: str = "", launch: str = "a") -> alarm.Process:
         script = ["python", "-I", "-S", "/x/alarm.py", "60", "7", "PMI_RANK", what, "message"]
-        return script if what else ["python"], {"PMI_RANK": rank, "PALS_APID": launch}
+        environ = {"PMI_RANK": rank, "PALS_APID": launch}
+        return alarm.Process(parent, script if what else ["python"], environ)
 
     found = {
-        1: (["init"], {}), 10: one("0"), 11: one("0", what="MPI_Init"), 12: one("1"), 13: one("1"),
-        14: one("2", "b"), 15: one("3", what="MPI_Finalize"), 16: one("x"),
+        1: alarm.Process(0, ["init"], {}), 5: alarm.Process(1, ["launcher"], {}),
+        10: one(5, "0"), 11: one(10, "0", "MPI_Init"),
+        12: one(5, "1"), 13: one(12, "1"),  # started by a script
+        15: one(5, "3"), 16: one(15, "3", "MPI_Finalize"),
+        20: one(5, "x"), 21: one(5, "4", launch="b"), 22: one(6, "5"),
     }  # fmt: skip
-    mine = {"PALS_APID": "a"}
-    assert alarm.missing(found, mine, "PMI_RANK", "MPI_Init") == ({1: 12, 3: 15}, 1)
-    assert alarm.missing(found, mine, "PMI_RANK", "MPI_Finalize") == ({0: 10, 1: 12}, 1)
+    assert alarm.missing(found, 10, "PMI_RANK", "MPI_Init") == ({1: 12, 3: 15}, 1)
+    assert alarm.missing(found, 13, "PMI_RANK", "MPI_Finalize") == ({0: 10, 1: 12}, 1)
+    assert alarm.missing(found, 21, "PMI_RANK", "MPI_Init") == ({4: 21}, 0)
+    assert alarm.missing(found, 99, "PMI_RANK", "MPI_Init") == ({}, 0)
     assert alarm.who({3: 15, 1: 12}, 1, "n1") == (
         "rank 1 on n1 (process 12), rank 3 on n1 (process 15)"
     )
