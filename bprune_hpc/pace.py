@@ -15,10 +15,11 @@ FIRST_ROUND_S = 5.0
 LONGEST_FIRST_ROUND_S = 300.0
 """And at most, since what the write will take is a guess."""
 STRETCH_S = 15.0
-"""Work before all ranks look at signals and the clock again, where sums are small, s: a batch
+"""Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
-"""Most of the time that is to go into writing; rounds become longer where that is not enough."""
+"""Most of the time that is to go into writing, and into messages; rounds, and stretches of work,
+become longer where that is not enough."""
 
 _BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
 
@@ -60,9 +61,9 @@ class Pace:
 
     @property
     def stretch_s(self) -> float:
-        """Work, at most, before sums are brought together, which takes no longer than writing."""
-        write_s = self._write_s or self.state_bytes / _BYTES_PER_S
-        return min(max(STRETCH_S, write_s / WRITE_SHARE), self.round_s)
+        """Work, at most, before sums are brought together, and signals looked at."""
+        besides_s = self.state_bytes / _BYTES_PER_S if self._cell_s is None else self._besides_s
+        return min(max(STRETCH_S, besides_s / WRITE_SHARE), self.round_s)
 
     @property
     def is_due(self) -> bool:
