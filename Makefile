@@ -62,7 +62,7 @@ help:
 	  'make demo     the sweep of configs/ArgFilePrune.txt on NP ranks (first time: a minute more)' \
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
 	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
-	  'make chaos    kills 100 jobs, damages 500 files, and more (20 to 30 minutes); prints a table' \
+	  'make chaos    kills 100 jobs, damages 500 files, and more (about 20 minutes); prints a table' \
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make bench    measures speed and memory into benchmarks/results.json, in about 12 minutes' \

@@ -3,10 +3,12 @@
 What 64 ranks on as many cores would wait for messages cannot be measured on two cores. It is
 projected from what a message between two ranks costs here:
 
-- A sum of a group over m ranks is a binomial tree, of which rank 0, which is in every one, receives
-  ceil(log2 m) messages one after the other. Who is in which group, the plan says.
+- Which ranks add to a group, and who sends whom what, the sweep's own plan and tree say. A message
+  begins when both ends have come to it; when rank 0 has the last one, the sums are there.
 - Network and examples are broadcast in ceil(log2 64) steps.
 - Rounds are as the sweep's own schedule has them; each brings its groups together anew.
+- What all ranks agree on (whether to stop, what is next, who is there) costs what it does with 64
+  ranks on the cores that there are here, waits for a core included: that is too much.
 - Every rank evaluates its share of the draws at what one costs on one rank, measured here.
 
 On a cluster messages between nodes have a lower rate than shared memory; the whole traffic of
@@ -31,6 +33,7 @@ from bprune_hpc.pace import Pace
 from bprune_hpc.plan import MEAN, N_GROUPS, make_plan, round_of
 from bprune_hpc.predictive import bytes_per_cell
 from bprune_hpc.schedule import stretch_of
+from bprune_hpc.sum_tree import messages, n_steps
 
 from . import overpruned
 from .processes import python
@@ -41,13 +44,16 @@ THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
 _N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
+_AGREED_A_ROUND = (
+    5  # whether to stop; what is next; who is there, twice; which draws were no numbers
+)
 
 
 def run(settings: Settings) -> Measured:
     """Measure two ranks against one, many ranks of a tiny network, and messages."""
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}
-    n_examples, n_draws = settings.choose((200, 4), (_N_EXAMPLES, 20))
+    n_examples, n_draws = settings.choose((200, 4), (_N_EXAMPLES, 100))
     case = {
         "network": "overpruned",
         "n_examples": n_examples,
@@ -120,6 +126,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     of_group, of_draws = (
         _message_costs(n_bytes, case_bytes, settings) for n_bytes in (group_bytes, draw_bytes)
     )
+    vote_s = _message_costs(0, 0, settings, n_ranks=settings.choose(4, _N_RANKS))["vote_s"]
     steps = math.ceil(math.log2(_N_RANKS))
     in_messages, computing = steps * of_group["broadcast_s"], 0.0
     n_messages, n_rounds = 0, 0
@@ -128,27 +135,33 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     while behind.n_units < len(plan.units):
         stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, pace.n_cells())
         of_round = round_of(stretch.units, costs, _N_RANKS)
-        members = [len({0, *of_round.participants(group)}) for group in (MEAN, *range(N_GROUPS))]
-        to_rank_0 = sum(math.ceil(math.log2(number)) for number in members)
+        members = [of_round.participants(group) for group in (MEAN, *range(N_GROUPS))]
         of_all = len(stretch.units) / len(plan.units)
-        messages_s = to_rank_0 * of_group["sum_s"] + steps * of_all * of_draws["sum_s"]
+        messages_s = (
+            n_steps(members) * of_group["sum_s"]
+            + steps * of_all * of_draws["sum_s"]
+            + _AGREED_A_ROUND * vote_s
+        )
         n_cells = len(stretch.units) * N_THRESHOLDS
         computing_s = 2 * n_cells * evaluation_s / _N_RANKS  # two draws a unit
-        pace.worked(computing_s + messages_s, -(-n_cells // _N_RANKS) * _N_EXAMPLES)
+        of_one_rank = -(-n_cells // _N_RANKS) * _N_EXAMPLES
+        pace.worked(computing_s + messages_s, computing_s, of_one_rank)
         if pace.is_due:
             pace.wrote(write_s)
         in_messages, computing = in_messages + messages_s, computing + computing_s
-        n_messages, n_rounds = n_messages + to_rank_0, n_rounds + 1
+        n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
+        n_rounds += 1
         behind.n_units = stretch.units.stop
     return {
         "share": in_messages / (in_messages + computing),
         "rounds": n_rounds,
         "writes": pace.n_writes,
-        "group_messages_of_rank_0": n_messages,
+        "group_messages_to_rank_0": n_messages,
         "group_message_bytes": group_bytes,
         "group_message_seconds": of_group["sum_s"],
         "broadcast_seconds": of_group["broadcast_s"],
         "draws_message_seconds": of_draws["sum_s"],
+        "agreement_seconds": vote_s,
         "seconds_in_messages": in_messages,
         "seconds_computing": computing,
         "ms_per_draw_and_threshold": 1e3 * evaluation_s,
@@ -156,7 +169,9 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     }
 
 
-def _message_costs(sum_bytes: int, broadcast_bytes: int, settings: Settings) -> Any:
+def _message_costs(
+    sum_bytes: int, broadcast_bytes: int, settings: Settings, n_ranks: int = 2
+) -> Any:
     divide = settings.choose(100, 1)
     sizes = (str(sum_bytes // divide), str(broadcast_bytes // divide))
-    return python("-m", "benchmarks.message_program", *sizes, n_ranks=2).said
+    return python("-m", "benchmarks.message_program", *sizes, n_ranks=n_ranks).said

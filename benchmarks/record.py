@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bprune_hpc.environment import cpu_model, thread_variables, versions
+from bprune_hpc.environment import cpu_model, variables, versions
 
 from .requirements import judge
 from .timing import Settings
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(pages * page_bytes / 2**30, 1),
         "kernel": os.uname().release,
         "versions": versions(PACKAGES),
-        "thread_variables": thread_variables(),
+        "thread_variables": variables(),
     }
 
 

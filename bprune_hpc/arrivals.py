@@ -24,8 +24,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from . import alarm as alarm_script
 from .errors import LaunchError
-from .launchers import launcher
+from .launchers import LAUNCHERS, launcher
 
 LIMIT_VARIABLE = "BPRUNE_WAIT_LIMIT_MIN"
 DEFAULT_LIMIT_MIN = 30.0
@@ -36,14 +37,6 @@ _LONGEST_NAP_S = 0.01
 # A longer step of the clock counts as this: a job that was suspended did not wait meanwhile.
 _LONGEST_STEP_S = 1.0
 _ABORT_S = 20.0
-
-_ALARM = (
-    "import os, select, sys\n"
-    "if not select.select([0], [], [], float(sys.argv[1]))[0]:\n"
-    "    sys.stderr.write(sys.argv[2])\n"
-    "    sys.stderr.flush()\n"
-    "    os.kill(int(sys.argv[3]), 9)\n"
-)
 
 
 class Request(Protocol):
@@ -101,8 +94,7 @@ def still_missing(
 def start_alarm(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
     """Start what ends this process, with a message, if it is not killed within the limit.
 
-    For what cannot be watched from within: MPI's start and end hold the interpreter. So a small
-    process waits beside this one. It goes with this one, however that ends.
+    A small process waits beside this one (``alarm``), and goes with it, however that ends.
 
     Returns
     -------
@@ -111,13 +103,18 @@ def start_alarm(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
     """
     if math.isinf(limit_s):
         return None
-    started = launcher()
+    name, _, rank = launcher() or ("", None, 0)
+    rank_variable = next((variable for one, _, variable in LAUNCHERS if one == name), "")
     message = (
-        f"error: {_name(started[2] if started else 0)} has waited {_minutes(limit_s)} in {what} "
-        "for ranks that have not come; look for hosts that are down and for processes that ended "
-        f"early; {LIMIT_VARIABLE} sets the limit\n"
+        f"error: {_name(rank)} has waited {_minutes(limit_s)} in {what} for {alarm_script.MARK}; "
+        "look for hosts that are down and for processes that hang or have ended early; "
+        f"{LIMIT_VARIABLE} sets the limit\n"
     )
-    command = [sys.executable, "-I", "-S", "-c", _ALARM, repr(limit_s), message, str(os.getpid())]
+    seconds = limit_s + _apart_s(rank)
+    command = [
+        sys.executable, "-I", "-S", alarm_script.__file__, repr(seconds), str(os.getpid()),
+        rank_variable, what, message,
+    ]  # fmt: skip
     # The end of its standard input tells it that this process has gone.
     return subprocess.Popen(command, stdin=subprocess.PIPE)
 
@@ -212,10 +209,10 @@ class Arrivals:
                 self._give_up(self._silent([0], what))
 
     def _patience_s(self) -> float:
-        """Longer for those that do not hear of all; a little apart, so that one speaks for all."""
+        """Longer for those that do not hear of all."""
         if self._rank == 0:
             return self._limit_s
-        return 1.5 * self._limit_s + min(0.25 * self._rank, 60.0)
+        return 1.5 * self._limit_s + _apart_s(self._rank)
 
     def _silent(self, missing: Sequence[int], what: str) -> str:
         return (
@@ -252,6 +249,11 @@ class Arrivals:
         # MPI_Abort may itself wait for the host that is gone, and holds the interpreter.
         faulthandler.dump_traceback_later(_ABORT_S, exit=True)
         self._abort(1)
+
+
+def _apart_s(rank: int) -> float:
+    """By how much longer a rank waits than the one before it, so that one speaks for all."""
+    return min(0.25 * rank, 60.0)
 
 
 def _name(rank: int) -> str:

@@ -79,16 +79,33 @@ class BinnedSums:
             bins[..., place] += whole.astype(np.int64)
             rest = (rest - whole) * _ONE
 
-    def align(self, top: NDArray[np.int64]) -> None:
-        """Raise the top bins, so that bins of several arrays of sums can be added.
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Views of ``top`` and ``bins`` with the sums along one axis: (n_sums,), (n_sums, 3).
+
+        Raises
+        ------
+        ValueError
+            If the arrays are not contiguous, so that there are no such views.
+        """
+        if not (self.top.flags.c_contiguous and self.bins.flags.c_contiguous):
+            raise ValueError("sums that are not contiguous cannot be added to in place")
+        return self.top.reshape(-1), self.bins.reshape(-1, N_BINS)
+
+    def add_sums(self, at: slice, top: NDArray[np.int64], bins: NDArray[np.int64]) -> None:
+        """Add other sums to some of these.
 
         Parameters
         ----------
-        top : int64 array, shape of ``self.top``
-            Nowhere below it.
+        at : slice
+            Which of the sums, along one axis.
+        top, bins : int64 array
+            As in ``arrays``.
         """
-        self.bins = _lowered(self.bins, top - self.top)
-        self.top = top
+        own_top, own_bins = (array[at] for array in self.arrays)  # views
+        highest = np.maximum(own_top, top)
+        own_bins[...] = _lowered(own_bins, highest - own_top) + _lowered(bins, highest - top)
+        own_top[...] = highest
 
     def value(self) -> NDArray[np.float64]:
         """The sums, rounded to float64."""

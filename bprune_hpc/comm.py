@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from . import arrivals
 from .errors import BpruneError, LaunchError, message_of, status_of
-from .launchers import is_number, launcher
+from .launchers import is_number, launcher, leave_out_idle_network
+from .sum_tree import Part, messages, pieces
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
 _MESSAGE_BYTES = 64 * 2**20  # so that a collective needs little memory beside its array
+_PART_TAG = 7718
 # A launcher may drop what it has not read yet when a job aborts.
 _LAST_WORDS_S = 0.3
 
@@ -58,15 +60,18 @@ class Comm(Protocol):
     def bcast_arrays(self, arrays: Arrays | None) -> dict[str, NDArray[Any]]:
         """Give rank 0's arrays to every rank, as buffers."""
 
-    def sum_to_root(
-        self, array: NDArray[np.int64], participants: Sequence[int]
-    ) -> NDArray[np.int64] | None:
-        """Exact sum of the participants' arrays, on rank 0; ``None`` elsewhere."""
+    def add_to_root(
+        self, parts: Mapping[int, Part], participants: Mapping[int, Sequence[int]]
+    ) -> None:
+        """Add all ranks' parts to those of rank 0; of what the others have, nothing is left.
 
-    def max_to_all(
-        self, array: NDArray[np.int64], participants: Sequence[int]
-    ) -> NDArray[np.int64]:
-        """Largest of the participants' and rank 0's entries, on each of them."""
+        Parameters
+        ----------
+        parts : mapping of int to Part
+            Those of this rank; rank 0 has one for each of ``participants``.
+        participants : mapping of int to sequence of int
+            Ranks, ascending, whose part counts; the same on every rank.
+        """
 
     def gather(self, value: T) -> list[T] | None:
         """List of every rank's (small) value on rank 0; ``None`` elsewhere."""
@@ -100,17 +105,10 @@ class SerialComm:
         """See :class:`Comm`."""
         return dict(arrays or {})
 
-    def sum_to_root(
-        self, array: NDArray[np.int64], participants: Sequence[int]
-    ) -> NDArray[np.int64] | None:
+    def add_to_root(
+        self, parts: Mapping[int, Part], participants: Mapping[int, Sequence[int]]
+    ) -> None:
         """See :class:`Comm`."""
-        return array
-
-    def max_to_all(
-        self, array: NDArray[np.int64], participants: Sequence[int]
-    ) -> NDArray[np.int64]:
-        """See :class:`Comm`."""
-        return array
 
     def gather(self, value: T) -> list[T] | None:
         """See :class:`Comm`."""
@@ -133,6 +131,7 @@ class MPIComm:
 
     def __init__(self) -> None:
         self._limit_s = arrivals.limit_s()
+        leave_out_idle_network()
         with arrivals.alarm("MPI_Init", self._limit_s):
             from mpi4py import MPI
 
@@ -189,37 +188,20 @@ class MPIComm:
                 out[name] = array
         return out
 
-    def sum_to_root(
-        self, array: NDArray[np.int64], participants: Sequence[int]
-    ) -> NDArray[np.int64] | None:
-        """See :class:`Comm`. Ranks that are neither participant nor root return at once."""
-        members = tuple(sorted({0, *participants}))
+    def add_to_root(
+        self, parts: Mapping[int, Part], participants: Mapping[int, Sequence[int]]
+    ) -> None:
+        """See :class:`Comm`. Ranks that have no part return at once."""
+        members = sorted({0}.union(*participants.values()))
         if self.rank not in members:
-            return None
-        flat = np.ascontiguousarray(array).reshape(-1)
-        step = _MESSAGE_BYTES // flat.itemsize
-        out = np.empty_like(flat) if self.is_root else None
-        with self._arrivals.all_at("a sum over ranks", members), self._subset(members) as comm:
-            for start in range(0, flat.size, step):
-                piece = flat[start : start + step]
-                into = None if out is None else out[start : start + step]
-                comm.Reduce(piece, into, op=self._mpi.SUM, root=0)
-        return None if out is None else out.reshape(array.shape)
-
-    def max_to_all(
-        self, array: NDArray[np.int64], participants: Sequence[int]
-    ) -> NDArray[np.int64]:
-        """See :class:`Comm`. Ranks that are neither participant nor root get their own back."""
-        members = tuple(sorted({0, *participants}))
-        if self.rank not in members:
-            return array
-        out = np.array(array, order="C").reshape(-1)
-        step = _MESSAGE_BYTES // out.itemsize
-        with self._arrivals.all_at("a maximum over ranks", members), self._subset(members) as comm:
-            for start in range(0, out.size, step):
-                piece = out[start : start + step]
-                comm.Allreduce(self._mpi.IN_PLACE, piece, op=self._mpi.MAX)
-        return out.reshape(array.shape)
+            return
+        with self._arrivals.all_at("sums over ranks", members):
+            for key in sorted(participants):
+                for sender, receiver in messages(participants[key]):
+                    if self.rank == sender:
+                        self._send(parts[key], receiver)
+                    elif self.rank == receiver:
+                        self._receive(parts[key], sender)
 
     def gather(self, value: T) -> list[T] | None:
         """See :class:`Comm`."""
@@ -228,8 +210,10 @@ class MPIComm:
 
     def any_of(self, flag: bool) -> bool:
         """See :class:`Comm`."""
-        vote = np.array([flag], np.int64)
-        return bool(self.max_to_all(vote, range(self.size))[0])
+        vote = np.array([flag], np.int8)
+        with self._arrivals.all_at("a vote of all ranks"):
+            self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
+        return bool(vote[0])
 
     def close(self) -> None:
         """See :class:`Comm`."""
@@ -243,17 +227,19 @@ class MPIComm:
         time.sleep(_LAST_WORDS_S)
         self._world.Abort(status)
 
-    @contextmanager
-    def _subset(self, members: tuple[int, ...]) -> Iterator[Any]:
-        """A communicator of some ranks, given back at once: a long job needs ever new ones."""
-        if len(members) == self.size:
-            yield self._world
-            return
-        group = self._world.Get_group().Incl(members)
-        subset = self._world.Create_group(group)
-        group.Free()
-        yield subset
-        subset.Free()
+    def _send(self, part: Part, receiver: int) -> None:
+        for at in pieces(part):
+            for array in part.arrays:
+                self._world.Send(array[at], dest=receiver, tag=_PART_TAG)
+
+    def _receive(self, part: Part, sender: int) -> None:
+        room: list[NDArray[np.int64]] = []
+        for at in pieces(part):
+            room = room or [np.empty_like(array[at]) for array in part.arrays]
+            came = [array[: at.stop - at.start] for array in room]
+            for array in came:
+                self._world.Recv(array, source=sender, tag=_PART_TAG)
+            part.add(at, came)
 
 
 def world() -> SerialComm | MPIComm:

@@ -66,20 +66,32 @@ def check(file: BinaryIO, path: str | os.PathLike[str], schema: str) -> None:
     other = block.decode("ascii", "replace").split("\n")[1:2]
     if other and block == _text(other[0].removeprefix("schema "), size, found.hexdigest()):
         raise ResultsError(f"{path}: {other[0]}, not '{schema}'; give a sweep's results")
-    raise _damaged_or_foreign(block, path)
+    raise _damaged_or_foreign(block, path, schema)
 
 
-def _damaged_or_foreign(block: bytes, path: str | os.PathLike[str]) -> ResultsError:
+def _damaged_or_foreign(block: bytes, path: str | os.PathLike[str], schema: str) -> ResultsError:
     # Where bits of the first line were lost, most of it still stands.
     magic = _MAGIC.encode()
     same = sum(a == b for a, b in zip(block, magic, strict=False))
     if same < len(magic) // 2 and block.strip(b"\0"):
         return ResultsError(f"{path}: not a readable results file; give a sweep's results")
-    backup = Path(f"{os.fspath(path)}.bak")
-    advice = f"move {backup.name}, an earlier state, to its place, or " * backup.is_file()
+    advice = _advice(path, schema)
     return DamagedError(
         f"{path}: damaged, its digest does not fit; {advice}run the sweep with --overwrite"
     )
+
+
+def _advice(path: str | os.PathLike[str], schema: str) -> str:
+    """To go on from the earlier state, where there is one that is good."""
+    target = Path(path).resolve()  # where a link leads to
+    backup = target.with_name(f"{target.name}.bak")
+    try:
+        with backup.open("rb") as file:
+            check(file, backup, schema)
+    except (OSError, ResultsError):
+        return ""
+    name = backup.name if target.parent == Path(path).absolute().parent else backup
+    return f"move {name}, an earlier state, to its place, or "
 
 
 def _text(schema: str, size: int, sha256: str) -> bytes:

@@ -10,7 +10,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -19,6 +19,25 @@ from typing import Any
 
 from . import memory
 from .comm import Comm, launcher
+
+BIT_VARIABLES = frozenset(
+    {
+        "BLIS_NUM_THREADS", "GOTO_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS",
+        "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES",
+        "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TF_DISABLE_MKL", "TF_ENABLE_ONEDNN_OPTS",
+        "TF_XLA_FLAGS", "XLA_FLAGS",
+    }
+)  # fmt: skip
+"""Environment variables by which libraries count their threads or choose their code: with another
+value, the last bits may be others."""
+SPEED_VARIABLES = frozenset(
+    {
+        "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_BLOCKTIME", "MKL_DYNAMIC", "OMP_DYNAMIC",
+        "OMP_PLACES", "OMP_PROC_BIND", "OMP_THREAD_LIMIT", "OMP_WAIT_POLICY",
+    }
+)  # fmt: skip
+"""Those by which threads are placed and wait: they make work faster or slower, and no more."""
 
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy", "h5py", "mpi4py")
 
@@ -72,10 +91,12 @@ def age_s() -> float:
     return max(now - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
-def thread_variables() -> dict[str, str]:
-    """Environment variables that set thread counts or change what is computed."""
-    prefixes = ("OMP_", "OPENBLAS_", "MKL_", "KMP_", "TF_")
-    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+def variables(
+    names: Collection[str] = BIT_VARIABLES | SPEED_VARIABLES,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, str]:
+    """Those of some environment variables that are set; no other one is recorded anywhere."""
+    return {name: environ[name] for name in sorted(names) if name in environ}
 
 
 def waiting_share(seconds: Mapping[str, float]) -> float:
@@ -110,6 +131,6 @@ def describe_run(comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int) -> di
         "launcher": started[0] if started else "none",
         "mpi_library": comm.library,
         "versions": json.dumps(versions(), sort_keys=True),
-        "thread_variables": json.dumps(thread_variables(), sort_keys=True),
+        "thread_variables": json.dumps(variables()),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 25
-"""How much noise is held, to be used at every threshold: as many units as fit, but not more. Those
-of 50 draws are enough to share the first layer, and more draws take no more memory."""
+"""How much noise is held, to be used at every threshold: as many units as fit, but not more. A
+sweep of 50 draws holds nearly as much: more draws take no more memory."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 

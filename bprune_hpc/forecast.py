@@ -202,9 +202,8 @@ def timeline(
         )
         moved = reduce_seconds(of_round, work.bytes_per_cell * len(stretch.rows) * n_examples)
         draw_s, reduce_s = draw_s + drawn, reduce_s + moved
-        pace.worked(
-            drawn + moved, -(-len(stretch.units) * len(stretch.rows) // n_ranks) * n_examples
-        )
+        n_cells = -(-len(stretch.units) * len(stretch.rows) // n_ranks) * n_examples
+        pace.worked(drawn + moved, drawn, n_cells)
         behind.n_units = stretch.units.stop
         if len(work.passes) > 1 and behind.n_units == work.n_units:
             behind.end_pass({})

@@ -137,8 +137,8 @@ class Book:
 
     @property
     def n_failed(self) -> int:
-        """Thresholds that failed."""
-        return sum(len(one.faults) for one in self.ledgers)
+        """Thresholds that failed, of those that are furthest: the ones that are shown."""
+        return len(self.ledgers[0].faults)
 
     def done(
         self, stretch: Stretch, draws: Sequence[tuple[int, AnyDrawSums]], faults: Faults
@@ -197,13 +197,13 @@ def gather(
         if stretch is None:
             return why if comm.from_root(partial(_is_unfinished, book)) else None
         start = time.perf_counter()
-        draws, faults = _work(
+        draws, faults, computing_s = _work(
             comm, evaluator, parts, cuts, costs, config, book, watch, advance, stretch
         )
         if book is not None:
             n_examples = sum(len(block) for _, block in passes(parts)[stretch.n_passes])
             n_cells = -(-len(stretch.units) * len(stretch.rows) // comm.size)
-            book.pace.worked(time.perf_counter() - start, n_cells * n_examples)
+            book.pace.worked(time.perf_counter() - start, computing_s, n_cells * n_examples)
             book.done(stretch, draws, faults)
 
 
@@ -228,12 +228,16 @@ def _work(
     watch: Stopwatch,
     advance: Callable[[int], None],
     stretch: Stretch,
-) -> tuple[list[tuple[int, AnyDrawSums]], Faults]:
-    """Evaluate a stretch on all ranks; sums go to the book on rank 0, and faults to rank 0."""
+) -> tuple[list[tuple[int, AnyDrawSums]], Faults, float]:
+    """Evaluate a stretch on all ranks; sums go to the book on rank 0, and faults to rank 0.
+
+    There, the last that is returned are the seconds of the rank that took longest to evaluate.
+    """
     of_rows = [cuts[row] for row in stretch.rows]
     of_round = round_of(stretch.units, [costs[row] for row in stretch.rows], comm.size)
     all_draws = []
     faults: Faults = {}
+    before_s = watch.seconds.get("evaluate", 0.0)
     sums: dict[int, AnySums]
     for index, (part_index, block) in enumerate(passes(parts)[stretch.n_passes]):
         part = parts[part_index]
@@ -260,9 +264,10 @@ def _work(
             reduce_draws(comm, draws)
         all_draws.append((part_index, draws))
     with watch.time("reduce"):
-        for of_rank in comm.gather(faults) or []:
+        of_ranks = comm.gather((faults, watch.seconds["evaluate"] - before_s)) or []
+        for of_rank, _ in of_ranks:
             take_earliest(faults, of_rank)
-    return all_draws, faults
+    return all_draws, faults, max((seconds for _, seconds in of_ranks), default=0.0)
 
 
 class _From:

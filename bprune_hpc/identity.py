@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .comm import Comm
 from .config import SweepConfig
-from .environment import cpu_model, thread_variables, versions
+from .environment import BIT_VARIABLES, cpu_model, variables, versions
 from .network import LiftedGraph
 from .problem import Problem
 
@@ -31,7 +31,6 @@ _NAMES = {
     "grid": "a grid of",
 }
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
-_VARIABLES = ("THREADS", "ONEDNN", "XLA")
 
 
 def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identity:
@@ -92,11 +91,7 @@ def environment_of(comm: Comm, n_intra: int, n_inter: int) -> Environment:
         "num_intra": str(n_intra),
         "num_inter": str(n_inter),
         **versions(_PACKAGES),
-        **{
-            name: value
-            for name, value in thread_variables().items()
-            if any(part in name for part in _VARIABLES)
-        },
+        **variables(BIT_VARIABLES),
     }
     del mine["python"]
     everyone = comm.gather(mine) or [mine]

@@ -1,12 +1,13 @@
 """By which launcher this process was started, as its own variables tell.
 
-What belongs here: reading the environment. What does not: MPI (``comm``).
+What belongs here: reading the environment, and what MPI is told by it. What does not: MPI itself
+(``comm``).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 # Size and rank as each launcher tells its processes, innermost launcher first: mpirun inside a
 # Slurm step sets its own. None where the launcher does not tell the size.
@@ -42,3 +43,14 @@ def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, 
 def is_number(text: str) -> bool:
     """Whether this is a number without sign."""
     return text.isascii() and text.isdecimal()
+
+
+def leave_out_idle_network(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Spare a job on one host, whose ranks share memory, Open MPI's wait for a network.
+
+    Its component ``ofi`` of the byte transfer layer sleeps for a second inside ``MPI_Init`` where
+    it finds no device for it. What the user says of that layer stays.
+    """
+    size = environ.get("OMPI_COMM_WORLD_SIZE")
+    if size and size == environ.get("OMPI_COMM_WORLD_LOCAL_SIZE"):
+        environ.setdefault("OMPI_MCA_btl", "^ofi")

@@ -225,10 +225,7 @@ def _added(one: AnyDrawSums, other: AnyDrawSums) -> AnyDrawSums:
         assert isinstance(other, DrawSums)
         return DrawSums(one.packed + other.packed)
     assert not isinstance(other, DrawSums)
-    top = np.maximum(one.sums.top, other.sums.top)
-    one.sums.align(top)
-    other.sums.align(top)
-    one.sums.bins = one.sums.bins + other.sums.bins
+    one.sums.add_sums(slice(None), *other.sums.arrays)
     return one
 
 

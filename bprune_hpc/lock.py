@@ -9,89 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .errors import LockError, WriteError
+from .holder import Holder
+from .publishing import NO_LINKS
 
 logger = logging.getLogger(__name__)
 
 RENEW_S = 20.0
 """How often a holder renews its lock, s."""
-LEAST_SILENCE_S = 3 * RENEW_S
-"""A holder on a host that was restarted is taken to be gone after this much silence, s."""
 
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lock.
-
-    Attributes
-    ----------
-    token : str
-        Of this lock alone.
-    host, boot, pid_namespace : str
-        Where: a process number means nothing elsewhere, or after a restart.
-    pid, started : int
-        Process, and when it began (ticks since boot), since numbers are used again.
-    since : str
-    """
-
-    token: str
-    host: str
-    boot: str
-    pid_namespace: str
-    pid: int
-    started: int
-    since: str
-
-    @classmethod
-    def me(cls) -> Holder:
-        """This process."""
-        return cls(
-            token=secrets.token_hex(8),
-            host=socket.gethostname(),
-            boot=_read("/proc/sys/kernel/random/boot_id"),
-            pid_namespace=_link("/proc/self/ns/pid"),
-            pid=os.getpid(),
-            started=_started(os.getpid()) or 0,
-            since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        )
-
-    def is_gone(self, silence_s: float, timeout_s: float) -> bool:
-        """Whether it can hold no lock any more.
-
-        Parameters
-        ----------
-        silence_s : float
-            Time since it renewed its lock.
-        timeout_s : float
-            Silence after which a holder elsewhere is taken to be gone.
-        """
-        here = Holder.me()
-        if self.is_at(here):
-            return _started(self.pid) != self.started
-        if self.host == here.host and self.boot != here.boot:  # or another machine of that name
-            return silence_s > min(LEAST_SILENCE_S, timeout_s)
-        return silence_s > timeout_s
-
-    def is_at(self, other: Holder) -> bool:
-        """Whether the process number of one means the same to the other."""
-        places = ((one.host, one.boot, one.pid_namespace) for one in (self, other))
-        return len(set(places)) == 1
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
+_NAP_S = 0.01
+_MOST_BYTES = 4096  # of a lock
 
 
 class Lock:
@@ -124,9 +60,9 @@ class Lock:
         """Give it back, if it is still held."""
         self._released.set()
         self._renewer.join()
-        found = _holder_of(self._path)
-        if found is not None and found.token == self._holder.token:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            found = _holder_of(self._path)
+            if found is not None and found.token == self._holder.token:
                 self._path.unlink()
 
     def _renew(self) -> None:
@@ -147,12 +83,13 @@ def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
         Of the file; two names of one file have one lock. Its directory is made, and removed
         again if nothing is in it at the end.
     timeout_s : float
-        Silence after which a holder on another host is taken to be gone; it is waited for.
+        Silence after which a holder that cannot be looked for, as on another host, is taken to be
+        gone; it is waited for.
 
     Raises
     ------
     LockError
-        If another holds it.
+        If another holds it, or it cannot be told whether.
     """
     target = Path(output).resolve()
     made = _make_directory(target.parent)
@@ -160,7 +97,13 @@ def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
     try:
         path = target.with_name(f"{target.name}.lock")
         holder = Holder.me()
-        _acquire(path, holder, timeout_s, target)
+        try:
+            _acquire(path, holder, timeout_s, target)
+        except OSError as error:
+            raise LockError(
+                f"{path}: cannot be made or read ({error.strerror}); mend that, or choose another "
+                "--output"
+            ) from error
         lock = Lock(path, holder)
         yield lock
     finally:
@@ -172,21 +115,25 @@ def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
 
 
 def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path) -> None:
-    text = json.dumps(asdict(holder)).encode()
     give_up = time.monotonic() + timeout_s + 2 * RENEW_S
     last_seen: tuple[str, float] | None = None
-    while not _create(path, text):
+    while not _create(path, holder):
+        is_too_late = time.monotonic() > give_up
         held_by, renewal = _holder_of(path), _renewal(path)
         if held_by is None or renewal is None:
+            if is_too_late:
+                raise OSError(errno.EEXIST, "it comes and goes")
+            time.sleep(_NAP_S)
             continue  # it has just been given back
         renewed, silence_s = renewal
-        if held_by.is_gone(silence_s, timeout_s):
-            if _take_over(path, held_by, text, timeout_s):
+        if not is_too_late and held_by.is_gone(silence_s, timeout_s):
+            if _take_over(path, held_by, holder, timeout_s):
                 logger.warning("%s: left by %s, which is gone: taken over", path, held_by)
                 return
+            time.sleep(_NAP_S)
             continue
         is_renewed = last_seen not in (None, (held_by.token, renewed))
-        if held_by.is_at(holder) or is_renewed or time.monotonic() > give_up:
+        if held_by.is_at(holder) or is_renewed or is_too_late:
             raise LockError(
                 f"{target}: is being written by {held_by}; wait for it, or choose another "
                 f"--output (the lock is {path.name})"
@@ -197,17 +144,16 @@ def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path) -> None
         time.sleep(min(1.0, timeout_s / 4))
 
 
-def _take_over(path: Path, gone: Holder, text: bytes, timeout_s: float) -> bool:
+def _take_over(path: Path, gone: Holder, holder: Holder, timeout_s: float) -> bool:
     """Put a lock in the place of one whose holder is gone; False if another did.
 
     Who creates the file that is named after the lock's token, and only one can, may replace that
     lock and no later one. Should it be gone before it has, the same goes for its own token.
     """
     claims = [_claim(path, gone)]
-    while not _create(claims[-1], text):
+    while not _create(claims[-1], holder):
         other, renewal = _holder_of(claims[-1]), _renewal(claims[-1])
         if other is None or renewal is None or not other.is_gone(renewal[1], timeout_s):
-            time.sleep(0.01)
             return False
         claims.append(_claim(path, other))
     try:
@@ -215,59 +161,82 @@ def _take_over(path: Path, gone: Holder, text: bytes, timeout_s: float) -> bool:
         if now is None or now.token != gone.token:
             claims = claims[-1:]
             return False
-        ready = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        ready.write_bytes(text)
-        ready.replace(path)
+        with _ready(path, holder) as ready:
+            ready.replace(path)
         return True
     finally:
         for claim in claims:
             claim.unlink(missing_ok=True)
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
 def _claim(path: Path, gone: Holder) -> Path:
     return path.with_name(f".{path.name}.{gone.token}.next")
 
 
-def _create(path: Path, text: bytes) -> bool:
+def _create(path: Path, holder: Holder) -> bool:
     """Create a file with its contents, unless there is one: exactly one of many succeeds."""
-    ready = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    ready.write_bytes(text)
-    try:
-        os.link(ready, path)
-        return True
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-    finally:
-        ready.unlink(missing_ok=True)
+    with _ready(path, holder) as ready:
+        try:
+            os.link(ready, path)
+            return True
+        except FileExistsError:
+            # A server of files that is asked twice finds what it has done already.
+            return ready.stat().st_nlink > 1
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
     try:
         with path.open("xb") as file:
-            file.write(text)
+            try:
+                file.write(holder.to_text())
+                file.flush()
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         return True
     except FileExistsError:
         return False
+
+
+@contextlib.contextmanager
+def _ready(path: Path, holder: Holder) -> Iterator[Path]:
+    """A whole file beside a path that names a holder, to be put there."""
+    ready = _beside(path)
+    try:
+        ready.write_bytes(holder.to_text())
+        yield ready
+    finally:
+        with contextlib.suppress(OSError):
+            ready.unlink(missing_ok=True)
 
 
 def _holder_of(path: Path) -> Holder | None:
-    """Who holds a lock; None if there is none."""
+    """Who holds a lock; None if there is none.
+
+    Raises
+    ------
+    OSError
+        If there is one that cannot be read, or is no file: it may be held.
+    """
     try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            text = file.read()
-    except OSError:
-        return None
-    try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):  # not written yet, or cut short
-        token = f"{found.st_ino:x}-{found.st_mtime_ns:x}"
-        return Holder(token, "an unknown host", "", "", 0, 0, "an unknown time")
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None
+        raise
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        text = file.read(_MOST_BYTES)
+    return Holder.from_text(text, f"{found.st_ino:x}-{found.st_mtime_ns:x}")
 
 
 def _renewal(path: Path) -> tuple[float, float] | None:
     """When a lock was renewed, and how many seconds ago by the clock of its file system."""
-    probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    probe = _beside(path)
     try:
         probe.touch()
         renewed = path.stat().st_mtime
@@ -276,15 +245,6 @@ def _renewal(path: Path) -> tuple[float, float] | None:
         return None
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _started(pid: int) -> int | None:
-    """When a process began, in ticks since boot; None if there is none, or it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _make_directory(directory: Path) -> list[Path]:
@@ -296,15 +256,3 @@ def _make_directory(directory: Path) -> list[Path]:
         at = at.parent
     directory.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _read(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return Path(path).read_text().strip()
-    return ""
-
-
-def _link(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return os.readlink(path)
-    return ""

@@ -155,10 +155,17 @@ class Statistics:
             Of every group, and of the mean network under ``MEAN``.
         label : int64 array, shape (n_examples,) of the block
         """
+        # Batch by batch: what is computed on the way is several times as large as its sums.
+        for start in range(0, len(label), self.plan.batch_size):
+            rows = slice(start, start + self.plan.batch_size)
+            packed = {group: of_group.packed[:, rows] for group, of_group in sums.items()}
+            self._add_batch(packed, label[rows])
+
+    def _add_batch(self, sums: Mapping[int, NDArray[np.int64]], label: NDArray[np.int64]) -> None:
         sizes = self.plan.group_sizes
-        total = np.zeros(sums[0].packed.shape)
+        total = np.zeros(sums[0].shape)
         for group in range(len(sizes)):
-            total += sums[group].packed  # one float64 array in all, not one a group
+            total += sums[group]  # one float64 array in all, not one a group
         n_draws = self.plan.n_draws
         draws_per_unit = n_draws // len(self.plan.units)
         mean = mean_prediction(total, n_draws, label)
@@ -168,15 +175,14 @@ class Statistics:
         whole = example_statistics(mean, label)
         scores = {name: [whole[name]] for name in SCORES}
         deleted: dict[str, list[Floats]] = {}
-        starts = np.arange(0, len(label), self.plan.batch_size)
         for group, size in enumerate(sizes) if len(sizes) > 1 else ():
             n_left = n_draws - size * draws_per_unit
-            rest = mean_prediction(np.subtract(total, sums[group].packed, order="C"), n_left, label)
+            rest = mean_prediction(np.subtract(total, sums[group], order="C"), n_left, label)
             for name, values in example_statistics(rest, label).items():
-                deleted.setdefault(name, []).append(np.add.reduceat(values, starts, axis=1))
+                deleted.setdefault(name, []).append(np.add.reduceat(values, [0], axis=1))
                 if name in SCORES:
                     scores[name].append(values)
-        at_mean = mean_prediction(sums[MEAN].packed, 1, label)
+        at_mean = mean_prediction(sums[MEAN], 1, label)
         whole["accuracy_mean_weights"] = example_statistics(at_mean, label)["accuracy"]
         self._whole.append(whole)
         self._deleted_batch_sums.append({name: np.stack(v) for name, v in deleted.items()})

@@ -52,6 +52,7 @@ def open_output(config: SweepConfig) -> Iterator[Output]:
     """
     with hold(config.output, 60 * config.lock_timeout_min) as lock:
         clean(config.output)
+        results.be_ready()
         saved, good = None, None
         if config.overwrite:
             good = _if_good(config.output)

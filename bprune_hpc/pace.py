@@ -14,8 +14,12 @@ FIRST_ROUND_S = 5.0
 """Work before the first write, at least, s."""
 LONGEST_FIRST_ROUND_S = 300.0
 """And at most, since what the write will take is a guess."""
+STRETCH_S = 15.0
+"""Work before all ranks look at signals and the clock again, where that costs little, s: a batch
+system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
-"""Most of the time that is to go into writing; rounds become longer where that is not enough."""
+"""Most of the time that is to go into writing, and into messages; rounds, and stretches of work,
+become longer where that is not enough."""
 
 _BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
 
@@ -45,6 +49,7 @@ class Pace:
     room_s: float = math.inf
     _write_s: float = 0.0
     _cell_s: float | None = None
+    _besides_s: float = 0.0
 
     @property
     def round_s(self) -> float:
@@ -55,22 +60,41 @@ class Pace:
         return max(ROUND_S, self._write_s / WRITE_SHARE)
 
     @property
+    def stretch_s(self) -> float:
+        """Work, at most, before sums are brought together, and signals looked at."""
+        besides_s = self.state_bytes / _BYTES_PER_S if self._cell_s is None else self._besides_s
+        return min(max(STRETCH_S, besides_s / WRITE_SHARE), self.round_s)
+
+    @property
     def is_due(self) -> bool:
         """Whether there is enough work to be worth a write."""
-        return self.unsaved_s > 0 and self.unsaved_s >= 0.5 * self.round_s
+        return self.unsaved_s > 0 and self.unsaved_s + 0.5 * self.stretch_s >= self.round_s
 
     def n_cells(self) -> float | None:
-        """Cells of one rank, times examples, that the round still has room for; None: not known.
+        """Cells of one rank, times examples, that the next stretch has room for; None: not known.
 
         A cell is a unit of draws at a threshold.
         """
         if self._cell_s is None:
             return None
-        return max(min(self.round_s - self.unsaved_s, self.room_s), 0.0) / self._cell_s
+        left_s = min(self.round_s - self.unsaved_s, self.stretch_s, self.room_s - self._besides_s)
+        return max(left_s, 0.0) / self._cell_s
 
-    def worked(self, seconds: float, n_cells: float) -> None:
-        """Take in a stretch of work: cells of one rank, times examples."""
-        self._cell_s = max(seconds, 1e-6) / n_cells
+    def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:
+        """Take in a stretch of work.
+
+        Parameters
+        ----------
+        seconds : float
+            From its beginning until all is on rank 0.
+        computing_s : float
+            Of the rank that took longest. The rest, messages above all, takes as long for a long
+            stretch as for a short one.
+        n_cells : float
+            Cells of one rank, times examples.
+        """
+        self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
+        self._besides_s = max(seconds - computing_s, 0.0)
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
 

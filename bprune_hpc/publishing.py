@@ -24,9 +24,13 @@ Signature = tuple[int, int, int]
 
 _OLD_S = 3600.0
 
-_NO_LINKS = (
+NO_LINKS = (
     errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES,
+    errno.EXDEV,
 )  # fmt: skip
+"""How file systems refuse hard links."""
+
+_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EBADF)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -35,13 +39,22 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ResultsError
-        If its directory, or the nearest one above it, cannot be written, or the path is that of
-        a directory.
+        If its directory, or the nearest one above it, cannot be written, or what is at the path
+        is a directory, a device, or protected from being written.
     """
     target = Path(path)
     if os.fspath(path).endswith(os.sep) or target.is_dir():
         raise ResultsError(f"{target}: is a directory; give a file name with --output")
-    directory = target.resolve().parent
+    try:
+        directory = target.resolve().parent
+    except RuntimeError as error:  # links in a circle
+        raise ResultsError(f"{target}: {error}; choose another --output or --data_dir") from error
+    if target.exists() and not target.is_file():
+        raise ResultsError(f"{target}: is no regular file; choose another --output")
+    if target.exists() and not target.stat().st_mode & 0o222:  # a new one could take its place
+        raise ResultsError(
+            f"{target}: is protected from being written; chmod u+w it, or choose another --output"
+        )
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     try:
@@ -64,7 +77,7 @@ def signature(path: Path) -> Signature | None:
 
 def put(
     path: str | os.PathLike[str],
-    pieces: Sequence[bytes],
+    pieces: Sequence[bytes | memoryview],
     keep: Signature | None = None,
     just_before: Callable[[], None] = lambda: None,
 ) -> Signature:
@@ -74,7 +87,7 @@ def put(
     ----------
     path : path
         A link stays a link.
-    pieces : sequence of bytes
+    pieces : sequence of bytes or memoryview
         One after the other the contents.
     keep : Signature, optional
         Of a file that was found good: if it still stands at the path it becomes ``FILE.bak``.
@@ -144,7 +157,7 @@ def _back_up(target: Path) -> None:
         try:
             os.link(target, second)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             shutil.copyfile(target, second)
             with second.open("rb") as file:
@@ -153,8 +166,13 @@ def _back_up(target: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
+    """Make a rename last, where the file system lets directories be synced."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise

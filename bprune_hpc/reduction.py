@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .binned_sums import BinnedSums
 from .comm import Comm
 from .plan import MEAN, N_GROUPS, Round
 from .predictive import DrawSums, GroupSums
+from .sum_tree import Part
 from .tasks import AnyDrawSums, AnySums, Task
 
 
@@ -31,31 +36,48 @@ def reduce_groups(
     shape : tuple
         n_thresholds, n_examples.
     """
-    for group in (MEAN, *range(N_GROUPS)):
-        participants = of_round.participants(group)
-        if not participants or not (comm.is_root or group in sums):
-            continue
-        part = sums.pop(group, None) or task.sums(*shape, draws_per_unit)
-        if _add_up(comm, part, participants):
-            sums[group] = part
+    participants = {group: of_round.participants(group) for group in (MEAN, *range(N_GROUPS))}
+    participants = {group: ranks for group, ranks in participants.items() if ranks}
+    if comm.is_root:
+        for group in sorted(participants.keys() - sums.keys()):
+            sums[group] = task.sums(*shape, draws_per_unit)
+    comm.add_to_root({group: _part(of_group) for group, of_group in sums.items()}, participants)
+    if not comm.is_root:
+        sums.clear()
 
 
 def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
     """Add up the sums of every draw over all ranks, on rank 0."""
-    _add_up(comm, draws, range(comm.size))
+    comm.add_to_root({0: _part(draws)}, {0: range(comm.size)})
 
 
-def _add_up(comm: Comm, part: AnySums | AnyDrawSums, participants: Sequence[int]) -> bool:
-    """Put the sum of the participants' parts in place of rank 0's; whether this is rank 0."""
-    if isinstance(part, GroupSums | DrawSums):
-        buffer = part.buffer if isinstance(part, GroupSums) else part.packed
-        total = comm.sum_to_root(buffer, participants)
-        if total is not None:
-            buffer[...] = total
-        return total is not None
-    # Bins of ranks can be added once all of them begin at the same place.
-    part.sums.align(comm.max_to_all(part.sums.top, participants))
-    total = comm.sum_to_root(part.sums.bins, participants)
-    if total is not None:
-        part.sums.bins = total
-    return total is not None
+class _Integers:
+    """Sums that are integers."""
+
+    def __init__(self, sums: NDArray[np.int64]) -> None:
+        if not sums.flags.c_contiguous:
+            raise ValueError("sums that are not contiguous cannot be added to in place")
+        self.arrays = (sums.reshape(-1),)
+
+    def add(self, at: slice, arrays: Sequence[NDArray[np.int64]]) -> None:
+        self.arrays[0][at] += arrays[0]
+
+
+class _Binned:
+    """Sums that are integers in bins, of which each rank's begin at a place of their own."""
+
+    def __init__(self, sums: BinnedSums) -> None:
+        self._sums = sums
+        self.arrays = sums.arrays
+
+    def add(self, at: slice, arrays: Sequence[NDArray[np.int64]]) -> None:
+        top, bins = arrays
+        self._sums.add_sums(at, top, bins)
+
+
+def _part(sums: AnySums | AnyDrawSums) -> Part:
+    if isinstance(sums, GroupSums):
+        return _Integers(sums.buffer)
+    if isinstance(sums, DrawSums):
+        return _Integers(sums.packed)
+    return _Binned(sums.sums)

@@ -242,7 +242,8 @@ def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> No
     """Bring sums together as after a round, since MPI's own memory grows with what is sent."""
     part, (_, block) = stage.parts[0], passes(stage.parts)[0][0]
     of_round = work.first_round(comm.size)
-    mine = {group: sums[group] for group in of_round.shares[comm.rank].groups}
+    groups = sums if comm.is_root else of_round.shares[comm.rank].groups
+    mine = {group: sums[group] for group in groups}
     task, n_draws = part.problem.task, len(part.plan.units[0])
     reduce_groups(comm, of_round, mine, task, (len(stage.cuts), len(block)), n_draws)
     reduce_draws(comm, task.draw_sums(len(stage.cuts), part.plan.n_draws))

@@ -82,7 +82,8 @@ class StopSignals:
                 # says what ended the process.
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                 os.kill(os.getpid(), signal.SIGTERM)
-            logger.info("%s came: to stop after this round", signal.Signals(signal_number).name)
+            name = signal.Signals(signal_number).name
+            logger.info("%s came: to stop after this stretch of work", name)
 
 
 signals = StopSignals()

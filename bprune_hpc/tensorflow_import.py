@@ -50,9 +50,7 @@ def _without_optimizers() -> Iterator[None]:
     graphs are read from SavedModels, and no objects. Keras itself is loaded when it is first used.
     """
     absent = [name for name in _OPTIMIZERS if name not in sys.modules]
-    blocked: dict[str, Any] = dict.fromkeys(
-        absent
-    )  # None: Python says that there is no such module
+    blocked: dict[str, Any] = dict.fromkeys(absent)  # None: Python says that there is none
     sys.modules.update(blocked)
     try:
         yield

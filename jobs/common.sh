@@ -71,6 +71,10 @@ run() {
   fi
   "$@" &
   launched=$!
+  if [[ -n $asked_to_stop ]]; then # it came in between, and what has just begun would not hear it
+    sleep 1
+    pass_on "$asked_to_stop"
+  fi
   # A signal ends `wait` early. Only a process that has gone has a status, which bash remembers.
   while kill -0 "$launched" 2>/dev/null; do wait "$launched" || true; done
   wait "$launched" || status=$?

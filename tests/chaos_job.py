@@ -1,9 +1,14 @@
-"""A sweep of the fake network that can be told where to die; started by the tests and by chaos.py.
+"""A sweep of the fake network that can be told what is to happen to it; for the tests and chaos.py.
 
-mpirun -n 2 python tests/chaos_job.py '{"round_s": 0.2, "die": ["rename", 2, 0]}' FLAGS...
+mpirun -n 2 python tests/chaos_job.py '{"round_s": 0.2, "strike": ["rename", 2, 0]}' FLAGS...
 """
 
 from __future__ import annotations
+
+from bprune_hpc import stop_signals
+
+if __name__ == "__main__":
+    stop_signals.start()  # as the sweep's own command does, before others make threads
 
 import json
 import os
@@ -17,8 +22,9 @@ from typing import Any
 
 import fake_case
 
-from bprune_hpc import gathering, output, publishing, results, sweep
-from bprune_hpc.comm import launcher
+from bprune_hpc import gathering, output, pace, publishing, results, sweep
+from bprune_hpc.holder import started_at
+from bprune_hpc.launchers import launcher
 
 POINTS: dict[str, tuple[object, str]] = {
     "lock": (output, "hold"),
@@ -31,7 +37,7 @@ POINTS: dict[str, tuple[object, str]] = {
     "backup rename": (publishing.os, "link"),
     "rename": (Path, "replace"),
     "after rename": (publishing, "_sync_directory"),
-    "table": (output.report, "show_table"),
+    "table": (output.report, "read_findings"),
 }
 """Where something can be told to happen: the functions that are called there."""
 
@@ -50,45 +56,92 @@ def at(point: str, number: int, what: Callable[[], None]) -> None:
     setattr(owner, name, then)
 
 
-def tell(log: str) -> None:
-    """Append to a file what has been done and what has been written, by units of draws."""
+def strike(say: Callable[..., None], victim: str | None = None, how: str = "SIGKILL") -> None:
+    """Send a signal to a process of this job.
 
-    def line(kind: str, book: gathering.Book) -> None:
-        positions = [ledger.position for ledger in book.ledgers]
-        with open(log, "a") as file:
-            file.write(json.dumps([kind, time.time(), positions]) + "\n")
+    Parameters
+    ----------
+    victim : str, optional
+        A file with the process number of a rank, or ``launcher``; without, this rank.
+    """
+    pid = os.getpid()
+    if victim == "launcher":
+        pid = os.getsid(0)  # who started this job has given it a session, which that one leads
+    elif victim is not None:
+        pid = int(Path(victim).read_text().split()[0])
+    say("struck", time.time())
+    os.kill(pid, signal.Signals[how])
 
-    def telling(kind: str, owner: type, name: str, book_of: Callable[..., gathering.Book]) -> None:
-        whole = getattr(owner, name)
 
-        def then(*given: Any, **more: Any) -> Any:
-            found = whole(*given, **more)
-            line(kind, book_of(*given))
-            return found
+def meet(place: Path, number: int) -> None:
+    """Wait for other jobs before the lock is asked for; who gets it keeps it for a while."""
 
-        setattr(owner, name, then)
+    def wait() -> None:
+        place.mkdir(exist_ok=True)
+        (place / str(os.getpid())).touch()
+        while len(list(place.iterdir())) < number:
+            time.sleep(0.001)
 
-    telling("done", gathering.Book, "done", lambda book, *rest: book)
-    telling("written", output.Output, "write", lambda output, book: book)
+    at("lock", 1, wait)
+    at("read", 1, lambda: time.sleep(1.0))
+
+
+def tell(say: Callable[..., None]) -> None:
+    """Say which units of draws are begun and done, how long they took, and what is written."""
+    took = [0.0]
+    whole = {
+        "worked": pace.Pace.worked, "next": gathering.Book.next, "done": gathering.Book.done,
+        "write": output.Output.write,
+    }  # fmt: skip
+
+    def worked(self: pace.Pace, seconds: float, *more: float) -> None:
+        took[0] = seconds
+        whole["worked"](self, seconds, *more)
+
+    def begin(self: gathering.Book, is_stopping: bool) -> Any:
+        stretch = whole["next"](self, is_stopping)
+        if stretch is not None:
+            say("begun", stretch.units.start)
+        return stretch
+
+    def done(self: gathering.Book, *given: Any) -> None:
+        whole["done"](self, *given)
+        say("done", self.ledgers[0].n_units, took[0])
+
+    def write(self: output.Output, book: gathering.Book) -> None:
+        whole["write"](self, book)
+        say("written", book.ledgers[0].n_units)
+
+    pace.Pace.worked, gathering.Book.next = worked, begin  # type: ignore[method-assign]
+    gathering.Book.done, output.Output.write = done, write  # type: ignore[method-assign]
 
 
 def main() -> int:
     """Set up what was asked for, and run the sweep."""
     wishes, flags = json.loads(sys.argv[1]), sys.argv[2:]
     rank = (launcher() or ("", 1, 0))[2]
+    pids = Path(wishes.get("pids", os.devnull))
+
+    def say(*line: object) -> None:
+        if "log" in wishes:
+            with open(wishes["log"], "a") as file:
+                file.write(json.dumps(line) + "\n")
+
     if "pids" in wishes:
-        Path(wishes["pids"], str(rank)).write_text(str(os.getpid()))
+        Path(pids, str(rank)).write_text(f"{os.getpid()} {started_at(os.getpid())}")
     fake_case.install(
         round_s=wishes.get("round_s", 0.2),
         write_share=wishes.get("write_share", float("inf")),
         delay_s=wishes.get("delay_s", 0.0),
     )
-    if "log" in wishes:
-        tell(wishes["log"])
-    if "die" in wishes:
-        point, number, on_rank = wishes["die"]
+    tell(say)
+    if "strike" in wishes:
+        point, number, on_rank, *how = wishes["strike"]
         if rank == on_rank:
-            at(point, number, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            at(point, number, lambda: strike(say, *how))
+    if "meet" in wishes:
+        place, number = wishes["meet"]
+        meet(Path(place), number)
     if "remove" in wishes:
         point, number, directory = wishes["remove"]
         at(point, number, lambda: shutil.rmtree(directory))

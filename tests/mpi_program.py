@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -23,21 +23,51 @@ def collectives(comm: Comm) -> int:
     for name, array in sent.items():
         assert got[name].dtype == array.dtype and np.array_equal(got[name], array), name
     everyone = range(comm.size)
-    for members in (everyone, everyone[1:], everyone[::2], everyone[-1:]):
-        array = np.full((5, 3), 2**61 // comm.size + comm.rank, np.int64)
-        if comm.rank not in members:
-            array[:] = 0
-        total = comm.sum_to_root(array, tuple(members))
-        assert (total is not None) == comm.is_root
-        if total is not None:
-            assert (total == sum(2**61 // comm.size + rank for rank in members)).all()
-    large = comm.sum_to_root(np.full(10_000_000, comm.rank + 1), tuple(everyone))
-    assert large is None or (large == sum(rank + 1 for rank in everyone)).all()
+    sums(comm)
     ranks = comm.gather(comm.rank)
     assert ranks == (list(everyone) if comm.is_root else None)
+    assert [comm.any_of(comm.rank == rank) for rank in everyone] == [True] * comm.size
+    assert not comm.any_of(False)
     if comm.is_root:
         print(f"all collectives hold on {comm.size} ranks")
     return 0
+
+
+class Integers:
+    """An array of integers that is added to; it notes by how many messages."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.arrays = (array, array.reshape(-1, 1)[:, :0])
+        self.n_messages = 0
+
+    def add(self, at: slice, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays[0][at] += arrays[0]
+        self.n_messages += 1
+
+
+def sums(comm: Comm) -> None:
+    """Check sums of several arrays, of which each has members of its own."""
+    everyone = range(comm.size)
+    participants = dict(
+        enumerate([everyone, everyone[1:], everyone[::2], everyone[-1:], everyone[:1], everyone])
+    )
+    sizes = [15, 7, 3, 0, 1, 10_000_000]
+    parts = {
+        key: Integers(np.full(sizes[key], 2**61 // comm.size + comm.rank * (key + 1), np.int64))
+        for key, members in participants.items()
+        if comm.rank in members
+    }
+    if comm.is_root:
+        for key in participants.keys() - parts.keys():
+            parts[key] = Integers(np.full(sizes[key], 5, np.int64))
+    comm.add_to_root(parts, participants)
+    if comm.is_root:
+        for key, members in participants.items():
+            expected = sum(2**61 // comm.size + rank * (key + 1) for rank in members)
+            expected += 0 if 0 in members else 5
+            assert (parts[key].arrays[0] == expected).all(), key
+        if comm.size > 1:
+            assert parts[1].n_messages == 1, "the others' sum has to come as one"
 
 
 def fault(comm: Comm, rank: int, kind: str) -> int:

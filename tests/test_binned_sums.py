@@ -59,12 +59,18 @@ def test_order_and_place_do_not_matter(kind: str) -> None:
     reference = bits_of(summed(terms))
     for n_parts in (1, 2, 3, 7):
         shuffled = generator.permutation(terms)
-        parts = [summed(part) for part in np.array_split(shuffled, n_parts)]
-        top = np.max([part.top for part in parts], axis=0)
-        for part in parts:
-            part.align(top)
-        parts[0].bins = sum(part.bins for part in parts[1:]) + parts[0].bins
-        assert bits_of(parts[0]) == reference
+        together, *others = [summed(part) for part in np.array_split(shuffled, n_parts)]
+        for part in others:
+            for at in (slice(None, 10), slice(10, None)):
+                together.add_sums(at, *(array[at] for array in part.arrays))
+        assert bits_of(together) == reference
+
+
+def test_what_is_not_contiguous_is_not_added_to() -> None:
+    sums = BinnedSums((4, 3))
+    sums.top = sums.top[::2]
+    with pytest.raises(ValueError, match="not contiguous"):
+        sums.add_sums(slice(None), sums.top, sums.bins)
 
 
 def test_densities_that_float64_cannot_hold() -> None:

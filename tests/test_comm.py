@@ -48,6 +48,30 @@ def test_the_launcher_is_told_by_its_own_variables(
     assert launchers.launcher(variables) == expected
 
 
+@pytest.mark.parametrize(
+    ("variables", "layer"),
+    [
+        ({}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, "^ofi"),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, None),
+        (
+            {
+                "OMPI_COMM_WORLD_SIZE": "2",
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+                "OMPI_MCA_btl": "self,tcp",
+            },
+            "self,tcp",
+        ),
+    ],
+)
+def test_a_network_is_left_out_on_one_host_unless_the_user_has_chosen(
+    variables: dict[str, str], layer: str | None
+) -> None:
+    launchers.leave_out_idle_network(variables)
+    assert variables.get("OMPI_MCA_btl") == layer
+
+
 class _Alone:
     """An MPI world that believes to be one process."""
 
@@ -119,7 +143,7 @@ def test_serial_collectives_are_identities() -> None:
     array = np.arange(6).reshape(2, 3)
     assert alone.from_root(lambda: 5) == 5
     assert alone.bcast_arrays({"a": array})["a"] is array
-    assert alone.sum_to_root(array, (0,)) is array
+    assert alone.any_of(True) and not alone.any_of(False)
     assert alone.gather("x") == ["x"]
 
 

@@ -183,6 +183,20 @@ def test_added_thresholds_and_draws_meet_what_failed(
     assert [bool(text) for text in results.read(path).groups[""].failure.values] == [0, 0, 0, 1]
 
 
+def test_what_fails_while_it_is_caught_up_is_not_counted_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, lambda kernel: not kernel.all(), unit_by_unit=True)
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *flags, "--thresholds=0") == 0
+    assert start(path, *flags, "--thresholds=0,0.5", n_stretches=2) == sweep.STOPPED
+    found = results.read(path)
+    assert found.metrics.threshold.values.tolist() == [0]
+    assert "n_failed" not in found.attrs
+    assert start(path, *flags, "--thresholds=0,0.5") == sweep.FAILED
+    assert results.read(path).attrs["n_failed"] == 1
+
+
 def test_all_thresholds_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lambda kernel: True)
     path = tmp_path / "s.h5"

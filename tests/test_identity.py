@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
-from bprune_hpc import identity
+import pytest
+
+from bprune_hpc import environment, identity
+from bprune_hpc.comm import SerialComm
 from bprune_hpc.network import LiftedGraph
 from bprune_hpc.tensorflow_import import import_tensorflow
 
@@ -39,3 +43,24 @@ def test_environments_are_united() -> None:
     assert both == {"cpu": ["A", "B"], "numpy": ["2"], "OMP_NUM_THREADS": ["1", "unset"]}
     assert identity.mixture(both) == "OMP_NUM_THREADS 1, unset; cpu A, B"
     assert identity.mixture(identity.union([one, one])) == ""
+
+
+def test_only_variables_that_may_change_bits_are_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in environment.BIT_VARIABLES | environment.SPEED_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    plain = identity.environment_of(SerialComm(), 1, 1)
+    for name in ("TF_CLI_CONFIG_FILE", "TF_CONFIG", "TF_VAR_token_XLA", "MKL_THREADS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    assert identity.environment_of(SerialComm(), 1, 1) == plain
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    expected = {"TF_ENABLE_ONEDNN_OPTS": ["0"], "OPENBLAS_NUM_THREADS": ["2"]}
+    assert identity.environment_of(SerialComm(), 1, 1) == {**plain, **expected}
+    facts = environment.describe_run(SerialComm(), environment.Stopwatch(), 1, 1)
+    assert json.loads(facts["thread_variables"]) == {
+        "OMP_PROC_BIND": "close", "OPENBLAS_NUM_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "0",
+    }  # fmt: skip
+    assert "secret" not in str(facts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from batch_stubs import Queue
-from conftest import ROOT, find_mpirun, launch_environment
+from conftest import ROOT, find_mpirun, launch_environment, run_group
 
 pytestmark = pytest.mark.mpi
 
@@ -129,6 +130,20 @@ def test_what_is_complete_with_failures_is_not_submitted_again(
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
     assert done.returncode == status, done.stderr
     assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
+
+
+def test_a_signal_that_comes_while_the_launcher_is_started_is_passed_on() -> None:
+    program = f"""
+        . {ROOT}/jobs/common.sh
+        set -T
+        trap '[[ $BASH_COMMAND != launched=* ]] || kill -USR1 $$' DEBUG
+        run sleep 20
+        trap - DEBUG
+        echo "$asked_to_stop $status"
+    """
+    done = run_group(["bash", "-c", program], timeout=60)
+    # A signal that nobody waits for ends `sleep`.
+    assert done.stdout == f"USR1 {128 + signal.SIGUSR1}\n", done.stderr
 
 
 def test_a_launcher_that_is_called_wrongly_is_seen(checkout: Path, make_queue: MakeQueue) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import job_log
 import pytest
 from conftest import MpiRun, run_group
 from test_sweep import all_bits
@@ -48,16 +49,14 @@ def test_a_kill_leaves_no_file_or_a_whole_one(
     tmp_path: Path, whole: dict[str, tuple[object, ...]], point: str, number: int
 ) -> None:
     path, log = tmp_path / "s.h5", tmp_path / "log"
-    killed = alone(path, die=[point, number, 0], log=str(log))
+    killed = alone(path, strike=[point, number, 0], log=str(log))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for name in ("s.h5", "s.h5.bak"):
         if (tmp_path / name).exists():
             results.read(tmp_path / name)
-    written = [json.loads(line)[2] for line in log.read_text().splitlines() if "written" in line] \
-        if log.exists() else []  # fmt: skip
-    if written:  # what was written once is there
-        with results.open_results(path) as file:
-            assert file["state/0/position"][()].tolist() >= written[-1][0]
+    lines = job_log.read(log)
+    assert job_log.mishaps(lines, 0, job_log.position(path)) == []
+    assert job_log.rounds_lost(lines, job_log.position(path), 1e-9) <= 1
     is_locked = (tmp_path / "s.h5.lock").exists()
     assert is_locked == (point != "lock")
     done = alone(path, round_s=60.0)
@@ -68,14 +67,47 @@ def test_a_kill_leaves_no_file_or_a_whole_one(
     assert left <= {"s.h5", "s.h5.bak", "log"}
 
 
+@pytest.mark.parametrize(
+    ("lines", "there", "lost"),
+    [
+        ([], 0, 0),
+        ([["begun", 0]], 0, 1),
+        ([["begun", 0], ["done", 4, 0.5]], 0, 1),
+        ([["begun", 0], ["done", 4, 0.5], ["written", 4]], 4, 0),
+        ([["begun", 0], ["done", 4, 0.5], ["begun", 4], ["done", 9, 0.5]], 0, 1),
+        ([["begun", 0], ["done", 4, 1.0], ["begun", 4]], 0, 2),  # the file was due, not written
+        ([["begun", 0], ["done", 4, 1.0], ["begun", 4]], 4, 1),
+        ([["begun", 0], ["done", 4, 0.5], ["begun", 4], ["done", 9, 3.0], ["begun", 9]], 0, 2),
+    ],
+)  # fmt: skip
+def test_a_write_left_out_is_a_second_round_lost(
+    lines: list[list[object]], there: int, lost: int
+) -> None:
+    assert job_log.rounds_lost(lines, there, round_s=1.0) == lost
+    assert job_log.mishaps(lines, 0, there) == []
+
+
+def test_work_done_twice_and_old_files_are_mishaps() -> None:
+    lines = [["begun", 0], ["done", 4, 1.0], ["begun", 2], ["written", 4], ["written", 3]]
+    assert job_log.mishaps(lines, 0, 2) == [
+        "unit 2 was begun when those before 4 were done", "3 units were written, 2 are there",
+        "an older state was written: [0, 4, 3]",
+    ]  # fmt: skip
+    assert job_log.mishaps([["begun", 0]], 7, 7) == [
+        "unit 0 was begun when those before 7 were done"
+    ]
+
+
 @pytest.mark.mpi
-@pytest.mark.parametrize(("die", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
+@pytest.mark.parametrize(("strike", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
 def test_killed_ranks_and_a_resume_on_other_ranks(
-    mpirun: MpiRun, tmp_path: Path, whole: dict[str, tuple[object, ...]], die: list, n_ranks: int
+    mpirun: MpiRun, tmp_path: Path, whole: dict[str, tuple[object, ...]], strike: list, n_ranks: int
 ) -> None:
     path = tmp_path / "s.h5"
     flags = [*FLAGS, f"--output={path}"]
-    killed = mpirun(n_ranks, [JOB, json.dumps({"round_s": 0.0, "die": die}), *flags], timeout=60)
+    killed = mpirun(
+        n_ranks, [JOB, json.dumps({"round_s": 0.0, "strike": strike}), *flags], timeout=60
+    )
     assert killed.returncode != 0
     assert results.read(path).attrs["status"] == "partial"
     done = mpirun(5 - n_ranks, [JOB, json.dumps({"round_s": 60}), *flags], timeout=60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bprune_hpc import lock
+from bprune_hpc import holder, lock
 from bprune_hpc.errors import LockError, WriteError
-from bprune_hpc.lock import Holder, hold
+from bprune_hpc.holder import Holder
+from bprune_hpc.lock import hold
 
 TAKER = """
 import sys, time
@@ -38,16 +38,16 @@ def path_of(output: Path) -> Path:
 
 def leave(output: Path, age_s: float = 0.0, **changes: object) -> Holder:
     """Put a lock there as if another process had."""
-    holder = dataclasses.replace(Holder.me(), **changes)  # type: ignore[arg-type]
-    path_of(output).write_text(json.dumps(dataclasses.asdict(holder)))
+    left_by = dataclasses.replace(Holder.me(), **changes)  # type: ignore[arg-type]
+    path_of(output).write_bytes(left_by.to_text())
     os.utime(path_of(output), (time.time() - age_s,) * 2)
-    return holder
+    return left_by
 
 
 def ended() -> dict[str, int]:
     """A process that has been, by its number and beginning."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
-    started = lock._started(child.pid)
+    started = holder.started_at(child.pid)
     child.kill()
     child.wait()
     assert started is not None
@@ -137,6 +137,88 @@ def test_a_lock_that_was_cut_short_is_not_for_ever(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\x00", b"[]", b"[" * 4000, b'{"token": "ab"}',
+        b'{"token": "ab", "host": [], "boot": "", "pid_namespace": "", "pid": 1, "started": 1,'
+        b' "since": ""}',
+        b'{"token": "../../ab", "host": "x", "boot": "", "pid_namespace": "", "pid": 1,'
+        b' "started": 1, "since": ""}',
+    ],
+)  # fmt: skip
+def test_garbage_is_a_lock_until_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes
+) -> None:
+    output = tmp_path / "r.h5"
+    path_of(output).write_bytes(text)
+    with monkeypatch.context() as fast:
+        fast.setattr(lock.time, "monotonic", iter(range(0, 10**6, 100)).__next__)
+        fast.setattr(lock.time, "sleep", lambda seconds: None)
+        with pytest.raises(LockError, match="process 0 on an unknown host"), hold(output, 60.0):
+            pass
+    os.utime(path_of(output), (time.time() - 200,) * 2)
+    with hold(output, 60.0):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "link to nothing", "link", "of another user"])
+def test_a_lock_that_cannot_be_read_may_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    output = tmp_path / "r.h5"
+    path = path_of(output)
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "of another user":  # root may read it
+        path.touch()
+        whole = os.open
+
+        def refuse(name: object, *flags: int) -> int:
+            if name == path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return whole(name, *flags)  # type: ignore[call-overload]
+
+        monkeypatch.setattr(os, "open", refuse)
+    else:
+        path.symlink_to("nothing" if kind == "link to nothing" else tmp_path)
+    with pytest.raises(LockError, match=r"r.h5.lock: cannot be made or read \("), hold(output, 60):
+        pass
+    assert os.listdir(tmp_path) == ["r.h5.lock"]
+
+
+def test_a_process_that_the_system_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ``hidepid``, or without ``/proc``: numbers that are in use are seen, no more."""
+    output = tmp_path / "r.h5"
+    gone = ended()
+    monkeypatch.setattr(holder, "_PROC", tmp_path / "proc")
+    leave(output, 10.0, started=4711)
+    with pytest.raises(LockError, match="is being written by"), hold(output, 60.0):
+        pass
+    leave(output, 70.0, started=4711)
+    with hold(output, 60.0):
+        pass
+    leave(output, 0.0, **gone)
+    with hold(output, 60.0):
+        pass
+
+
+def test_a_link_that_a_server_has_made_and_denies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that got lost: NFS asks again, and finds what it has done."""
+    link = os.link
+
+    def twice(one: Path, other: Path) -> None:
+        link(one, other)
+        link(one, other)
+
+    monkeypatch.setattr(os, "link", twice)
+    with hold(tmp_path / "r.h5", 60.0) as held:
+        held.check()
+
+
 def test_who_has_lost_the_lock_does_not_write(tmp_path: Path) -> None:
     output = tmp_path / "r.h5"
     with hold(output, 60.0) as held:
@@ -169,7 +251,7 @@ def test_exactly_one_of_many_gets_it(tmp_path: Path, kind: str) -> None:
         gone = leave(output, **ended())
     if kind == "stale taker":  # one that was killed while it took over
         taker = dataclasses.replace(Holder.me(), **ended())  # type: ignore[arg-type]
-        lock._claim(path_of(output), gone).write_text(json.dumps(dataclasses.asdict(taker)))
+        lock._claim(path_of(output), gone).write_bytes(taker.to_text())
     if kind == "no links":
         refuse = f"import os\ndef refuse(*names): raise OSError({errno.EPERM}, '')\n"
         program = f"{refuse}os.link = refuse\n{TAKER}"

@@ -3,33 +3,58 @@ from __future__ import annotations
 import pytest
 
 from bprune_hpc.ledger import Ledger
-from bprune_hpc.pace import FIRST_ROUND_S, LONGEST_FIRST_ROUND_S, ROUND_S, WRITE_SHARE, Pace
+from bprune_hpc.pace import (
+    FIRST_ROUND_S,
+    LONGEST_FIRST_ROUND_S,
+    ROUND_S,
+    STRETCH_S,
+    WRITE_SHARE,
+    Pace,
+)
 from bprune_hpc.schedule import Stretch, last_unit, stretch_of
 
 
+@pytest.mark.parametrize("besides_s", [0.0, 0.5])
 @pytest.mark.parametrize(("write_s", "cell_s"), [(0.1, 0.01), (3.0, 0.2), (20.0, 40.0)])
 def test_rounds_grow_to_a_minute_and_writing_stays_below_its_share(
-    write_s: float, cell_s: float
+    write_s: float, cell_s: float, besides_s: float
 ) -> None:
     """A day's clock, without the day: work takes what it takes, and a fifth more at first."""
     pace, rounds, worked, now = Pace(state_bytes=10**6), [], 0.0, 0.0
     while now < 86400:
         wanted = pace.n_cells()
         n_cells = max(int(wanted or 0) // 100, 1)
-        seconds = n_cells * cell_s * (1.2 if now < 1 else 1.0)
-        pace.worked(seconds, n_cells * 100)
+        computing_s = n_cells * cell_s * (1.2 if now < 1 else 1.0)
+        seconds = computing_s + besides_s
+        pace.worked(seconds, computing_s, n_cells * 100)
         worked, now = worked + seconds, now + seconds
         if pace.is_due:
             rounds.append(worked)
             pace.wrote(write_s)
             worked, now = 0.0, now + write_s
     assert rounds[0] >= min(0.5 * FIRST_ROUND_S, cell_s)
-    assert rounds[0] <= max(1.5 * FIRST_ROUND_S, 1.2 * cell_s)
+    assert rounds[0] <= max(1.5 * FIRST_ROUND_S, 1.2 * cell_s + besides_s)
     long = max(ROUND_S, write_s / WRITE_SHARE)
-    assert all(0.5 * long <= seconds <= long + 2 * cell_s for seconds in rounds[1:])
+    most = long + 2 * cell_s + 2 * besides_s
+    assert all(0.5 * long <= seconds <= most for seconds in rounds[1:])
     assert len(rounds) * write_s < 1.1 * WRITE_SHARE * 86400
     assert pace.slowest_round_s == pytest.approx(max(rounds))
     assert pace.slowest_write_s == write_s
+
+
+@pytest.mark.parametrize("besides_s", [0.1, 0.6, 3.0])
+def test_signals_are_looked_at_often_where_that_costs_little(besides_s: float) -> None:
+    pace, stretches = Pace(), []
+    pace.worked(0.1 + besides_s, 0.1, 10)
+    pace.wrote(0.1)
+    while not pace.is_due:
+        n_cells = pace.n_cells()
+        assert n_cells
+        stretches.append(n_cells * 0.01)
+        pace.worked(stretches[-1] + besides_s, stretches[-1], n_cells)
+    assert max(stretches) <= max(STRETCH_S, besides_s / WRITE_SHARE) + 1e-6
+    assert len(stretches) <= max(1, 1.0001 * WRITE_SHARE * ROUND_S / besides_s)
+    assert sum(stretches) >= 0.8 * ROUND_S
 
 
 def test_large_sums_are_first_written_later() -> None:
@@ -41,10 +66,18 @@ def test_large_sums_are_first_written_later() -> None:
 def test_nothing_new_is_never_due() -> None:
     pace = Pace()
     assert not pace.is_due and pace.n_cells() is None
-    pace.worked(1000.0, 10)
+    pace.worked(1000.0, 1000.0, 10)
     assert pace.is_due and pace.n_cells() == 0
     pace.wrote(1.0)
     assert not pace.is_due
+
+
+def test_messages_do_not_make_the_next_stretch_short() -> None:
+    pace = Pace()
+    pace.worked(0.2 + 0.5, 0.2, 4)
+    assert pace.n_cells() == pytest.approx((FIRST_ROUND_S - 0.7) / (0.2 / 4))
+    pace.room_s = 1.5  # and they still fit before the job ends
+    assert pace.n_cells() == pytest.approx((1.5 - 0.5) / (0.2 / 4))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import stat
 import threading
 from pathlib import Path
 
@@ -48,6 +49,42 @@ def test_without_links_the_backup_is_a_copy(
     put(path, [b"2"], keep=first)
     assert (path.read_bytes(), (tmp_path / "r.h5.bak").read_bytes()) == (b"2", b"1")
     assert names(tmp_path) == ["r.h5", "r.h5.bak"]
+
+
+def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems refuse that; what is put is there all the same."""
+    fsync = os.fsync
+
+    def of_files(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    put(tmp_path / "r.h5", [b"1"])
+    assert (tmp_path / "r.h5").read_bytes() == b"1"
+
+
+def test_what_is_not_to_be_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "kept").write_text("x")
+    (tmp_path / "kept").chmod(0o444)
+    (tmp_path / "file").write_text("x")
+    for name, finding in (
+        ("fifo", "is no regular file"),
+        ("circle", "Symlink loop"),
+        ("kept", "is protected from being written; chmod"),
+        (".", "is a directory"),
+        ("new/", "is a directory"),
+        ("file/s.h5", "cannot be written"),
+    ):
+        with pytest.raises(ResultsError, match=finding):
+            publishing.check_writable(f"{tmp_path}/{name}")
+    before = names(tmp_path)
+    publishing.check_writable(tmp_path / "new" / "deep.h5")
+    publishing.check_writable(tmp_path / "file")
+    assert names(tmp_path) == before
 
 
 @pytest.mark.parametrize("step", ["fsync", "link", "replace", "check"])
@@ -97,6 +134,14 @@ def test_forty_kinds_of_damage_are_found(tmp_path: Path) -> None:
             results.read(path)
     (tmp_path / "r.h5.bak").write_bytes(whole)
     with pytest.raises(ResultsError, match="move r.h5.bak, an earlier state, to its place, or run"):
+        results.read(path)
+    link = tmp_path / "deep" / "link.h5"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with pytest.raises(ResultsError, match=f"link.h5: damaged.*; move {path}.bak, an earlier"):
+        results.read(link)
+    (tmp_path / "r.h5.bak").write_bytes(whole[:-1])
+    with pytest.raises(DamagedError, match="does not fit; run the sweep with --overwrite"):
         results.read(path)
 
 

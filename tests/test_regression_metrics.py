@@ -236,12 +236,9 @@ def test_shuffled_work_on_any_number_of_ranks_changes_no_bit(case: Normals, n_ra
     order = np.random.default_rng(n_ranks).permutation(len(case.plan.units))
     parts = [case.sums(slice(None), units) for units in np.array_split(order, n_ranks)]
     for group in range(len(case.plan.group_sizes)):
-        mine = [part[group].sums for part in parts]
-        top = np.max([one.top for one in mine], axis=0)
-        for one in mine:
-            one.align(top)
-        together = mine[0]
-        together.bins = np.sum([one.bins for one in mine], axis=0)
+        together, *others = [part[group].sums for part in parts]
+        for one in others:
+            together.add_sums(slice(None), *one.arrays)
         reference = whole[group].sums
         assert together.top.tobytes() == reference.top.tobytes()
         assert together.bins.tobytes() == reference.bins.tobytes()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import xarray
 
-from bprune_hpc import publishing, results
+from bprune_hpc import config, output, publishing, results
 from bprune_hpc.errors import ResultsError, WriteError
 from bprune_hpc.results import Contents, Variable
 
@@ -163,3 +164,14 @@ def test_what_is_no_results_file_is_refused(
         results.write(tmp_path / "other.h5", contents())
     with pytest.raises(ResultsError, match="schema bprune-hpc/0, not 'bprune-hpc/1'"):
         results.read(tmp_path / "other.h5")
+
+
+def test_what_cannot_write_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config.parse(["--model_dir=none", f"--output={tmp_path / 'sweep.h5'}"])
+    with output.open_output(asked):
+        pass
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError), output.open_output(asked):
+        pass

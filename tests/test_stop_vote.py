@@ -44,12 +44,12 @@ def vote(
 
 def test_no_stretch_of_work_is_planned_beyond_the_end() -> None:
     pace = Pace()
-    pace.worked(10.0, 100.0)
+    pace.worked(10.0, 10.0, 100.0)
     pace.wrote(1.0)
-    assert pace.n_cells() == pytest.approx(600.0)
-    vote = StopVote(SerialComm(), Deadline(1046.0, "squeue"), None, StopSignals(), lambda: 1000.0)
+    assert pace.n_cells() == pytest.approx(150.0)
+    vote = StopVote(SerialComm(), Deadline(1043.0, "squeue"), None, StopSignals(), lambda: 1000.0)
     assert vote(pace) is None
-    assert pace.n_cells() == pytest.approx(150.0)  # 46 s left, 1 for the write, 30 to spare
+    assert pace.n_cells() == pytest.approx(120.0)  # 43 s left, 1 for the write, 30 to spare
 
 
 def test_without_a_reason_work_goes_on() -> None:

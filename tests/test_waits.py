@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, MpiRun, find_mpirun, run_group
 
-from bprune_hpc import arrivals
+from bprune_hpc import alarm, arrivals
 from bprune_hpc.errors import LaunchError
 
 PROGRAM = ROOT / "tests" / "waits_program.py"
@@ -80,9 +80,15 @@ def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
     [
         ("late 2", 1, r"^error: not heard of for 0.03 min: rank 2 on \S+ \(process \d+\); rank 0"),
         ("late 0", 1, r"^error: not heard of for 0.03 min: rank 0 on \S+ \(process \d+\); rank 1"),
-        ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a maximum over ranks"),
-        ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a maximum over ranks"),
-        ("absent 1", 137, r"^error: rank 0 on \S+ \(process \d+\) has waited 0.03 min in MPI_Init"),
+        ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a vote of all ranks"),
+        ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a vote of all ranks"),
+        (
+            "absent 1",
+            137,
+            r"^error: rank 0 on .* has waited 0.03 min in MPI_Init for rank 1 on \S+ "
+            r"\(process \d+\); look for",
+        ),
+        ("absent 0", 137, r"^error: rank 1 on .* in MPI_Init for rank 0 on \S+ \(process \d+\); "),
         ("killed 1", 137, r"rank 1 .*\n*.*signal 9|RANK 1 .*KILLED BY SIGNAL: 9"),
     ],
 )
@@ -97,6 +103,32 @@ def test_a_rank_that_does_not_come_ends_the_job_and_is_named(
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert re.search(message, done.stderr, re.MULTILINE), done.stderr
+
+
+def test_who_does_not_wait_is_told_from_other_launches_and_other_waits() -> None:
+    def one(parent: int, rank: str, what: str = "", launch: str = "a") -> alarm.Process:
+        script = ["python", "-I", "-S", "/x/alarm.py", "60", "7", "PMI_RANK", what, "message"]
+        environ = {"PMI_RANK": rank, "PALS_APID": launch}
+        return alarm.Process(parent, script if what else ["python"], environ)
+
+    found = {
+        1: alarm.Process(0, ["init"], {}), 5: alarm.Process(1, ["launcher"], {}),
+        10: one(5, "0"), 11: one(10, "0", "MPI_Init"),
+        12: one(5, "1"), 13: one(12, "1"),  # started by a script
+        15: one(5, "3"), 16: one(15, "3", "MPI_Finalize"),
+        20: one(5, "x"), 21: one(5, "4", launch="b"), 22: one(6, "5"),
+    }  # fmt: skip
+    assert alarm.missing(found, 10, "PMI_RANK", "MPI_Init") == ({1: 12, 3: 15}, 1)
+    assert alarm.missing(found, 13, "PMI_RANK", "MPI_Finalize") == ({0: 10, 1: 12}, 1)
+    assert alarm.missing(found, 21, "PMI_RANK", "MPI_Init") == ({4: 21}, 0)
+    assert alarm.missing(found, 99, "PMI_RANK", "MPI_Init") == ({}, 0)
+    assert alarm.who({3: 15, 1: 12}, 1, "n1") == (
+        "rank 1 on n1 (process 12), rank 3 on n1 (process 15)"
+    )
+    assert alarm.who(dict.fromkeys(range(8), 9), 1, "n1").endswith(
+        "rank 4 on n1 (process 9) and 3 more"
+    )
+    assert alarm.who({}, 4, "n1") == "ranks that have not come (all 4 of n1 are there)"
 
 
 @pytest.mark.mpi

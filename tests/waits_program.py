@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 
 from bprune_hpc import stop_signals
 
@@ -20,25 +19,35 @@ import numpy as np
 from bprune_hpc.comm import Comm, MPIComm, run
 
 
+class Ones:
+    """Three sums, of which every rank has a 1."""
+
+    def __init__(self) -> None:
+        self.arrays = (np.ones(3, np.int64),)
+
+    def add(self, at: slice, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays[0][at] += arrays[0]
+
+
 def late(comm: Comm, rank: int) -> int:
     """One rank does not come to a sum."""
     if comm.rank == rank:
         time.sleep(60)
-    comm.sum_to_root(np.ones(3, np.int64), range(comm.size))
+    comm.add_to_root({0: Ones()}, {0: range(comm.size)})
     return 0
 
 
 def stuck(comm: Comm, rank: int) -> int:
-    """One rank stops inside a maximum over ranks, which all have begun."""
+    """One rank stops inside a vote, which all have begun."""
     if comm.rank == rank:
+
+        class Stop:
+            def __getattr__(self, name: str) -> object:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                raise AttributeError(name)
+
         assert isinstance(comm, MPIComm)
-        whole = comm._subset
-
-        def stop(members: tuple[int, ...]) -> AbstractContextManager[object]:
-            os.kill(os.getpid(), signal.SIGSTOP)
-            return whole(members)
-
-        comm._subset = stop
+        comm._mpi = Stop()
     comm.any_of(False)
     return 0
 
@@ -58,9 +67,10 @@ def paused(comm: Comm, rank: int) -> int:
         wake = "import os, sys, time; time.sleep(3); os.kill(int(sys.argv[1]), 18)"
         subprocess.Popen([sys.executable, "-S", "-c", wake, str(os.getpid())])
         os.kill(os.getpid(), signal.SIGSTOP)
-    total = comm.sum_to_root(np.ones(3, np.int64), range(comm.size))
+    ones = Ones()
+    comm.add_to_root({0: ones}, {0: range(comm.size)})
     if comm.is_root:
-        print(f"sum {total} after {time.monotonic() - start:.0f} s")
+        print(f"sum {ones.arrays[0]} after {time.monotonic() - start:.0f} s")
     return 0
 
 
