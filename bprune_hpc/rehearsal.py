@@ -196,7 +196,7 @@ class _Small:
 
 
 class _Timer:
-    """Times draws: each the median of several, and the mean of all ranks."""
+    """Times draws: each the median of several, on the slowest rank, for which all others wait."""
 
     def __init__(self, comm: Comm, stage: Stage, work: Work, sums: dict[int, Any]) -> None:
         self._comm, self._stage, self._work, self._sums = comm, stage, work, sums
@@ -228,8 +228,7 @@ class _Timer:
                 times.append(self.draw(*size))
         mine = np.array([np.median(found[size], axis=0) for size in sizes])
         everyone = self._comm.gather((float(np.median(noises)), mine)) or [(0.0, mine)]
-        noise_s = float(np.mean([noise for noise, _ in everyone]))
-        seconds = np.mean([of_rank for _, of_rank in everyone], axis=0)
+        noise_s, seconds = max(everyone, key=lambda of_rank: float(of_rank[1].sum()))
         seconds[:, 0] = np.maximum(seconds[:, 0] - [k * noise_s for k, _ in sizes], 0)
         fitted = {
             index: DrawTime.fit(dict(zip(sizes, column, strict=True)))
