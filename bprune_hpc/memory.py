@@ -1,4 +1,4 @@
-"""Resident memory of this process, as the kernel counts it.
+"""Memory of this process: how much is resident, as the kernel counts it, and how it is given back.
 
 ``ru_maxrss`` is not that: a process inherits it from the one that started it, so that whatever a
 large program launches seems at least as large.
@@ -6,12 +6,34 @@ large program launches seems at least as large.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import resource
 import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_KEPT_BYTES, _OWN_PAGES_BYTES = 64 * 2**20, 32 * 2**20
+
+
+def keep_freed() -> None:
+    """Let glibc keep what arrays give back, up to 64 MiB, for the next ones.
+
+    Else it may give each array of more than 128 KiB back to the system, and take fresh pages for the
+    next: touching them can cost more than computing on them. It learns otherwise by itself once
+    something large was freed, which happens on ranks that import TensorFlow and not on others.
+    Nothing is changed where the user has set the allocator, or it is another.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ:
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
 
 
 def peak_mib() -> float:

@@ -20,7 +20,7 @@ from . import stop_signals
 if __name__ == "__main__":
     stop_signals.start()  # before NumPy, MPI and TensorFlow: their threads inherit what is blocked
 
-from . import deadline, launch_report, pruning
+from . import deadline, launch_report, memory, pruning
 from . import problem as problems
 from .comm import Comm, run
 from .config import SweepConfig, parse
@@ -62,6 +62,7 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
         Exit status, the same on every rank.
     """
     started = time.time()
+    memory.keep_freed()
     config = comm.from_root(lambda: _asked_for(argv))
     if config.verbose:
         logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)

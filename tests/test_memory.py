@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -54,6 +56,27 @@ def test_the_peak_is_of_the_process_itself_and_stays() -> None:
     assert now < before + 50
     if afterwards != "False":  # this system can forget
         assert float(afterwards) < before + 50
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_what_arrays_give_back_is_kept_for_the_next() -> None:
+    program = (
+        "import resource; import numpy as np; from bprune_hpc import memory\n"
+        "memory.keep_freed()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(200): np.ones(2**18)\n"  # of 2 MiB
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+
+    def n_faults(**environment: str) -> int:
+        done = run_group([sys.executable, "-c", program], **environment)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    n_pages = 2**21 // os.sysconf("SC_PAGE_SIZE")
+    assert n_faults() < 10 * n_pages
+    # It stays as the user has set it.
+    assert n_faults(MALLOC_MMAP_THRESHOLD_="4096") >= 190 * n_pages
 
 
 def test_age_is_that_of_the_process() -> None:
