@@ -21,8 +21,8 @@ _KEPT_BYTES, _OWN_PAGES_BYTES = 64 * 2**20, 32 * 2**20
 def keep_freed() -> None:
     """Let glibc keep what arrays give back, up to 64 MiB, for the next ones.
 
-    Else it may give each array of more than 128 KiB back to the system, and take fresh pages for the
-    next: touching them can cost more than computing on them. It learns otherwise by itself once
+    Else it may give each array of more than 128 KiB back to the system, and take fresh pages for
+    the next: touching them can cost more than computing on them. It learns otherwise once
     something large was freed, which happens on ranks that import TensorFlow and not on others.
     Nothing is changed where the user has set the allocator, or it is another.
     """
