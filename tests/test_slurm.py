@@ -113,7 +113,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert started.returncode == 0, started.stderr
-        yield Cluster(root)
+        cluster = Cluster(root)
+        cluster.call("srun", "--mpi=pmix", "true")  # some builds of Slurm need libpmix-dev for it
+        yield cluster
     finally:
         subprocess.run([ROOT / "tests/slurm/down.sh", root], timeout=60, check=True)
 

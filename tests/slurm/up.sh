@@ -27,7 +27,8 @@ mkdir -p "$root"/{run,log,state,spool,munge,tmp,lib}
 chmod 755 "$root"
 (umask 077 && head -c 128 /dev/urandom >"$root/munge/key")
 
-# Slurm loads libpmix.so, a name that only the development package has.
+# Slurm loads libpmix.so, a name that only the development package (libpmix-dev) has. Some builds of
+# it look for that in the linker's path, others in the package's own directory alone.
 pmix=$(ldconfig -p | awk '$1 == "libpmix.so.2" { path = $NF } END { print path }')
 if [[ -n $pmix ]]; then ln -sf "$pmix" "$root/lib/libpmix.so"; fi
 
