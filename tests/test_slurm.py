@@ -171,12 +171,12 @@ def datasets(path: Path) -> dict[str, object]:
 def test_a_sweep_that_the_time_limit_stops_goes_on_to_the_same_bits(
     cluster: Cluster, site_mpi: dict[str, str], checkout: Path
 ) -> None:
-    lines = [*SMALL[:2], "--thresholds=0,0.1,0.25,0.5,1,2,3,5", "--num_monte_carlo=5000",
-             "--evaluator=graph"]  # fmt: skip
     parts, whole = checkout / "some results" / "parts.h5", checkout / "whole.h5"
+    n_draws, margin_s = 5_000, 48
     # Slurm counts limits in minutes; the margin has the first job stop in the midst of its work.
-    # A machine that is busy with other things needs longer to begin.
-    for margin_s in (48, 38, 25):
+    for _ in range(4):
+        lines = [*SMALL[:2], "--thresholds=0,0.1,0.25,0.5,1,2,3,5", "--evaluator=graph",
+                 f"--num_monte_carlo={n_draws}"]  # fmt: skip
         job = int(
             cluster.submit(
                 "slurm.sh", *flags(2, checkout / "parts-%j.log", "--time=1", "--job-name=parts"),
@@ -191,8 +191,13 @@ def test_a_sweep_that_the_time_limit_stops_goes_on_to_the_same_bits(
             time.sleep(0.1)
         arguments(checkout, *lines)  # what the next job reads
         state = cluster.wait(str(job))
-        if parts.exists():
+        if state == "COMPLETED 0:0":  # a fast machine
+            n_draws *= 4
+            parts.unlink()
+        elif parts.exists():
             break
+        else:  # a machine that is busy with other things, and needs longer to begin
+            margin_s -= 11
     assert state == "FAILED 3:0", log.read_text()
     assert "launcher: Slurm srun, ends in 1.0 min (BPRUNE_END_TIME)" in log.read_text()
     while state == "FAILED 3:0":
@@ -260,7 +265,7 @@ def test_a_sweep_that_is_not_done_goes_on_in_jobs_of_the_same_size(
     for name in ("JobName", "NumNodes", "NumTasks", "TimeLimit", "CPUs/Task"):
         assert len({cluster.field(str(first + i), name) for i in range(3)}) == 1, name
     logs = [log.parent / f"of mine-{first + i}.log" for i in range(3)]
-    assert sorted(checkout.rglob("*.log")) == logs  # each job its own, where they were asked for
+    assert set(checkout.rglob("*.log")) == set(logs)  # each job its own, where they were asked for
     said = logs[-1].read_text()
     assert f"job 3 of at most 20 for {output} (partial 20/25 draws)" in said
 
