@@ -6,6 +6,7 @@ Where it says so, what runs on the ranks stands in for a sweep (``tests/stand_in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -92,8 +93,10 @@ class Cluster:
         """State and exit code of a job, once it is in one of the states; by default, over."""
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         until = time.monotonic() + timeout_s
+        state = "not known"
         while time.monotonic() < until:
-            state = self.field(job, "JobState")
+            with contextlib.suppress(AssertionError):  # the controller may be too busy to answer
+                state = self.field(job, "JobState")
             if state in (states or over):
                 return f"{state} {self.field(job, 'ExitCode')}"
             time.sleep(0.1)
