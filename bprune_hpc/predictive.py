@@ -53,7 +53,8 @@ class GroupSums:
     probability : int64 array, shape (n_thresholds, n_examples, n_classes)
         Class probabilities, in units of 2**-50.
     tail : int64 array, shape (n_thresholds, n_examples, 2)
-        What the true class's probability has beyond that, in units of 2**-100 and 2**-150.
+        What the true class's probability has beyond that, in units of 2**-100 and 2**-150; negative
+        where it was rounded up.
     squares : int64 array, shape (n_thresholds, n_examples)
         Sum over classes of each draw's squared probabilities, in units of 2**-50.
     entropy : int64 array, shape (n_thresholds, n_examples)
