@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from .activations import activate
 from .alive import Alive, Indices, alive_units
 from .chain import Layers
 from .compact_layer import CompactLayer, Weights
 from .evaluators import Noise, Pruned, Sampled
 from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
 from .gaussian_part import Floats
-from .kernels import activate_units, drawn_kernels, multiply
+from .kernels import activate_units, drawn_kernels, multiply, multiply_last, put_one, width_of
 from .patches import Patches
 from .posterior import Posterior
 from .workspace import Workspace
@@ -159,22 +160,26 @@ class _SampledChain:
         n_examples = piece.rows.stop - piece.rows.start
         for stack in stacks:
             n_draws = self.starts[stack.stop] - self.starts[stack.start]
-            out = np.empty((n_draws, n_examples, self.n_outputs), np.float32)
+            out = np.empty((n_draws, self.n_outputs, n_examples), np.float32)
             of_draws = iter(enumerate(out, self.starts[stack.start]))
             for noise in range(stack.start, stack.stop):
                 for values in self.first.values(piece, noise):
                     self._rest(values, *next(of_draws))
-            yield out.transpose(0, 2, 1)
+            yield out
 
     def _rest(self, values: Floats, draw: int, out: Floats) -> None:
         """What a draw's other layers make of the first one's values."""
         if not self.layers:
-            out[...] = values
-        for number, (layer, kernels) in enumerate(zip(self.layers, self.kernels, strict=True), 1):
-            kernel = kernels[draw]
-            after = out
-            if number < len(self.layers):
-                after = self.room.array(f"values {number}", len(values), kernel.shape[1])
+            out[...] = values.T
+            return
+        kernels = [of_draws[draw] for of_draws in self.kernels]
+        for number, (layer, kernel) in enumerate(zip(self.layers[:-1], kernels[:-1], strict=True)):
+            n_out = layer.kernel.loc.shape[1]
+            after = self.room.array(f"values {number + 1}", len(values), width_of(n_out))
             multiply(values, kernel, after)
-            activate_units(layer.activation, after, layer.kernel.loc.shape[1])
+            if after.shape[1] > kernel.shape[1]:
+                put_one(after, n_out)
+            activate_units(layer.activation, after, n_out)
             values = after
+        multiply_last(values, kernels[-1], out)
+        activate(self.layers[-1].activation, out)

@@ -20,7 +20,7 @@ from .alive import Indices
 from .compact_layer import CompactLayer
 from .evaluators import Noise
 from .gaussian_part import Floats
-from .kernels import activate_units, put_edges, put_one, rows_of
+from .kernels import activate_units, columns_of, put_edges, put_one, rows_of, width_of
 from .patches import Patches
 from .workspace import Workspace
 
@@ -79,15 +79,17 @@ class _SharedKernel:
 
     Parameters
     ----------
-    n_columns : int
-        The layer's, or more: those that the next kernel asks for.
+    keeps_one : bool
+        Whether values are as the next kernel takes them, with a one after the units.
     """
 
     def __init__(
-        self, layer: CompactLayer, noises: Sequence[Noise], n_columns: int, room: Workspace
+        self, layer: CompactLayer, noises: Sequence[Noise], keeps_one: bool, room: Workspace
     ) -> None:
         self.n_in, self.n_out = layer.kernel.loc.shape
         self._layer, self._room = layer, room
+        n_columns = columns_of(self.n_out) if keeps_one else self.n_out
+        self._width = width_of(self.n_out) if keeps_one else self.n_out
         self.loc = np.empty((rows_of(self.n_in), n_columns), np.float32)
         put_edges(self.loc, self.n_in, self.n_out)
         self.loc[: self.n_in, : self.n_out] = layer.kernel.loc
@@ -117,16 +119,24 @@ class _SharedKernel:
 
     def at_mean(self, inputs: Floats) -> Floats:
         """Product with ``loc``."""
-        room = self._room.array("at_mean", len(inputs), self.loc.shape[1])
-        return np.matmul(inputs, self.loc, out=room)
+        values = self._multiply("at_mean", inputs, self.loc)
+        if self._width > self.loc.shape[1]:
+            put_one(values, self.n_out)
+        return values
 
     def spread(self, inputs: Floats, noise: int) -> Floats | None:
         """Product with the deviations of a noise; None where nothing varies."""
         deviation = self._deviations[noise]
         if deviation is None:
             return None
-        room = self._room.array("spread", len(inputs), self.loc.shape[1])
-        return np.matmul(inputs, deviation, out=room)
+        values = self._multiply("spread", inputs, deviation)
+        values[:, self.loc.shape[1] :] = 0
+        return values
+
+    def _multiply(self, kind: str, inputs: Floats, kernel: Floats) -> Floats:
+        values = self._room.array(kind, len(inputs), self._width)
+        np.matmul(inputs, kernel, out=values[:, : kernel.shape[1]])
+        return values
 
 
 class DenseFirst:
@@ -151,8 +161,7 @@ class DenseFirst:
         is_last: bool,
         room: Workspace,
     ) -> None:
-        n_out = layer.kernel.loc.shape[1]
-        self._kernel = _SharedKernel(layer, noises, n_out if is_last else rows_of(n_out), room)
+        self._kernel = _SharedKernel(layer, noises, not is_last, room)
         self._layer, self._noises, self._room = layer, noises, room
         self._columns = None
         if inputs is not None:  # with some for what comes after the inputs
@@ -195,7 +204,7 @@ class ConvolutionFirst:
     def __init__(
         self, layer: CompactLayer, patches: Patches, noises: Sequence[Noise], room: Workspace
     ) -> None:
-        self._kernel = _SharedKernel(layer, noises, layer.kernel.loc.shape[1], room)
+        self._kernel = _SharedKernel(layer, noises, False, room)
         self._layer, self._patches, self._noises, self._room = layer, patches, noises, room
         self._n_rows = patches.n_rows
         self._n_units = patches.n_positions * self._kernel.n_out
