@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,16 @@ Floats = NDArray[np.float32]
 
 def activate(function: str | None, values: Floats) -> None:
     """Apply an activation in place; see :data:`bprune_hpc.chain.ACTIVATIONS`."""
-    if function is not None:
-        _ACTIVATIONS[function](values)
+    activation(function, values)()
+
+
+def activation(function: str | None, values: Floats) -> Callable[[], Any]:
+    """What applies an activation to an array in place, again and again."""
+    if function is None:
+        return _nothing
+    if function == "Relu" and values.flags.c_contiguous:
+        return _relu_by_blocks(values.reshape(-1))
+    return partial(_ACTIVATIONS[function], values)
 
 
 def moves_one(function: str | None) -> bool:
@@ -27,15 +36,20 @@ _ZEROS = np.zeros(8192, np.float32)
 with so many than with half as many; they stay in the innermost cache."""
 
 
-def _relu(values: Floats) -> None:
-    if not values.flags.c_contiguous:
-        np.maximum(values, 0, out=values)
-        return
-    flat = values.reshape(-1)
+def _nothing() -> None:
+    pass
+
+
+def _relu_by_blocks(flat: Floats) -> Callable[[], Any]:
     n_whole = len(flat) // len(_ZEROS) * len(_ZEROS)
     blocks, rest = flat[:n_whole].reshape(-1, len(_ZEROS)), flat[n_whole:]
-    np.maximum(blocks, _ZEROS, out=blocks)
-    np.maximum(rest, _ZEROS[: len(rest)], out=rest)
+    zeros = _ZEROS[: len(rest)]
+
+    def apply() -> None:
+        np.maximum(blocks, _ZEROS, out=blocks)
+        np.maximum(rest, zeros, out=rest)
+
+    return apply
 
 
 def _sigmoid(values: Floats) -> None:
@@ -53,7 +67,7 @@ def _elu(values: Floats) -> None:
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Floats], Any]] = {
-    "Relu": _relu,
+    "Relu": lambda values: np.maximum(values, 0, out=values),
     "Relu6": lambda values: np.clip(values, 0, 6, out=values),
     "Tanh": lambda values: np.tanh(values, out=values),
     "Sigmoid": _sigmoid,

@@ -7,7 +7,7 @@ stay in the core's cache and its bits are the same whichever draws are evaluated
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,14 @@ from .compact_layer import CompactLayer, Weights
 from .evaluators import Noise, Pruned, Sampled
 from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
 from .gaussian_part import Floats
-from .kernels import activate_units, drawn_kernels, multiply, multiply_last, put_one, width_of
+from .kernels import (
+    activation_of_units,
+    drawn_kernels,
+    multiply,
+    multiply_last,
+    put_one,
+    width_of,
+)
 from .patches import Patches
 from .posterior import Posterior
 from .workspace import Workspace
@@ -158,28 +165,58 @@ class _SampledChain:
     def _of_piece(self, piece: Piece, stacks: Sequence[slice]) -> Iterator[Floats]:
         """Outputs of some examples for each stack of noises."""
         n_examples = piece.rows.stop - piece.rows.start
+        hidden = [
+            _Hidden.of(layer, kernels, self.room.array(f"values {number}", n_examples, width))
+            for number, (layer, kernels) in enumerate(self._hidden, 1)
+            for width in [width_of(layer.kernel.loc.shape[1])]
+        ]
         for stack in stacks:
-            n_draws = self.starts[stack.stop] - self.starts[stack.start]
-            out = np.empty((n_draws, self.n_outputs, n_examples), np.float32)
-            of_draws = iter(enumerate(out, self.starts[stack.start]))
-            for noise in range(stack.start, stack.stop):
-                for values in self.first.values(piece, noise):
-                    self._rest(values, *next(of_draws))
+            start, stop = self.starts[stack.start], self.starts[stack.stop]
+            out = np.empty((stop - start, self.n_outputs, n_examples), np.float32)
+            firsts = self.first.values(piece, range(stack.start, stack.stop))
+            for draw, values in zip(range(start, stop), firsts, strict=True):
+                for layer in hidden:
+                    values = layer.run(values, draw)
+                if self.layers:
+                    multiply_last(values, self.kernels[-1][draw], out[draw - start])
+                else:
+                    out[draw - start] = values.T
+            if self.layers:
+                activate(self.layers[-1].activation, out)
             yield out
 
-    def _rest(self, values: Floats, draw: int, out: Floats) -> None:
-        """What a draw's other layers make of the first one's values."""
-        if not self.layers:
-            out[...] = values.T
-            return
-        kernels = [of_draws[draw] for of_draws in self.kernels]
-        for number, (layer, kernel) in enumerate(zip(self.layers[:-1], kernels[:-1], strict=True)):
-            n_out = layer.kernel.loc.shape[1]
-            after = self.room.array(f"values {number + 1}", len(values), width_of(n_out))
-            multiply(values, kernel, after)
-            if after.shape[1] > kernel.shape[1]:
-                put_one(after, n_out)
-            activate_units(layer.activation, after, n_out)
-            values = after
-        multiply_last(values, kernels[-1], out)
-        activate(self.layers[-1].activation, out)
+    @property
+    def _hidden(self) -> Iterator[tuple[CompactLayer, Floats]]:
+        """Layers between the first and the last one, and their kernels."""
+        return zip(self.layers[:-1], self.kernels[:-1], strict=True)
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """A layer between others, on examples whose values lie at the same place in every draw.
+
+    Attributes
+    ----------
+    kernels : float32 array, shape (n_draws, n_rows, n_columns)
+    values : float32 array
+        As the next kernel takes them.
+    activate : callable
+        What works on them.
+    """
+
+    kernels: Floats
+    values: Floats
+    activate: Callable[[], Any]
+
+    @classmethod
+    def of(cls, layer: CompactLayer, kernels: Floats, values: Floats) -> _Hidden:
+        """With room for the values."""
+        n_units = layer.kernel.loc.shape[1]
+        put_one(values, n_units)
+        return cls(kernels, values, activation_of_units(layer.activation, values, n_units))
+
+    def run(self, before: Floats, draw: int) -> Floats:
+        """Its values in a draw."""
+        multiply(before, self.kernels[draw], self.values)
+        self.activate()
+        return self.values

@@ -20,7 +20,7 @@ from .alive import Indices
 from .compact_layer import CompactLayer
 from .evaluators import Noise
 from .gaussian_part import Floats
-from .kernels import activate_units, columns_of, put_edges, put_one, rows_of, width_of
+from .kernels import activation_of_units, columns_of, put_edges, put_one, rows_of, width_of
 from .patches import Patches
 from .workspace import Workspace
 
@@ -63,8 +63,8 @@ class FirstLayer(Protocol):
     def pieces(self, x: NDArray[Any]) -> Iterator[Piece]:
         """Divide a batch; one piece is in use at a time."""
 
-    def values(self, piece: Piece, noise: int) -> Iterator[Floats]:
-        """Yield what comes after the layer, in each draw of a noise (by its place).
+    def values(self, piece: Piece, noises: range) -> Iterator[Floats]:
+        """Yield what comes after the layer, in each draw of some noises (by their places).
 
         Yields
         ------
@@ -180,14 +180,16 @@ class DenseFirst:
         put_one(inputs, n_in)
         yield Piece(slice(0, len(x)), inputs, self._kernel.at_mean(inputs))
 
-    def values(self, piece: Piece, noise: int) -> Iterator[Floats]:
+    def values(self, piece: Piece, noises: range) -> Iterator[Floats]:
         """See :class:`FirstLayer`."""
-        spread = self._kernel.spread(piece.inputs, noise)
         out = self._room.array("values 0", *piece.at_mean.shape)
-        for draw in self._noises[noise].draws:
-            _signed_sum(piece.at_mean, spread, draw.sign, out)
-            activate_units(self._layer.activation, out, self._kernel.n_out)
-            yield out
+        activate = activation_of_units(self._layer.activation, out, self._kernel.n_out)
+        for noise in noises:
+            spread = self._kernel.spread(piece.inputs, noise)
+            for draw in self._noises[noise].draws:
+                _signed_sum(piece.at_mean, spread, draw.sign, out)
+                activate()
+                yield out
 
 
 class ConvolutionFirst:
@@ -220,8 +222,16 @@ class ConvolutionFirst:
             put_one(inputs, n_in)
             yield Piece(rows, inputs, self._kernel.at_mean(inputs))
 
-    def values(self, piece: Piece, noise: int) -> Iterator[Floats]:
+    def values(self, piece: Piece, noises: range) -> Iterator[Floats]:
         """See :class:`FirstLayer`."""
+        for noise in noises:
+            for out in self._pooled(piece, noise):
+                put_one(out, self._n_units)
+                activation_of_units(self._layer.activation, out, self._n_units)()
+                yield out
+
+    def _pooled(self, piece: Piece, noise: int) -> Floats:
+        """Before the activation, in both draws of a noise: they share a block's product."""
         draws = self._noises[noise].draws
         n_examples = piece.rows.stop - piece.rows.start
         values = self._room.array("values 0", len(draws), n_examples, rows_of(self._n_units))
@@ -234,10 +244,7 @@ class ConvolutionFirst:
             for draw, out in zip(draws, values, strict=True):
                 _signed_sum(at_mean, spread, draw.sign, summed)
                 np.maximum.reduce(of_pooled, axis=1, out=out[some, : self._n_units])
-        for out in values:
-            put_one(out, self._n_units)
-            activate_units(self._layer.activation, out, self._n_units)
-            yield out
+        return values
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:

@@ -8,11 +8,12 @@ in the row of the bias, so that the product gives the next layer's one too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from .activations import activate, moves_one
+from .activations import activate, activation, moves_one
 from .compact_layer import CompactLayer
 from .evaluators import Noise
 from .gaussian_part import Floats
@@ -59,11 +60,19 @@ def put_one(values: Floats, n_units: int) -> None:
     values[:, n_units + 1 :] = 0
 
 
-def activate_units(function: str | None, values: Floats, n_units: int) -> None:
-    """Apply an activation to values, shape (n_examples, n_columns), in place; the one stays."""
-    activate(function, values)
-    if values.shape[1] > n_units and moves_one(function):
+def activation_of_units(
+    function: str | None, values: Floats, n_units: int
+) -> Callable[[], Any]:
+    """What applies an activation in place to (n_examples, n_columns) values; the one stays."""
+    apply = activation(function, values)
+    if values.shape[1] == n_units or not moves_one(function):
+        return apply
+
+    def apply_and_put_one() -> None:
+        apply()
         values[:, n_units] = 1
+
+    return apply_and_put_one
 
 
 def multiply(values: Floats, kernel: Floats, out: Floats) -> None:
