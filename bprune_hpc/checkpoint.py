@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .checkpoint_index import check_stored, declared
 from .errors import CheckpointError
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 
 _SUFFIX = re.compile(r"\.(meta|index|data-\d{5}-of-\d{5})$")
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
@@ -114,11 +114,11 @@ class CheckpointReader:
 
     def __init__(self, prefix: Path) -> None:
         self._prefix = prefix
-        tensorflow = import_tensorflow()
+        tensorflow = import_graphs()
         index = prefix.with_name(prefix.name + ".index") if _is_v2(prefix) else prefix
         with reading(index):
             self._declared = declared(index) if _is_v2(prefix) else {}
-            self._reader = tensorflow.train.load_checkpoint(str(prefix))
+            self._reader = tensorflow.open_checkpoint(str(prefix))
             shapes = self._reader.get_variable_to_shape_map()
             dtypes = self._reader.get_variable_to_dtype_map()
             self.types = {
@@ -188,13 +188,13 @@ def read_meta_graph(prefix: Path) -> Any:
         raise CheckpointError(
             f"{path}: no such file; copy the meta graph that the Saver wrote with the checkpoint"
         )
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     from google.protobuf.message import DecodeError
 
     with reading(path):
         data = path.read_bytes()
     try:
-        meta = tensorflow.compat.v1.MetaGraphDef.FromString(data)
+        meta = tensorflow.MetaGraphDef.FromString(data)
     except DecodeError:
         meta = None
     if meta is None or not meta.graph_def.node:

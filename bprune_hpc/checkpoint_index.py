@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 
 _FOOTER_BYTES = 48
 _MOST_BYTES = 2**46  # 64 TiB
@@ -45,12 +45,10 @@ def declared(index: Path) -> dict[str, Entry]:
     """
     from google.protobuf.message import DecodeError
 
-    import_tensorflow()
-    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
-
+    tensorflow = import_graphs()
     try:
         raw = table(index.read_bytes())
-        protos = {key: BundleEntryProto.FromString(value) for key, value in raw.items() if key}
+        protos = {key: tensorflow.BundleEntryProto.FromString(value) for key, value in raw.items() if key}
     except (IndexError, ValueError, struct.error, DecodeError):
         # TensorFlow says what is wrong with such a file.
         return {}
@@ -64,7 +62,7 @@ def _entry(index: Path, name: str, proto: Any) -> Entry:
     shape = tuple(dim.size for dim in proto.shape.dim)
     dtype = proto.dtype
     try:
-        width = import_tensorflow().as_dtype(dtype).size or 1
+        width = import_graphs().as_dtype(dtype).size or 1
     except TypeError:
         width = 1
     if any(size < 0 for size in shape) or math.prod(shape) * width > _MOST_BYTES:

@@ -29,7 +29,7 @@ from .plan import draws_per_unit
 from .problem import Problem
 from .rehearsal import Rehearsal, Stage, rehearse
 from .report import show
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 from .units import tensors_of_units
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     """
     before_mib = process_memory.resident_mib()
     if comm.is_root:
-        import_tensorflow()  # reading a network does, sooner or later
+        import_graphs()  # reading a network does, sooner or later
     tensorflow_mib = process_memory.resident_mib() - before_mib
     ready = _prepare(comm, config)
     config, problem = ready.stage.config, ready.stage.parts[0].problem
@@ -195,7 +195,7 @@ def _multiplications(problem: Problem) -> int | None:
     weights = {**problem.fixed, **problem.posterior.loc}
     try:
         return operations.multiplications(problem.graph, problem.x[:1], weights)
-    except (ValueError, TypeError, import_tensorflow().errors.OpError) as error:
+    except (ValueError, TypeError, import_graphs().OpError) as error:
         logger.debug("operations cannot be counted: %s", error)
         return None
 

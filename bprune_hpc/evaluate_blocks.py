@@ -22,7 +22,7 @@ from .graph_nodes import (
     placeholder_node,
     typed_node,
 )
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 
 # Even, so that a block's vector instructions meet the same numbers as the whole tensor's would.
 BLOCK = 1 << 20
@@ -139,8 +139,8 @@ def _scalar(node: Node) -> Node | None:
 
 
 def _float64() -> int:
-    return int(import_tensorflow().float64.as_datatype_enum)
+    return int(import_graphs().float64.as_datatype_enum)
 
 
 def _numpy_type(dtype: int) -> Any:
-    return import_tensorflow().as_dtype(dtype).as_numpy_dtype
+    return import_graphs().as_dtype(dtype).as_numpy_dtype

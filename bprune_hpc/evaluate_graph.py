@@ -28,7 +28,7 @@ from .graph_nodes import (
     typed_node,
 )
 from .tensorflow_import import (
-    import_tensorflow,
+    import_graphs,
     open_session,
     quiet_file_descriptor_2,
 )
@@ -100,7 +100,7 @@ class Evaluator:
         With ``is_scalar`` the normals are one number without axes, which saves the memory of as
         many as there are weights; what depends on their shape is then another or cannot be had.
         """
-        error_type = import_tensorflow().errors.OpError
+        error_type = import_graphs().OpError
         feeds: dict[str, Any] = {
             f"{node}:0": self._values[name] for node, name in self.behind(tensor).items()
         }
@@ -141,7 +141,7 @@ class Evaluator:
         flat = elementwise(self._nodes, self._names, tensor, self.size, _NOISE_LEVEL)
         if flat is None:
             return False
-        level = placeholder_node(_NOISE_LEVEL, import_tensorflow().float64.as_datatype_enum, ())
+        level = placeholder_node(_NOISE_LEVEL, import_graphs().float64.as_datatype_enum, ())
         graph = import_graph(self._build([level, *flat.nodes]), self._label)
         values = [self._values[self._names[name]].reshape(-1) for name in flat.variables]
         with (
@@ -166,14 +166,14 @@ def import_graph(graph_def: Any, label: str) -> Any:
     GraphError
         If TensorFlow refuses it.
     """
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     graph = tensorflow.Graph()
     try:
         with graph.as_default():
             tensorflow.import_graph_def(graph_def, name="")
-    except (ValueError, tensorflow.errors.OpError) as error:
+    except (ValueError, tensorflow.OpError) as error:
         raise GraphError(
-            f"{label}: TensorFlow {tensorflow.__version__} cannot import the graph: "
+            f"{label}: TensorFlow {tensorflow.VERSION} cannot import the graph: "
             f"{' '.join(str(error).split())[:200]}; export it again"
         ) from error
     return graph
@@ -196,7 +196,7 @@ def static_type(graph: Any, tensor: Tensor) -> StaticType:
 
 
 def _with_noise_level(nodes: Nodes, is_scalar: bool = False) -> list[Node]:
-    float64 = import_tensorflow().float64.as_datatype_enum
+    float64 = import_graphs().float64.as_datatype_enum
     changed = [placeholder_node(_NOISE_LEVEL, float64, ())]
     for node in nodes.values():
         if node.op not in NORMALS:

@@ -22,7 +22,7 @@ from .network import LiftedGraph
 from .parts import Part
 from .plan import MEAN, draws_per_unit
 from .pruning import PRUNED_SCALE, Cut, prune
-from .tensorflow_import import import_tensorflow, open_session, quiet_file_descriptor_2
+from .tensorflow_import import import_graphs, open_session, quiet_file_descriptor_2
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def find_layer(
 
 def _refusals() -> tuple[type[Exception], ...]:
     """What TensorFlow raises where tensors on the way cannot be had, as inside of a loop."""
-    return (ValueError, TypeError, import_tensorflow().errors.OpError)
+    return (ValueError, TypeError, import_graphs().OpError)
 
 
 def first_not_finite(lifted: LiftedGraph, x: NDArray[Any], weights: Mapping[str, Any]) -> str:
@@ -88,10 +88,10 @@ def first_not_finite(lifted: LiftedGraph, x: NDArray[Any], weights: Mapping[str,
     str
         Its name in the graph; empty if there is none.
     """
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     graph = tensorflow.Graph()
     with graph.as_default():
-        definition = tensorflow.compat.v1.GraphDef.FromString(lifted.graph_def)
+        definition = tensorflow.GraphDef.FromString(lifted.graph_def)
         tensorflow.import_graph_def(definition, name="")
         outputs = {lifted.output_tensor, *lifted.output_tensors.values()}
         operations = _on_the_way(graph, [graph.get_tensor_by_name(name).op for name in outputs])
@@ -105,7 +105,7 @@ def first_not_finite(lifted: LiftedGraph, x: NDArray[Any], weights: Mapping[str,
         }
         # Single bits leave the graph, so that layers need not be kept until its end.
         is_finite = {
-            tensor.name: tensorflow.reduce_all(tensorflow.math.is_finite(tensor))
+            tensor.name: tensorflow.reduce_all(tensorflow.is_finite(tensor))
             for of_operation in tensors.values()
             for tensor in of_operation
         }

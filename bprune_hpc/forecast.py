@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 from .evaluation import chunks
 from .ledger import Ledger
@@ -48,6 +47,8 @@ class DrawTime:
         seconds : mapping of (n_units, n_batches) to float
             Where units (or batches) are of one number only, all is taken to grow with them.
         """
+        from scipy.optimize import nnls  # a fifth of a second, for plans alone
+
         counts = np.array(list(seconds), float)
         n_units, n_batches = counts.T
         measured = np.maximum(np.array(list(seconds.values())), 1e-9)

@@ -37,7 +37,7 @@ from .network import LiftedGraph
 from .noise import find_noise
 from .noise_removal import NoiseRemoval
 from .posterior import Posterior
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 from .variable_values import ReadVariables, VariableTypes, VariableValues
 
 _FLAGS = {"logits": "--logits_op", "loc": "--loc_op", "scale": "--scale_op"}
@@ -194,7 +194,7 @@ def _lift(
     check_operations(others, graph_def.library, label)
     values = VariableValues(names.values(), read_variables, variable_types)
     for node_name, name in names.items():
-        dtype = import_tensorflow().as_dtype(values.dtype(name)).as_datatype_enum
+        dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
         nodes[node_name] = placeholder_node(node_name, dtype, values.shape(name))
 
     sites = find_noise(nodes, ends, input_tensor, names, label)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import GraphError
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 
 Tensor = tuple[str, int]
 
@@ -66,7 +66,7 @@ def parse_graph(graph_def: Any) -> Nodes:
 
 def build_graph(nodes: Iterable[Node], versions: Any, functions: Iterable[Any] = ()) -> Any:
     """GraphDef of the nodes, without control edges, devices and private attributes."""
-    graph_def = import_tensorflow().compat.v1.GraphDef()
+    graph_def = import_graphs().GraphDef()
     graph_def.versions.CopyFrom(versions)
     graph_def.library.function.extend(functions)
     for node in nodes:
@@ -146,7 +146,7 @@ def constant(nodes: Nodes, tensor: Tensor) -> NDArray[Any] | None:
     if node is None:
         return None
     if node.op == "Const":
-        return np.asarray(import_tensorflow().make_ndarray(node.attr["value"].tensor))
+        return np.asarray(import_graphs().make_ndarray(node.attr["value"].tensor))
     if node.op in SAME_VALUE or node.op == "PlaceholderWithDefault":
         return constant(nodes, node.inputs[0])
     if node.op in ("LogicalNot", "LogicalAnd", "LogicalOr"):
@@ -183,19 +183,19 @@ def structure(nodes: Nodes, tensor: Tensor) -> bytes:
 
 def constant_node(name: str, value: ArrayLike) -> Node:
     """A Const node."""
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     proto = tensorflow.make_tensor_proto(value)
     node = Node(name, "Const", attr={"dtype": type_attr(proto.dtype)})
-    node.attr["value"] = tensorflow.compat.v1.AttrValue(tensor=proto)
+    node.attr["value"] = tensorflow.AttrValue(tensor=proto)
     return node
 
 
 def placeholder_node(name: str, dtype: int, shape: Any = None) -> Node:
     """A Placeholder node; ``shape`` is a tuple, a TensorShapeProto, or None for unknown."""
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     if shape is None or isinstance(shape, tuple):
         shape = tensorflow.TensorShape(shape).as_proto()
-    attr = {"dtype": type_attr(dtype), "shape": tensorflow.compat.v1.AttrValue(shape=shape)}
+    attr = {"dtype": type_attr(dtype), "shape": tensorflow.AttrValue(shape=shape)}
     return Node(name, "Placeholder", attr=attr)
 
 
@@ -206,15 +206,12 @@ def typed_node(name: str, op: str, inputs: list[Tensor], **types: int) -> Node:
 
 def type_attr(dtype: int) -> Any:
     """AttrValue of a type, given as TensorFlow's number for it."""
-    return import_tensorflow().compat.v1.AttrValue(type=dtype)
+    return import_graphs().AttrValue(type=dtype)
 
 
 def operation(op: str) -> Any:
     """The definition (OpDef) of an operation, or None if this TensorFlow does not know it."""
-    import_tensorflow()
-    from tensorflow.python.framework import op_def_registry
-
-    return op_def_registry.get(op)
+    return import_graphs().operation(op)
 
 
 def describe(nodes: Mapping[str, Node], names: Iterable[str], most: int = 5) -> str:

@@ -210,7 +210,7 @@ def _before_reshape(nodes: Nodes, tensor: Tensor) -> Tensor:
 
 
 def _handle_types() -> tuple[int, int]:
-    from .tensorflow_import import import_tensorflow
+    from .tensorflow_import import import_graphs
 
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     return tensorflow.resource.as_datatype_enum, tensorflow.variant.as_datatype_enum

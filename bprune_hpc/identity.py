@@ -120,9 +120,9 @@ def graph_sha256(lifted: LiftedGraph) -> str:
     Not of its bytes: names and order of operations, which a trace may change from process to
     process, do not count; what goes in is known by its role.
     """
-    from .tensorflow_import import import_tensorflow
+    from .tensorflow_import import import_graphs
 
-    graph = import_tensorflow().compat.v1.GraphDef.FromString(lifted.graph_def)
+    graph = import_graphs().GraphDef.FromString(lifted.graph_def)
     nodes = {node.name: node for node in graph.node}
     if graph.library.function or any(node.op == "NextIteration" for node in graph.node):
         whole = graph.SerializeToString(deterministic=True)  # loops: names and all

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .chain import Chain
 from .tensorflow_import import (
-    import_tensorflow,
+    import_graphs,
     open_session,
     quiet_file_descriptor_2,
 )
@@ -86,8 +86,8 @@ class GraphNetwork:
         missing = set(lifted.fixed_tensors) - set(fixed)
         if missing:
             raise ValueError(f"no value for {sorted(missing)}")
-        tensorflow = import_tensorflow()
-        graph_def = tensorflow.compat.v1.GraphDef.FromString(lifted.graph_def)
+        tensorflow = import_graphs()
+        graph_def = tensorflow.GraphDef.FromString(lifted.graph_def)
         graph = tensorflow.Graph()
         with graph.as_default():
             tensorflow.import_graph_def(graph_def, name="")

@@ -34,7 +34,7 @@ from .graph_variables import VARIABLES, expose_variables
 from .inlining import flatten
 from .opened import Opened
 from .posterior import Posterior
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 from .variable_values import VariableValues
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _evaluator(
     check_operations(others, opened.graph_def.library, opened.label)
     values = VariableValues(names.values(), opened.read, opened.types)
     for node, name in names.items():
-        dtype = import_tensorflow().as_dtype(values.dtype(name)).as_datatype_enum
+        dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
         nodes[node] = placeholder_node(node, dtype, values.shape(name))
     graph_def = opened.graph_def
     functions = used_functions(nodes.values(), graph_def.library)

@@ -24,7 +24,7 @@ from .network import LiftedGraph
 from .plan import draws_per_unit
 from .posterior import Posterior
 from .tasks import Task
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Problem:
 def load(config: SweepConfig, comm: Comm) -> Problem:
     """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
     if not comm.is_root and config.evaluator == "graph":
-        import_tensorflow()  # which takes seconds, while rank 0 reads
+        import_graphs()  # which takes seconds, while rank 0 reads
     on_root: list[Problem] = []
     comm.from_root(lambda: on_root.append(read(config)))
     return share(on_root[0] if on_root else None, comm)

@@ -11,7 +11,7 @@ from typing import Any
 from .errors import GraphError
 from .graph_nodes import Nodes, constant, source_of
 from .inlining import flatten
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_graphs
 
 _ASSIGNMENTS = frozenset({"Assign", "AssignVariableOp"})
 _RESHAPED = frozenset({"Identity", "Reshape"})
@@ -53,7 +53,7 @@ def restored_names(graph_def: Any, restore_op: str) -> dict[str, str]:
 
 def _behind(graph_def: Any, restore_op: str) -> Any:
     """The part of a graph that runs for ``restore_op``, control edges included."""
-    kept = import_tensorflow().compat.v1.GraphDef()
+    kept = import_graphs().GraphDef()
     nodes = {node.name: node for node in graph_def.node}
     waiting, seen = [restore_op.partition(":")[0]], set()
     while waiting:

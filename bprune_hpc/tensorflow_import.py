@@ -1,7 +1,7 @@
 """The one door to TensorFlow: imported late, quietly, and with the threads that were asked for.
 
-What belongs here: importing TensorFlow and opening sessions. What does not: graphs, checkpoints,
-anything that computes.
+What belongs here: importing TensorFlow, all of it or what graphs need, and opening sessions. What
+does not: graphs, checkpoints, anything that computes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import tensorflow_graphs
+
+_graphs: list[Any] = []
 _has_run: list[bool] = []
 _OPTIMIZERS = ("tf_keras.src.optimizers", "keras.src.optimizers")
 
@@ -36,10 +39,34 @@ def import_tensorflow() -> Any:
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    _set_variables()
     with quiet_file_descriptor_2(), _without_optimizers():
         return importlib.import_module("tensorflow")
+
+
+def import_graphs() -> Any:
+    """Import what reads, changes and runs graphs, as quietly; see ``tensorflow_graphs``.
+
+    Returns
+    -------
+    namespace
+        ``Graph``, ``Session``, ``import_graph_def`` and the others, by their names.
+
+    Raises
+    ------
+    ImportError
+        As :func:`import_tensorflow` does.
+    """
+    if not _graphs:
+        _set_variables()
+        with quiet_file_descriptor_2():
+            _graphs.append(tensorflow_graphs.load())
+    return _graphs[0]
+
+
+def _set_variables() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 @contextmanager
@@ -77,8 +104,8 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: b
     -------
     tf.compat.v1.Session
     """
-    tensorflow = import_tensorflow()
-    config = tensorflow.compat.v1.ConfigProto(
+    tensorflow = import_graphs()
+    config = tensorflow.ConfigProto(
         intra_op_parallelism_threads=n_intra,
         inter_op_parallelism_threads=n_inter,
         use_per_session_threads=True,
@@ -90,10 +117,10 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: b
         # The first run of a process writes a line that no log level stops.
         with quiet_file_descriptor_2(), tensorflow.Graph().as_default():
             nothing = tensorflow.constant(0)
-            with tensorflow.compat.v1.Session(config=config) as session:
+            with tensorflow.Session(config=config) as session:
                 session.run(nothing)
         _has_run.append(True)
-    return tensorflow.compat.v1.Session(graph=graph, config=config)
+    return tensorflow.Session(graph=graph, config=config)
 
 
 def limit_threads(n_intra: int, n_inter: int) -> None:

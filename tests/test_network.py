@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,3 +76,40 @@ def test_held_back_lines_are_shown_where_the_import_fails() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert b"the reason" in ended.stderr and b"chatter" not in ended.stderr
+
+
+def test_what_graphs_need_leaves_the_rest_of_tensorflow_to_others() -> None:
+    code = (
+        "import sys\n"
+        "from bprune_hpc.tensorflow_import import import_graphs\n"
+        "part = import_graphs()\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "with part.Graph().as_default() as graph:\n"
+        "    finite = part.reduce_all(part.is_finite(part.constant([1.0, float('nan')])))\n"
+        "import tensorflow\n"
+        "assert tensorflow.Graph is part.Graph and tensorflow.executing_eagerly()\n"
+        "assert tensorflow.function(lambda x: x + 1)(tensorflow.constant(1)).numpy() == 2\n"
+        "layer = tensorflow.keras.layers.Dense(3)\n"
+        "assert layer(tensorflow.ones((2, 4))).shape == (2, 3)\n"
+        "assert tensorflow.TensorShape([None, 3])[1] == 3\n"
+        "with part.Session(graph=graph) as session:\n"
+        "    assert not session.run(finite)\n"
+        "assert import_graphs() is part\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_reading_and_running_a_checkpoint_needs_no_more_than_that(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from bprune_hpc.comm import run\n"
+        "from bprune_hpc.sweep import sweep\n"
+        f"arguments = ['--model_dir=embedded:digits_fc', '--num_monte_carlo=2', '--evaluator={{}}',\n"
+        f"             '--thresholds=0', '--output={tmp_path}/{{}}.h5']\n"
+        "for one in ('chain', 'graph'):\n"
+        "    run(lambda comm: sweep(comm, [text.format(one) for text in arguments]))\n"
+        "    assert 'tensorflow' not in sys.modules, one\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr.decode()

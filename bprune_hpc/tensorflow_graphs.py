@@ -1,0 +1,88 @@
+"""The part of TensorFlow that reads, changes and runs graphs: a third of the time of the whole.
+
+Its modules are imported one by one, with a stand-in for the package ``tensorflow`` whose own
+import loads all of it. The stand-in is gone when they are there: who imports TensorFlow then, in
+the same process, gets all of it, with these modules as its own.
+
+What belongs here: where TensorFlow keeps what is used of it. What does not: using it; the door to it
+is ``tensorflow_import``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+_HOMES = {
+    "core.framework.attr_value_pb2": ["AttrValue"],
+    "core.framework.graph_pb2": ["GraphDef"],
+    "core.protobuf.config_pb2": ["ConfigProto"],
+    "core.protobuf.meta_graph_pb2": ["MetaGraphDef"],
+    "core.protobuf.tensor_bundle_pb2": ["BundleEntryProto"],
+    "python.client.session": ["Session"],
+    "python.framework.constant_op": ["constant"],
+    "python.framework.dtypes": ["as_dtype", "float32", "float64", "resource", "variant"],
+    "python.framework.errors_impl": ["OpError"],
+    "python.framework.importer": ["import_graph_def"],
+    "python.framework.op_def_registry": ["get:operation"],
+    "python.framework.ops": ["Graph"],
+    "python.framework.tensor_shape": ["TensorShape"],
+    "python.framework.tensor_util": ["MakeNdarray:make_ndarray", "make_tensor_proto"],
+    "python.framework.versions": ["VERSION"],
+    "python.ops.array_ops": ["concat", "reshape", "shape"],
+    "python.ops.gen_array_ops": ["broadcast_to"],
+    "python.ops.gen_math_ops": ["is_finite"],
+    "python.ops.math_ops": ["cast", "reduce_all"],
+    "python.training.py_checkpoint_reader": ["NewCheckpointReader:open_checkpoint"],
+}
+"""Modules of TensorFlow, and what is used of each; after the colon, under which name."""
+_PACKAGE = "tensorflow"
+
+
+def load() -> Any:
+    """Import the part, or take it from a TensorFlow that is there.
+
+    Returns
+    -------
+    namespace
+        What is used, by its name.
+
+    Raises
+    ------
+    ImportError
+        If TensorFlow is not there, or cannot be loaded.
+    AttributeError
+        If it is a TensorFlow that keeps something elsewhere.
+    """
+    with _stand_in():
+        importlib.import_module(f"{_PACKAGE}.python.tf2").enable()  # as its own import begins
+        found = SimpleNamespace()
+        for home, names in _HOMES.items():
+            module = importlib.import_module(f"{_PACKAGE}.{home}")
+            for name in names:
+                there, _, here = name.partition(":")
+                setattr(found, here or there, getattr(module, there))
+    return found
+
+
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    """Let ``tensorflow.x`` be imported without ``tensorflow``, where that is not there yet."""
+    if _PACKAGE in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"No module named '{_PACKAGE}'", name=_PACKAGE)
+    package = ModuleType(_PACKAGE)
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules[_PACKAGE] = package
+    try:
+        yield
+    finally:
+        del sys.modules[_PACKAGE]
