@@ -28,7 +28,7 @@ from .chain import (
 from .evaluators import Noise, Pruned, Sampled
 from .gaussian_part import Floats, GaussianPart
 from .posterior import Posterior
-from .tensorflow_import import import_tensorflow, open_session, quiet_file_descriptor_2
+from .tensorflow_import import call_of, import_tensorflow, open_session
 
 _ZERO_AT_ZERO = frozenset({"Relu", "Relu6", "Tanh", "Elu"})
 _ZERO_BELOW = frozenset({"Relu", "Relu6"})
@@ -192,8 +192,7 @@ def _build(chain: Chain, names: Sequence[str], n_intra: int, n_inter: int) -> An
             else:
                 values = tensorflow.reshape(values, (tensorflow.shape(values)[0], -1))
         session = open_session(graph, n_intra, n_inter)
-        with quiet_file_descriptor_2():
-            return session.make_callable(values, [fed, *(weights[name] for name in names)])
+        return call_of(session, values, [fed, *(weights[name] for name in names)])
 
 
 def _activation(tensorflow: Any, function: str) -> Any:

@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .chain import Chain
-from .tensorflow_import import (
-    import_graphs,
-    open_session,
-    quiet_file_descriptor_2,
-)
+from .tensorflow_import import call_of, import_graphs, open_session
 
 
 @dataclass(frozen=True)
@@ -96,13 +92,13 @@ class GraphNetwork:
                 output = _side_by_side(tensorflow, graph, lifted)
         self.lifted = lifted
         self.n_intra = n_intra
-        self._fixed = [np.asarray(fixed[name]) for name in lifted.fixed_tensors]
+        self._fixed = [
+            np.asarray(fixed[name], graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype)
+            for name, tensor in lifted.fixed_tensors.items()
+        ]
         self._session = open_session(graph, n_intra, n_inter)
         fed = [lifted.input_tensor, *lifted.loc_tensors.values(), *lifted.fixed_tensors.values()]
-        # make_callable skips the parsing of fetches and feeds that Session.run repeats each time;
-        # the first one of a process announces the MLIR passes on standard error.
-        with quiet_file_descriptor_2():
-            self._call = self._session.make_callable(output, feed_list=fed)
+        self._call = call_of(self._session, output, fed)
 
     def __call__(
         self, x: ArrayLike, weights: Mapping[str, NDArray[np.float32]]

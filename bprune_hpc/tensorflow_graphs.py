@@ -21,7 +21,7 @@ from typing import Any
 _HOMES = {
     "core.framework.attr_value_pb2": ["AttrValue"],
     "core.framework.graph_pb2": ["GraphDef"],
-    "core.protobuf.config_pb2": ["ConfigProto"],
+    "core.protobuf.config_pb2": ["CallableOptions", "ConfigProto"],
     "core.protobuf.meta_graph_pb2": ["MetaGraphDef"],
     "core.protobuf.tensor_bundle_pb2": ["BundleEntryProto"],
     "python.client.session": ["Session"],

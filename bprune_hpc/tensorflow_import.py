@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -121,6 +121,25 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: b
                 session.run(nothing)
         _has_run.append(True)
     return tensorflow.Session(graph=graph, config=config)
+
+
+def call_of(session: Any, output: Any, fed: Sequence[Any]) -> Callable[..., Any]:
+    """What a session makes of arrays for some tensors, in their order.
+
+    ``Session.run`` looks at every array and copies it; this call takes arrays as they lie. They
+    have to be of the tensors' types.
+
+    Parameters
+    ----------
+    session : tf.compat.v1.Session
+    output, fed : tf.Tensor or str, and a sequence of such
+        Tensors, or their names.
+    """
+    names = [getattr(tensor, "name", tensor) for tensor in (output, *fed)]
+    options = import_graphs().CallableOptions(fetch=names[:1], feed=names[1:])
+    with quiet_file_descriptor_2():  # the first one of a process announces the MLIR passes
+        call = session._make_callable_from_options(options)
+    return lambda *arrays: call(*arrays)[0]
 
 
 def limit_threads(n_intra: int, n_inter: int) -> None:
