@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[Settings], Measured]] = {
     "memory": memory.run,
     "start": start.run,
 }
+_CORE_VARIABLE = "OPENBLAS_CORETYPE"
 _CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 logger = logging.getLogger("benchmarks")
@@ -44,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # So that what it has started ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     use_one_thread()
+    if _CORE_VARIABLE in os.environ:
+        logger.warning(
+            "%s=%s: NumPy's products are not those that their library would choose; unset it",
+            _CORE_VARIABLE, os.environ[_CORE_VARIABLE],
+        )  # fmt: skip
     settings = Settings(options.quick, options.peers, _CLOCKS[options.clock])
     name_of_file = "results_quick.json" if options.quick else "results.json"
     output = options.output or Path(__file__).with_name(name_of_file)

@@ -93,7 +93,7 @@ def run(settings: Settings) -> Measured:
     peak = Peak(settings.clock, settings.choose(256, 2048))
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {"n_examples": n_examples, "n_draws": n_draws}
-    for name, n_repeats in (("threshold_0", 3), ("thresholds", 2), ("fractions", 1)):
+    for name, n_repeats in (("threshold_0", 3), ("thresholds", 3), ("fractions", 3)):
         sweep = Sweep(problem, evaluator, cuts[name], n_draws)
         peak.forget()
         seconds = []

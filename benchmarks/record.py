@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_info
+
 from bprune_hpc.environment import cpu_model, variables, versions
 
 from .requirements import judge
@@ -50,6 +52,11 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(pages * page_bytes / 2**30, 1),
         "kernel": os.uname().release,
         "versions": versions(PACKAGES),
+        "blas": [
+            " ".join(str(one.get(key)) for key in ("internal_api", "version", "architecture"))
+            for one in threadpool_info()
+            if one["user_api"] == "blas"
+        ],
         "thread_variables": variables(),
     }
 

@@ -48,6 +48,11 @@ class BinnedSums:
         self.top = np.full(shape, EMPTY, np.int64)
         self.bins = np.zeros((*shape, N_BINS), np.int64)
 
+    def clear(self) -> None:
+        """Begin again without terms."""
+        self.top.fill(EMPTY)
+        self.bins.fill(0)
+
     def add(self, index: Any, value: NDArray[np.float64]) -> None:
         """Add one finite term to each of the sums at ``index``."""
         mantissa, exponent = np.frexp(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -190,6 +190,7 @@ def gather(
         Why it has stopped before all was done. What was done since the last write is in the book.
     """
     pace = book.pace if book is not None else Pace()
+    held = _HeldSums([len(blocks) for blocks in passes(parts)] == [1])
     while True:
         why = ask(pace)
         with watch.time("write"):
@@ -198,7 +199,7 @@ def gather(
             return why if comm.from_root(partial(_is_unfinished, book)) else None
         start = time.perf_counter()
         draws, faults, computing_s = _work(
-            comm, evaluator, parts, cuts, costs, config, book, watch, advance, stretch
+            comm, evaluator, parts, cuts, costs, config, book, held, watch, advance, stretch
         )
         if book is not None:
             n_examples = sum(len(block) for _, block in passes(parts)[stretch.n_passes])
@@ -225,6 +226,7 @@ def _work(
     costs: Sequence[int],
     config: SweepConfig,
     book: Book | None,
+    held: _HeldSums,
     watch: Stopwatch,
     advance: Callable[[int], None],
     stretch: Stretch,
@@ -241,7 +243,11 @@ def _work(
     sums: dict[int, AnySums]
     for index, (part_index, block) in enumerate(passes(parts)[stretch.n_passes]):
         part = parts[part_index]
-        sums = {} if book is None else book.ledgers[-1].sums_of(index)
+        shape = (len(of_rows), len(block))
+        if book is None:
+            sums = held.take(shape, of_round.shares[comm.rank].groups)
+        else:
+            sums = book.ledgers[-1].sums_of(index)
         first, last = part.plan.units[stretch.units.start], part.plan.units[stretch.units[-1]]
         draws = part.problem.task.draw_sums(len(of_rows), last[-1].index + 1 - first[0].index)
         not_finite: NotFinite = {}
@@ -258,16 +264,46 @@ def _work(
         take_earliest(faults, of_block)
         with watch.time("reduce"):
             reduce_groups(
-                comm, of_round, sums, part.problem.task, (len(of_rows), len(block)),
-                len(part.plan.units[0]),
-            )  # fmt: skip
+                comm, of_round, sums, part.problem.task, shape, len(part.plan.units[0])
+            )
             reduce_draws(comm, draws)
+        if book is None:
+            held.keep(shape, sums)
         all_draws.append((part_index, draws))
     with watch.time("reduce"):
         of_ranks = comm.gather((faults, watch.seconds["evaluate"] - before_s)) or []
         for of_rank, _ in of_ranks:
             take_earliest(faults, of_rank)
     return all_draws, faults, max((seconds for _, seconds in of_ranks), default=0.0)
+
+
+class _HeldSums:
+    """Sums of a rank other than 0 that are at zero, between one stretch of work and the next.
+
+    They are no more than a stretch needs at a time; memory that was touched once is faster.
+
+    Parameters
+    ----------
+    is_held : bool
+        False where a stretch has one block of examples after the other, each with sums of its own.
+    """
+
+    def __init__(self, is_held: bool) -> None:
+        self._is_held = is_held
+        self._shape: tuple[int, int] | None = None
+        self._spare: list[AnySums] = []
+
+    def take(self, shape: tuple[int, int], groups: Collection[int]) -> dict[int, AnySums]:
+        """Sums for so many thresholds and examples; for some groups there may be none."""
+        if shape != self._shape:
+            self._shape, self._spare = shape, []
+        taken, self._spare = self._spare[: len(groups)], self._spare[len(groups) :]
+        return dict(zip(groups, taken, strict=False))
+
+    def keep(self, shape: tuple[int, int], sums: dict[int, AnySums]) -> None:
+        """Take them back, at zero."""
+        if self._is_held and shape == self._shape:
+            self._spare += sums.values()
 
 
 class _From:

@@ -102,6 +102,10 @@ class GroupSums:
         """See the class."""
         return self.packed[..., -1]
 
+    def clear(self) -> None:
+        """Begin again at zero."""
+        self.buffer.fill(0)
+
     def add(
         self, threshold: int, rows: slice, predictions: Predictions, draws: slice = slice(None)
     ) -> None:

@@ -92,6 +92,11 @@ class NormalSums:
         self._unit: int | None = None
         self._met: dict[tuple[int, int], list[NormalPrediction]] = {}
 
+    def clear(self) -> None:
+        """Begin again at zero, and with another unit."""
+        self.sums.clear()
+        self._unit, self._met = None, {}
+
     def add(self, threshold: int, rows: slice, prediction: NormalPrediction) -> None:
         """Add one draw's prediction for some rows of the block at one threshold."""
         unit = prediction.draw.index // self._draws_per_unit

@@ -32,7 +32,8 @@ def reduce_groups(
     Parameters
     ----------
     sums : dict of group to AnySums
-        This rank's; afterwards those of every round so far on rank 0, empty elsewhere.
+        This rank's; afterwards those of every round so far on rank 0, at zero elsewhere: memory
+        that was touched once is faster than fresh one.
     shape : tuple
         n_thresholds, n_examples.
     """
@@ -41,9 +42,11 @@ def reduce_groups(
     if comm.is_root:
         for group in sorted(participants.keys() - sums.keys()):
             sums[group] = task.sums(*shape, draws_per_unit)
-    comm.add_to_root({group: _part(of_group) for group, of_group in sums.items()}, participants)
+    mine = [group for group in participants if comm.is_root or comm.rank in participants[group]]
+    comm.add_to_root({group: _part(sums[group]) for group in mine}, participants)
     if not comm.is_root:
-        sums.clear()
+        for group in mine:
+            sums[group].clear()
 
 
 def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
