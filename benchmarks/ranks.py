@@ -53,7 +53,7 @@ def run(settings: Settings) -> Measured:
     """Measure two ranks against one, many ranks of a tiny network, and messages."""
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}
-    n_examples, n_draws = settings.choose((200, 4), (_N_EXAMPLES, 100))
+    n_examples, n_draws = settings.choose((200, 4), (_N_EXAMPLES, 400))
     case = {
         "network": "overpruned",
         "n_examples": n_examples,

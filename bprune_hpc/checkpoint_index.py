@@ -48,7 +48,9 @@ def declared(index: Path) -> dict[str, Entry]:
     tensorflow = import_graphs()
     try:
         raw = table(index.read_bytes())
-        protos = {key: tensorflow.BundleEntryProto.FromString(value) for key, value in raw.items() if key}
+        protos = {
+            key: tensorflow.BundleEntryProto.FromString(value) for key, value in raw.items() if key
+        }
     except (IndexError, ValueError, struct.error, DecodeError):
         # TensorFlow says what is wrong with such a file.
         return {}

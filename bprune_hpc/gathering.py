@@ -263,9 +263,7 @@ def _work(
         }
         take_earliest(faults, of_block)
         with watch.time("reduce"):
-            reduce_groups(
-                comm, of_round, sums, part.problem.task, shape, len(part.plan.units[0])
-            )
+            reduce_groups(comm, of_round, sums, part.problem.task, shape, len(part.plan.units[0]))
             reduce_draws(comm, draws)
         if book is None:
             held.keep(shape, sums)

@@ -60,9 +60,7 @@ def put_one(values: Floats, n_units: int) -> None:
     values[:, n_units + 1 :] = 0
 
 
-def activation_of_units(
-    function: str | None, values: Floats, n_units: int
-) -> Callable[[], Any]:
+def activation_of_units(function: str | None, values: Floats, n_units: int) -> Callable[[], Any]:
     """What applies an activation in place to (n_examples, n_columns) values; the one stays."""
     apply = activation(function, values)
     if values.shape[1] == n_units or not moves_one(function):

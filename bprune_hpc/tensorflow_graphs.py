@@ -4,8 +4,8 @@ Its modules are imported one by one, with a stand-in for the package ``tensorflo
 import loads all of it. The stand-in is gone when they are there: who imports TensorFlow then, in
 the same process, gets all of it, with these modules as its own.
 
-What belongs here: where TensorFlow keeps what is used of it. What does not: using it; the door to it
-is ``tensorflow_import``.
+What belongs here: where TensorFlow keeps what is used of it. What does not: using it; the door to
+it is ``tensorflow_import``.
 """
 
 from __future__ import annotations

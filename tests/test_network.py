@@ -100,16 +100,16 @@ def test_what_graphs_need_leaves_the_rest_of_tensorflow_to_others() -> None:
     assert ended.returncode == 0, ended.stderr.decode()
 
 
-def test_reading_and_running_a_checkpoint_needs_no_more_than_that(tmp_path: Path) -> None:
+@pytest.mark.parametrize("evaluator", ["chain", "graph"])
+def test_reading_and_running_a_checkpoint_needs_no_more(evaluator: str, tmp_path: Path) -> None:
+    arguments = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=2", "--thresholds=0"]
+    arguments += [f"--evaluator={evaluator}", f"--output={tmp_path / 'sweep.h5'}"]
     code = (
         "import sys\n"
         "from bprune_hpc.comm import run\n"
         "from bprune_hpc.sweep import sweep\n"
-        f"arguments = ['--model_dir=embedded:digits_fc', '--num_monte_carlo=2', '--evaluator={{}}',\n"
-        f"             '--thresholds=0', '--output={tmp_path}/{{}}.h5']\n"
-        "for one in ('chain', 'graph'):\n"
-        "    run(lambda comm: sweep(comm, [text.format(one) for text in arguments]))\n"
-        "    assert 'tensorflow' not in sys.modules, one\n"
+        f"assert not run(lambda comm: sweep(comm, {arguments!r}))\n"
+        "assert 'tensorflow' not in sys.modules\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     assert ended.returncode == 0, ended.stderr.decode()
