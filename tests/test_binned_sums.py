@@ -84,6 +84,15 @@ def test_densities_that_float64_cannot_hold() -> None:
         assert sums.log(0) == pytest.approx(expected, rel=1e-15)
 
 
+def test_cleared_sums_are_as_new_ones() -> None:
+    sums, fresh = BinnedSums((3,)), BinnedSums((3,))
+    sums.add(slice(None), np.array([1e300, -1e-300, 0.0]))
+    sums.clear()
+    for one in (sums, fresh):
+        one.add(slice(0, 2), np.array([1e-20, 3.0]))
+    assert [a.tobytes() for a in sums.arrays] == [a.tobytes() for a in fresh.arrays]
+
+
 def test_what_is_empty_or_zero() -> None:
     sums = BinnedSums((2, 3))
     sums.add((0, slice(None)), np.zeros(3))

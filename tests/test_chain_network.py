@@ -136,6 +136,22 @@ def test_a_draw_has_the_same_bits_whatever_is_evaluated_beside_it() -> None:
     assert together.tobytes() == in_twos.tobytes() == alone.tobytes()
 
 
+@pytest.mark.parametrize("activation", ["Relu", "Sigmoid"])
+def test_nothing_is_left_of_numbers_that_were_not_finite(activation: str) -> None:
+    example = Example(6, 0.3, activation, "posterior")
+    network, noises = example.network, example.pairs(3)
+    clean = example.outputs(noises, [slice(0, 3)])
+    for fraction in (0.0, 0.2):  # the arrays that are used again have other sizes
+        other = Example(6, fraction, activation, "posterior")
+        sampled = network.prune(other.posterior).sample(noises)
+        with np.errstate(invalid="ignore"):
+            outputs = list(sampled.outputs(np.full_like(example.x, np.nan), [slice(0, 3)]))
+        assert np.isnan(outputs).all()
+    sampled = network.prune(example.posterior).sample(noises)
+    again = np.concatenate(list(sampled.outputs(example.x, [slice(0, 3)])))
+    assert again.tobytes() == clean.tobytes()
+
+
 def test_without_pairs() -> None:
     example = Example(6, 0.5, "Relu", "fixed")
     pairs = example.pairs(3)

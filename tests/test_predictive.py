@@ -125,6 +125,24 @@ def test_a_draw_has_the_same_bits_whatever_is_predicted_beside_it(shape: tuple[i
         assert together.nll_in_units[draw].tobytes() == alone.nll_in_units.tobytes()
 
 
+@pytest.mark.parametrize("n_draws", [1, 2, 3, 7])
+def test_a_sum_of_draws_is_that_of_their_integers(n_draws: int) -> None:
+    logits = random_logits(9, 40, 6, 6.0).transpose(0, 2, 1)
+    prediction = Predictions.from_logits(logits, np.arange(40) % 6)
+    some = slice(1, 1 + n_draws)
+    expected = [
+        [sum(map(int, cell)) for cell in row.T] for row in prediction.packed[some].swapaxes(0, 1)
+    ]
+    assert prediction.summed(some).tolist() == expected
+
+
+def test_cleared_sums_are_as_new_ones() -> None:
+    logits, label = random_logits(6, 40, 5, 2.0), np.arange(40) % 5
+    sums = added(logits, label)
+    sums.clear()
+    assert sums.buffer.tobytes() == GroupSums(1, 40, 5).buffer.tobytes()
+
+
 def test_the_grid_is_rounded_to_the_nearest() -> None:
     logits = random_logits(5, 40, 6, 6.0).transpose(0, 2, 1)
     label = np.arange(40) % 6
