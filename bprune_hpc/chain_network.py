@@ -200,12 +200,15 @@ class _Hidden:
     kernels : float32 array, shape (n_draws, n_rows, n_columns)
     values : float32 array
         As the next kernel takes them.
+    n_units : int
+        Of the layer; the other columns are what the next kernel takes.
     activate : callable
-        What works on them.
+        What works on the values.
     """
 
     kernels: Floats
     values: Floats
+    n_units: int
     activate: Callable[[], Any]
 
     @classmethod
@@ -213,10 +216,14 @@ class _Hidden:
         """With room for the values."""
         n_units = layer.kernel.loc.shape[1]
         put_one(values, n_units)
-        return cls(kernels, values, activation_of_units(layer.activation, values, n_units))
+        activate = activation_of_units(layer.activation, values, n_units)
+        return cls(kernels, values, n_units, activate)
 
     def run(self, before: Floats, draw: int) -> Floats:
         """Its values in a draw."""
-        multiply(before, self.kernels[draw], self.values)
+        kernel = self.kernels[draw]
+        multiply(before, kernel, self.values)
+        if kernel.shape[1] > self.n_units:
+            put_one(self.values, self.n_units)
         self.activate()
         return self.values

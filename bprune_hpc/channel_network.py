@@ -28,7 +28,7 @@ from .chain import (
 from .evaluators import Noise, Pruned, Sampled
 from .gaussian_part import Floats, GaussianPart
 from .posterior import Posterior
-from .tensorflow_import import call_of, import_tensorflow, open_session
+from .tensorflow_import import call_of, import_layers, open_session
 
 _ZERO_AT_ZERO = frozenset({"Relu", "Relu6", "Tanh", "Elu"})
 _ZERO_BELOW = frozenset({"Relu", "Relu6"})
@@ -164,8 +164,8 @@ class _SampledChannels:
 
 def _build(chain: Chain, names: Sequence[str], n_intra: int, n_inter: int) -> Any:
     """A call from examples and weights, whose numbers of channels are open, to outputs."""
-    tensorflow = import_tensorflow()
-    placeholder = tensorflow.compat.v1.placeholder
+    tensorflow = import_layers()
+    placeholder = tensorflow.placeholder
     with tensorflow.Graph().as_default() as graph:
         values = fed = placeholder(tensorflow.float32)
         weights: dict[str, Any] = {}
@@ -175,17 +175,15 @@ def _build(chain: Chain, names: Sequence[str], n_intra: int, n_inter: int) -> An
                 values = tensorflow.matmul(values, weights[step.kernel])
             elif isinstance(step, Convolution):
                 weights[step.kernel] = placeholder(tensorflow.float32, (*step.window, None, None))
-                values = tensorflow.nn.conv2d(
-                    values, weights[step.kernel], step.strides, step.padding
-                )
+                values = tensorflow.conv2d(values, weights[step.kernel], step.strides, step.padding)
             elif isinstance(step, Bias):
                 weights[step.name] = placeholder(tensorflow.float32, (None,))
-                values = tensorflow.nn.bias_add(values, weights[step.name])
+                values = tensorflow.bias_add(values, weights[step.name])
             elif isinstance(step, Activation):
                 values = _activation(tensorflow, step.function)(values)
             elif isinstance(step, Pooling):
-                pool = tensorflow.nn.max_pool2d if step.function == "MaxPool" else None
-                pool = pool or tensorflow.nn.avg_pool2d
+                pool = tensorflow.max_pool2d if step.function == "MaxPool" else None
+                pool = pool or tensorflow.avg_pool2d
                 values = pool(values, step.size, step.strides, step.padding)
             elif not weights:
                 values = tensorflow.reshape(values, (-1, *step.shape))
@@ -196,8 +194,4 @@ def _build(chain: Chain, names: Sequence[str], n_intra: int, n_inter: int) -> An
 
 
 def _activation(tensorflow: Any, function: str) -> Any:
-    nn = tensorflow.nn
-    return {
-        "Relu": nn.relu, "Relu6": nn.relu6, "Tanh": nn.tanh, "Sigmoid": nn.sigmoid, "Elu": nn.elu,
-        "Softplus": nn.softplus,
-    }[function]  # fmt: skip
+    return getattr(tensorflow, function.lower())

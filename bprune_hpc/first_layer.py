@@ -20,7 +20,7 @@ from .alive import Indices
 from .compact_layer import CompactLayer
 from .evaluators import Noise
 from .gaussian_part import Floats
-from .kernels import activation_of_units, columns_of, put_edges, put_one, rows_of, width_of
+from .kernels import activation_of_units, columns_of, put_one, put_zeros, rows_of, width_of
 from .patches import Patches
 from .workspace import Workspace
 
@@ -91,7 +91,7 @@ class _SharedKernel:
         n_columns = columns_of(self.n_out) if keeps_one else self.n_out
         self._width = width_of(self.n_out) if keeps_one else self.n_out
         self.loc = np.empty((rows_of(self.n_in), n_columns), np.float32)
-        put_edges(self.loc, self.n_in, self.n_out)
+        put_zeros(self.loc, self.n_in, self.n_out)
         self.loc[: self.n_in, : self.n_out] = layer.kernel.loc
         if layer.bias is not None:
             self.loc[self.n_in, : self.n_out] = layer.bias.loc
@@ -120,7 +120,7 @@ class _SharedKernel:
     def at_mean(self, inputs: Floats) -> Floats:
         """Product with ``loc``."""
         values = self._multiply("at_mean", inputs, self.loc)
-        if self._width > self.loc.shape[1]:
+        if self._width > self.n_out:
             put_one(values, self.n_out)
         return values
 

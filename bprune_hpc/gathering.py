@@ -278,7 +278,7 @@ def _work(
 class _HeldSums:
     """Sums of a rank other than 0 that are at zero, between one stretch of work and the next.
 
-    They are no more than a stretch needs at a time; memory that was touched once is faster.
+    Memory that was touched once is faster. There are no more than one of the stretches has needed.
 
     Parameters
     ----------
@@ -299,8 +299,10 @@ class _HeldSums:
         return dict(zip(groups, taken, strict=False))
 
     def keep(self, shape: tuple[int, int], sums: dict[int, AnySums]) -> None:
-        """Take them back, at zero."""
+        """Take spent ones back."""
         if self._is_held and shape == self._shape:
+            for of_group in sums.values():
+                of_group.clear()
             self._spare += sums.values()
 
 

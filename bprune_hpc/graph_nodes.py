@@ -211,7 +211,7 @@ def type_attr(dtype: int) -> Any:
 
 def operation(op: str) -> Any:
     """The definition (OpDef) of an operation, or None if this TensorFlow does not know it."""
-    return import_graphs().operation(op)
+    return import_graphs().op_def_of(op)
 
 
 def describe(nodes: Mapping[str, Node], names: Iterable[str], most: int = 5) -> str:

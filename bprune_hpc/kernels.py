@@ -1,9 +1,8 @@
-"""Kernels of a chain's layers as they multiply: with a row for the bias and a column that keeps it.
+"""Kernels of a chain's layers as they multiply: a row for the bias, and whole blocks of columns.
 
 Values of a layer lie with one row for each example; after its units comes a one, which the row
 below the next kernel, its bias, multiplies. A kernel whose units do not fill whole blocks of
-columns is filled up with zeros, as such products are faster; the first of these columns has a one
-in the row of the bias, so that the product gives the next layer's one too.
+columns is filled up with zeros, as such products are faster.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ _SMALL_PRODUCT = 900_000
 """Multiplications up to which OpenBLAS (since 0.3.17, with AVX-512) multiplies a matrix as it lies,
 without arranging it in blocks first: twice as fast for few outputs."""
 _FEWEST_EXAMPLES = 64
+_SMALL_ROWS = 256
+"""Terms of such a product, whose sums are in no blocks: 320 of them round as much as others do."""
 
 
 def rows_of(n_in: int) -> int:
@@ -46,12 +47,10 @@ def width_of(n_units: int) -> int:
     return max(columns_of(n_units), rows_of(n_units))
 
 
-def put_edges(kernel: Floats, n_in: int, n_out: int) -> None:
-    """Fill in what is below the inputs and after the units: no bias yet, and a one for the next."""
+def put_zeros(kernel: Floats, n_in: int, n_out: int) -> None:
+    """Fill in what is below the inputs and after the units: no bias yet."""
     kernel[..., n_in:, :] = 0
     kernel[..., n_out:] = 0
-    if kernel.shape[-1] > n_out:
-        kernel[..., n_in, n_out] = 1
 
 
 def put_one(values: Floats, n_units: int) -> None:
@@ -96,16 +95,21 @@ def multiply(values: Floats, kernel: Floats, out: Floats) -> None:
 def multiply_last(values: Floats, kernel: Floats, out: Floats) -> None:
     """The same, with an output's examples next to each other: ``out`` is (n_outputs, n_examples).
 
-    Few outputs are made for some examples at a time.
+    Few outputs are made for some examples, and some terms of their sums, at a time.
     """
-    at_once = _SMALL_PRODUCT // kernel.size
+    n_rows, n_outputs = kernel.shape
+    n_terms = n_rows if n_rows <= _SMALL_ROWS * 5 // 4 else _SMALL_ROWS
+    at_once = _SMALL_PRODUCT // (n_terms * n_outputs)
     if at_once < _FEWEST_EXAMPLES:
         multiply(values, kernel, out.T)
         return
-    values, transposed = values[:, : len(kernel)], kernel.T
+    transposed = kernel.T
     for start in range(0, len(values), at_once):
         some = slice(start, start + at_once)
-        np.matmul(transposed, values[some].T, out=out[:, some])
+        np.matmul(transposed[:, :n_terms], values[some, :n_terms].T, out=out[:, some])
+        for first in range(n_terms, n_rows, n_terms):
+            terms = slice(first, min(first + n_terms, n_rows))
+            out[:, some] += transposed[:, terms] @ values[some, terms].T
 
 
 def drawn_kernels(
@@ -127,7 +131,7 @@ def drawn_kernels(
         n_in, n_out = layer.kernel.loc.shape
         n_columns = n_out if layer is layers[-1] else columns_of(n_out)
         kernel = room.array(f"kernels {number}", n_draws, rows_of(n_in), n_columns)
-        put_edges(kernel, n_in, n_out)
+        put_zeros(kernel, n_in, n_out)
         layer.kernel.draws(noises, kernel[:, :n_in, :n_out])
         _add_bias(layer, noises, constants, kernel[:, n_in, :n_out])
         out.append(kernel)

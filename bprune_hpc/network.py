@@ -93,7 +93,9 @@ class GraphNetwork:
         self.lifted = lifted
         self.n_intra = n_intra
         self._fixed = [
-            np.asarray(fixed[name], graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype)
+            np.asarray(
+                fixed[name], graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype, order="C"
+            )
             for name, tensor in lifted.fixed_tensors.items()
         ]
         self._session = open_session(graph, n_intra, n_inter)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .network import LiftedGraph
-from .tensorflow_import import import_tensorflow, open_session, quiet_file_descriptor_2
+from .tensorflow_import import import_graphs, open_session, quiet_file_descriptor_2
 
 _MATRIX_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})
@@ -34,10 +34,10 @@ def multiplications(
     weights : mapping of str to array
         Value of every variable, mean-field or not, by the names of the lifted graph.
     """
-    tensorflow = import_tensorflow()
+    tensorflow = import_graphs()
     graph = tensorflow.Graph()
     with graph.as_default():
-        definition = tensorflow.compat.v1.GraphDef.FromString(lifted.graph_def)
+        definition = tensorflow.GraphDef.FromString(lifted.graph_def)
         tensorflow.import_graph_def(definition, name="")
         operations = [one for one in graph.get_operations() if one.type in PRODUCTS]
         shapes = [

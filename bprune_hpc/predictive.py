@@ -153,6 +153,7 @@ class Predictions:
         ----------
         logits : float array, shape (n_draws, n_classes, n_examples), finite
         label : int64 array, shape (n_examples,)
+            Below ``n_classes``, as reading has made sure.
         """
         largest = logits.max(axis=1)[:, None]
         true_index = label * len(label) + np.arange(len(label))
@@ -225,11 +226,6 @@ class Predictions:
         np.divide(self.correct, _ONE, out=out[:, -1])
         out[:, -2:] += _SIX
         return out.view(np.int64)
-
-    @property
-    def n_correct(self) -> NDArray[np.int64]:
-        """Number of examples of each draw that it puts in the true class, shape (n_draws,)."""
-        return np.count_nonzero(self.correct, axis=1)
 
     @property
     def nll_in_units(self) -> NDArray[np.int64]:

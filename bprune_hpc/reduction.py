@@ -1,7 +1,7 @@
 """Sums of all ranks brought together on rank 0: exact, so that who added what does not matter.
 
 Rank 0 keeps what it gets and adds its own part of the next round to it; the other ranks send
-theirs and begin again at zero.
+theirs, and begin again at zero.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ def reduce_groups(
     Parameters
     ----------
     sums : dict of group to AnySums
-        This rank's; afterwards those of every round so far on rank 0, at zero elsewhere: memory
-        that was touched once is faster than fresh one.
+        This rank's; afterwards those of every round so far on rank 0, and spent elsewhere.
     shape : tuple
         n_thresholds, n_examples.
     """
@@ -44,9 +43,6 @@ def reduce_groups(
             sums[group] = task.sums(*shape, draws_per_unit)
     mine = [group for group in participants if comm.is_root or comm.rank in participants[group]]
     comm.add_to_root({group: _part(sums[group]) for group in mine}, participants)
-    if not comm.is_root:
-        for group in mine:
-            sums[group].clear()
 
 
 def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:

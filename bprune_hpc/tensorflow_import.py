@@ -10,13 +10,16 @@ import importlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from . import tensorflow_graphs
 
-_graphs: list[Any] = []
+_part = SimpleNamespace()
+_lock = threading.RLock()
 _has_run: list[bool] = []
 _OPTIMIZERS = ("tf_keras.src.optimizers", "keras.src.optimizers")
 
@@ -37,11 +40,12 @@ def import_tensorflow() -> Any:
     ImportError
         If TensorFlow cannot be imported; what it wrote to standard error is then shown.
     """
-    if "tensorflow" in sys.modules:
-        return sys.modules["tensorflow"]
-    _set_variables()
-    with quiet_file_descriptor_2(), _without_optimizers():
-        return importlib.import_module("tensorflow")
+    with _lock:
+        if "tensorflow" in sys.modules:
+            return sys.modules["tensorflow"]
+        _set_variables()
+        with quiet_file_descriptor_2(), _without_optimizers():
+            return importlib.import_module("tensorflow")
 
 
 def import_graphs() -> Any:
@@ -54,14 +58,25 @@ def import_graphs() -> Any:
 
     Raises
     ------
-    ImportError
-        As :func:`import_tensorflow` does.
+    ImportError, AttributeError
+        If TensorFlow cannot be imported, or is not one of the versions that are supported.
     """
-    if not _graphs:
-        _set_variables()
-        with quiet_file_descriptor_2():
-            _graphs.append(tensorflow_graphs.load())
-    return _graphs[0]
+    return _with(tensorflow_graphs.GRAPHS)
+
+
+def import_layers() -> Any:
+    """The same, and what layers of a network are built of."""
+    import_graphs()
+    return _with(tensorflow_graphs.LAYERS)
+
+
+def _with(homes: tensorflow_graphs.Homes) -> SimpleNamespace:
+    (*_, last) = homes.values()
+    if not hasattr(_part, last[-1].rpartition(":")[2]):
+        with _lock, quiet_file_descriptor_2():
+            _set_variables()
+            vars(_part).update(tensorflow_graphs.load(homes))
+    return _part
 
 
 def _set_variables() -> None:
@@ -127,7 +142,8 @@ def call_of(session: Any, output: Any, fed: Sequence[Any]) -> Callable[..., Any]
     """What a session makes of arrays for some tensors, in their order.
 
     ``Session.run`` looks at every array and copies it; this call takes arrays as they lie. They
-    have to be of the tensors' types.
+    have to be of the tensors' types, and of shapes that the caller has seen to. What it returns
+    may share their memory, and they are let go of at the next call.
 
     Parameters
     ----------

@@ -297,3 +297,49 @@ def test_long_sums_round_little() -> None:
     terms = np.abs(units) @ np.abs(kernel).astype(float)
     error = np.abs(found[0].T - units @ kernel)
     assert (error <= 4e-7 * terms).all()
+
+
+def at_mean(weights: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Outputs of a ReLU network, kernels "k0" and so on, biases "b0", at its posterior mean."""
+    last = sum(name.startswith("k") for name in weights) - 1
+    layers = tuple(
+        DenseLayer(
+            f"k{layer}", f"b{layer}" if f"b{layer}" in weights else None,
+            "Relu" if layer < last else None,
+        )
+        for layer in range(last + 1)
+    )  # fmt: skip
+    posterior = Posterior(weights, {k: np.full_like(v, 0.01) for k, v in weights.items()})
+    network = ChainNetwork(Layers(None, layers), {})
+    sampled = network.prune(posterior).sample([Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)])
+    (found,) = sampled.outputs(x, [slice(0, 1)])
+    return found[0].T
+
+
+@pytest.mark.parametrize(
+    ("n_hidden", "n_out"), [(256, 10), (319, 10), (512, 10), (1200, 10), (2000, 6), (4000, 3)]
+)
+def test_few_outputs_of_many_units_round_little(n_hidden: int, n_out: int) -> None:
+    rng = np.random.default_rng(n_hidden)
+    sizes = (64, n_hidden, n_out)
+    weights = {
+        f"k{layer}": rng.normal(0, n_in**-0.5, (n_in, n_after)).astype(np.float32)
+        for layer, (n_in, n_after) in enumerate(pairwise(sizes))
+    }
+    weights["b0"] = rng.normal(size=n_hidden).astype(np.float32)
+    x = rng.random((500, 64)).astype(np.float32)
+    hidden = np.maximum(x.astype(float) @ weights["k0"] + weights["b0"], 0)
+    plain = hidden @ weights["k1"].astype(float)
+    assert np.abs(at_mean(weights, x) - plain).max() <= 1e-6 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("n_units", [7, 8])
+def test_a_unit_that_overflows_spoils_no_bias(n_units: int) -> None:
+    weights = {
+        "k0": np.full((2, n_units), 3e38), "k1": -np.ones((n_units, n_units)),
+        "b1": np.ones(n_units), "k2": np.ones((n_units, 2)), "b2": np.array([3.0, -4.0]),
+    }  # fmt: skip
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = at_mean(weights, np.full((5, 2), 10, np.float32))
+    assert found.tolist() == 5 * [[3, -4]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,30 @@ def test_reading_and_running_a_checkpoint_needs_no_more(evaluator: str, tmp_path
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_another_thread_that_imports_tensorflow_meanwhile_gets_it() -> None:
+    code = (
+        "import sys, threading\n"
+        "from bprune_hpc.tensorflow_import import import_graphs\n"
+        "found = []\n"
+        "def look():\n"
+        "    while not found:\n"
+        "        found.extend([sys.modules['tensorflow']] if 'tensorflow' in sys.modules else [])\n"
+        "thread = threading.Thread(target=look, daemon=True)\n"
+        "thread.start()\n"
+        "import_graphs()\n"
+        "thread.join(10)\n"
+        "assert found[0].constant(3).numpy() == 3\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_plugins_are_loaded_with_the_whole() -> None:
+    code = "from bprune_hpc.tensorflow_import import import_graphs\nimport_graphs()\n"
+    environment = {**os.environ, "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": "/nowhere/plugin.so"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, timeout=120
+    )
+    assert ended.returncode == 1 and b"/nowhere/plugin.so" in ended.stderr
