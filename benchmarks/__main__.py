@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bprune_hpc import memory as process_memory
+
 from . import bprune, convolutions, dense, memory, peers, ranks, standard_error, start
 from .record import Measured, Record, measure
 from .timing import Settings, use_one_thread
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # So that what it has started ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     use_one_thread()
+    process_memory.keep_freed()  # as a sweep does
     if _CORE_VARIABLE in os.environ:
         logger.warning(
             "%s=%s: NumPy's products are not those that their library would choose; unset it",
