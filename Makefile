@@ -65,7 +65,7 @@ help:
 	  'make chaos    kills 100 jobs, damages 500 files, and more (about 20 minutes); prints a table' \
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
-	  'make bench    measures speed and memory into benchmarks/results.json, in about 12 minutes' \
+	  'make bench    measures speed and memory into benchmarks/results.json, in about 15 minutes' \
 	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \

@@ -84,7 +84,7 @@ class Sweep:
 
 def run(settings: Settings) -> Measured:
     """Measure the three grids."""
-    n_examples, n_draws = settings.choose((300, 4), (10_000, 100))
+    n_examples, n_draws = settings.choose((300, 4), (10_000, 200))  # the sweep's default
     problem = overpruned.problem(n_examples)
     evaluator = problem.make_evaluator(1, 1)
     cuts = {
@@ -93,7 +93,7 @@ def run(settings: Settings) -> Measured:
     peak = Peak(settings.clock, settings.choose(256, 2048))
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {"n_examples": n_examples, "n_draws": n_draws}
-    for name, n_repeats in (("threshold_0", 3), ("thresholds", 3), ("fractions", 3)):
+    for name, n_repeats in (("threshold_0", 3), ("thresholds", 3), ("fractions", 2)):
         sweep = Sweep(problem, evaluator, cuts[name], n_draws)
         peak.forget()
         seconds = []
