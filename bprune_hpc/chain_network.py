@@ -165,10 +165,10 @@ class _SampledChain:
     def _of_piece(self, piece: Piece, stacks: Sequence[slice]) -> Iterator[Floats]:
         """Outputs of some examples for each stack of noises."""
         n_examples = piece.rows.stop - piece.rows.start
+        between = zip(self.layers[:-1], self.kernels[:-1], strict=True)
         hidden = [
-            _Hidden.of(layer, kernels, self.room.array(f"values {number}", n_examples, width))
-            for number, (layer, kernels) in enumerate(self._hidden, 1)
-            for width in [width_of(layer.kernel.loc.shape[1])]
+            _Hidden.of(layer, kernels, n_examples, f"values {number}", self.room)
+            for number, (layer, kernels) in enumerate(between, 1)
         ]
         for stack in stacks:
             start, stop = self.starts[stack.start], self.starts[stack.stop]
@@ -184,11 +184,6 @@ class _SampledChain:
             if self.layers:
                 activate(self.layers[-1].activation, out)
             yield out
-
-    @property
-    def _hidden(self) -> Iterator[tuple[CompactLayer, Floats]]:
-        """Layers between the first and the last one, and their kernels."""
-        return zip(self.layers[:-1], self.kernels[:-1], strict=True)
 
 
 @dataclass(frozen=True)
@@ -212,9 +207,12 @@ class _Hidden:
     activate: Callable[[], Any]
 
     @classmethod
-    def of(cls, layer: CompactLayer, kernels: Floats, values: Floats) -> _Hidden:
-        """With room for the values."""
+    def of(
+        cls, layer: CompactLayer, kernels: Floats, n_examples: int, kind: str, room: Workspace
+    ) -> _Hidden:
+        """With values in a room, of a kind of their own."""
         n_units = layer.kernel.loc.shape[1]
+        values = room.array(kind, n_examples, width_of(n_units))
         put_one(values, n_units)
         activate = activation_of_units(layer.activation, values, n_units)
         return cls(kernels, values, n_units, activate)

@@ -54,6 +54,16 @@ def test_imports_leave_tensorflow_out() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+def run_alone(code: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in a process of its own; what it says on standard error is shown, too."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True,
+        timeout=120,
+    )  # fmt: skip
+    sys.stderr.write(ended.stderr.decode())
+    return ended
+
+
 def test_tensorflow_starts_quietly_with_settings() -> None:
     code = (
         "import os, numpy as np\n"
@@ -62,7 +72,7 @@ def test_tensorflow_starts_quietly_with_settings() -> None:
         "assert os.environ['TF_USE_LEGACY_KERAS'] == '1'\n"
         "assert os.environ['TF_CPP_MIN_LOG_LEVEL'] == '3'\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    ended = run_alone(code)
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
@@ -75,7 +85,7 @@ def test_held_back_lines_are_shown_where_the_import_fails() -> None:
         "    os.write(2, b'the reason')\n"
         "    raise ImportError('no library')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    ended = run_alone(code)
     assert b"the reason" in ended.stderr and b"chatter" not in ended.stderr
 
 
@@ -97,8 +107,7 @@ def test_what_graphs_need_leaves_the_rest_of_tensorflow_to_others() -> None:
         "    assert not session.run(finite)\n"
         "assert import_graphs() is part\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr.decode()
+    assert run_alone(code).returncode == 0
 
 
 @pytest.mark.parametrize("evaluator", ["chain", "graph"])
@@ -112,8 +121,7 @@ def test_reading_and_running_a_checkpoint_needs_no_more(evaluator: str, tmp_path
         f"assert not run(lambda comm: sweep(comm, {arguments!r}))\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr.decode()
+    assert run_alone(code).returncode == 0
 
 
 def test_another_thread_that_imports_tensorflow_meanwhile_gets_it() -> None:
@@ -130,14 +138,10 @@ def test_another_thread_that_imports_tensorflow_meanwhile_gets_it() -> None:
         "thread.join(10)\n"
         "assert found[0].constant(3).numpy() == 3\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr.decode()
+    assert run_alone(code).returncode == 0
 
 
 def test_plugins_are_loaded_with_the_whole() -> None:
     code = "from bprune_hpc.tensorflow_import import import_graphs\nimport_graphs()\n"
-    environment = {**os.environ, "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": "/nowhere/plugin.so"}
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, timeout=120
-    )
+    ended = run_alone(code, TF_PLUGGABLE_DEVICE_LIBRARY_PATH="/nowhere/plugin.so")
     assert ended.returncode == 1 and b"/nowhere/plugin.so" in ended.stderr
