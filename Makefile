@@ -108,6 +108,7 @@ format: $(CHECK)
 
 clean:
 	rm -rf $(VENV) $(CHECK_VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -f bprune_hpc/_compiled*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Leave out what the tested combination does not stand for, before a long installation fails.
@@ -124,7 +125,7 @@ $(BASE): constraints.txt
 	touch $@
 
 # One venv holds one MPI; whoever changes from one to the other gets Horovod built anew.
-$(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml
+$(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_compiled*.[ch])
 	rm -f $(VENV)/.stamp-package-* $(VENV)/.stamp-test-*
 	@echo 'Installing TensorFlow and the rest: about a minute.'
 ifeq ($(MPI),wheel)

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from . import compiled_chain
 from .activations import activate
 from .alive import Alive, Indices, alive_units
 from .chain import Layers
 from .compact_layer import CompactLayer, Weights
+from .compiled_chain import CompiledChain
 from .evaluators import Noise, Pruned, Sampled
 from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
 from .gaussian_part import Floats
@@ -32,6 +34,7 @@ from .kernels import (
 )
 from .patches import Patches
 from .posterior import Posterior
+from .threads import Threads
 from .workspace import Workspace
 
 _OUTPUT_BYTES = 2**19
@@ -62,6 +65,11 @@ class ChainNetwork:
         threadpool_limits(n_threads, user_api="blas")
         self.layers = layers
         self._room = Workspace()
+        activations = [layer.activation for layer in layers.dense]
+        if layers.convolution is not None:
+            activations.append(layers.convolution.activation)
+        self._is_compiled = compiled_chain.is_possible(activations)
+        self._threads = Threads(n_threads)
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
         self._patches = None
         if layers.convolution is not None:
@@ -92,6 +100,8 @@ class ChainNetwork:
             for layer, before, after in zip(self.layers.dense, alive[:-1], alive[1:], strict=True)
         ]
         inputs = None if len(alive[0].varying) == len(nonzero[0]) else alive[0].varying
+        if self._is_compiled:
+            return CompiledChain.of(tuple(layers), inputs, self._patches, self._room, self._threads)
         return _PrunedChain(tuple(layers), inputs, self._patches, self._room)
 
 

@@ -17,11 +17,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import memory
+from . import compiled, memory
 from .comm import Comm, launcher
 
 BIT_VARIABLES = frozenset(
     {
+        "BPRUNE_INSTRUCTIONS",
         "BLIS_NUM_THREADS", "GOTO_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS",
         "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES",
@@ -59,8 +60,8 @@ class Stopwatch:
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of those packages that are installed; our own instructions."""
+    found = {"python": platform.python_version(), "instructions": compiled.instructions()}
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .draws import standard_normal
-from .evaluators import Evaluator, Noise
+from .evaluators import Evaluator, Noise, stacks_of
 from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
 from .problem import Problem
@@ -25,7 +25,7 @@ from .pruning import Cut, prune
 logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
-_MOST_UNITS = 25
+_MOST_UNITS = 24
 """How much noise is held, to be used at every threshold: as many units as fit, but not more. A
 sweep of 50 draws holds nearly as much: more draws take no more memory."""
 _STAND_IN = np.float32(1)
@@ -96,8 +96,7 @@ def evaluate(
             ]
             pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
             sampled = pruned.sample(wanted)
-            step = pruned.noises_at_once(plan.batch_size)
-            stacks = [slice(k, min(k + step, len(wanted))) for k in range(0, len(wanted), step)]
+            stacks = stacks_of(wanted, pruned.noises_at_once(plan.batch_size))
             for rows, x in batches(problem.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
                 for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):

@@ -77,3 +77,16 @@ class Evaluator(Protocol):
 
     def prune(self, table: Posterior) -> Pruned:
         """The network with another table of Gaussians, which may have exact zeros."""
+
+
+def stacks_of(noises: Sequence[Noise], most: int) -> list[slice]:
+    """Divide noises into stacks of so many at most; the posterior mean comes as an extra one."""
+    out = []
+    start = n_noises = 0
+    for at, noise in enumerate(noises):
+        has_noise = noise.values is not None
+        if n_noises + has_noise > most:
+            out.append(slice(start, at))
+            start, n_noises = at, 0
+        n_noises += has_noise
+    return [*out, slice(start, len(noises))] if noises else []

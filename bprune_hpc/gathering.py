@@ -317,3 +317,8 @@ class _From:
         """See :class:`bprune_hpc.predictive.DrawSums`; a regression adds draw by draw."""
         sums: Any = self._sums
         sums.add(threshold, np.asarray(draws) - self._first, *predictions)
+
+    def add_sums(self, threshold: int, draws: Any, of_draws: Any) -> None:
+        """The same."""
+        sums: Any = self._sums
+        sums.add_sums(threshold, np.asarray(draws, int) - self._first, of_draws)

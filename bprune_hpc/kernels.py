@@ -123,18 +123,34 @@ def drawn_kernels(
         The last one has a column for each output and no others. What the constant units before a
         layer give is in its bias. They are overwritten when kernels are drawn again in that room.
     """
+    biases = drawn_biases(layers, noises)
+    out = []
+    for number, (layer, bias) in enumerate(zip(layers[1:], biases, strict=True), 1):
+        n_in, n_out = layer.kernel.loc.shape
+        n_columns = n_out if layer is layers[-1] else columns_of(n_out)
+        kernel = room.array(f"kernels {number}", len(bias), rows_of(n_in), n_columns)
+        put_zeros(kernel, n_in, n_out)
+        layer.kernel.draws(noises, kernel[:, :n_in, :n_out])
+        kernel[:, n_in, :n_out] = bias
+        out.append(kernel)
+    return out
+
+
+def drawn_biases(layers: Sequence[CompactLayer], noises: Sequence[Noise]) -> list[Floats]:
+    """Biases of all layers but the first in every draw, with what constant units before them give.
+
+    Returns
+    -------
+    list of float32 array, shape (n_draws, n_out)
+    """
     n_draws = sum(len(noise.draws) for noise in noises)
     first, *others = layers
     constants = _constants(first, noises, None)
     out = []
-    for number, layer in enumerate(others, 1):
-        n_in, n_out = layer.kernel.loc.shape
-        n_columns = n_out if layer is layers[-1] else columns_of(n_out)
-        kernel = room.array(f"kernels {number}", n_draws, rows_of(n_in), n_columns)
-        put_zeros(kernel, n_in, n_out)
-        layer.kernel.draws(noises, kernel[:, :n_in, :n_out])
-        _add_bias(layer, noises, constants, kernel[:, n_in, :n_out])
-        out.append(kernel)
+    for layer in others:
+        bias = np.zeros((n_draws, layer.kernel.loc.shape[1]), np.float32)
+        _add_bias(layer, noises, constants, bias)
+        out.append(bias)
         constants = _constants(layer, noises, constants)
     return out
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from .chain import ConvolutionLayer
 from .gaussian_part import Floats
@@ -61,6 +62,38 @@ class Patches:
         )
         # A window's columns are next to each other, and so are their channels.
         np.copyto(_split(out, shape), seen)
+
+    def places(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+        """Where patches are in an image with the zeros that are put around it.
+
+        Returns
+        -------
+        columns : int array
+            Which number of the image each number of the larger one is; -1 for the zeros.
+        within : int array
+            Those of a patch at the beginning of the larger image, ordered as the kernel's.
+        bases : int array, shape (n_positions, n_pooled)
+            Where the patch of each place of a position begins.
+        """
+        (rows, columns), pool, strides = self.layer.convolved, self.layer.pool, self.layer.strides
+        n_rows, n_columns, n_channels = self.layer.image
+        numbers = np.arange(n_rows * n_columns * n_channels).reshape(self.layer.image)
+        padding = self._padding(rows, columns)
+        padded = np.pad(numbers, (*padding, (0, 0)), constant_values=-1)
+        of_row, of_column = padded.shape[1] * n_channels, n_channels
+        down, right = self.layer.window
+        within = (
+            np.arange(down)[:, None, None] * of_row
+            + np.arange(right)[:, None] * of_column
+            + np.arange(n_channels)
+        )
+        starts = (
+            np.arange(rows)[:, None] * strides[0] * of_row
+            + np.arange(columns) * strides[1] * of_column
+        )
+        windows = starts.reshape(rows // pool[0], pool[0], columns // pool[1], pool[1])
+        bases = windows.transpose(0, 2, 1, 3).reshape(-1, self.n_pooled)
+        return padded.reshape(-1), within.reshape(-1), bases
 
     def _padding(self, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
         if self.layer.padding == "VALID":

@@ -6,7 +6,7 @@ statistics are made of the sums. Which task a network is for is decided in ``hea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import predictive, predictive_normal
+from . import compiled, predictive, predictive_normal
 from .errors import BpruneError
 from .metrics import Statistics
 from .plan import Draw, Plan
@@ -26,6 +26,15 @@ AnySums = GroupSums | NormalSums
 AnyDrawSums = DrawSums | NormalDrawSums
 
 _MOST_PROBABILITY_BYTES = 2**30
+
+
+def _by_group(draws: Sequence[tuple[int, Draw]]) -> Iterator[tuple[int, slice]]:
+    """Groups, and which of the draws are theirs."""
+    start = 0
+    for group, members in groupby(draws, key=lambda member: member[0]):
+        stop = start + len(list(members))
+        yield group, slice(start, stop)
+        start = stop
 
 
 @dataclass(frozen=True)
@@ -73,16 +82,22 @@ class Classification:
         at : tuple
             Threshold, and rows within the block of examples.
         """
-        predictions = Predictions.from_logits(outputs, label)
-        start = 0
-        for group, members in groupby(draws, key=lambda member: member[0]):
-            stop = start + len(list(members))
-            sums[group].add(*at, predictions, slice(start, stop))
-            start = stop
         # The posterior mean is no draw; it comes first.
         indices = [draw.index for _, draw in draws if draw.sign]
+        places = slice(len(draws) - len(indices), None)
+        if compiled.instructions() != compiled.NONE:
+            narrow = label.astype(np.int32)
+            of_draws = [
+                sums[group].add_logits(*at, outputs[some], narrow)
+                for group, some in _by_group(draws)
+            ]
+            draw_sums.add_sums(at[0], indices, np.concatenate(of_draws, axis=1)[:, places])
+            return
+        predictions = Predictions.from_logits(outputs, label)
+        for group, some in _by_group(draws):
+            sums[group].add(*at, predictions, some)
         if indices:
-            draw_sums.add(at[0], indices, predictions, slice(len(draws) - len(indices), None))
+            draw_sums.add(at[0], indices, predictions, places)
 
     def statistics(self, plan: Plan, n_examples: int, save_probabilities: bool) -> Statistics:
         """Where sums become metrics."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+_LINE = 16
+"""Numbers of a cache line."""
+
 
 @dataclass
 class Workspace:
@@ -20,5 +23,12 @@ class Workspace:
         size = math.prod(shape)
         held = self._held.get(kind)
         if held is None or held.size < size:
-            held = self._held[kind] = np.empty(size, np.float32)
+            held = self._held[kind] = _aligned(size)
         return held[:size].reshape(shape)
+
+
+def _aligned(size: int) -> NDArray[np.float32]:
+    """At an address where a vector does not lie in two cache lines."""
+    room = np.empty(size + _LINE, np.float32)
+    start = -room.ctypes.data // room.itemsize % _LINE
+    return room[start : start + size]

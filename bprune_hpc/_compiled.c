@@ -1,0 +1,618 @@
+/* Compiled counterparts of what `bprune_hpc.compiled` describes. Knows no NumPy: its arguments are
+   buffers, whose sizes it checks and whose types it trusts. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define TILE 64        /* examples of a tile */
+#define BLOCK 256      /* inputs of a layer whose values are made, and used, together */
+#define MOST_TERMS 256 /* that are added one after the other; a longer sum would be rounded more */
+#define GROUP 4        /* units that share their inputs */
+#define SHARED 5       /* the mean and the noises that share a first layer's inputs */
+#define MOST_DRAWS 16
+#define EXAMPLES 16
+
+#define SIX 6.0
+#define SIX_BITS 0x4018000000000000
+#define ONE 0x1p50
+#define ENTROPY_UNIT 0x1p-4 /* 2**46 units of 2**-50 */
+#define NLL_SHIFT 0x1.8p22
+#define MAX_NLL 103.97207708399179 /* 150 log(2) */
+
+/* An activation: what lies outside is moved to the next of them. */
+struct bounds {
+  float low, high;
+};
+
+struct first {
+  const int32_t *starts, *rows, *bases;
+  const float *values, *bias;
+  ptrdiff_t n_filters, n_positions, n_places;
+  struct bounds bounds;
+};
+
+struct layer {
+  const int32_t *starts, *rows;
+  const float *values, *bias;
+  ptrdiff_t n_in, n_out, width, n_values;
+  struct bounds bounds;
+};
+
+struct draws {
+  ptrdiff_t n;
+  int column[MOST_DRAWS]; /* of the first layer's products; -1 for the mean */
+  float sign[MOST_DRAWS];
+};
+
+static ptrdiff_t padded(const struct layer *layer)
+{
+  return (layer->n_out + layer->width - 1) / layer->width * layer->width;
+}
+
+/* One, where a layer has no inputs: it still has its bias. */
+static ptrdiff_t n_blocks(const struct layer *layer)
+{
+  return layer->n_in > BLOCK ? (layer->n_in + BLOCK - 1) / BLOCK : 1;
+}
+
+static ptrdiff_t most_units(const struct layer *layers, ptrdiff_t n_layers)
+{
+  ptrdiff_t most = 0;
+  for (ptrdiff_t at = 1; at < n_layers; at++)
+    most = padded(&layers[at]) > most ? padded(&layers[at]) : most;
+  return most;
+}
+
+static void put_out(const float *values, ptrdiff_t n_units, float *out, ptrdiff_t out_columns)
+{
+  for (ptrdiff_t unit = 0; unit < n_units; unit++)
+    memcpy(out + unit * out_columns, values + unit * TILE, TILE * sizeof(float));
+}
+
+static int64_t bits_of(double number)
+{
+  int64_t bits;
+  memcpy(&bits, &number, sizeof bits);
+  return bits;
+}
+
+#define JOIN(a, b) a##_##b
+#define JOINED(a, b) JOIN(a, b)
+#define NAME(x) JOINED(x, SET)
+
+#define SET plain
+#define TARGET
+#define LANES 4
+#define VECTORS 2
+#include "_compiled_classes.h"
+#include "_compiled_forward.h"
+#undef SET
+#undef TARGET
+#undef LANES
+#undef VECTORS
+
+#ifdef __x86_64__
+#define SET avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define VECTORS 2
+#include "_compiled_classes.h"
+#include "_compiled_forward.h"
+#undef SET
+#undef TARGET
+#undef LANES
+#undef VECTORS
+
+#define SET avx512
+#define TARGET __attribute__((target("avx512f,avx2,fma")))
+#define LANES 16
+#define VECTORS 4
+#include "_compiled_classes.h"
+#include "_compiled_forward.h"
+#undef SET
+#undef TARGET
+#undef LANES
+#undef VECTORS
+#endif
+
+struct set {
+  const char *name;
+  void (*forward)(const struct first *, const struct layer *, ptrdiff_t, const struct draws *,
+                  const float *, const float *, float *, float *, ptrdiff_t);
+  void (*run_layer)(const struct layer *, ptrdiff_t, const float *, float *);
+  void (*add_classes)(const float *, ptrdiff_t, ptrdiff_t, const int32_t *, int, double *,
+                      int64_t *, ptrdiff_t, int64_t *, int64_t *);
+};
+
+static const struct set sets[] = {
+#ifdef __x86_64__
+    {"avx512", forward_avx512, run_layer_avx512, add_classes_avx512},
+    {"avx2", forward_avx2, run_layer_avx2, add_classes_avx2},
+#endif
+    {"plain", forward_plain, run_layer_plain, add_classes_plain},
+};
+#define N_SETS (int)(sizeof sets / sizeof *sets)
+
+static int is_supported(int at)
+{
+#ifdef __x86_64__
+  if (at == 0)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma");
+  if (at == 1)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return at == N_SETS - 1;
+}
+
+/* Buffers that a call has taken; all of them are given back in one place. */
+#define MOST_BUFFERS 256
+struct buffers {
+  int n;
+  Py_buffer taken[MOST_BUFFERS];
+};
+
+/* The memory of an object, if it has so many bytes at least; NULL and an error otherwise. */
+static void *memory_of(struct buffers *buffers, PyObject *object, int is_written, ptrdiff_t least)
+{
+  if (buffers->n == MOST_BUFFERS) {
+    PyErr_SetString(PyExc_ValueError, "too many layers");
+    return NULL;
+  }
+  Py_buffer *buffer = &buffers->taken[buffers->n];
+  const int flags = PyBUF_C_CONTIGUOUS | (is_written ? PyBUF_WRITABLE : 0);
+  if (PyObject_GetBuffer(object, buffer, flags))
+    return NULL;
+  buffers->n++;
+  if (least < 0 || buffer->len < least) {
+    PyErr_Format(PyExc_ValueError, "an array of %zd bytes where %zd are needed", buffer->len,
+                 (Py_ssize_t)least);
+    return NULL;
+  }
+  return buffer->buf;
+}
+
+static ptrdiff_t bytes_of(const struct buffers *buffers)
+{
+  return buffers->taken[buffers->n - 1].len;
+}
+
+static void give_back(struct buffers *buffers)
+{
+  while (buffers->n)
+    PyBuffer_Release(&buffers->taken[--buffers->n]);
+}
+
+static PyObject *supported_sets(PyObject *self, PyObject *unused)
+{
+  PyObject *names = PyList_New(0);
+  for (int at = 0; names && at < N_SETS; at++)
+    if (is_supported(at)) {
+      PyObject *name = PyUnicode_FromString(sets[at].name);
+      if (!name || PyList_Append(names, name))
+        Py_CLEAR(names);
+      Py_XDECREF(name);
+    }
+  return names;
+}
+
+static const struct set *set_of(const char *name)
+{
+  for (int at = 0; at < N_SETS; at++)
+    if (!strcmp(sets[at].name, name) && is_supported(at))
+      return &sets[at];
+  PyErr_Format(PyExc_ValueError, "no set of instructions %s", name);
+  return NULL;
+}
+
+/* rows of examples -> tiles first_tile..last_tile: tiles[tile][row][example].
+
+   Each row has one of the numbers of an example, by its column; -1 for zeros. */
+static PyObject *fill_tiles(PyObject *self, PyObject *args)
+{
+  PyObject *x_object, *columns_object, *out_object;
+  Py_ssize_t n_examples, n_columns, first_tile, last_tile;
+  if (!PyArg_ParseTuple(args, "OnnOOnn", &x_object, &n_examples, &n_columns, &columns_object,
+                        &out_object, &first_tile, &last_tile))
+    return NULL;
+  struct buffers buffers = {0};
+  PyObject *result = NULL;
+  const float *x = memory_of(&buffers, x_object, 0, 4 * n_examples * n_columns);
+  const int32_t *columns = x ? memory_of(&buffers, columns_object, 0, 0) : NULL;
+  const ptrdiff_t n_rows = columns ? bytes_of(&buffers) / 4 : 0;
+  const ptrdiff_t n_numbers = last_tile * n_rows * TILE;
+  float *out = columns ? memory_of(&buffers, out_object, 1, 4 * n_numbers) : NULL;
+  if (!out)
+    goto end;
+  int are_columns = n_examples >= 0 && n_columns >= 0 && first_tile >= 0;
+  for (ptrdiff_t row = 0; row < n_rows; row++)
+    are_columns &= columns[row] >= -1 && columns[row] < n_columns;
+  if (!are_columns) {
+    PyErr_SetString(PyExc_ValueError, "no such numbers");
+    goto end;
+  }
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t tile = first_tile; tile < last_tile; tile++) {
+    const ptrdiff_t first = tile * TILE, n_left = n_examples - first;
+    const ptrdiff_t n = n_left > TILE ? TILE : n_left;
+    for (ptrdiff_t row = 0; row < n_rows; row++) {
+      float *of_row = out + (tile * n_rows + row) * TILE;
+      const ptrdiff_t column = columns[row];
+      ptrdiff_t e = 0;
+      for (; column >= 0 && e < n; e++)
+        of_row[e] = x[(first + e) * n_columns + column];
+      for (; e < TILE; e++)
+        of_row[e] = 0;
+    }
+  }
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+/* out[k * stride] = loc[k] + sign * scale[k] * noise[index[k]] */
+static PyObject *draw_values(PyObject *self, PyObject *args)
+{
+  PyObject *loc_object, *scale_object, *noise_object, *index_object, *out_object;
+  float sign;
+  Py_ssize_t offset, stride;
+  if (!PyArg_ParseTuple(args, "OOOOfOnn", &loc_object, &scale_object, &noise_object, &index_object,
+                        &sign, &out_object, &offset, &stride))
+    return NULL;
+  struct buffers buffers = {0};
+  PyObject *result = NULL;
+  const int32_t *index = memory_of(&buffers, index_object, 0, 0);
+  const ptrdiff_t n = index ? bytes_of(&buffers) / 4 : 0;
+  const float *scale = index ? memory_of(&buffers, scale_object, 0, 4 * n) : NULL;
+  const float *noise = scale ? memory_of(&buffers, noise_object, 0, 0) : NULL;
+  const ptrdiff_t n_noise = noise ? bytes_of(&buffers) / 4 : 0;
+  const int has_loc = loc_object != Py_None;
+  const float *loc = noise && has_loc ? memory_of(&buffers, loc_object, 0, 4 * n) : NULL;
+  if (!noise || (has_loc && !loc))
+    goto end;
+  if (offset < 0 || stride < 1) {
+    PyErr_SetString(PyExc_ValueError, "no such place");
+    goto end;
+  }
+  float *out = memory_of(&buffers, out_object, 1, n ? 4 * (offset + (n - 1) * stride + 1) : 0);
+  if (!out)
+    goto end;
+  int32_t largest = -1, smallest = 0;
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t k = 0; k < n; k++) {
+    largest = index[k] > largest ? index[k] : largest;
+    smallest = index[k] < smallest ? index[k] : smallest;
+  }
+  if (smallest >= 0 && largest < n_noise) {
+    out += offset;
+    for (ptrdiff_t k = 0; k < n; k++)
+      out[k * stride] = (loc ? loc[k] : 0) + sign * scale[k] * noise[index[k]];
+  }
+  Py_END_ALLOW_THREADS;
+  if (smallest < 0 || largest >= n_noise)
+    PyErr_SetString(PyExc_ValueError, "no such noise");
+  else
+    result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+/* Whether rows of a tile lie below so many; each is given as its place in the tile. */
+static int are_rows(const int32_t *rows, ptrdiff_t n, ptrdiff_t n_rows)
+{
+  int are = 1;
+  for (ptrdiff_t k = 0; k < n; k++)
+    are &= rows[k] >= 0 && rows[k] <= (n_rows - 1) * TILE;
+  return are;
+}
+
+static int are_starts(const int32_t *starts, ptrdiff_t n, ptrdiff_t n_entries)
+{
+  int are = starts[0] == 0 && starts[n] == n_entries;
+  for (ptrdiff_t k = 0; k < n; k++)
+    are &= starts[k] <= starts[k + 1];
+  return are;
+}
+
+static int take_first(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_tile_rows,
+                      ptrdiff_t n_columns, struct first *first)
+{
+  PyObject *starts, *rows, *bases, *values, *bias;
+  Py_ssize_t n_places;
+  if (!PyArg_ParseTuple(tuple, "OOOn(ff)OO", &starts, &rows, &bases, &n_places,
+                        &first->bounds.low, &first->bounds.high, &values, &bias))
+    return 0;
+  if (!(first->starts = memory_of(buffers, starts, 0, 4)))
+    return 0;
+  first->n_filters = bytes_of(buffers) / 4 - 1;
+  if (!(first->rows = memory_of(buffers, rows, 0, 0)))
+    return 0;
+  const ptrdiff_t n_entries = bytes_of(buffers) / 4;
+  if (!(first->bases = memory_of(buffers, bases, 0, 4)))
+    return 0;
+  const ptrdiff_t n_bases = bytes_of(buffers) / 4;
+  if (!(first->values = memory_of(buffers, values, 0, 4 * n_entries * n_columns)) ||
+      !(first->bias = memory_of(buffers, bias, 0, 4 * first->n_filters * n_columns)))
+    return 0;
+  first->n_places = n_places;
+  int32_t most_base = 0, most_row = 0;
+  int is_right = n_places > 0 && n_bases % n_places == 0;
+  for (ptrdiff_t at = 0; at < n_bases; at++) {
+    is_right &= first->bases[at] >= 0;
+    most_base = first->bases[at] > most_base ? first->bases[at] : most_base;
+  }
+  for (ptrdiff_t k = 0; k < n_entries; k++) {
+    is_right &= first->rows[k] >= 0;
+    most_row = first->rows[k] > most_row ? first->rows[k] : most_row;
+  }
+  if (!is_right || (ptrdiff_t)most_base + most_row > (n_tile_rows - 1) * TILE ||
+      !are_starts(first->starts, first->n_filters, n_entries)) {
+    PyErr_SetString(PyExc_ValueError, "the first layer's places are not those of a tile");
+    return 0;
+  }
+  first->n_positions = n_bases / n_places;
+  return 1;
+}
+
+static int take_layer(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_in, ptrdiff_t n_draws,
+                      struct layer *layer)
+{
+  PyObject *starts, *rows, *values, *bias;
+  Py_ssize_t width, n_out;
+  if (!PyArg_ParseTuple(tuple, "OOnn(ff)OO", &starts, &rows, &width, &n_out, &layer->bounds.low,
+                        &layer->bounds.high, &values, &bias))
+    return 0;
+  if ((width != 1 && width != GROUP) || n_out < 0) {
+    PyErr_SetString(PyExc_ValueError, "no such layer");
+    return 0;
+  }
+  layer->n_in = n_in, layer->n_out = n_out, layer->width = width;
+  const ptrdiff_t n_groups = padded(layer) / width, n_parts = n_blocks(layer) * n_groups;
+  if (!(layer->rows = memory_of(buffers, rows, 0, 0)))
+    return 0;
+  const ptrdiff_t n_entries = bytes_of(buffers) / 4;
+  layer->n_values = n_entries * width;
+  if (!(layer->starts = memory_of(buffers, starts, 0, 4 * (n_parts + 1))) ||
+      !(layer->values = memory_of(buffers, values, 0, 4 * n_draws * layer->n_values)) ||
+      !(layer->bias = memory_of(buffers, bias, 0, 4 * n_draws * padded(layer))))
+    return 0;
+  int is_right = are_starts(layer->starts, n_parts, n_entries);
+  for (ptrdiff_t block = 0; is_right && block < n_blocks(layer); block++) {
+    const ptrdiff_t start = layer->starts[block * n_groups];
+    const ptrdiff_t stop = layer->starts[(block + 1) * n_groups];
+    const ptrdiff_t n_left = n_in - block * BLOCK;
+    is_right = are_rows(layer->rows + start, stop - start, n_left > BLOCK ? BLOCK : n_left);
+  }
+  if (!is_right)
+    PyErr_SetString(PyExc_ValueError, "a layer's rows are not those of its inputs");
+  return is_right;
+}
+
+static int take_draws(PyObject *columns, PyObject *signs, ptrdiff_t n_columns,
+                      struct draws *draws)
+{
+  draws->n = PyTuple_Check(columns) && PyTuple_Check(signs) ? PyTuple_GET_SIZE(columns) : 0;
+  if (draws->n < 1 || draws->n > MOST_DRAWS || PyTuple_GET_SIZE(signs) != draws->n) {
+    PyErr_Format(PyExc_ValueError, "at most %d draws at a time", MOST_DRAWS);
+    return 0;
+  }
+  for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
+    const long column = PyLong_AsLong(PyTuple_GET_ITEM(columns, draw));
+    draws->sign[draw] = (float)PyFloat_AsDouble(PyTuple_GET_ITEM(signs, draw));
+    if (PyErr_Occurred())
+      return 0;
+    if (column < -1 || column >= n_columns) {
+      PyErr_SetString(PyExc_ValueError, "no such noise");
+      return 0;
+    }
+    draws->column[draw] = (int)column;
+  }
+  return 1;
+}
+
+#define MOST_LAYERS ((MOST_BUFFERS - 8) / 4)
+
+/* Outputs of tiles first_tile..last_tile in some draws: out[draw][output][example].
+
+   means: of the first layer's units, from `multiply`; None if they are its first column. */
+static PyObject *forward(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *tiles_object, *first_object, *means_object, *columns, *signs, *layer_objects;
+  PyObject *out_object, *scratch;
+  Py_ssize_t n_tile_rows, first_tile, last_tile;
+  if (!PyArg_ParseTuple(args, "sOnOOOOO!OOnn", &name, &tiles_object, &n_tile_rows, &first_object,
+                        &means_object, &columns, &signs, &PyTuple_Type, &layer_objects,
+                        &out_object, &scratch, &first_tile, &last_tile))
+    return NULL;
+  const struct set *set = set_of(name);
+  struct buffers buffers = {0};
+  struct first first;
+  struct layer layers[MOST_LAYERS];
+  struct draws draws;
+  PyObject *result = NULL;
+  const ptrdiff_t n_layers = PyTuple_GET_SIZE(layer_objects);
+  const int has_means = means_object != Py_None;
+  const ptrdiff_t n_columns = has_means ? GROUP : SHARED;
+  if (!set || !take_draws(columns, signs, n_columns, &draws) ||
+      !take_first(&buffers, first_object, n_tile_rows, n_columns, &first))
+    goto end;
+  if (n_layers > MOST_LAYERS) {
+    PyErr_SetString(PyExc_ValueError, "too many layers");
+    goto end;
+  }
+  const ptrdiff_t n_units = first.n_filters * first.n_positions;
+  ptrdiff_t n_out = n_units;
+  for (ptrdiff_t at = 0; at < n_layers; at++) {
+    PyObject *object = PyTuple_GET_ITEM(layer_objects, at);
+    if (!take_layer(&buffers, object, n_out, draws.n, &layers[at]))
+      goto end;
+    n_out = layers[at].n_out;
+  }
+  const float *tiles = memory_of(&buffers, tiles_object, 0, 4 * n_tile_rows * TILE);
+  if (!tiles)
+    goto end;
+  const ptrdiff_t n_tiles = bytes_of(&buffers) / (4 * n_tile_rows * TILE);
+  const float *means = NULL;
+  if (has_means && !(means = memory_of(&buffers, means_object, 0, 4 * n_tiles * n_units * TILE)))
+    goto end;
+  const ptrdiff_t n_means = has_means && n_tiles ? bytes_of(&buffers) / (4 * n_tiles) : 0;
+  float *out = memory_of(&buffers, out_object, 1, 4 * draws.n * n_out * n_tiles * TILE);
+  const ptrdiff_t n_sums = n_layers ? padded(&layers[0]) : 0;
+  const ptrdiff_t n_scratch = draws.n * (BLOCK + n_sums) + 2 * most_units(layers, n_layers);
+  float *room = out ? memory_of(&buffers, scratch, 1, 4 * n_scratch * TILE) : NULL;
+  if (!room)
+    goto end;
+  if (first_tile < 0 || last_tile > n_tiles) {
+    PyErr_SetString(PyExc_ValueError, "no such tile");
+    goto end;
+  }
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
+    set->forward(&first, layers, n_layers, &draws, tiles + tile * n_tile_rows * TILE,
+                 means ? means + tile * n_means : NULL, room, out + tile * TILE,
+                 n_tiles * TILE);
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+/* One layer of tiles first_tile..last_tile: out[tile][unit][example], groups filled up. */
+static PyObject *multiply(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *tiles_object, *layer_object, *out_object;
+  Py_ssize_t n_in, first_tile, last_tile;
+  if (!PyArg_ParseTuple(args, "sOnOOnn", &name, &tiles_object, &n_in, &layer_object, &out_object,
+                        &first_tile, &last_tile))
+    return NULL;
+  const struct set *set = set_of(name);
+  struct buffers buffers = {0};
+  struct layer layer;
+  PyObject *result = NULL;
+  if (!set || n_in < 1 || !take_layer(&buffers, layer_object, n_in, 1, &layer))
+    goto end;
+  const float *tiles = memory_of(&buffers, tiles_object, 0, 0);
+  if (!tiles)
+    goto end;
+  const ptrdiff_t n_tiles = bytes_of(&buffers) / (4 * n_in * TILE);
+  const ptrdiff_t n_sums = padded(&layer) * TILE;
+  float *out = memory_of(&buffers, out_object, 1, 4 * n_tiles * n_sums);
+  if (!out)
+    goto end;
+  if (first_tile < 0 || last_tile > n_tiles) {
+    PyErr_SetString(PyExc_ValueError, "no such tile");
+    goto end;
+  }
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
+    set->run_layer(&layer, 0, tiles + tile * n_in * TILE, out + tile * n_sums);
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+/* Add what draws say of classes to sums; see add_classes in _compiled_classes.h.
+
+   logits: float32, shape (n_draws, n_classes, n_examples), examples next to each other. */
+static PyObject *add_predictions(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *logits_object, *label_object, *sums_object, *room_object, *correct, *nll_object;
+  Py_ssize_t offset, sums_stride;
+  if (!PyArg_ParseTuple(args, "sOOOnnOOO", &name, &logits_object, &label_object, &sums_object,
+                        &offset, &sums_stride, &room_object, &correct, &nll_object))
+    return NULL;
+  const struct set *set = set_of(name);
+  Py_buffer logits;
+  if (!set || PyObject_GetBuffer(logits_object, &logits, PyBUF_STRIDED_RO))
+    return NULL;
+  struct buffers buffers = {0};
+  PyObject *result = NULL;
+  if (logits.ndim != 3 || logits.itemsize != 4 || logits.strides[2] != 4 ||
+      logits.strides[1] % 4 || logits.strides[0] % 4 || logits.shape[1] < 1) {
+    PyErr_SetString(PyExc_ValueError, "logits that are no rows of examples");
+    goto end;
+  }
+  const ptrdiff_t n_draws = logits.shape[0], n_classes = logits.shape[1];
+  const ptrdiff_t n_examples = logits.shape[2], stride = logits.strides[1] / 4;
+  const int32_t *label = memory_of(&buffers, label_object, 0, 4 * n_examples);
+  if (offset < 0 || sums_stride < n_examples) {
+    PyErr_SetString(PyExc_ValueError, "no such sums");
+    goto end;
+  }
+  const ptrdiff_t n_sums = offset + (n_classes + 4) * sums_stride + n_examples;
+  int64_t *sums = label ? memory_of(&buffers, sums_object, 1, 8 * n_sums) : NULL;
+  double *room = sums ? memory_of(&buffers, room_object, 1, 24 * n_classes * EXAMPLES) : NULL;
+  int64_t *n_correct = room ? memory_of(&buffers, correct, 1, 8 * n_draws) : NULL;
+  int64_t *nll = n_correct ? memory_of(&buffers, nll_object, 1, 8 * n_draws) : NULL;
+  if (!nll)
+    goto end;
+  int are_classes = 1;
+  for (ptrdiff_t e = 0; e < n_examples; e++)
+    are_classes &= label[e] >= 0 && label[e] < n_classes;
+  if (!are_classes) {
+    PyErr_SetString(PyExc_ValueError, "a label that is no class");
+    goto end;
+  }
+  float *filled = (float *)(room + 2 * n_classes * EXAMPLES);
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t e = 0; e < n_examples; e += EXAMPLES)
+    for (ptrdiff_t draw = 0; draw < n_draws; draw++) {
+      const int n = n_examples - e > EXAMPLES ? EXAMPLES : (int)(n_examples - e);
+      const float *of_draw = (const float *)((const char *)logits.buf + draw * logits.strides[0]);
+      const float *some = of_draw + e;
+      if (n < EXAMPLES) {
+        for (ptrdiff_t c = 0; c < n_classes; c++)
+          for (int at = 0; at < EXAMPLES; at++)
+            filled[c * EXAMPLES + at] = some[c * stride + (at < n ? at : n - 1)];
+        some = filled;
+      }
+      set->add_classes(some, n < EXAMPLES ? EXAMPLES : stride, n_classes, label + e, n, room,
+                       sums + offset + e, sums_stride, n_correct + draw, nll + draw);
+    }
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  PyBuffer_Release(&logits);
+  return result;
+}
+
+static PyMethodDef methods[] = {
+    {"supported_sets", supported_sets, METH_NOARGS, "Sets of instructions, the fastest first."},
+    {"fill_tiles", fill_tiles, METH_VARARGS, "Examples as tiles."},
+    {"draw_values", draw_values, METH_VARARGS, "Weights of a draw."},
+    {"multiply", multiply, METH_VARARGS, "One layer."},
+    {"forward", forward, METH_VARARGS, "Outputs of a chain of layers."},
+    {"add_predictions", add_predictions, METH_VARARGS, "Sums over draws of predictions."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_compiled", "See bprune_hpc.compiled.", -1, methods,
+};
+
+PyMODINIT_FUNC PyInit__compiled(void)
+{
+  PyObject *module = PyModule_Create(&definition);
+  if (!module || PyModule_AddIntConstant(module, "TILE", TILE) ||
+      PyModule_AddIntConstant(module, "BLOCK", BLOCK) ||
+      PyModule_AddIntConstant(module, "GROUP", GROUP) ||
+      PyModule_AddIntConstant(module, "SHARED", SHARED) ||
+      PyModule_AddIntConstant(module, "EXAMPLES", EXAMPLES)) {
+    Py_XDECREF(module);
+    return NULL;
+  }
+  return module;
+}

@@ -1,0 +1,175 @@
+/* A chain of layers on tiles of examples; included once for each set of instructions.
+
+     NAME(x)    the name that a function or type has in this set
+     TARGET     the attribute that asks the compiler for these instructions
+     LANES      numbers of a vector
+     VECTORS    vectors of examples that are worked on together
+
+   Sums of some columns with VECTORS vectors each stay in registers, while the numbers of an input
+   are read once for all columns. */
+
+typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define STEP (LANES * VECTORS)
+
+/* NaN stays. */
+#define CLAMPED(value, bounds)                                                                     \
+  ((bounds).low > (value) ? (bounds).low : (bounds).high < (value) ? (bounds).high : (value))
+
+/* sums[column][example] = within(bias[column] + values[k][column] * inputs[rows[k]][example])
+
+   summed over k. Without a bias what is there is added to; without bounds nothing is cut off. */
+#define DEFINE_PRODUCT(COLUMNS)                                                                    \
+  TARGET static void NAME(product##COLUMNS)(const float *inputs, const int32_t *rows,             \
+                                            ptrdiff_t n_rows, const float *values,                \
+                                            const float *bias, const struct bounds *bounds,       \
+                                            float *sums)                                          \
+  {                                                                                                \
+    ptrdiff_t first = 0;                                                                           \
+    do {                                                                                           \
+      const ptrdiff_t last = n_rows - first > MOST_TERMS ? first + MOST_TERMS : n_rows;            \
+      for (int at = 0; at < TILE; at += STEP) {                                                    \
+        NAME(vector) sum[COLUMNS][VECTORS] = {0};                                                  \
+        for (ptrdiff_t k = first; k < last; k++) {                                                 \
+          const NAME(vector) *row = (const NAME(vector) *)(inputs + rows[k] + at);                 \
+          NAME(vector) x[VECTORS];                                                                 \
+          for (int v = 0; v < VECTORS; v++)                                                        \
+            x[v] = row[v];                                                                         \
+          for (int column = 0; column < COLUMNS; column++)                                         \
+            for (int v = 0; v < VECTORS; v++)                                                      \
+              sum[column][v] += values[k * COLUMNS + column] * x[v];                               \
+        }                                                                                          \
+        for (int column = 0; column < COLUMNS; column++) {                                         \
+          NAME(vector) *out = (NAME(vector) *)(sums + column * TILE + at);                         \
+          for (int v = 0; v < VECTORS; v++)                                                        \
+            if (bias)                                                                              \
+              out[v] = sum[column][v] + bias[column];                                              \
+            else                                                                                   \
+              out[v] += sum[column][v];                                                            \
+        }                                                                                          \
+      }                                                                                            \
+      first = last;                                                                                \
+      bias = NULL;                                                                                 \
+    } while (first < n_rows);                                                                      \
+    for (int i = 0; bounds && i < COLUMNS * TILE; i++)                                             \
+      sums[i] = CLAMPED(sums[i], *bounds);                                                         \
+  }
+
+DEFINE_PRODUCT(1)
+DEFINE_PRODUCT(GROUP)
+DEFINE_PRODUCT(SHARED)
+#undef DEFINE_PRODUCT
+
+/* Units first..last of the first layer in every draw: out[draw][unit - first][example].
+
+   means: of all its units in these examples; NULL where they are the products' first column. */
+TARGET static void NAME(first_units)(const struct first *layer, const float *tile,
+                                     const float *means, const struct draws *draws,
+                                     ptrdiff_t first, ptrdiff_t last, float *out)
+{
+  float sums[SHARED * TILE] __attribute__((aligned(64)));
+  const ptrdiff_t stride = (last - first) * TILE, n_columns = means ? GROUP : SHARED;
+  const struct bounds bounds = layer->bounds;
+  for (ptrdiff_t unit = first; unit < last; unit++) {
+    const ptrdiff_t filter = unit % layer->n_filters, position = unit / layer->n_filters;
+    const ptrdiff_t start = layer->starts[filter], n_rows = layer->starts[filter + 1] - start;
+    const int32_t *rows = layer->rows + start;
+    const float *values = layer->values + start * n_columns;
+    const float *bias = layer->bias + filter * n_columns;
+    const float *restrict mean = means ? means + unit * TILE : sums;
+    for (ptrdiff_t place = 0; place < layer->n_places; place++) {
+      const float *seen = tile + layer->bases[position * layer->n_places + place];
+      const int is_last = place == layer->n_places - 1;
+      if (means)
+        NAME(productGROUP)(seen, rows, n_rows, values, bias, NULL, sums);
+      else
+        NAME(productSHARED)(seen, rows, n_rows, values, bias, NULL, sums);
+      for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
+        /* A draw without noise is the mean, whatever a noise makes of it. */
+        const int has_noise = draws->column[draw] >= 0;
+        const float *restrict spread = has_noise ? sums + draws->column[draw] * TILE : mean;
+        const float sign = has_noise ? draws->sign[draw] : 0;
+        float *restrict value = out + draw * stride + (unit - first) * TILE;
+        if (layer->n_places == 1 && has_noise)
+          for (int e = 0; e < TILE; e++) {
+            const float sum = mean[e] + sign * spread[e];
+            value[e] = CLAMPED(sum, bounds);
+          }
+        else
+          for (int e = 0; e < TILE; e++) {
+            const float sum = has_noise ? mean[e] + sign * spread[e] : mean[e];
+            const float larger = place && !(value[e] < sum || sum != sum) ? value[e] : sum;
+            value[e] = is_last ? CLAMPED(larger, bounds) : larger;
+          }
+      }
+    }
+  }
+}
+
+/* What some inputs, a block of them, add to the units of a layer in a draw. */
+TARGET static void NAME(add_block)(const struct layer *layer, ptrdiff_t draw, ptrdiff_t block,
+                                   const float *inputs, float *sums)
+{
+  const ptrdiff_t n_groups = padded(layer) / layer->width;
+  const float *values = layer->values + draw * layer->n_values;
+  const float *bias = block ? NULL : layer->bias + draw * padded(layer);
+  const struct bounds *bounds = (block + 1) * BLOCK < layer->n_in ? NULL : &layer->bounds;
+  for (ptrdiff_t group = 0; group < n_groups; group++) {
+    const ptrdiff_t start = layer->starts[block * n_groups + group];
+    const ptrdiff_t n_rows = layer->starts[block * n_groups + group + 1] - start;
+    const int32_t *rows = layer->rows + start;
+    float *out = sums + group * layer->width * TILE;
+    if (layer->width == 1)
+      NAME(product1)(inputs, rows, n_rows, values + start, bias ? bias + group : NULL, bounds,
+                     out);
+    else
+      NAME(productGROUP)(inputs, rows, n_rows, values + start * GROUP,
+                         bias ? bias + group * GROUP : NULL, bounds, out);
+  }
+}
+
+/* A layer in a draw, from all of its inputs. A layer without any still has its bias. */
+TARGET static void NAME(run_layer)(const struct layer *layer, ptrdiff_t draw, const float *inputs,
+                                   float *out)
+{
+  for (ptrdiff_t block = 0; block < n_blocks(layer); block++)
+    NAME(add_block)(layer, draw, block, inputs + block * BLOCK * TILE, out);
+}
+
+/* One tile in all draws of a stack, into out[draw][output][example]. */
+TARGET static void NAME(forward)(const struct first *first, const struct layer *layers,
+                                 ptrdiff_t n_layers, const struct draws *draws, const float *tile,
+                                 const float *means, float *scratch, float *out,
+                                 ptrdiff_t out_columns)
+{
+  const ptrdiff_t n_units = first->n_filters * first->n_positions;
+  const ptrdiff_t n_sums = n_layers ? padded(&layers[0]) * TILE : 0;
+  float *made = scratch, *sums = made + draws->n * BLOCK * TILE;
+  float *room[2] = {sums + draws->n * n_sums};
+  room[1] = room[0] + most_units(layers, n_layers) * TILE;
+
+  for (ptrdiff_t block = 0; block * BLOCK < n_units || (n_layers && !block); block++) {
+    const ptrdiff_t start = block * BLOCK;
+    const ptrdiff_t stop = n_units - start > BLOCK ? start + BLOCK : n_units;
+    NAME(first_units)(first, tile, means, draws, start, stop, made);
+    for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
+      const float *values = made + draw * (stop - start) * TILE;
+      if (n_layers)
+        NAME(add_block)(&layers[0], draw, block, values, sums + draw * n_sums);
+      else
+        put_out(values, stop - start, out + (draw * n_units + start) * out_columns, out_columns);
+    }
+  }
+  for (ptrdiff_t draw = 0; n_layers && draw < draws->n; draw++) {
+    const float *values = sums + draw * n_sums;
+    for (ptrdiff_t at = 1; at < n_layers; at++) {
+      NAME(run_layer)(&layers[at], draw, values, room[at % 2]);
+      values = room[at % 2];
+    }
+    const ptrdiff_t n_out = layers[n_layers - 1].n_out;
+    put_out(values, n_out, out + draw * n_out * out_columns, out_columns);
+  }
+}
+
+#undef STEP
+#undef CLAMPED

@@ -1,0 +1,272 @@
+"""Runs a chain of layers with the compiled module, without the weights that pruning has zeroed.
+
+Examples are worked on in tiles, each through all layers, so that values stay in the core's cache.
+The first layer's inputs are read once for the mean and for several noises, and a convolution's
+pooling is done while its numbers are at hand. A number's terms are added in the same order whatever
+is beside it, so that its bits are the same whichever draws, examples and threads there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import compiled
+from .activations import Floats
+from .alive import Indices
+from .compact_layer import CompactLayer
+from .compiled_layers import BOUNDS, DenseLayer, FirstLayer
+from .evaluators import Noise, Sampled, stacks_of
+from .kernels import drawn_biases
+from .patches import Patches
+from .threads import Threads
+from .workspace import Workspace
+
+_OUTPUT_BYTES = 2**18
+"""Outputs that are worked on together: enough that calls take no time, and little memory."""
+_OUTPUT_COST = 900
+"""Work on an output of a draw, in operations of a product that take as long; measured."""
+
+
+def is_possible(activations: Sequence[str | None]) -> bool:
+    """Whether there is a compiled module, and it has all these activations."""
+    return compiled.instructions() != compiled.NONE and all(
+        activation in BOUNDS for activation in activations
+    )
+
+
+class Tiles:
+    """How examples become tiles.
+
+    Attributes
+    ----------
+    columns : int32 array, shape (n_rows,)
+        The number of an example that each row of a tile has; -1 for zeros.
+    """
+
+    def __init__(self, columns: NDArray[Any]) -> None:
+        # A tile has a row even where no input is left.
+        self.columns = np.asarray(columns if len(columns) else [-1], np.int32)
+
+    def fill(self, x: NDArray[Any], room: Workspace, threads: Threads) -> Floats:
+        """Examples as tiles, shape (n_tiles, n_rows, TILE)."""
+        rows = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
+        n_tiles = -(-len(x) // compiled.module.TILE)
+        tiles = room.array("tiles", n_tiles, len(self.columns), compiled.module.TILE)
+
+        def run(_: Workspace, start: int, stop: int) -> None:
+            compiled.module.fill_tiles(rows, *rows.shape, self.columns, tiles, start, stop)
+
+        threads.run(run, n_tiles)
+        return tiles
+
+
+@dataclass(frozen=True)
+class CompiledChain:
+    """A pruned chain; see :class:`bprune_hpc.evaluators.Pruned`.
+
+    Attributes
+    ----------
+    layers : tuple of CompactLayer
+    first : FirstLayer
+    mean : DenseLayer or None
+        The first layer as one whose products with ``loc`` are made once for many draws; None for a
+        convolution, which makes them with those of a group of noises, as they are many.
+    dense : tuple of DenseLayer
+        The other layers.
+    tiles : Tiles
+    room : Workspace
+    threads : Threads
+    """
+
+    layers: tuple[CompactLayer, ...]
+    first: FirstLayer
+    mean: DenseLayer | None
+    dense: tuple[DenseLayer, ...]
+    tiles: Tiles
+    room: Workspace
+    threads: Threads
+
+    @classmethod
+    def of(
+        cls,
+        layers: tuple[CompactLayer, ...],
+        inputs: Indices | None,
+        patches: Patches | None,
+        room: Workspace,
+        threads: Threads,
+    ) -> CompiledChain:
+        """A chain of which some inputs, or patches of images, are left."""
+        tile = compiled.module.TILE
+        n_in = layers[0].kernel.loc.shape[0]
+        mean = None
+        if patches is None:
+            tiles = Tiles(np.arange(n_in) if inputs is None else inputs)
+            rows, bases = np.arange(n_in), np.zeros((1, 1), np.intp)
+            mean = DenseLayer.of(replace(layers[0], activation=None))
+        else:
+            columns, rows, bases = patches.places()
+            tiles = Tiles(columns)
+        first = FirstLayer.of(
+            layers[0], (rows * tile).astype(np.int32), (bases * tile).astype(np.int32)
+        )
+        dense = tuple(DenseLayer.of(layer) for layer in layers[1:])
+        return cls(layers, first, mean, dense, tiles, room, threads)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of an example."""
+        return self.dense[-1].n_out if self.dense else self.first.n_units
+
+    @property
+    def noises_of_group(self) -> int:
+        """Noises whose products of the first layer are made together."""
+        n_noises: int = compiled.module.GROUP
+        return n_noises
+
+    @property
+    def cost(self) -> int:
+        """See :class:`bprune_hpc.evaluators.Pruned`."""
+        n_noises = self.noises_of_group
+        products = (n_noises + (self.mean is None)) / (2 * n_noises) * self.first.cost
+        products += sum(layer.cost for layer in self.dense)
+        return int(products) + _OUTPUT_COST * (self.n_outputs + 4)
+
+    def noises_at_once(self, n_examples: int) -> int:
+        """See :class:`bprune_hpc.evaluators.Pruned`; whole groups."""
+        n_noises = _OUTPUT_BYTES // (2 * 4 * self.n_outputs * n_examples)
+        return max(1, n_noises // self.noises_of_group) * self.noises_of_group
+
+    def sample(self, noises: Sequence[Noise]) -> Sampled:
+        """See :class:`bprune_hpc.evaluators.Pruned`."""
+        return _Sampled(self, noises)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Draws that are made together.
+
+    Attributes
+    ----------
+    start, stop : int
+        Of all draws.
+    columns : tuple of int
+        The first layer's column of each draw; -1 for the mean.
+    signs : tuple of float
+    weights, bias : float32 array, shape (n_weights or n_filters, n_columns)
+        Of the first layer: ``loc`` where its products are made here, and ``scale * noise`` of each
+        noise.
+    """
+
+    start: int
+    stop: int
+    columns: tuple[int, ...]
+    signs: tuple[float, ...]
+    weights: Floats
+    bias: Floats
+
+
+class _Sampled:
+    """Draws of a compiled chain."""
+
+    def __init__(self, chain: CompiledChain, noises: Sequence[Noise]) -> None:
+        self._chain = chain
+        self._starts = np.cumsum([0, *(len(noise.draws) for noise in noises)]).tolist()
+        n_draws = self._starts[-1]
+        self._dense = []
+        biases = drawn_biases(chain.layers, noises)
+        for number, (layer, bias) in enumerate(zip(chain.dense, biases, strict=True), 1):
+            drawn = chain.room.array(f"weights {number}", n_draws, len(layer.weights.index))
+            layer.weights.draws(noises, drawn)
+            padded = np.zeros((n_draws, layer.n_padded), np.float32)
+            padded[:, : layer.n_out] = bias
+            self._dense.append((layer, drawn, padded))
+        self._groups = list(self._grouped(noises))
+
+    def _grouped(self, noises: Sequence[Noise]) -> Iterator[_Group]:
+        chain = self._chain
+        stacks = stacks_of(noises, chain.noises_of_group)
+        n_before = int(chain.mean is None)
+        shape = len(stacks), -1, n_before + chain.noises_of_group
+        weights = chain.room.array("weights 0", shape[0], len(chain.first.rows), shape[2])
+        bias = np.zeros((shape[0], chain.first.n_filters, shape[2]), np.float32)
+        for number, stack in enumerate(stacks):
+            some = noises[stack]
+            chain.first.weights.columns(some, n_before, weights[number])
+            if chain.first.bias is not None:
+                chain.first.bias.columns(some, n_before, bias[number])
+            columns, signs = [], []
+            next_column = n_before
+            for noise in some:
+                columns += [
+                    next_column if noise.values and draw.sign else -1 for draw in noise.draws
+                ]
+                signs += [float(draw.sign) for draw in noise.draws]
+                next_column += noise.values is not None
+            yield _Group(
+                self._starts[stack.start], self._starts[stack.stop], tuple(columns), tuple(signs),
+                weights[number], bias[number],
+            )  # fmt: skip
+
+    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
+        """See :class:`bprune_hpc.evaluators.Sampled`."""
+        chain = self._chain
+        tiles = chain.tiles.fill(x, chain.room, chain.threads)
+        means = self._means(tiles)
+        n_columns = len(tiles) * compiled.module.TILE
+        for stack in stacks:
+            start, stop = self._starts[stack.start], self._starts[stack.stop]
+            out = np.empty((stop - start, chain.n_outputs, n_columns), np.float32)
+            for group in self._groups:
+                first, last = max(start, group.start), min(stop, group.stop)
+                if first < last:
+                    some = slice(first - group.start, last - group.start)
+                    self._run(group, some, tiles, means, out[first - start : last - start])
+            yield out[:, :, : len(x)]
+
+    def _means(self, tiles: Floats) -> Floats | None:
+        """Products of the first layer with ``loc``, shape (n_tiles, n_units or more, TILE)."""
+        chain = self._chain
+        layer, bias = chain.mean, chain.first.bias
+        if layer is None:
+            return None
+        padded = np.zeros(layer.n_padded, np.float32)
+        if bias is not None:
+            padded[: layer.n_out] = bias.loc
+        arguments = layer.arguments(layer.weights.loc, padded)
+        means = chain.room.array("means", len(tiles), layer.n_padded, compiled.module.TILE)
+
+        def run(_: Workspace, start: int, stop: int) -> None:
+            compiled.module.multiply(
+                compiled.instructions(), tiles, tiles.shape[1], arguments, means, start, stop
+            )
+
+        chain.threads.run(run, len(tiles))
+        return means
+
+    def _run(
+        self, group: _Group, some: slice, tiles: Floats, means: Floats | None, out: Floats
+    ) -> None:
+        """Some draws of a group, on all tiles."""
+        chain = self._chain
+        first = chain.first.arguments(group.weights, group.bias)
+        draws = slice(group.start + some.start, group.start + some.stop)
+        dense = tuple(
+            layer.arguments(weights[draws], bias[draws]) for layer, weights, bias in self._dense
+        )
+        padded = [layer.n_padded for layer in chain.dense]
+        n_scratch = len(out) * (compiled.module.BLOCK + sum(padded[:1]))
+        n_scratch += 2 * max(padded[1:], default=0)
+
+        def run(room: Workspace, start: int, stop: int) -> None:
+            scratch = room.array("scratch", n_scratch, compiled.module.TILE)
+            compiled.module.forward(
+                compiled.instructions(), tiles, tiles.shape[1], first, means, group.columns[some],
+                group.signs[some], dense, out, scratch, start, stop,
+            )  # fmt: skip
+
+        chain.threads.run(run, len(tiles))
