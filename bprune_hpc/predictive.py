@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import compiled
 from .plan import N_GROUPS
 
 PROBABILITY_BITS = 50
@@ -113,33 +112,6 @@ class GroupSums:
         """Add what draws (by their places among the predictions) say of some rows of the block."""
         into = self.buffer[threshold, :, rows]
         into += predictions.summed(draws)
-
-    def add_logits(
-        self, threshold: int, rows: slice, logits: NDArray[np.float32], label: NDArray[np.int32]
-    ) -> NDArray[np.int64]:
-        """Add what some draws say, from their outputs, with the compiled module.
-
-        Parameters
-        ----------
-        logits : float32 array, shape (n_draws, n_classes, n_examples), finite
-        label : int32 array, shape (n_examples,)
-
-        Returns
-        -------
-        int64 array, shape (2, n_draws)
-            As :class:`DrawSums`' ``packed``: numbers of correct examples, and sums of NLL.
-        """
-        n_draws, n_classes, _ = logits.shape
-        if logits.strides[2] != logits.itemsize:
-            logits = np.ascontiguousarray(logits)
-        of_draws = np.zeros((2, n_draws), np.int64)
-        n_rows, n_columns = self.buffer.shape[1:]
-        compiled.module.add_predictions(
-            compiled.instructions(), logits, label, self.buffer,
-            threshold * n_rows * n_columns + rows.start, n_columns,
-            np.empty((n_classes, 3, compiled.module.EXAMPLES)), of_draws[0], of_draws[1],
-        )  # fmt: skip
-        return of_draws
 
 
 def bytes_per_cell(n_classes: int) -> int:
@@ -302,7 +274,7 @@ class DrawSums:
         self.packed[1, threshold, draws] += nll.sum(axis=1)
 
     def add_sums(self, threshold: int, draws: Sequence[int], sums: NDArray[np.int64]) -> None:
-        """Add what :meth:`GroupSums.add_logits` gave for some draws, each named once."""
+        """Add such sums of some draws, each named once, shape (2, n_draws)."""
         self.packed[:, threshold, draws] += sums
 
     def accuracy(self, n_examples: int) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import compiled, predictive, predictive_normal
+from .compiled_predictions import add_logits
 from .errors import BpruneError
 from .metrics import Statistics
 from .plan import Draw, Plan
@@ -88,7 +89,7 @@ class Classification:
         if compiled.instructions() != compiled.NONE:
             narrow = label.astype(np.int32)
             of_draws = [
-                sums[group].add_logits(*at, outputs[some], narrow)
+                add_logits(sums[group], *at, outputs[some], narrow)
                 for group, some in _by_group(draws)
             ]
             draw_sums.add_sums(at[0], indices, np.concatenate(of_draws, axis=1)[:, places])
