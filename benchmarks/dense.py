@@ -109,6 +109,7 @@ def run(settings: Settings) -> Measured:
             works = [overpruned.work(cut) for cut in cuts[name]]
             ratios[f"{name}_operations_by_removal"] = float(np.mean([one.removal for one in works]))
             ratios[f"{name}_operations_shared"] = float(np.mean([one.shared for one in works]))
+            ratios[f"{name}_operations_of_weights"] = float(np.mean([one.weights for one in works]))
         absolute[name] = {
             "seconds": median(seconds),
             "repeats": len(seconds),

@@ -54,19 +54,27 @@ class Work:
     """What is alive at a threshold, and its operations relative to those of all weights.
 
     ``removal`` leaves out what is dead; ``shared`` also makes the first layer's product with
-    ``scale * noise`` once for the two draws of a pair (and that with ``loc`` once for all).
+    ``scale * noise`` once for the two draws of a pair (and that with ``loc`` once for all);
+    ``weights`` leaves out each pruned weight, too.
     """
 
     alive: tuple[int, ...]
     removal: float
     shared: float
+    weights: float
 
 
 def work(cut: Cut) -> Work:
     """Count the operations that are left at a threshold."""
     alive = tuple(len(units.varying) for units in alive_units(list(cut.kept.values())))
     each = [n_in * n_out for n_in, n_out in itertools.pairwise(alive)]
-    return Work(alive, sum(each) / N_WEIGHTS, (sum(each) - each[0] / 2) / N_WEIGHTS)
+    kept = [int(np.count_nonzero(of_layer)) for of_layer in cut.kept.values()]
+    return Work(
+        alive,
+        sum(each) / N_WEIGHTS,
+        (sum(each) - each[0] / 2) / N_WEIGHTS,
+        (sum(kept) - kept[0] / 2) / N_WEIGHTS,
+    )
 
 
 def problem(n_examples: int, seed: int = 0) -> Problem:

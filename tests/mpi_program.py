@@ -9,7 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
-from bprune_hpc import plan, predictive, sweep
+from bprune_hpc import plan, sweep, tasks
 from bprune_hpc.comm import Comm, run
 from bprune_hpc.errors import BpruneError, DataError
 
@@ -92,7 +92,7 @@ def bad_input(comm: Comm) -> int:
 
 def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
     """Run a sweep in which one rank fails at its second batch."""
-    whole = predictive.Predictions.from_logits
+    whole = tasks.Classification.add_up
     calls = []
 
     def failing(*given: object) -> object:
@@ -101,7 +101,7 @@ def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
             raise ZeroDivisionError(f"planted on {rank}")
         return whole(*given)
 
-    predictive.Predictions.from_logits = failing
+    tasks.Classification.add_up = failing
     return sweep.sweep(comm, arguments)
 
 
