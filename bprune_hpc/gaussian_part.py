@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from .alive import Indices
 from .evaluators import Noise
 
 Floats = NDArray[np.float32]
+
+_BLOCK_NUMBERS = 2**15
+"""Weights that are drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,23 @@ class GaussianPart:
         """Fill in the part in every draw: shape (n_draws, ...)."""
         at = 0
         for noise in noises:
-            deviation = self.deviation(noise)
-            for draw in noise.draws:
-                if deviation is None:
-                    out[at] = self.loc
-                elif draw.sign > 0:
-                    np.add(self.loc, deviation, out=out[at])
-                else:
-                    np.subtract(self.loc, deviation, out=out[at])
-                at += 1
+            of_noise = out[at : at + len(noise.draws)]
+            at += len(noise.draws)
+            if self.scale is None or noise.values is None:
+                of_noise[...] = self.loc
+                continue
+            values = _taken(noise.values[self.name].reshape(self.shape), self.indices)
+            for rows in self._blocks():
+                deviation = self.scale[rows] * values[rows]
+                for draw, weights in zip(noise.draws, of_noise, strict=True):
+                    add = np.add if draw.sign > 0 else np.subtract
+                    add(self.loc[rows], deviation, out=weights[rows])
+
+    def _blocks(self) -> Iterator[slice]:
+        """Parts along the first axis that stay in a core's cache."""
+        step = max(1, _BLOCK_NUMBERS * len(self.loc) // max(1, self.loc.size))
+        for start in range(0, len(self.loc), step):
+            yield slice(start, start + step)
 
 
 def _taken(values: Floats, indices: Sequence[Indices | None]) -> Floats:
