@@ -8,6 +8,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __FAST_MATH__
+#error "NaN has to be seen, and sums are exact: not with -ffast-math"
+#endif
+
 #define TILE 64        /* examples of a tile */
 #define BLOCK 256      /* inputs of a layer whose values are made, and used, together */
 #define MOST_TERMS 256 /* that are added one after the other; a longer sum would be rounded more */
@@ -99,7 +103,7 @@ static int64_t bits_of(double number)
 #define SET avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
-#define VECTORS 2
+#define VECTORS 3
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
 #undef SET
@@ -149,35 +153,58 @@ static int is_supported(int at)
 }
 
 /* Buffers that a call has taken; all of them are given back in one place. */
-#define MOST_BUFFERS 256
+#define MOST_LAYERS 60
+#define MOST_BUFFERS (4 * MOST_LAYERS + 16)
 struct buffers {
   int n;
   Py_buffer taken[MOST_BUFFERS];
 };
 
-/* The memory of an object, if it has so many bytes at least; NULL and an error otherwise. */
-static void *memory_of(struct buffers *buffers, PyObject *object, int is_written, ptrdiff_t least)
+/* A product of sizes; -1 if one of them is negative, or it is too large for any array. */
+static ptrdiff_t times(ptrdiff_t a, ptrdiff_t b)
+{
+  ptrdiff_t product;
+  if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) || product > PTRDIFF_MAX / 16)
+    return -1;
+  return product;
+}
+
+static ptrdiff_t plus(ptrdiff_t a, ptrdiff_t b)
+{
+  return a < 0 || b < 0 || a > PTRDIFF_MAX / 16 - b ? -1 : a + b;
+}
+
+/* Numbers of an array, at least so many; NULL and an error if there are less, or others. */
+static void *numbers_of(struct buffers *buffers, PyObject *object, char type, int is_written,
+                        ptrdiff_t least)
 {
   if (buffers->n == MOST_BUFFERS) {
-    PyErr_SetString(PyExc_ValueError, "too many layers");
+    PyErr_SetString(PyExc_ValueError, "too many arrays");
     return NULL;
   }
   Py_buffer *buffer = &buffers->taken[buffers->n];
-  const int flags = PyBUF_C_CONTIGUOUS | (is_written ? PyBUF_WRITABLE : 0);
+  const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (is_written ? PyBUF_WRITABLE : 0);
   if (PyObject_GetBuffer(object, buffer, flags))
     return NULL;
   buffers->n++;
-  if (least < 0 || buffer->len < least) {
-    PyErr_Format(PyExc_ValueError, "an array of %zd bytes where %zd are needed", buffer->len,
-                 (Py_ssize_t)least);
+  const char *format = buffer->format ? buffer->format : "B";
+  if (format[0] != type || format[1]) {
+    PyErr_Format(PyExc_ValueError, "an array of type %s, not %c", format, type);
+    return NULL;
+  }
+  const Py_ssize_t n = buffer->len / buffer->itemsize;
+  if (least < 0 || n < least) {
+    PyErr_Format(PyExc_ValueError, "an array of %zd numbers, not %zd", n, (Py_ssize_t)least);
     return NULL;
   }
   return buffer->buf;
 }
 
-static ptrdiff_t bytes_of(const struct buffers *buffers)
+/* How many there are in the array that was taken last. */
+static ptrdiff_t n_taken(const struct buffers *buffers)
 {
-  return buffers->taken[buffers->n - 1].len;
+  const Py_buffer *last = &buffers->taken[buffers->n - 1];
+  return last->len / last->itemsize;
 }
 
 static void give_back(struct buffers *buffers)
@@ -220,14 +247,14 @@ static PyObject *fill_tiles(PyObject *self, PyObject *args)
     return NULL;
   struct buffers buffers = {0};
   PyObject *result = NULL;
-  const float *x = memory_of(&buffers, x_object, 0, 4 * n_examples * n_columns);
-  const int32_t *columns = x ? memory_of(&buffers, columns_object, 0, 0) : NULL;
-  const ptrdiff_t n_rows = columns ? bytes_of(&buffers) / 4 : 0;
-  const ptrdiff_t n_numbers = last_tile * n_rows * TILE;
-  float *out = columns ? memory_of(&buffers, out_object, 1, 4 * n_numbers) : NULL;
+  const float *x = numbers_of(&buffers, x_object, 'f', 0, times(n_examples, n_columns));
+  const int32_t *columns = x ? numbers_of(&buffers, columns_object, 'i', 0, 0) : NULL;
+  const ptrdiff_t n_rows = columns ? n_taken(&buffers) : 0;
+  const ptrdiff_t n_numbers = times(last_tile, n_rows * TILE);
+  float *out = columns ? numbers_of(&buffers, out_object, 'f', 1, n_numbers) : NULL;
   if (!out)
     goto end;
-  int are_columns = n_examples >= 0 && n_columns >= 0 && first_tile >= 0;
+  int are_columns = first_tile >= 0;
   for (ptrdiff_t row = 0; row < n_rows; row++)
     are_columns &= columns[row] >= -1 && columns[row] < n_columns;
   if (!are_columns) {
@@ -266,20 +293,21 @@ static PyObject *draw_values(PyObject *self, PyObject *args)
     return NULL;
   struct buffers buffers = {0};
   PyObject *result = NULL;
-  const int32_t *index = memory_of(&buffers, index_object, 0, 0);
-  const ptrdiff_t n = index ? bytes_of(&buffers) / 4 : 0;
-  const float *scale = index ? memory_of(&buffers, scale_object, 0, 4 * n) : NULL;
-  const float *noise = scale ? memory_of(&buffers, noise_object, 0, 0) : NULL;
-  const ptrdiff_t n_noise = noise ? bytes_of(&buffers) / 4 : 0;
+  const int32_t *index = numbers_of(&buffers, index_object, 'i', 0, 0);
+  const ptrdiff_t n = index ? n_taken(&buffers) : 0;
+  const float *scale = index ? numbers_of(&buffers, scale_object, 'f', 0, n) : NULL;
+  const float *noise = scale ? numbers_of(&buffers, noise_object, 'f', 0, 0) : NULL;
+  const ptrdiff_t n_noise = noise ? n_taken(&buffers) : 0;
   const int has_loc = loc_object != Py_None;
-  const float *loc = noise && has_loc ? memory_of(&buffers, loc_object, 0, 4 * n) : NULL;
+  const float *loc = noise && has_loc ? numbers_of(&buffers, loc_object, 'f', 0, n) : NULL;
   if (!noise || (has_loc && !loc))
     goto end;
   if (offset < 0 || stride < 1) {
     PyErr_SetString(PyExc_ValueError, "no such place");
     goto end;
   }
-  float *out = memory_of(&buffers, out_object, 1, n ? 4 * (offset + (n - 1) * stride + 1) : 0);
+  const ptrdiff_t n_out = n ? plus(plus(offset, times(n - 1, stride)), 1) : 0;
+  float *out = numbers_of(&buffers, out_object, 'f', 1, n_out);
   if (!out)
     goto end;
   int32_t largest = -1, smallest = 0;
@@ -320,25 +348,32 @@ static int are_starts(const int32_t *starts, ptrdiff_t n, ptrdiff_t n_entries)
   return are;
 }
 
+static int is_tuple(PyObject *object)
+{
+  if (!PyTuple_Check(object))
+    PyErr_SetString(PyExc_TypeError, "a layer that is no tuple");
+  return PyTuple_Check(object);
+}
+
 static int take_first(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_tile_rows,
                       ptrdiff_t n_columns, struct first *first)
 {
   PyObject *starts, *rows, *bases, *values, *bias;
   Py_ssize_t n_places;
-  if (!PyArg_ParseTuple(tuple, "OOOn(ff)OO", &starts, &rows, &bases, &n_places,
+  if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "OOOn(ff)OO", &starts, &rows, &bases, &n_places,
                         &first->bounds.low, &first->bounds.high, &values, &bias))
     return 0;
-  if (!(first->starts = memory_of(buffers, starts, 0, 4)))
+  if (!(first->starts = numbers_of(buffers, starts, 'i', 0, 1)))
     return 0;
-  first->n_filters = bytes_of(buffers) / 4 - 1;
-  if (!(first->rows = memory_of(buffers, rows, 0, 0)))
+  first->n_filters = n_taken(buffers) - 1;
+  if (!(first->rows = numbers_of(buffers, rows, 'i', 0, 0)))
     return 0;
-  const ptrdiff_t n_entries = bytes_of(buffers) / 4;
-  if (!(first->bases = memory_of(buffers, bases, 0, 4)))
+  const ptrdiff_t n_entries = n_taken(buffers);
+  if (!(first->bases = numbers_of(buffers, bases, 'i', 0, 1)))
     return 0;
-  const ptrdiff_t n_bases = bytes_of(buffers) / 4;
-  if (!(first->values = memory_of(buffers, values, 0, 4 * n_entries * n_columns)) ||
-      !(first->bias = memory_of(buffers, bias, 0, 4 * first->n_filters * n_columns)))
+  const ptrdiff_t n_bases = n_taken(buffers);
+  if (!(first->values = numbers_of(buffers, values, 'f', 0, n_entries * n_columns)) ||
+      !(first->bias = numbers_of(buffers, bias, 'f', 0, first->n_filters * n_columns)))
     return 0;
   first->n_places = n_places;
   int32_t most_base = 0, most_row = 0;
@@ -365,22 +400,22 @@ static int take_layer(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_in, 
 {
   PyObject *starts, *rows, *values, *bias;
   Py_ssize_t width, n_out;
-  if (!PyArg_ParseTuple(tuple, "OOnn(ff)OO", &starts, &rows, &width, &n_out, &layer->bounds.low,
+  if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "OOnn(ff)OO", &starts, &rows, &width, &n_out, &layer->bounds.low,
                         &layer->bounds.high, &values, &bias))
     return 0;
-  if ((width != 1 && width != GROUP) || n_out < 0) {
+  if ((width != 1 && width != GROUP) || n_out < 0 || n_out > INT32_MAX) {
     PyErr_SetString(PyExc_ValueError, "no such layer");
     return 0;
   }
   layer->n_in = n_in, layer->n_out = n_out, layer->width = width;
-  const ptrdiff_t n_groups = padded(layer) / width, n_parts = n_blocks(layer) * n_groups;
-  if (!(layer->rows = memory_of(buffers, rows, 0, 0)))
+  const ptrdiff_t n_groups = padded(layer) / width, n_parts = times(n_blocks(layer), n_groups);
+  if (!(layer->rows = numbers_of(buffers, rows, 'i', 0, 0)))
     return 0;
-  const ptrdiff_t n_entries = bytes_of(buffers) / 4;
+  const ptrdiff_t n_entries = n_taken(buffers);
   layer->n_values = n_entries * width;
-  if (!(layer->starts = memory_of(buffers, starts, 0, 4 * (n_parts + 1))) ||
-      !(layer->values = memory_of(buffers, values, 0, 4 * n_draws * layer->n_values)) ||
-      !(layer->bias = memory_of(buffers, bias, 0, 4 * n_draws * padded(layer))))
+  if (!(layer->starts = numbers_of(buffers, starts, 'i', 0, plus(n_parts, 1))) ||
+      !(layer->values = numbers_of(buffers, values, 'f', 0, n_draws * layer->n_values)) ||
+      !(layer->bias = numbers_of(buffers, bias, 'f', 0, times(n_draws, padded(layer)))))
     return 0;
   int is_right = are_starts(layer->starts, n_parts, n_entries);
   for (ptrdiff_t block = 0; is_right && block < n_blocks(layer); block++) {
@@ -416,8 +451,6 @@ static int take_draws(PyObject *columns, PyObject *signs, ptrdiff_t n_columns,
   return 1;
 }
 
-#define MOST_LAYERS ((MOST_BUFFERS - 8) / 4)
-
 /* Outputs of tiles first_tile..last_tile in some draws: out[draw][output][example].
 
    means: of the first layer's units, from `multiply`; None if they are its first column. */
@@ -440,6 +473,11 @@ static PyObject *forward(PyObject *self, PyObject *args)
   const ptrdiff_t n_layers = PyTuple_GET_SIZE(layer_objects);
   const int has_means = means_object != Py_None;
   const ptrdiff_t n_columns = has_means ? GROUP : SHARED;
+  const ptrdiff_t n_tile_numbers = times(n_tile_rows, TILE);
+  if (set && (n_tile_rows < 1 || n_tile_numbers < 0)) {
+    PyErr_SetString(PyExc_ValueError, "tiles without rows");
+    goto end;
+  }
   if (!set || !take_draws(columns, signs, n_columns, &draws) ||
       !take_first(&buffers, first_object, n_tile_rows, n_columns, &first))
     goto end;
@@ -455,18 +493,19 @@ static PyObject *forward(PyObject *self, PyObject *args)
       goto end;
     n_out = layers[at].n_out;
   }
-  const float *tiles = memory_of(&buffers, tiles_object, 0, 4 * n_tile_rows * TILE);
+  const float *tiles = numbers_of(&buffers, tiles_object, 'f', 0, n_tile_numbers);
   if (!tiles)
     goto end;
-  const ptrdiff_t n_tiles = bytes_of(&buffers) / (4 * n_tile_rows * TILE);
+  const ptrdiff_t n_tiles = n_taken(&buffers) / n_tile_numbers, n_examples = n_tiles * TILE;
   const float *means = NULL;
-  if (has_means && !(means = memory_of(&buffers, means_object, 0, 4 * n_tiles * n_units * TILE)))
+  if (has_means && !(means = numbers_of(&buffers, means_object, 'f', 0, times(n_examples, n_units))))
     goto end;
-  const ptrdiff_t n_means = has_means && n_tiles ? bytes_of(&buffers) / (4 * n_tiles) : 0;
-  float *out = memory_of(&buffers, out_object, 1, 4 * draws.n * n_out * n_tiles * TILE);
+  const ptrdiff_t n_means = has_means ? n_taken(&buffers) / n_tiles : 0;
+  const ptrdiff_t n_results = times(times(draws.n, n_out), n_examples);
+  float *out = numbers_of(&buffers, out_object, 'f', 1, n_results);
   const ptrdiff_t n_sums = n_layers ? padded(&layers[0]) : 0;
   const ptrdiff_t n_scratch = draws.n * (BLOCK + n_sums) + 2 * most_units(layers, n_layers);
-  float *room = out ? memory_of(&buffers, scratch, 1, 4 * n_scratch * TILE) : NULL;
+  float *room = out ? numbers_of(&buffers, scratch, 'f', 1, times(n_scratch, TILE)) : NULL;
   if (!room)
     goto end;
   if (first_tile < 0 || last_tile > n_tiles) {
@@ -475,9 +514,9 @@ static PyObject *forward(PyObject *self, PyObject *args)
   }
   Py_BEGIN_ALLOW_THREADS;
   for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
-    set->forward(&first, layers, n_layers, &draws, tiles + tile * n_tile_rows * TILE,
+    set->forward(&first, layers, n_layers, &draws, tiles + tile * n_tile_numbers,
                  means ? means + tile * n_means : NULL, room, out + tile * TILE,
-                 n_tiles * TILE);
+                 n_examples);
   Py_END_ALLOW_THREADS;
   result = Py_NewRef(Py_None);
 end:
@@ -498,14 +537,19 @@ static PyObject *multiply(PyObject *self, PyObject *args)
   struct buffers buffers = {0};
   struct layer layer;
   PyObject *result = NULL;
-  if (!set || n_in < 1 || !take_layer(&buffers, layer_object, n_in, 1, &layer))
+  const ptrdiff_t n_tile_numbers = times(n_in, TILE);
+  if (set && (n_in < 1 || n_tile_numbers < 0)) {
+    PyErr_SetString(PyExc_ValueError, "tiles without rows");
     goto end;
-  const float *tiles = memory_of(&buffers, tiles_object, 0, 0);
+  }
+  const float *tiles = set ? numbers_of(&buffers, tiles_object, 'f', 0, n_tile_numbers) : NULL;
   if (!tiles)
     goto end;
-  const ptrdiff_t n_tiles = bytes_of(&buffers) / (4 * n_in * TILE);
+  const ptrdiff_t n_tiles = n_taken(&buffers) / n_tile_numbers;
+  if (!take_layer(&buffers, layer_object, n_in, 1, &layer))
+    goto end;
   const ptrdiff_t n_sums = padded(&layer) * TILE;
-  float *out = memory_of(&buffers, out_object, 1, 4 * n_tiles * n_sums);
+  float *out = numbers_of(&buffers, out_object, 'f', 1, times(n_tiles, n_sums));
   if (!out)
     goto end;
   if (first_tile < 0 || last_tile > n_tiles) {
@@ -514,7 +558,7 @@ static PyObject *multiply(PyObject *self, PyObject *args)
   }
   Py_BEGIN_ALLOW_THREADS;
   for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
-    set->run_layer(&layer, 0, tiles + tile * n_in * TILE, out + tile * n_sums);
+    set->run_layer(&layer, 0, tiles + tile * n_tile_numbers, out + tile * n_sums);
   Py_END_ALLOW_THREADS;
   result = Py_NewRef(Py_None);
 end:
@@ -535,27 +579,29 @@ static PyObject *add_predictions(PyObject *self, PyObject *args)
     return NULL;
   const struct set *set = set_of(name);
   Py_buffer logits;
-  if (!set || PyObject_GetBuffer(logits_object, &logits, PyBUF_STRIDED_RO))
+  if (!set || PyObject_GetBuffer(logits_object, &logits, PyBUF_STRIDED_RO | PyBUF_FORMAT))
     return NULL;
   struct buffers buffers = {0};
   PyObject *result = NULL;
-  if (logits.ndim != 3 || logits.itemsize != 4 || logits.strides[2] != 4 ||
-      logits.strides[1] % 4 || logits.strides[0] % 4 || logits.shape[1] < 1) {
+  if (logits.ndim != 3 || strcmp(logits.format, "f") || logits.strides[2] != 4 ||
+      logits.strides[1] % 4 || logits.strides[0] % 4 || logits.shape[1] < 1 ||
+      logits.shape[1] > INT32_MAX) {
     PyErr_SetString(PyExc_ValueError, "logits that are no rows of examples");
     goto end;
   }
   const ptrdiff_t n_draws = logits.shape[0], n_classes = logits.shape[1];
   const ptrdiff_t n_examples = logits.shape[2], stride = logits.strides[1] / 4;
-  const int32_t *label = memory_of(&buffers, label_object, 0, 4 * n_examples);
-  if (offset < 0 || sums_stride < n_examples) {
+  const int32_t *label = numbers_of(&buffers, label_object, 'i', 0, n_examples);
+  if (label && sums_stride < n_examples) {
     PyErr_SetString(PyExc_ValueError, "no such sums");
     goto end;
   }
-  const ptrdiff_t n_sums = offset + (n_classes + 4) * sums_stride + n_examples;
-  int64_t *sums = label ? memory_of(&buffers, sums_object, 1, 8 * n_sums) : NULL;
-  double *room = sums ? memory_of(&buffers, room_object, 1, 24 * n_classes * EXAMPLES) : NULL;
-  int64_t *n_correct = room ? memory_of(&buffers, correct, 1, 8 * n_draws) : NULL;
-  int64_t *nll = n_correct ? memory_of(&buffers, nll_object, 1, 8 * n_draws) : NULL;
+  const ptrdiff_t n_sums = plus(plus(offset, times(n_classes + 4, sums_stride)), n_examples);
+  const ptrdiff_t n_room = n_classes * EXAMPLES;
+  int64_t *sums = label ? numbers_of(&buffers, sums_object, 'l', 1, n_sums) : NULL;
+  double *room = sums ? numbers_of(&buffers, room_object, 'd', 1, 3 * n_room) : NULL;
+  int64_t *n_correct = room ? numbers_of(&buffers, correct, 'l', 1, n_draws) : NULL;
+  int64_t *nll = n_correct ? numbers_of(&buffers, nll_object, 'l', 1, n_draws) : NULL;
   if (!nll)
     goto end;
   int are_classes = 1;
@@ -565,7 +611,7 @@ static PyObject *add_predictions(PyObject *self, PyObject *args)
     PyErr_SetString(PyExc_ValueError, "a label that is no class");
     goto end;
   }
-  float *filled = (float *)(room + 2 * n_classes * EXAMPLES);
+  float *filled = (float *)(room + 2 * n_room);
   Py_BEGIN_ALLOW_THREADS;
   for (ptrdiff_t e = 0; e < n_examples; e += EXAMPLES)
     for (ptrdiff_t draw = 0; draw < n_draws; draw++) {
@@ -610,7 +656,8 @@ PyMODINIT_FUNC PyInit__compiled(void)
       PyModule_AddIntConstant(module, "BLOCK", BLOCK) ||
       PyModule_AddIntConstant(module, "GROUP", GROUP) ||
       PyModule_AddIntConstant(module, "SHARED", SHARED) ||
-      PyModule_AddIntConstant(module, "EXAMPLES", EXAMPLES)) {
+      PyModule_AddIntConstant(module, "EXAMPLES", EXAMPLES) ||
+      PyModule_AddIntConstant(module, "MOST_LAYERS", MOST_LAYERS)) {
     Py_XDECREF(module);
     return NULL;
   }

@@ -15,9 +15,9 @@ typedef int64_t NAME(longs) __attribute__((vector_size(64), aligned(8), may_alia
 /* exp(x) for -700 <= x <= 0: 2**n times Taylor's series of what is left, at most log(2) / 2. */
 #define EXP(result, x)                                                                            \
   do {                                                                                            \
-    const DOUBLES shifted = (x) * 1.4426950408889634 + 0x1.8p52;                                  \
-    const DOUBLES n = shifted - 0x1.8p52;                                                         \
-    const DOUBLES r = ((x) - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;                    \
+    const DOUBLES scaled = (x) * 1.4426950408889634 + 0x1.8p52;                                   \
+    const DOUBLES whole = scaled - 0x1.8p52;                                                      \
+    const DOUBLES r = ((x) - whole * 0x1.62e42feep-1) - whole * 0x1.a39ef35793c76p-33;            \
     DOUBLES sum = r * (1.0 / 6227020800) + 1.0 / 479001600;                                       \
     sum = sum * r + 1.0 / 39916800;                                                               \
     sum = sum * r + 1.0 / 3628800;                                                                \
@@ -31,15 +31,15 @@ typedef int64_t NAME(longs) __attribute__((vector_size(64), aligned(8), may_alia
     sum = sum * r + 0.5;                                                                          \
     sum = sum * r + 1.0;                                                                          \
     sum = sum * r + 1.0;                                                                          \
-    (result) = (DOUBLES)((LONGS)sum + ((LONGS)shifted << 52));                                    \
+    (result) = (DOUBLES)((LONGS)sum + ((LONGS)scaled << 52));                                     \
   } while (0)
 
 /* log(x) for x >= 1: n log(2) and 2 atanh((m - 1) / (m + 1)), where x = m 2**n, m about 1. */
 #define LOG(result, x)                                                                            \
   do {                                                                                            \
-    const LONGS above = (LONGS)(x) - 0x3fe6a09e00000000;                                          \
-    const DOUBLES n = (DOUBLES)((above >> 52) + 0x4330000000000000) - 0x1p52;                     \
-    const DOUBLES m = (DOUBLES)((above & 0x000fffffffffffff) + 0x3fe6a09e00000000);               \
+    const LONGS beyond = (LONGS)(x) - 0x3fe6a09e00000000;                                         \
+    const DOUBLES power = (DOUBLES)((beyond >> 52) + 0x4330000000000000) - 0x1p52;                \
+    const DOUBLES m = (DOUBLES)((beyond & 0x000fffffffffffff) + 0x3fe6a09e00000000);              \
     const DOUBLES s = (m - 1.0) / (m + 1.0);                                                      \
     const DOUBLES z = s * s;                                                                      \
     DOUBLES sum = z * (1.0 / 21) + 1.0 / 19;                                                      \
@@ -52,7 +52,7 @@ typedef int64_t NAME(longs) __attribute__((vector_size(64), aligned(8), may_alia
     sum = sum * z + 1.0 / 5;                                                                      \
     sum = sum * z + 1.0 / 3;                                                                      \
     sum = sum * z * s + s;                                                                        \
-    (result) = n * 0x1.62e42feep-1 + (2.0 * sum + n * 0x1.a39ef35793c76p-33);                     \
+    (result) = power * 0x1.62e42feep-1 + (2.0 * sum + power * 0x1.a39ef35793c76p-33);             \
   } while (0)
 
 /* The predictions of a draw for EXAMPLES examples, of which n are wanted, added to their sums.
@@ -63,7 +63,7 @@ TARGET static void NAME(add_classes)(const float *logits, ptrdiff_t stride, ptrd
                                      const int32_t *label, int n, double *weights, int64_t *sums,
                                      ptrdiff_t sums_stride, int64_t *n_correct, int64_t *nll)
 {
-  double *above = weights + n_classes * EXAMPLES;
+  double *shifted = weights + n_classes * EXAMPLES;
   NAME(floats) best = *(const NAME(floats) *)logits;
   NAME(ints) best_class = {0};
   for (ptrdiff_t c = 1; c < n_classes; c++) {
@@ -100,19 +100,19 @@ TARGET static void NAME(add_classes)(const float *logits, ptrdiff_t stride, ptrd
     entropy[h] = CHOOSE(entropy[h] < 0.0, (DOUBLES){0}, entropy[h]);
   }
   for (ptrdiff_t c = 0; c < n_classes; c++) {
-    double *of_class = weights + c * EXAMPLES, *above_six = above + c * EXAMPLES;
+    double *of_class = weights + c * EXAMPLES, *of_shifted = shifted + c * EXAMPLES;
     int64_t *out = sums + c * sums_stride;
     for (int h = 0; h < HALVES; h++) {
       const DOUBLES probability = *(DOUBLES *)(of_class + 8 * h) * scale[h];
-      const DOUBLES shifted = probability + SIX;
+      const DOUBLES on_grid = probability + SIX;
       *(DOUBLES *)(of_class + 8 * h) = probability;
-      *(DOUBLES *)(above_six + 8 * h) = shifted;
+      *(DOUBLES *)(of_shifted + 8 * h) = on_grid;
       squares[h] += probability * probability;
       if (n == EXAMPLES)
-        *(LONGS *)(out + 8 * h) += (LONGS)shifted - SIX_BITS;
+        *(LONGS *)(out + 8 * h) += (LONGS)on_grid - SIX_BITS;
     }
     for (int e = 0; n < EXAMPLES && e < n; e++)
-      out[e] += bits_of(above_six[e]) - SIX_BITS;
+      out[e] += bits_of(of_shifted[e]) - SIX_BITS;
   }
 
   int64_t *tails = sums + n_classes * sums_stride;
@@ -123,7 +123,7 @@ TARGET static void NAME(add_classes)(const float *logits, ptrdiff_t stride, ptrd
     *nll += bits_of(of_true + NLL_SHIFT) - bits_of(NLL_SHIFT);
     const int64_t is_correct = best_class[e] == label[e];
     *n_correct += is_correct;
-    double rest = weights[label[e] * EXAMPLES + e] - (above[label[e] * EXAMPLES + e] - SIX);
+    double rest = weights[label[e] * EXAMPLES + e] - (shifted[label[e] * EXAMPLES + e] - SIX);
     for (int tail = 0; tail < 2; tail++) { /* exact, as is each product with a power of two */
       rest *= ONE;
       tails[tail * sums_stride + e] += bits_of(rest + SIX) - SIX_BITS;

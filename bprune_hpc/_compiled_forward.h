@@ -16,6 +16,32 @@ typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), ma
 #define CLAMPED(value, bounds)                                                                     \
   ((bounds).low > (value) ? (bounds).low : (bounds).high < (value) ? (bounds).high : (value))
 
+/* What some rows give, at n vectors of examples, is added to the bias, or to what there is. */
+#define DEFINE_SUM(COLUMNS)                                                                        \
+  TARGET static inline __attribute__((always_inline)) void NAME(sum##COLUMNS)(                     \
+      const int n, const float *inputs, const int32_t *rows, ptrdiff_t n_rows,                     \
+      const float *values, const float *bias, float *sums)                                         \
+  {                                                                                                \
+    NAME(vector) sum[COLUMNS][VECTORS] = {0};                                                      \
+    for (ptrdiff_t k = 0; k < n_rows; k++) {                                                       \
+      const NAME(vector) *row = (const NAME(vector) *)(inputs + rows[k]);                          \
+      NAME(vector) x[VECTORS];                                                                     \
+      for (int v = 0; v < n; v++)                                                                  \
+        x[v] = row[v];                                                                             \
+      for (int column = 0; column < COLUMNS; column++)                                             \
+        for (int v = 0; v < n; v++)                                                                \
+          sum[column][v] += values[k * COLUMNS + column] * x[v];                                   \
+    }                                                                                              \
+    for (int column = 0; column < COLUMNS; column++) {                                             \
+      NAME(vector) *out = (NAME(vector) *)(sums + column * TILE);                                  \
+      for (int v = 0; v < n; v++)                                                                  \
+        if (bias)                                                                                  \
+          out[v] = sum[column][v] + bias[column];                                                  \
+        else                                                                                       \
+          out[v] += sum[column][v];                                                                \
+    }                                                                                              \
+  }
+
 /* sums[column][example] = within(bias[column] + values[k][column] * inputs[rows[k]][example])
 
    summed over k. Without a bias what is there is added to; without bounds nothing is cut off. */
@@ -27,38 +53,29 @@ typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), ma
   {                                                                                                \
     ptrdiff_t first = 0;                                                                           \
     do {                                                                                           \
-      const ptrdiff_t last = n_rows - first > MOST_TERMS ? first + MOST_TERMS : n_rows;            \
-      for (int at = 0; at < TILE; at += STEP) {                                                    \
-        NAME(vector) sum[COLUMNS][VECTORS] = {0};                                                  \
-        for (ptrdiff_t k = first; k < last; k++) {                                                 \
-          const NAME(vector) *row = (const NAME(vector) *)(inputs + rows[k] + at);                 \
-          NAME(vector) x[VECTORS];                                                                 \
-          for (int v = 0; v < VECTORS; v++)                                                        \
-            x[v] = row[v];                                                                         \
-          for (int column = 0; column < COLUMNS; column++)                                         \
-            for (int v = 0; v < VECTORS; v++)                                                      \
-              sum[column][v] += values[k * COLUMNS + column] * x[v];                               \
-        }                                                                                          \
-        for (int column = 0; column < COLUMNS; column++) {                                         \
-          NAME(vector) *out = (NAME(vector) *)(sums + column * TILE + at);                         \
-          for (int v = 0; v < VECTORS; v++)                                                        \
-            if (bias)                                                                              \
-              out[v] = sum[column][v] + bias[column];                                              \
-            else                                                                                   \
-              out[v] += sum[column][v];                                                            \
-        }                                                                                          \
-      }                                                                                            \
-      first = last;                                                                                \
+      const ptrdiff_t n = n_rows - first > MOST_TERMS ? MOST_TERMS : n_rows - first;               \
+      const float *some = values + first * COLUMNS;                                                \
+      int at = 0;                                                                                  \
+      for (; at <= TILE - STEP; at += STEP)                                                        \
+        NAME(sum##COLUMNS)(VECTORS, inputs + at, rows + first, n, some, bias, sums + at);          \
+      if (at < TILE)                                                                               \
+        NAME(sum##COLUMNS)(TILE / LANES % VECTORS, inputs + at, rows + first, n, some, bias,       \
+                           sums + at);                                                             \
+      first += n;                                                                                  \
       bias = NULL;                                                                                 \
     } while (first < n_rows);                                                                      \
     for (int i = 0; bounds && i < COLUMNS * TILE; i++)                                             \
       sums[i] = CLAMPED(sums[i], *bounds);                                                         \
   }
 
+DEFINE_SUM(1)
+DEFINE_SUM(GROUP)
+DEFINE_SUM(SHARED)
 DEFINE_PRODUCT(1)
 DEFINE_PRODUCT(GROUP)
 DEFINE_PRODUCT(SHARED)
 #undef DEFINE_PRODUCT
+#undef DEFINE_SUM
 
 /* Units first..last of the first layer in every draw: out[draw][unit - first][example].
 
@@ -76,7 +93,6 @@ TARGET static void NAME(first_units)(const struct first *layer, const float *til
     const int32_t *rows = layer->rows + start;
     const float *values = layer->values + start * n_columns;
     const float *bias = layer->bias + filter * n_columns;
-    const float *restrict mean = means ? means + unit * TILE : sums;
     for (ptrdiff_t place = 0; place < layer->n_places; place++) {
       const float *seen = tile + layer->bases[position * layer->n_places + place];
       const int is_last = place == layer->n_places - 1;
@@ -84,10 +100,11 @@ TARGET static void NAME(first_units)(const struct first *layer, const float *til
         NAME(productGROUP)(seen, rows, n_rows, values, bias, NULL, sums);
       else
         NAME(productSHARED)(seen, rows, n_rows, values, bias, NULL, sums);
+      const float *mean = means ? means + unit * TILE : sums;
       for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
         /* A draw without noise is the mean, whatever a noise makes of it. */
         const int has_noise = draws->column[draw] >= 0;
-        const float *restrict spread = has_noise ? sums + draws->column[draw] * TILE : mean;
+        const float *spread = has_noise ? sums + draws->column[draw] * TILE : mean;
         const float sign = has_noise ? draws->sign[draw] : 0;
         float *restrict value = out + draw * stride + (unit - first) * TILE;
         if (layer->n_places == 1 && has_noise)
