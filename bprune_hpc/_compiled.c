@@ -155,6 +155,25 @@ struct buffers {
   Py_buffer taken[MOST_BUFFERS];
 };
 
+/* Sizes, added or multiplied; what is negative or too large is more than any memory has. */
+static ptrdiff_t plus(ptrdiff_t a, ptrdiff_t b)
+{
+  ptrdiff_t sum;
+  return a < 0 || b < 0 || __builtin_add_overflow(a, b, &sum) ? PTRDIFF_MAX : sum;
+}
+
+static ptrdiff_t times(ptrdiff_t a, ptrdiff_t b)
+{
+  ptrdiff_t product;
+  return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) ? PTRDIFF_MAX : product;
+}
+
+/* Whether there may be so many of what int32 counts, groups that are filled up included. */
+static int is_count(ptrdiff_t n)
+{
+  return n >= 0 && n <= INT32_MAX - GROUP;
+}
+
 /* The memory of an object, if it has so many bytes at least; NULL and an error otherwise. */
 static void *memory_of(struct buffers *buffers, PyObject *object, int is_written, ptrdiff_t least)
 {
@@ -220,11 +239,11 @@ static PyObject *fill_tiles(PyObject *self, PyObject *args)
     return NULL;
   struct buffers buffers = {0};
   PyObject *result = NULL;
-  const float *x = memory_of(&buffers, x_object, 0, 4 * n_examples * n_columns);
-  const int32_t *columns = x ? memory_of(&buffers, columns_object, 0, 0) : NULL;
+  const float *x = memory_of(&buffers, x_object, 0, times(4, times(n_examples, n_columns)));
+  const int32_t *columns = x ? memory_of(&buffers, columns_object, 0, 4) : NULL;
   const ptrdiff_t n_rows = columns ? bytes_of(&buffers) / 4 : 0;
-  const ptrdiff_t n_numbers = last_tile * n_rows * TILE;
-  float *out = columns ? memory_of(&buffers, out_object, 1, 4 * n_numbers) : NULL;
+  const ptrdiff_t n_bytes = times(last_tile, 4 * n_rows * TILE);
+  float *out = columns ? memory_of(&buffers, out_object, 1, n_bytes) : NULL;
   if (!out)
     goto end;
   int are_columns = n_examples >= 0 && n_columns >= 0 && first_tile >= 0;
@@ -279,7 +298,8 @@ static PyObject *draw_values(PyObject *self, PyObject *args)
     PyErr_SetString(PyExc_ValueError, "no such place");
     goto end;
   }
-  float *out = memory_of(&buffers, out_object, 1, n ? 4 * (offset + (n - 1) * stride + 1) : 0);
+  const ptrdiff_t n_out = n ? plus(plus(offset, times(n - 1, stride)), 1) : 0;
+  float *out = memory_of(&buffers, out_object, 1, times(4, n_out));
   if (!out)
     goto end;
   int32_t largest = -1, smallest = 0;
@@ -320,12 +340,21 @@ static int are_starts(const int32_t *starts, ptrdiff_t n, ptrdiff_t n_entries)
   return are;
 }
 
+/* PyArg_ParseTuple calls anything else an error of the interpreter. */
+static int is_tuple(PyObject *object)
+{
+  if (!PyTuple_Check(object))
+    PyErr_SetString(PyExc_TypeError, "a layer that is no tuple");
+  return PyTuple_Check(object);
+}
+
 static int take_first(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_tile_rows,
                       ptrdiff_t n_columns, struct first *first)
 {
   PyObject *starts, *rows, *bases, *values, *bias;
   Py_ssize_t n_places;
-  if (!PyArg_ParseTuple(tuple, "OOOn(ff)OO", &starts, &rows, &bases, &n_places,
+  if (!is_tuple(tuple) ||
+      !PyArg_ParseTuple(tuple, "OOOn(ff)OO", &starts, &rows, &bases, &n_places,
                         &first->bounds.low, &first->bounds.high, &values, &bias))
     return 0;
   if (!(first->starts = memory_of(buffers, starts, 0, 4)))
@@ -342,7 +371,7 @@ static int take_first(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_tile
     return 0;
   first->n_places = n_places;
   int32_t most_base = 0, most_row = 0;
-  int is_right = n_places > 0 && n_bases % n_places == 0;
+  int is_right = is_count(n_tile_rows) && n_places > 0 && n_bases % n_places == 0;
   for (ptrdiff_t at = 0; at < n_bases; at++) {
     is_right &= first->bases[at] >= 0;
     most_base = first->bases[at] > most_base ? first->bases[at] : most_base;
@@ -365,10 +394,11 @@ static int take_layer(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_in, 
 {
   PyObject *starts, *rows, *values, *bias;
   Py_ssize_t width, n_out;
-  if (!PyArg_ParseTuple(tuple, "OOnn(ff)OO", &starts, &rows, &width, &n_out, &layer->bounds.low,
+  if (!is_tuple(tuple) ||
+      !PyArg_ParseTuple(tuple, "OOnn(ff)OO", &starts, &rows, &width, &n_out, &layer->bounds.low,
                         &layer->bounds.high, &values, &bias))
     return 0;
-  if ((width != 1 && width != GROUP) || n_out < 0) {
+  if ((width != 1 && width != GROUP) || !is_count(n_in) || !is_count(n_out)) {
     PyErr_SetString(PyExc_ValueError, "no such layer");
     return 0;
   }
@@ -447,7 +477,7 @@ static PyObject *forward(PyObject *self, PyObject *args)
     PyErr_SetString(PyExc_ValueError, "too many layers");
     goto end;
   }
-  const ptrdiff_t n_units = first.n_filters * first.n_positions;
+  const ptrdiff_t n_units = times(first.n_filters, first.n_positions);
   ptrdiff_t n_out = n_units;
   for (ptrdiff_t at = 0; at < n_layers; at++) {
     PyObject *object = PyTuple_GET_ITEM(layer_objects, at);
@@ -460,10 +490,12 @@ static PyObject *forward(PyObject *self, PyObject *args)
     goto end;
   const ptrdiff_t n_tiles = bytes_of(&buffers) / (4 * n_tile_rows * TILE);
   const float *means = NULL;
-  if (has_means && !(means = memory_of(&buffers, means_object, 0, 4 * n_tiles * n_units * TILE)))
+  if (has_means && !(means = memory_of(&buffers, means_object, 0,
+                                        times(n_units, 4 * n_tiles * TILE))))
     goto end;
   const ptrdiff_t n_means = has_means && n_tiles ? bytes_of(&buffers) / (4 * n_tiles) : 0;
-  float *out = memory_of(&buffers, out_object, 1, 4 * draws.n * n_out * n_tiles * TILE);
+  const ptrdiff_t n_bytes = times(n_out, 4 * draws.n * n_tiles * TILE);
+  float *out = memory_of(&buffers, out_object, 1, n_bytes);
   const ptrdiff_t n_sums = n_layers ? padded(&layers[0]) : 0;
   const ptrdiff_t n_scratch = draws.n * (BLOCK + n_sums) + 2 * most_units(layers, n_layers);
   float *room = out ? memory_of(&buffers, scratch, 1, 4 * n_scratch * TILE) : NULL;
@@ -498,14 +530,18 @@ static PyObject *multiply(PyObject *self, PyObject *args)
   struct buffers buffers = {0};
   struct layer layer;
   PyObject *result = NULL;
-  if (!set || n_in < 1 || !take_layer(&buffers, layer_object, n_in, 1, &layer))
+  if (!set || !take_layer(&buffers, layer_object, n_in, 1, &layer))
     goto end;
+  if (!n_in) {
+    PyErr_SetString(PyExc_ValueError, "tiles without rows");
+    goto end;
+  }
   const float *tiles = memory_of(&buffers, tiles_object, 0, 0);
   if (!tiles)
     goto end;
   const ptrdiff_t n_tiles = bytes_of(&buffers) / (4 * n_in * TILE);
   const ptrdiff_t n_sums = padded(&layer) * TILE;
-  float *out = memory_of(&buffers, out_object, 1, 4 * n_tiles * n_sums);
+  float *out = memory_of(&buffers, out_object, 1, times(n_sums, 4 * n_tiles));
   if (!out)
     goto end;
   if (first_tile < 0 || last_tile > n_tiles) {
@@ -546,16 +582,18 @@ static PyObject *add_predictions(PyObject *self, PyObject *args)
   }
   const ptrdiff_t n_draws = logits.shape[0], n_classes = logits.shape[1];
   const ptrdiff_t n_examples = logits.shape[2], stride = logits.strides[1] / 4;
-  const int32_t *label = memory_of(&buffers, label_object, 0, 4 * n_examples);
+  const int32_t *label = memory_of(&buffers, label_object, 0, times(4, n_examples));
   if (offset < 0 || sums_stride < n_examples) {
     PyErr_SetString(PyExc_ValueError, "no such sums");
     goto end;
   }
-  const ptrdiff_t n_sums = offset + (n_classes + 4) * sums_stride + n_examples;
-  int64_t *sums = label ? memory_of(&buffers, sums_object, 1, 8 * n_sums) : NULL;
-  double *room = sums ? memory_of(&buffers, room_object, 1, 24 * n_classes * EXAMPLES) : NULL;
-  int64_t *n_correct = room ? memory_of(&buffers, correct, 1, 8 * n_draws) : NULL;
-  int64_t *nll = n_correct ? memory_of(&buffers, nll_object, 1, 8 * n_draws) : NULL;
+  const ptrdiff_t n_before = plus(offset, times(plus(n_classes, 4), sums_stride));
+  const ptrdiff_t n_bytes = times(8, plus(n_before, n_examples));
+  const ptrdiff_t n_room = times(n_classes, 24 * EXAMPLES);
+  int64_t *sums = label ? memory_of(&buffers, sums_object, 1, n_bytes) : NULL;
+  double *room = sums ? memory_of(&buffers, room_object, 1, n_room) : NULL;
+  int64_t *n_correct = room ? memory_of(&buffers, correct, 1, times(8, n_draws)) : NULL;
+  int64_t *nll = n_correct ? memory_of(&buffers, nll_object, 1, times(8, n_draws)) : NULL;
   if (!nll)
     goto end;
   int are_classes = 1;
