@@ -8,6 +8,13 @@ from bprune_hpc import compiled
 from bprune_hpc.predictive import DrawSums, GroupSums, Predictions
 
 
+def add_logits(
+    sums: GroupSums, threshold: int, rows: slice, logits: np.ndarray, label: np.ndarray
+) -> np.ndarray:
+    """The compiled way; labels are int32."""
+    return sums.add_logits(threshold, rows, logits, label)
+
+
 def add_up(
     sums: GroupSums, threshold: int, rows: slice, logits: np.ndarray, label: np.ndarray
 ) -> np.ndarray:
@@ -19,7 +26,7 @@ def add_up(
         Of each draw: the number of correct examples, and the sum of NLL.
     """
     if compiled.instructions() != compiled.NONE:
-        return sums.add_logits(threshold, rows, logits, label.astype(np.int32))
+        return add_logits(sums, threshold, rows, logits, label.astype(np.int32))
     predictions = Predictions.from_logits(logits, label)
     sums.add(threshold, rows, predictions)
     of_draws = DrawSums.zeros(1, len(logits))
