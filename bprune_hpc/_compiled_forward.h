@@ -76,7 +76,6 @@ TARGET static void NAME(first_units)(const struct first *layer, const float *til
     const int32_t *rows = layer->rows + start;
     const float *values = layer->values + start * n_columns;
     const float *bias = layer->bias + filter * n_columns;
-    const float *restrict mean = means ? means + unit * TILE : sums;
     for (ptrdiff_t place = 0; place < layer->n_places; place++) {
       const float *seen = tile + layer->bases[position * layer->n_places + place];
       const int is_last = place == layer->n_places - 1;
@@ -84,6 +83,7 @@ TARGET static void NAME(first_units)(const struct first *layer, const float *til
         NAME(productGROUP)(seen, rows, n_rows, values, bias, NULL, sums);
       else
         NAME(productSHARED)(seen, rows, n_rows, values, bias, NULL, sums);
+      const float *restrict mean = means ? means + unit * TILE : sums; /* of this place */
       for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
         /* A draw without noise is the mean, whatever a noise makes of it. */
         const int has_noise = draws->column[draw] >= 0;
