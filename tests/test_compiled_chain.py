@@ -26,6 +26,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "one output of many terms": ((64, 1100, 1), {}),
     "many terms": ((1500, 30, 6), {"last": "Relu6"}),
     "hundreds of outputs": ((20, 30, 333), {"activation": "Relu6"}),
+    "many layers": ((9, 8, 30, 70, 65, 66, 33, 2), {}),
     "one layer": ((40, 11), {"kept": 0.5}),
     "one layer of many terms": ((4000, 6), {"last": "Relu"}),
     "one layer of many outputs": ((30, 777), {"kept": 0.6}),
@@ -90,6 +91,29 @@ def test_long_sums_round_little(n_terms: int) -> None:
     for chain in (wide, within):
         noises = draws_of_all_kinds(chain, 2)
         assert_as_plainly(chain, noises, chain.outputs(noises))
+
+
+def test_long_sums_of_positive_terms_round_little() -> None:
+    # As they grow, so does what is rounded off; and nothing cancels.
+    n_terms = 4000
+    image = convolution_of((1, n_terms // 2, 2), (1, n_terms // 2), padding="VALID")
+    for chain in (
+        random_chain(n_terms, 9, n_examples=64, bias="none"),
+        random_chain(1, convolution=image, n_filters=9, n_examples=64, bias="none"),
+    ):
+        loc, scale = chain.posterior.loc, chain.posterior.scale
+        name = "conv" if "conv" in loc else "k0"
+        loc[name][:] = 0
+        scale[name] += np.float32(0.1)
+        if name == "conv":
+            loc["k0"][:], scale["k0"][:] = np.eye(9, 1), 0
+        chain = replace(chain, x=np.abs(chain.x))
+        noises = chain.noises(3, signs=(1,))
+        for noise in noises:
+            assert noise.values is not None
+            np.abs(noise.values[name], out=noise.values[name])
+        apart = np.abs(chain.outputs(noises) / chain.plainly(noises) - 1).max()
+        assert apart < 5e-7
 
 
 @pytest.mark.parametrize("n_out", [31, 64, 66])
@@ -242,6 +266,20 @@ def test_an_example_that_is_not_finite_stays_alone(name: str, value: float) -> N
     assert not np.isfinite(found[:, :, bad]).any()
     others = np.delete(np.arange(130), bad)
     assert found[:, :, others].tobytes() == clean[:, :, others].tobytes()
+
+
+def test_the_mean_of_an_infinite_example_is_infinite() -> None:
+    pooled = convolution_of((2, 2, 1), (1, 1), pool=(2, 2))
+    for chain in (
+        random_chain(1, 5),
+        random_chain(2, convolution=pooled, n_filters=1),
+        random_chain(2, convolution=convolution_of((1, 1, 1), (1, 1)), n_filters=1),
+    ):
+        for table in chain.posterior.loc.values():
+            np.abs(table, out=table)
+        x = np.full_like(chain.x, np.inf)
+        for noises in ([AT_MEAN], [*chain.noises(1), AT_MEAN]):
+            assert (chain.outputs(noises, x=x)[-1] == np.inf).all()
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Relu6"])
