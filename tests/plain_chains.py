@@ -152,6 +152,8 @@ def random_chain(
 ) -> PlainChain:
     """A chain of dense layers, perhaps after a convolution.
 
+    Values are about 1, or several times that where an activation cuts off what is above six.
+
     Parameters
     ----------
     sizes : ints
@@ -176,13 +178,15 @@ def random_chain(
     n_layers = len(sizes) - 1
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
         shapes[f"k{layer}"], shapes[f"b{layer}"] = (n_in, n_out), (n_out,)
+    activations = [activation, last, convolution.activation if convolution else None]
+    gain = 4.0 if "Relu6" in activations else 1.0
     loc, scale = {}, {}
     for name, shape in shapes.items():
         if len(shape) == 1:
             mask, width = np.ones(shape), 0.3
         else:
             mask = generator.random(shape) < kept
-            width = max(1.0, kept * np.prod(shape[:-1])) ** -0.5
+            width = gain * max(1.0, kept * np.prod(shape[:-1])) ** -0.5
         loc[name] = (mask * generator.normal(0, width, shape)).astype(np.float32)
         scale[name] = (mask * generator.uniform(0.1, 0.5, shape) * width).astype(np.float32)
     biases = [name for name, shape in shapes.items() if len(shape) == 1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -139,6 +141,49 @@ def test_without_the_module_tests_of_it_are_skipped_unless_required(is_required:
     assert ("1 failed" if is_required else "1 skipped") in done.stdout or "1 error" in done.stdout
 
 
+def at_the_end(array: np.ndarray) -> np.ndarray:
+    """A copy after which comes memory that nobody may read or write."""
+    page = mmap.PAGESIZE
+    n_bytes = -(-array.nbytes // page) * page
+    held = mmap.mmap(-1, n_bytes + page)
+    start = np.frombuffer(held, np.uint8).ctypes.data
+    library = ctypes.CDLL(None, use_errno=True)
+    assert library.mprotect(ctypes.c_void_p(start + n_bytes), ctypes.c_size_t(page), 0) == 0
+    out = np.frombuffer(held, array.dtype, array.size, n_bytes - array.nbytes)
+    out = out.reshape(array.shape)
+    out[...] = array
+    return out
+
+
+def placed_at_the_end(value: Any) -> Any:
+    """Arguments with every array in them placed so."""
+    if isinstance(value, np.ndarray):
+        return at_the_end(value)
+    return tuple(map(placed_at_the_end, value)) if isinstance(value, tuple) else value
+
+
+def run_at_the_end() -> None:
+    """Call each function with arrays of the least size."""
+    calls = [fill_tiles(), draw_values()]
+    for name in compiled.supported():
+        calls += [multiply(name, width) for width in (1, 4)]
+        for n_layers in (0, 1, 2):
+            calls += [
+                Forward(forward(name, means, n_layers)).call for means in (None, floats(2, 300, 64))
+            ]
+        calls += [add_predictions(name, n) for n in (1, 15, 16, 17, 20)]
+    for call in calls:
+        call.arguments = {key: placed_at_the_end(value) for key, value in call.arguments.items()}
+        call()
+
+
+@pytest.mark.compiled
+def test_nothing_behind_an_array_is_read_or_written() -> None:
+    program = "import test_compiled; test_compiled.run_at_the_end()"
+    done = run_group([sys.executable, "-X", "faulthandler", "-c", program], cwd=ROOT / "tests")
+    assert done.returncode == 0, done.stderr
+
+
 class Call:
     """Arguments of a call of the module, by name, which are right until some are replaced."""
 
@@ -271,15 +316,19 @@ def refuse_layers(refuses: Callable[[tuple[Any, ...]], None], right: dict[str, A
         refuses(tuple({**right, **change}.values()))
 
 
+def multiply(name: str, width: int) -> Call:
+    right = layer(width=width)
+    return Call(
+        "multiply", name=name, tiles=floats(2, 300, 64), n_in=300, layer=tuple(right.values()),
+        out=np.zeros((2, right["bias"].size, 64), np.float32), first=0, last=2,
+    )  # fmt: skip
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("width", [1, 4])
 def test_wrong_layers_are_refused(compiled_instructions: str, width: int) -> None:
-    right = layer(width=width)
+    right, call = layer(width=width), multiply(compiled_instructions, width)
     n_padded = right["bias"].size
-    call = Call(
-        "multiply", name=compiled_instructions, tiles=floats(2, 300, 64), n_in=300,
-        layer=tuple(right.values()), out=np.zeros((2, n_padded, 64), np.float32), first=0, last=2,
-    )  # fmt: skip
     call()
     assert (call.arguments["out"] == 1 + 2 * 2).all()
     refuse_layers(lambda wrong: call.refuses(layer=wrong), right)
@@ -369,7 +418,8 @@ def test_wrong_chains_are_refused(
     call.refuses(columns=(0, -1, n_columns))
     call.refuses(columns=(0, -2, 0))
     call.refuses(columns=(), signs=())
-    call.refuses(columns=17 * (0,), signs=17 * (1.0,))
+    room = {name: np.repeat(call.arguments[name], 17, axis=0) for name in ("out", "scratch")}
+    call.refuses(columns=17 * (0,), signs=17 * (1.0,), **room)
     call.refuses(columns=[0, -1, 0])
     call.refuses(TypeError, columns=(0, -1, 1.5))
     call.refuses(TypeError, signs=(1.0, 0.0, "1"))
@@ -394,11 +444,11 @@ def test_wrong_chains_are_refused(
     call()  # as before
 
 
-def add_predictions(name: str) -> Call:
+def add_predictions(name: str, n: int = 20) -> Call:
     return Call(
-        "add_predictions", name=name, logits=floats(2, 3, 20),
-        label=np.arange(20, dtype=np.int32) % 3,
-        sums=np.zeros((3 + 5, 25), np.int64), offset=5, stride=25, room=np.zeros((3, 3, 16)),
+        "add_predictions", name=name, logits=floats(2, 3, n),
+        label=np.arange(n, dtype=np.int32) % 3,
+        sums=np.zeros((3 + 5, n + 5), np.int64), offset=5, stride=n + 5, room=np.zeros((3, 3, 16)),
         n_correct=np.zeros(2, np.int64), nll=np.zeros(2, np.int64),
     )  # fmt: skip
 

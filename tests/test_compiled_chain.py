@@ -24,7 +24,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "several blocks, dense": ((300, 270, 530, 10), {}),
     "several blocks, sparse": ((784, 600, 530, 10), {"kept": 0.03}),
     "one output of many terms": ((64, 1100, 1), {}),
-    "many terms": ((1500, 30, 6), {"last": "Relu6"}),
+    "many terms": ((1500, 30, 6), {"last": "Relu"}),
     "hundreds of outputs": ((20, 30, 333), {"activation": "Relu6"}),
     "many layers": ((9, 8, 30, 70, 65, 66, 33, 2), {}),
     "one layer": ((40, 11), {"kept": 0.5}),
@@ -69,6 +69,15 @@ def test_outputs_are_those_of_the_network_written_out(shape: str) -> None:
     noises = draws_of_all_kinds(chain)
     assert isinstance(chain.pruned(), CompiledChain)
     assert_as_plainly(chain, noises, chain.outputs(noises, [slice(0, 3), slice(3, None)]))
+
+
+def test_values_are_cut_off_at_both_ends() -> None:
+    chain = random_chain(20, 30, 9, activation="Relu6", last="Relu6")
+    noises = draws_of_all_kinds(chain)
+    found, plain = chain.outputs(noises), chain.plainly(noises)
+    for end in (0, 6):
+        assert ((found == end) == (plain == end)).all() and (found == end).any()
+    assert ((found > 0) & (found < 6)).any()
 
 
 @pytest.mark.parametrize("n_examples", [1, 63, 64, 65, 200])
