@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bprune_hpc import compiled
+from bprune_hpc.compiled_predictions import add_logits
 from bprune_hpc.predictive import DrawSums, GroupSums, Predictions
-
-
-def add_logits(
-    sums: GroupSums, threshold: int, rows: slice, logits: np.ndarray, label: np.ndarray
-) -> np.ndarray:
-    """The compiled way; labels are int32."""
-    return sums.add_logits(threshold, rows, logits, label)
 
 
 def add_up(

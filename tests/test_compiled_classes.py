@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from adding_up import add_logits
 
 from bprune_hpc import compiled
+from bprune_hpc.compiled_predictions import add_logits
 from bprune_hpc.plan import MEAN, Draw
 from bprune_hpc.predictive import MAX_NLL, GroupSums, Predictions
 from bprune_hpc.tasks import Classification
