@@ -1,4 +1,5 @@
-"""Fixtures: ranks started for real, each job under a time limit, and the real checkpoint."""
+"""Fixtures: ranks started for real, each job under a time limit, the real checkpoint, and the
+processor's instructions."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from bprune_hpc import compiled
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("BPRUNE_REQUIRE_ALL") == "1"
 
@@ -26,6 +29,8 @@ def _reason_to_skip(item: pytest.Item) -> str | None:
         return "Horovod is not installed"
     if item.get_closest_marker("slurm") and not has_slurm():
         return "Slurm is not installed; apt-get install slurmctld slurmd slurm-client munge"
+    if item.get_closest_marker("compiled") and compiled.module is None:
+        return "the compiled module is not built; python setup.py build_ext --inplace"
     return None
 
 
@@ -110,3 +115,23 @@ THETA_DIR = TEST_DATA / "theta_2rank_250"
 needs_theta = pytest.mark.skipif(
     not THETA_DIR.is_dir(), reason=f"no {THETA_DIR.name} in {TEST_DATA}; set BPRUNE_TEST_DATA"
 )
+
+
+COMPILED = [pytest.param(name, marks=pytest.mark.compiled) for name in compiled.supported()] or [
+    pytest.param("not built", marks=pytest.mark.compiled)
+]
+"""Sets of instructions that the compiled module has here; where there is none, one that skips."""
+
+
+@pytest.fixture(params=[compiled.NONE, *COMPILED])
+def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with NumPy, and with each set of instructions that there is."""
+    monkeypatch.setenv(compiled.VARIABLE, request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=COMPILED)
+def compiled_instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with each set of instructions that there is."""
+    monkeypatch.setenv(compiled.VARIABLE, request.param)
+    return str(request.param)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
+from adding_up import add_up
 from scipy import special, stats
 from sklearn.metrics import (
     accuracy_score,
@@ -16,7 +19,7 @@ from sklearn.metrics import (
 from bprune_hpc.jackknife import jackknife
 from bprune_hpc.metrics import BIAS_CORRECTED, Metric, Statistics, is_discrete, metric_names
 from bprune_hpc.plan import MEAN, Plan, group_of, make_plan
-from bprune_hpc.predictive import MAX_NLL, GroupSums, Predictions, bytes_per_cell
+from bprune_hpc.predictive import MAX_NLL, GroupSums, bytes_per_cell
 
 N_THRESHOLDS, N_EXAMPLES, N_CLASSES = 3, 53, 4
 
@@ -53,12 +56,11 @@ class Case:
         sums = {group: GroupSums(N_THRESHOLDS, n, N_CLASSES) for group in groups}
         label = self.label[rows]
         for t in range(N_THRESHOLDS):
-            mean = Predictions.from_logits(self.mean_logits[t, rows].T[None], label)
-            sums[MEAN].add(t, slice(None), mean)
+            add_up(sums[MEAN], t, slice(0, n), self.mean_logits[t, rows].T[None], label)
             for unit, draws in enumerate(self.plan.units):
                 for draw in draws:
-                    one = Predictions.from_logits(self.logits[draw.index, t, rows].T[None], label)
-                    sums[group_of(unit)].add(t, slice(None), one)
+                    one = self.logits[draw.index, t, rows].T[None]
+                    add_up(sums[group_of(unit)], t, slice(0, n), one, label)
         return sums
 
     def oracle(self, draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,8 +118,14 @@ def is_corrected(name: str) -> bool:
     return name.removesuffix("_change") in BIAS_CORRECTED or name == "nll_rise"
 
 
-@pytest.fixture(scope="module")
-def case() -> Case:
+@pytest.fixture
+def case(instructions: str) -> Case:
+    return case_with(instructions)
+
+
+@cache
+def case_with(instructions: str) -> Case:
+    """Made once for each set of instructions, which is in use already."""
     return Case(plan_of(100))
 
 
@@ -250,16 +258,17 @@ def test_three_draws_without_pairs_are_three_groups() -> None:
     np.testing.assert_allclose(metric.se, stats.sem(draws, axis=0), atol=1e-14)
 
 
+@pytest.mark.usefixtures("instructions")
 def test_one_example_and_an_impossible_class() -> None:
     plan = make_plan(
         n_draws=2, pairing="none", n_thresholds=1, n_examples=1, bytes_per_cell=64,
         batch_size=5, limit_bytes=1e9,
     )  # fmt: skip
     statistics = Statistics(plan)
-    prediction = Predictions.from_logits(np.array([[0, -1e5]], np.float32).T[None], np.array([1]))
+    logits = np.array([[0, -1e5]], np.float32).T[None]
     sums = {group: GroupSums(1, 1, 2) for group in (MEAN, 0, 1)}
     for group in sums.values():
-        group.add(0, slice(None), prediction)
+        add_up(group, 0, slice(0, 1), logits, np.array([1]))
     statistics.add_block(sums, np.array([1]))
     metrics = statistics.metrics()
     assert metrics["nll"].value == MAX_NLL and metrics["accuracy"].value == 0

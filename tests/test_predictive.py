@@ -6,8 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from adding_up import add_up
 from scipy import special, stats
 
+from bprune_hpc import compiled
 from bprune_hpc.predictive import (
     MAX_DRAWS,
     MAX_NLL,
@@ -26,7 +28,7 @@ def random_logits(n_draws: int, n: int, c: int, spread: float, seed: int = 0) ->
 def added(logits: np.ndarray, label: np.ndarray, order: np.ndarray | None = None) -> GroupSums:
     sums = GroupSums(1, logits.shape[1], logits.shape[2])
     for k in range(len(logits)) if order is None else order:
-        sums.add(0, slice(None), Predictions.from_logits(logits[k].T[None], label))
+        add_up(sums, 0, slice(0, logits.shape[1]), logits[k].T[None], label)
     return sums
 
 
@@ -45,6 +47,7 @@ def test_a_prediction_against_scipy(spread: float) -> None:
     assert (prediction.correct[0] == (expected.argmax(axis=1) == label)).all()
 
 
+@pytest.mark.usefixtures("instructions")
 def test_means_are_those_of_the_draws() -> None:
     logits, label = random_logits(40, 30, 5, 4.0), np.arange(30) % 5
     mean = mean_prediction(added(logits, label).packed, 40, label)
@@ -58,6 +61,7 @@ def test_means_are_those_of_the_draws() -> None:
     np.testing.assert_allclose(mean.single_draw_accuracy[0], correct, rtol=1e-15)
 
 
+@pytest.mark.usefixtures("instructions")
 def test_the_order_of_adding_and_the_grouping_do_not_matter() -> None:
     logits, label = random_logits(60, 9, 4, 8.0), np.arange(9) % 4
     straight = added(logits, label).packed
@@ -66,6 +70,7 @@ def test_the_order_of_adding_and_the_grouping_do_not_matter() -> None:
     assert straight.tobytes() == shuffled.tobytes() == halves.tobytes()
 
 
+@pytest.mark.usefixtures("instructions")
 def test_the_true_class_is_right_down_to_the_smallest_float32() -> None:
     gaps = np.array([0.1, 20, 50, 80, 87.3, 100, 103.2], np.float32)
     logits = np.stack([np.zeros_like(gaps), -gaps], axis=1)[None]
@@ -79,7 +84,8 @@ def test_the_true_class_is_right_down_to_the_smallest_float32() -> None:
     assert np.exp(-103.2) < 2.0**-148  # below all normal float32 numbers and most others
 
 
-def test_sums_of_the_true_class_are_exact() -> None:
+def test_sums_of_the_true_class_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compiled.VARIABLE, compiled.NONE)  # as Predictions, to the last bit
     logits, label = random_logits(25, 4, 3, 30.0), np.array([0, 1, 2, 0])
     sums = added(logits, label)
     for example in range(4):
@@ -136,6 +142,7 @@ def test_a_sum_of_draws_is_that_of_their_integers(n_draws: int) -> None:
     assert prediction.summed(some).tolist() == expected
 
 
+@pytest.mark.usefixtures("instructions")
 def test_cleared_sums_are_as_new_ones() -> None:
     logits, label = random_logits(6, 40, 5, 2.0), np.arange(40) % 5
     sums = added(logits, label)
@@ -173,12 +180,15 @@ def test_the_largest_number_of_draws_does_not_overflow() -> None:
         assert (packed >= 0).all()
 
 
+@pytest.mark.usefixtures("instructions")
 def test_sums_of_single_draws() -> None:
     logits, label = random_logits(6, 40, 5, 2.0), np.arange(40) % 5
     draws = DrawSums.zeros(2, 6)
     for k in range(6):
         for rows in (slice(0, 25), slice(25, 40)):
-            draws.add(1, [k], Predictions.from_logits(logits[k, rows].T[None], label[rows]))
+            one, n = logits[k, rows].T[None], rows.stop - rows.start
+            sums = add_up(GroupSums(1, n, 5), 0, slice(0, n), one, label[rows])
+            draws.add_sums(1, [k], sums)
     log_p = special.log_softmax(logits.astype(float), axis=2)[:, np.arange(40), label]
     np.testing.assert_allclose(draws.nll(40)[1], -log_p.mean(axis=1), atol=1e-9)
     assert (draws.accuracy(40)[1] == (logits.argmax(axis=2) == label).mean(axis=1)).all()
