@@ -12,6 +12,7 @@ setup(
                 "-std=gnu11",
                 "-O3",
                 "-Werror=implicit",
+                "-fno-fast-math",
                 "-fno-math-errno",
                 "-fno-trapping-math",
             ],

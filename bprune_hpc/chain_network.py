@@ -1,47 +1,29 @@
-"""Runs a chain of layers with NumPy, without the parts that pruning has made idle.
+"""Chains of layers, perhaps after one convolution, without the parts that pruning has made idle.
 
-Units that are constant or not needed are left out (``alive``), and the first layer's products are
-shared by draws (``first_layer``). A draw goes through all layers by itself, so that its values
-stay in the core's cache and its bits are the same whichever draws are evaluated beside it.
+Units that are constant or not needed are left out (``alive``). What is left is run by the compiled
+module (``compiled_chain``) where there is one and little enough is left, else by NumPy
+(``numpy_chain``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from . import compiled_chain
-from .activations import activate
-from .alive import Alive, Indices, alive_units
+from .alive import Alive, alive_units
 from .chain import Layers
-from .compact_layer import CompactLayer, Weights
-from .compiled_chain import CompiledChain
-from .evaluators import Noise, Pruned, Sampled
-from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
-from .gaussian_part import Floats
-from .kernels import (
-    activation_of_units,
-    drawn_kernels,
-    multiply,
-    multiply_last,
-    put_one,
-    width_of,
-)
+from .compact_layer import Weights
+from .compiled_chain import CompiledChain, is_faster
+from .evaluators import Pruned
+from .numpy_chain import NumpyChain
 from .patches import Patches
 from .posterior import Posterior
 from .threads import Threads
 from .workspace import Workspace
-
-_OUTPUT_BYTES = 2**19
-"""Outputs that are worked on together, as the float64 that they will be: few calls, and little
-that leaves the cache."""
-_OUTPUT_COST = 1500
-"""Work on an output of a draw, in operations of a product that take as long; measured."""
 
 
 class ChainNetwork:
@@ -53,7 +35,7 @@ class ChainNetwork:
     fixed : mapping of str to float32 array
         Kernels and biases that have no posterior.
     n_threads : int
-        Of the matrix products, in the whole process.
+        Of this process.
     """
 
     def __init__(
@@ -65,10 +47,6 @@ class ChainNetwork:
         threadpool_limits(n_threads, user_api="blas")
         self.layers = layers
         self._room = Workspace()
-        activations = [layer.activation for layer in layers.dense]
-        if layers.convolution is not None:
-            activations.append(layers.convolution.activation)
-        self._is_compiled = compiled_chain.is_possible(activations)
         self._threads = Threads(n_threads)
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
         self._patches = None
@@ -100,138 +78,6 @@ class ChainNetwork:
             for layer, before, after in zip(self.layers.dense, alive[:-1], alive[1:], strict=True)
         ]
         inputs = None if len(alive[0].varying) == len(nonzero[0]) else alive[0].varying
-        if self._is_compiled:
-            return CompiledChain.of(tuple(layers), inputs, self._patches, self._room, self._threads)
-        return _PrunedChain(tuple(layers), inputs, self._patches, self._room)
-
-
-@dataclass(frozen=True)
-class _PrunedChain:
-    """What is left of a chain; of its inputs, unless a convolution comes first."""
-
-    layers: tuple[CompactLayer, ...]
-    inputs: Indices | None
-    patches: Patches | None
-    room: Workspace
-
-    @property
-    def cost(self) -> int:
-        # A pair has one product of the first layer's for its two draws.
-        first, *others = (layer.kernel.loc.size for layer in self.layers)
-        n_rows = self.patches.n_rows if self.patches else 1
-        return n_rows * first + 2 * sum(others) + _OUTPUT_COST * (self._n_outputs + 8)
-
-    @property
-    def _n_outputs(self) -> int:
-        return self.layers[-1].kernel.loc.shape[1]
-
-    def noises_at_once(self, n_examples: int) -> int:
-        return max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples))
-
-    def sample(self, noises: Sequence[Noise]) -> Sampled:
-        kernels = drawn_kernels(self.layers, noises, self.room)
-        starts = [0, *np.cumsum([len(noise.draws) for noise in noises]).tolist()]
-        first: FirstLayer
-        if self.patches is None:
-            is_last = len(self.layers) == 1
-            first = DenseFirst(self.layers[0], self.inputs, noises, is_last, self.room)
-        else:
-            first = ConvolutionFirst(self.layers[0], self.patches, noises, self.room)
-        return _SampledChain(first, self.layers[1:], kernels, starts, self._n_outputs, self.room)
-
-
-@dataclass(frozen=True)
-class _SampledChain:
-    """Draws of a pruned chain.
-
-    Attributes
-    ----------
-    first : FirstLayer
-    layers : tuple of CompactLayer
-        The others.
-    kernels : sequence of float32 array
-        Theirs, in every draw (``kernels``).
-    starts : sequence of int
-        First draw of each noise, and the number of draws.
-    """
-
-    first: FirstLayer
-    layers: tuple[CompactLayer, ...]
-    kernels: Sequence[Floats]
-    starts: Sequence[int]
-    n_outputs: int
-    room: Workspace
-
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
-        """See :class:`bprune_hpc.evaluators.Sampled`."""
-        of_pieces = (self._of_piece(piece, stacks) for piece in self.first.pieces(x))
-        if self.first.is_whole:
-            yield from next(of_pieces)
-            return
-        pieces = [list(of_stacks) for of_stacks in of_pieces]  # each before the next is made
-        for of_stack in zip(*pieces, strict=True):
-            yield np.concatenate(of_stack, axis=2)
-
-    def _of_piece(self, piece: Piece, stacks: Sequence[slice]) -> Iterator[Floats]:
-        """Outputs of some examples for each stack of noises."""
-        n_examples = piece.rows.stop - piece.rows.start
-        between = zip(self.layers[:-1], self.kernels[:-1], strict=True)
-        hidden = [
-            _Hidden.of(layer, kernels, n_examples, f"values {number}", self.room)
-            for number, (layer, kernels) in enumerate(between, 1)
-        ]
-        for stack in stacks:
-            start, stop = self.starts[stack.start], self.starts[stack.stop]
-            out = np.empty((stop - start, self.n_outputs, n_examples), np.float32)
-            firsts = self.first.values(piece, range(stack.start, stack.stop))
-            for draw, values in zip(range(start, stop), firsts, strict=True):
-                for layer in hidden:
-                    values = layer.run(values, draw)
-                if self.layers:
-                    multiply_last(values, self.kernels[-1][draw], out[draw - start])
-                else:
-                    out[draw - start] = values.T
-            if self.layers:
-                activate(self.layers[-1].activation, out)
-            yield out
-
-
-@dataclass(frozen=True)
-class _Hidden:
-    """A layer between others, on examples whose values lie at the same place in every draw.
-
-    Attributes
-    ----------
-    kernels : float32 array, shape (n_draws, n_rows, n_columns)
-    values : float32 array
-        As the next kernel takes them.
-    n_units : int
-        Of the layer; the other columns are what the next kernel takes.
-    activate : callable
-        What works on the values.
-    """
-
-    kernels: Floats
-    values: Floats
-    n_units: int
-    activate: Callable[[], Any]
-
-    @classmethod
-    def of(
-        cls, layer: CompactLayer, kernels: Floats, n_examples: int, kind: str, room: Workspace
-    ) -> _Hidden:
-        """With values in a room, of a kind of their own."""
-        n_units = layer.kernel.loc.shape[1]
-        values = room.array(kind, n_examples, width_of(n_units))
-        put_one(values, n_units)
-        activate = activation_of_units(layer.activation, values, n_units)
-        return cls(kernels, values, n_units, activate)
-
-    def run(self, before: Floats, draw: int) -> Floats:
-        """Its values in a draw."""
-        kernel = self.kernels[draw]
-        multiply(before, kernel, self.values)
-        if kernel.shape[1] > self.n_units:
-            put_one(self.values, self.n_units)
-        self.activate()
-        return self.values
+        if is_faster(layers):
+            return CompiledChain(tuple(layers), inputs, self._patches, self._room, self._threads)
+        return NumpyChain(tuple(layers), inputs, self._patches, self._room)

@@ -15,10 +15,12 @@ from typing import Any
 from .errors import ConfigError
 
 module: Any
+missing = ""
+"""Why there is no module."""
 try:
     from . import _compiled as module
-except ImportError:
-    module = None
+except ImportError as error:
+    module, missing = None, str(error)
 
 VARIABLE = "BPRUNE_INSTRUCTIONS"
 NONE = "none"

@@ -8,8 +8,10 @@ is beside it, so that its bits are the same whichever draws, examples and thread
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from . import compiled
 from .activations import Floats
 from .alive import Indices
 from .compact_layer import CompactLayer
-from .compiled_layers import BOUNDS, DenseLayer, FirstLayer
+from .compiled_layers import BOUNDS, DenseLayer, FirstLayer, Form, nonzero
 from .evaluators import Noise, Sampled, stacks_of
 from .kernels import drawn_biases
 from .patches import Patches
@@ -30,13 +32,33 @@ _OUTPUT_BYTES = 2**18
 """Outputs that are worked on together: enough that calls take no time, and little memory."""
 _OUTPUT_COST = 900
 """Work on an output of a draw, in operations of a product that take as long; measured."""
+_NEAR_BYTES = 2**20
+"""Numbers of a draw that stay in a core's cache from one tile to the next."""
+_SPARSE = 0.4
+"""Share of weights up to which leaving out the others gains more than reading once; measured."""
+_MOST_INPUTS, _MOST_WEIGHTS = 2**24, 2**31 - 1
+"""That places are counted to, in 32 bits."""
 
 
-def is_possible(activations: Sequence[str | None]) -> bool:
-    """Whether there is a compiled module, and it has all these activations."""
-    return compiled.instructions() != compiled.NONE and all(
-        activation in BOUNDS for activation in activations
-    )
+def is_faster(layers: Sequence[CompactLayer]) -> bool:
+    """Whether to run layers here: follows from them and the installation alone.
+
+    All numbers are read again for each tile. Where they are many, a network that is hardly pruned
+    is faster as whole matrices, which are read once for all examples.
+    """
+    if compiled.instructions() == compiled.NONE or len(layers) > compiled.module.MOST_LAYERS:
+        return False
+    kernels = [layer.kernel for layer in layers]
+    if any(
+        layer.activation not in BOUNDS
+        or kernel.loc.shape[0] > _MOST_INPUTS
+        or math.prod(kernel.shape) > _MOST_WEIGHTS
+        for layer, kernel in zip(layers, kernels, strict=True)
+    ):
+        return False
+    first, *others = (int(np.count_nonzero(nonzero(kernel))) for kernel in kernels)
+    is_near = 4 * (first // 2 + sum(others)) <= _NEAR_BYTES
+    return is_near or first + sum(others) < _SPARSE * sum(kernel.loc.size for kernel in kernels)
 
 
 class Tiles:
@@ -72,55 +94,58 @@ class CompiledChain:
     Attributes
     ----------
     layers : tuple of CompactLayer
-    first : FirstLayer
-    mean : DenseLayer or None
-        The first layer as one whose products with ``loc`` are made once for many draws; None for a
-        convolution, which makes them with those of a group of noises, as they are many.
-    dense : tuple of DenseLayer
-        The other layers.
-    tiles : Tiles
+    inputs : int array or None
+        Which of a dense layer's inputs are left; None for all.
+    patches : Patches or None
+        Those of a convolution.
     room : Workspace
     threads : Threads
     """
 
     layers: tuple[CompactLayer, ...]
-    first: FirstLayer
-    mean: DenseLayer | None
-    dense: tuple[DenseLayer, ...]
-    tiles: Tiles
+    inputs: Indices | None
+    patches: Patches | None
     room: Workspace
     threads: Threads
 
-    @classmethod
-    def of(
-        cls,
-        layers: tuple[CompactLayer, ...],
-        inputs: Indices | None,
-        patches: Patches | None,
-        room: Workspace,
-        threads: Threads,
-    ) -> CompiledChain:
-        """A chain of which some inputs, or patches of images, are left."""
+    @cached_property
+    def tiles(self) -> Tiles:
+        """How examples become tiles."""
+        if self.patches is not None:
+            columns, _, _ = self.patches.places()
+            return Tiles(columns)
+        n_in = self.layers[0].kernel.loc.shape[0]
+        return Tiles(np.arange(n_in) if self.inputs is None else self.inputs)
+
+    @cached_property
+    def first(self) -> FirstLayer:
+        """The first layer."""
+        rows, bases = np.arange(self.layers[0].kernel.loc.shape[0]), np.zeros((1, 1), np.intp)
+        if self.patches is not None:
+            _, rows, bases = self.patches.places()
         tile = compiled.module.TILE
-        n_in = layers[0].kernel.loc.shape[0]
-        mean = None
-        if patches is None:
-            tiles = Tiles(np.arange(n_in) if inputs is None else inputs)
-            rows, bases = np.arange(n_in), np.zeros((1, 1), np.intp)
-            mean = DenseLayer.of(replace(layers[0], activation=None))
-        else:
-            columns, rows, bases = patches.places()
-            tiles = Tiles(columns)
-        first = FirstLayer.of(
-            layers[0], (rows * tile).astype(np.int32), (bases * tile).astype(np.int32)
+        return FirstLayer.of(
+            self.layers[0], (rows * tile).astype(np.int32), (bases * tile).astype(np.int32)
         )
-        dense = tuple(DenseLayer.of(layer) for layer in layers[1:])
-        return cls(layers, first, mean, dense, tiles, room, threads)
+
+    @cached_property
+    def mean(self) -> DenseLayer | None:
+        """The first layer as one whose products with ``loc`` are made once for many draws.
+
+        None for a convolution, which makes them with those of a group of noises: they are many.
+        """
+        return None if self.patches else DenseLayer.of(self.layers[0], at_mean=True)
+
+    @cached_property
+    def dense(self) -> tuple[DenseLayer, ...]:
+        """The other layers."""
+        return tuple(DenseLayer.of(layer) for layer in self.layers[1:])
 
     @property
     def n_outputs(self) -> int:
         """Outputs of an example."""
-        return self.dense[-1].n_out if self.dense else self.first.n_units
+        n_positions = self.patches.n_positions if self.patches and len(self.layers) == 1 else 1
+        return n_positions * self.layers[-1].kernel.loc.shape[1]
 
     @property
     def noises_of_group(self) -> int:
@@ -131,9 +156,11 @@ class CompiledChain:
     @property
     def cost(self) -> int:
         """See :class:`bprune_hpc.evaluators.Pruned`."""
-        n_noises = self.noises_of_group
-        products = (n_noises + (self.mean is None)) / (2 * n_noises) * self.first.cost
-        products += sum(layer.cost for layer in self.dense)
+        first, *others = (nonzero(layer.kernel) for layer in self.layers)
+        products = float(np.count_nonzero(first))  # once for two draws
+        if self.patches is not None:  # and the mean beside a group of noises
+            products *= self.patches.n_rows * (1 + 1 / self.noises_of_group)
+        products += sum(Form.of(kept).cost for kept in others)
         return int(products) + _OUTPUT_COST * (self.n_outputs + 4)
 
     def noises_at_once(self, n_examples: int) -> int:
@@ -180,7 +207,7 @@ class _Sampled:
         self._dense = []
         biases = drawn_biases(chain.layers, noises)
         for number, (layer, bias) in enumerate(zip(chain.dense, biases, strict=True), 1):
-            drawn = chain.room.array(f"weights {number}", n_draws, len(layer.weights.index))
+            drawn = chain.room.array(f"weights {number}", n_draws, len(layer.weights))
             layer.weights.draws(noises, drawn)
             padded = np.zeros((n_draws, layer.n_padded), np.float32)
             padded[:, : layer.n_out] = bias

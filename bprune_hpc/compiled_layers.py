@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from . import compiled
 from .activations import Floats
-from .alive import Indices
 from .compact_layer import CompactLayer
 from .evaluators import Noise
 from .gaussian_part import GaussianPart
@@ -43,11 +42,13 @@ class Values:
     ----------
     name : str
         Of the tensor.
-    loc, scale : float32 array, shape (n,)
+    loc : float32 array, shape (n,)
+    scale : float32 array, shape (n,)
+        Empty for weights that are fixed.
     index : int32 array, shape (n,)
-        Which of the tensor's numbers each is.
+        Which of the tensor's numbers each is; as empty.
     is_fixed : bool
-        Whether they have no posterior.
+        Whether they have no posterior, or are wanted at its mean alone.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Values:
     is_fixed: bool
 
     @classmethod
-    def of(cls, part: GaussianPart, chosen: Indices) -> Values:
+    def of(cls, part: GaussianPart, chosen: Places, is_fixed: bool = False) -> Values:
         """Some of a part, by their places among its numbers; -1 for a weight that is zero."""
         is_none = chosen < 0
         has_none = bool(is_none.any())
@@ -70,10 +71,14 @@ class Values:
                 out[is_none] = 0
             return out
 
-        scale = np.zeros(0, np.float32) if part.scale is None else part.scale
-        return cls(
-            part.name, taken(part.loc), taken(scale), taken(_index(part)), part.scale is None
-        )
+        if part.scale is None or is_fixed:
+            return cls(
+                part.name, taken(part.loc), np.zeros(0, np.float32), np.zeros(0, np.int32), True
+            )
+        return cls(part.name, taken(part.loc), taken(part.scale), taken(_index(part)), False)
+
+    def __len__(self) -> int:
+        return len(self.loc)
 
     def columns(self, noises: Sequence[Noise], n_before: int, out: Floats) -> None:
         """Fill in columns of (n, n_columns): ``loc``, if one is before, and ``scale * noise``."""
@@ -152,14 +157,14 @@ class FirstLayer:
     def of(cls, layer: CompactLayer, rows: Places, bases: Places) -> FirstLayer:
         """With the row of each of its inputs."""
         n_in, n_out = layer.kernel.loc.shape
-        filters, inputs = np.nonzero(nonzero(layer.kernel).T)
-        starts = np.searchsorted(filters, np.arange(n_out + 1))
+        filters, inputs = _places(nonzero(layer.kernel).T)
+        starts = np.searchsorted(filters, np.arange(n_out + 1, dtype=np.int32))
         return cls(
             starts.astype(np.int32),
             rows[inputs] if n_in else np.zeros(0, np.int32),
             bases,
-            Values.of(layer.kernel, inputs * n_out + filters),
-            None if layer.bias is None else Values.of(layer.bias, np.arange(n_out)),
+            Values.of(layer.kernel, inputs * np.int32(n_out) + filters),
+            None if layer.bias is None else Values.of(layer.bias, np.arange(n_out, dtype=np.int32)),
             BOUNDS[layer.activation],
         )
 
@@ -172,16 +177,6 @@ class FirstLayer:
     def n_filters(self) -> int:
         """Filters, or units of a dense layer."""
         return len(self.starts) - 1
-
-    @property
-    def n_units(self) -> int:
-        """All of the layer's."""
-        return self.n_filters * len(self.bases)
-
-    @property
-    def cost(self) -> float:
-        """Operations of an example for a noise."""
-        return 2.0 * len(self.rows) * self.bases.size
 
 
 @dataclass(frozen=True)
@@ -212,32 +207,30 @@ class DenseLayer:
     bounds: tuple[float, float]
 
     @classmethod
-    def of(cls, layer: CompactLayer) -> DenseLayer:
-        """In the form that takes less time."""
+    def of(cls, layer: CompactLayer, at_mean: bool = False) -> DenseLayer:
+        """In the form that takes less time; with weights at their mean alone, if asked for."""
         kept = nonzero(layer.kernel)
         n_in, n_out = kept.shape
-        group = compiled.module.GROUP
-        n_together = group * np.count_nonzero(_any_of(kept, group))
-        width = group if n_together < _COST_ALONE * np.count_nonzero(kept) else 1
+        width, block = Form.of(kept).width, compiled.module.BLOCK
         of_groups = _any_of(kept, width)
-        n_groups, block = of_groups.shape[1], compiled.module.BLOCK
+        n_groups = of_groups.shape[1]
         counts, found = [np.zeros(1, int)], []
         for start in range(0, max(1, n_in), block):
-            groups, inputs = np.nonzero(of_groups[start : start + block].T)
+            groups, inputs = _places(of_groups[start : start + block].T)
             counts.append(np.bincount(groups, minlength=n_groups))
-            found.append((groups, inputs, start + inputs))
+            found.append((groups, inputs, np.int32(start) + inputs))
         groups, within, inputs = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        units = groups[:, None] * width + np.arange(width)
-        places = inputs[:, None] * n_out + units
+        units = groups[:, None] * np.int32(width) + np.arange(width, dtype=np.int32)
+        places = inputs[:, None] * np.int32(n_out) + units
         places[units >= n_out] = -1
         return cls(
             np.cumsum(np.concatenate(counts)).astype(np.int32),
-            (within * compiled.module.TILE).astype(np.int32),
+            within * np.int32(compiled.module.TILE),
             width,
             n_in,
             n_out,
-            Values.of(layer.kernel, places.reshape(-1)),
-            BOUNDS[layer.activation],
+            Values.of(layer.kernel, places.reshape(-1), is_fixed=at_mean),
+            BOUNDS[None if at_mean else layer.activation],
         )
 
     def arguments(self, weights: Floats, bias: Floats) -> tuple[Any, ...]:
@@ -249,10 +242,31 @@ class DenseLayer:
         """Units, those that fill the last group included."""
         return -(-self.n_out // self.width) * self.width
 
+
+@dataclass(frozen=True)
+class Form:
+    """How units of a layer are taken: ``n_entries`` groups of ``width``, each with an input."""
+
+    width: int
+    n_entries: int
+
+    @classmethod
+    def of(cls, kept: NDArray[np.bool_]) -> Form:
+        """The one that takes less time for the weights that are not zero, shape (n_in, n_out)."""
+        group = compiled.module.GROUP
+        together, alone = int(np.count_nonzero(_any_of(kept, group))), int(np.count_nonzero(kept))
+        return cls(group, together) if group * together < _COST_ALONE * alone else cls(1, alone)
+
     @property
     def cost(self) -> float:
-        """Operations of an example for a draw, in the time of those whose units share inputs."""
-        return 2.0 * len(self.rows) * self.width * (_COST_ALONE if self.width == 1 else 1)
+        """Operations of an example, in the time of those whose units share inputs."""
+        return 2 * self.n_entries * (_COST_ALONE if self.width == 1 else self.width)
+
+
+def _places(mask: NDArray[np.bool_]) -> tuple[Places, Places]:
+    """Where a mask is true, row by row."""
+    rows, columns = np.nonzero(mask)
+    return rows.astype(np.int32), columns.astype(np.int32)
 
 
 def _any_of(kept: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

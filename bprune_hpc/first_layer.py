@@ -4,7 +4,7 @@ Its input is the same for all draws. So its product with ``loc`` is made once fo
 its product with ``scale * noise`` once for the two draws of an antithetic pair.
 
 What belongs here: how examples, or patches of images, become the first values of each draw. What
-does not: patches themselves (``patches``), the layers after it (``sampled_chain``).
+does not: patches themselves (``patches``), the layers after it (``numpy_chain``).
 """
 
 from __future__ import annotations

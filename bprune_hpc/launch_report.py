@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import compiled
 from .comm import Comm
 from .deadline import Deadline
 from .environment import versions
@@ -86,6 +87,11 @@ def report(comm: Comm, n_threads: int, deadline: Deadline | None) -> None:
         "%s, MPI: %s, launcher: %s, %s",
         summary(places, n_threads), comm.library, started[0] if started else "none", ends,
     )  # fmt: skip
+    if compiled.missing:
+        logger.info(
+            "without the compiled module dense networks take longer, see docs/clusters.md: %s",
+            compiled.missing,
+        )
     for line in (*crowding(places, n_threads), *disagreements(places)):
         logger.warning("%s", line)
 

@@ -92,7 +92,7 @@ class Patches:
             + np.arange(columns) * strides[1] * of_column
         )
         windows = starts.reshape(rows // pool[0], pool[0], columns // pool[1], pool[1])
-        bases = windows.transpose(0, 2, 1, 3).reshape(-1, self.n_pooled)
+        bases = np.ascontiguousarray(windows.transpose(0, 2, 1, 3)).reshape(-1, self.n_pooled)
         return padded.reshape(-1), within.reshape(-1), bases
 
     def _padding(self, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from .workspace import Workspace
 
@@ -17,7 +17,7 @@ class Threads:
     Parameters
     ----------
     n_threads : int
-        One works in the thread that asks.
+        With one, the thread that asks does the work itself.
     """
 
     def __init__(self, n_threads: int) -> None:
@@ -31,4 +31,10 @@ class Threads:
             work(self._rooms[0], 0, n_parts)
             return
         ends = [n_parts * at // len(rooms) for at in range(len(rooms) + 1)]
-        list(self._pool.map(work, rooms, ends[:-1], ends[1:]))
+        started = [
+            self._pool.submit(work, *arguments)
+            for arguments in zip(rooms, ends[:-1], ends[1:], strict=True)
+        ]
+        wait(started)  # so that none works on when one has failed
+        for one in started:
+            one.result()
