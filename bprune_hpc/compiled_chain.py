@@ -34,7 +34,7 @@ _OUTPUT_COST = 900
 """Work on an output of a draw, in operations of a product that take as long; measured."""
 _NEAR_BYTES = 2**20
 """Numbers of a draw that stay in a core's cache from one tile to the next."""
-_SPARSE = 0.4
+_SPARSE = 0.45
 """Share of weights up to which leaving out the others gains more than reading once; measured."""
 _MOST_INPUTS, _MOST_WEIGHTS = 2**24, 2**31 - 1
 """That places are counted to, in 32 bits."""

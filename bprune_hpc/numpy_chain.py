@@ -40,7 +40,17 @@ _OUTPUT_COST = 1500
 
 @dataclass(frozen=True)
 class NumpyChain:
-    """What is left of a chain; of its inputs, unless a convolution comes first."""
+    """A pruned chain; see :class:`bprune_hpc.evaluators.Pruned`.
+
+    Attributes
+    ----------
+    layers : tuple of CompactLayer
+    inputs : int array or None
+        Which of a dense layer's inputs are left; None for all.
+    patches : Patches or None
+        Those of a convolution.
+    room : Workspace
+    """
 
     layers: tuple[CompactLayer, ...]
     inputs: Indices | None
@@ -49,6 +59,7 @@ class NumpyChain:
 
     @property
     def cost(self) -> int:
+        """See :class:`bprune_hpc.evaluators.Pruned`."""
         # A pair has one product of the first layer's for its two draws.
         first, *others = (layer.kernel.loc.size for layer in self.layers)
         n_rows = self.patches.n_rows if self.patches else 1
@@ -59,9 +70,11 @@ class NumpyChain:
         return self.layers[-1].kernel.loc.shape[1]
 
     def noises_at_once(self, n_examples: int) -> int:
+        """See :class:`bprune_hpc.evaluators.Pruned`."""
         return max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
+        """See :class:`bprune_hpc.evaluators.Pruned`."""
         kernels = drawn_kernels(self.layers, noises, self.room)
         starts = [0, *np.cumsum([len(noise.draws) for noise in noises]).tolist()]
         first: FirstLayer

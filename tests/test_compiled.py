@@ -18,7 +18,6 @@ from conftest import ROOT, run_group
 from plain_chains import convolution_of, random_chain
 
 from bprune_hpc import compiled, results, sweep
-from bprune_hpc.chain_network import ChainNetwork
 from bprune_hpc.compiled_chain import CompiledChain
 from bprune_hpc.environment import versions
 from bprune_hpc.errors import ConfigError
@@ -63,15 +62,6 @@ def test_a_network_is_compiled_where_all_its_activations_are(instructions: str) 
     convolution = convolution_of((4, 4, 1), (2, 2), activation="Elu")
     chain = random_chain(2, convolution=convolution, n_filters=3)
     assert not isinstance(chain.pruned(), CompiledChain)
-
-
-def test_a_network_keeps_what_its_making_decided(
-    compiled_instructions: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain = random_chain(4, 3, 2)
-    network = ChainNetwork(chain.layers, chain.fixed)
-    monkeypatch.setenv(compiled.VARIABLE, compiled.NONE)
-    assert isinstance(network.prune(chain.posterior), CompiledChain)
 
 
 def test_a_sweep_refuses_instructions_that_there_are_not(tmp_path: Path) -> None:

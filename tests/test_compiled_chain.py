@@ -11,8 +11,10 @@ import pytest
 from plain_chains import AT_MEAN, PlainChain, convolution_of, random_chain
 
 from bprune_hpc import compiled
-from bprune_hpc.compiled_chain import CompiledChain
+from bprune_hpc.compact_layer import CompactLayer
+from bprune_hpc.compiled_chain import CompiledChain, is_faster
 from bprune_hpc.evaluators import Noise
+from bprune_hpc.gaussian_part import GaussianPart
 
 pytestmark = pytest.mark.usefixtures("compiled_instructions")
 
@@ -165,6 +167,8 @@ CONVOLUTIONS = {
     "up to six": convolution_of((8, 6, 3), (3, 3), pool=(2, 3), activation="Relu6"),
     "without activation": convolution_of((8, 6, 3), (3, 3), pool=(2, 2), activation=None),
     "many channels": convolution_of((4, 4, 40), (3, 3), padding="VALID"),
+    "one place of all rows": convolution_of((3, 2, 1), (1, 1), pool=(3, 1)),
+    "one place of all": convolution_of((4, 6, 2), (2, 3), pool=(4, 6)),
 }
 
 
@@ -355,6 +359,42 @@ def test_the_mean_knows_nothing_of_noise_beside_it() -> None:
             found = chain.outputs(noises)
             at = noises.index(AT_MEAN) * 2
             assert found[at].tobytes() == chain.outputs([AT_MEAN])[0].tobytes()
+
+
+def layers_of(*shapes: tuple[int, int], kept: float = 1.0) -> list[CompactLayer]:
+    """Layers with as many weights, the first ones of which are not zero."""
+    layers = []
+    for shape in shapes:
+        loc = np.zeros(shape, np.float32)
+        loc.reshape(-1)[: int(kept * loc.size)] = 1
+        kernel = GaussianPart("k", loc, None, shape, (None, None))
+        layers.append(CompactLayer(kernel, None, None, None, None, 0, "Relu"))
+    return layers
+
+
+def test_numpy_runs_what_is_large_and_hardly_pruned() -> None:
+    assert is_faster(layers_of((784, 256), (256, 256), (256, 10)))
+    large = (784, 1000), (1000, 1000), (1000, 10)
+    assert not is_faster(layers_of(*large))
+    assert not is_faster(layers_of(*large, kept=0.5))
+    assert is_faster(layers_of(*large, kept=0.4))
+
+
+def test_numpy_runs_what_32_bits_cannot_count() -> None:
+    (layer,) = layers_of((4, 3))
+    for shape, taken in (((2**16, 2**15), False), ((2**16, 2**15 - 1), True)):
+        kernel = replace(layer.kernel, shape=shape, indices=(np.arange(4), np.arange(3)))
+        assert is_faster([replace(layer, kernel=kernel)]) == taken
+    assert not is_faster(layers_of((2**24 + 1, 1), kept=0.01))
+
+
+def test_numpy_runs_a_chain_of_very_many_layers() -> None:
+    most = compiled.module.MOST_LAYERS
+    chain = random_chain(*[4] * (most + 1), kept=0.9)
+    noises = draws_of_all_kinds(chain)
+    assert isinstance(chain.pruned(), CompiledChain)
+    assert_as_plainly(chain, noises, chain.outputs(noises))
+    assert not isinstance(random_chain(*[4] * (most + 2)).pruned(), CompiledChain)
 
 
 def test_numpy_agrees(monkeypatch: pytest.MonkeyPatch) -> None:

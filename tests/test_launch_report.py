@@ -100,3 +100,11 @@ def test_the_line_is_logged_with_what_this_process_sees(
     with caplog.at_level(logging.INFO):
         launch_report.report(SerialComm(), 2, None)
     assert caplog.messages[0].endswith("no time limit")
+    caplog.clear()
+    monkeypatch.setattr(launch_report.compiled, "missing", "no module of this name")
+    with caplog.at_level(logging.INFO):
+        launch_report.report(SerialComm(), 2, None)
+    assert caplog.messages[1] == (
+        "without the compiled module dense networks take longer, see docs/clusters.md: no module "
+        "of this name"
+    )
