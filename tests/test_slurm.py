@@ -328,7 +328,9 @@ def test_a_requeued_job_goes_on(cluster: Cluster, site_mpi: dict[str, str], chec
     wait_for(output)
     cluster.call("scontrol", "requeue", job)
     cluster.wait(job, "PENDING")
-    # Slurm holds it for two minutes.
+    # Slurm holds it for two minutes. Within the second in which it has revoked the job's credential
+    # it would revoke a new one as well, and kill the job.
+    time.sleep(2)
     cluster.call("scontrol", "update", f"jobid={job}", "StartTime=now")
     assert cluster.wait(job) == "COMPLETED 0:0"
     assert cluster.field(job, "Restarts") == "1"
