@@ -120,12 +120,8 @@ def evaluate(
         del noises, wanted, sampled  # before the next ones are made
 
 
-def costs_of(
-    evaluator: Evaluator, posterior: Posterior, cuts: Sequence[Cut], n_ranks: int
-) -> list[int]:
-    """Work of a draw at each cut; all the same where there is one rank, as nothing is split."""
-    if n_ranks == 1:
-        return [1] * len(cuts)
+def costs_of(evaluator: Evaluator, posterior: Posterior, cuts: Sequence[Cut]) -> list[int]:
+    """Work of a draw for an example at each cut."""
     return [evaluator.prune(prune(posterior, cut)).cost for cut in cuts]
 
 

@@ -26,7 +26,7 @@ from .ledger import Ledger
 from .pace import Pace
 from .parts import Part, passes, state_bytes
 from .plan import round_of
-from .pruning import PRUNED_SCALE, Cut
+from .pruning import PRUNED_SCALE, Cut, prune
 from .reduction import reduce_draws, reduce_groups
 from .schedule import Stretch, last_unit, level, stretch_of
 from .tasks import AnyDrawSums, AnySums
@@ -114,6 +114,17 @@ class Book:
             )
         return ledger.n_units == len(plan.units)
 
+    def expect(self, evaluator: Evaluator, cuts: Sequence[Cut], costs: Sequence[int]) -> None:
+        """Say what units will take, before any was timed; arguments are those of :func:`gather`."""
+        problem, plan = self.parts[0].problem, self.parts[0].plan
+        pruned = evaluator.prune(prune(problem.posterior, cuts[0]))
+        n_examples = sum(len(block) for _, block in self._passes[0])
+        self.pace.begin_with(
+            pruned.noises_at_once(plan.batch_size),
+            operations=len(plan.units[0]) * sum(costs) * n_examples,
+            n_cells=len(cuts) * n_examples,
+        )
+
     def next(self, is_stopping: bool) -> Stretch | None:
         """Write what is due, and say what to do; None: no more."""
         if is_stopping or self.is_complete:
@@ -190,6 +201,8 @@ def gather(
         Why it has stopped before all was done. What was done since the last write is in the book.
     """
     pace = book.pace if book is not None else Pace()
+    if book is not None:
+        book.expect(evaluator, cuts, costs)
     held = _HeldSums([len(blocks) for blocks in passes(parts)] == [1])
     while True:
         why = ask(pace)

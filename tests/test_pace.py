@@ -105,3 +105,18 @@ def test_a_small_rest_is_taken_along() -> None:
     assert stretch_of(ledger, 100, 10, 1, 3 * 10 * 40.0).units == range(7, 47)
     assert stretch_of(ledger, 50, 10, 1, 3 * 10 * 40.0).units == range(7, 50)
     assert stretch_of(ledger, 20, 10, 4, 3 * 10 * 40.0).units == range(7, 20)
+
+
+@pytest.mark.parametrize(
+    ("n_units", "operations", "expected"),
+    [(4, 1e9, 4 * 70.0), (4, 1e10, 4 * 70.0), (4, 1e11, None), (1, 1.0, None)],
+)
+def test_work_that_is_surely_short_begins_with_as_many_units_as_work_well_together(
+    n_units: int, operations: float, expected: float | None
+) -> None:
+    pace = Pace()
+    assert pace.n_cells() is None
+    pace.begin_with(n_units, operations, 70.0)
+    assert pace.n_cells() == expected
+    pace.worked(1.0, 1.0, 10.0)
+    assert pace.n_cells() == pytest.approx(pace.stretch_s / 0.1 - 10)
