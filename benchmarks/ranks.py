@@ -9,7 +9,8 @@ projected from what a message between two ranks costs here:
 - Rounds are as the sweep's own schedule has them; each brings its groups together anew.
 - What all ranks agree on (whether to stop, what is next, who is there) takes ceil(log2 64) times
   what it takes two. The share is given, too, with what it takes 64 ranks on the cores that there
-  are here, waits for a core included: that is too much.
+  are here, waits for a core included: that is too much; the first is too little where rank 0
+  hears of each rank by itself.
 - Every rank evaluates its share of the draws at what one costs on one rank, measured here.
 
 On a cluster messages between nodes have a lower rate than shared memory; the whole traffic of
@@ -137,12 +138,13 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     n_messages, n_rounds = 0, 0
     pace = Pace(group_bytes * (N_GROUPS + 1))
     pruned = evaluator.prune(pruning.prune(problem.posterior, cuts[0]))
-    of_unit = N_THRESHOLDS * _N_EXAMPLES
     at_once = pruned.noises_at_once(defaults.batch_size)
-    pace.begin_with(at_once, 2 * sum(costs) * _N_EXAMPLES, of_unit)
+    first_units = pace.to_begin_with(at_once, 2 * sum(costs) * _N_EXAMPLES)
+    first_cells = first_units * N_THRESHOLDS * _N_EXAMPLES
     behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
     while behind.n_units < len(plan.units):
-        stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, pace.n_cells())
+        n_cells = pace.n_cells() if n_rounds else first_cells
+        stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, n_cells)
         of_round = round_of(stretch.units, costs, _N_RANKS)
         members = [of_round.participants(group) for group in (MEAN, *range(N_GROUPS))]
         of_all = len(stretch.units) / len(plan.units)

@@ -12,6 +12,7 @@
 #error "NaN has to be seen, and sums are exact: not with -ffast-math"
 #endif
 
+#define INTERFACE 1    /* another number for each change of what Python calls */
 #define TILE 64        /* examples of a tile */
 #define BLOCK 256      /* inputs of a layer whose values are made, and used, together */
 #define MOST_TERMS 256 /* that are added one after the other; a longer sum would be rounded more */
@@ -652,7 +653,8 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__compiled(void)
 {
   PyObject *module = PyModule_Create(&definition);
-  if (!module || PyModule_AddIntConstant(module, "TILE", TILE) ||
+  if (!module || PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) ||
+      PyModule_AddIntConstant(module, "TILE", TILE) ||
       PyModule_AddIntConstant(module, "BLOCK", BLOCK) ||
       PyModule_AddIntConstant(module, "GROUP", GROUP) ||
       PyModule_AddIntConstant(module, "SHARED", SHARED) ||

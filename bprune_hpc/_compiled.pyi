@@ -2,11 +2,13 @@
 
 from typing import Any
 
+INTERFACE: int
 TILE: int
 BLOCK: int
 GROUP: int
 SHARED: int
 EXAMPLES: int
+MOST_LAYERS: int
 
 def supported_sets() -> list[str]: ...
 def fill_tiles(

@@ -2,7 +2,7 @@
 
 Without it all is done by NumPy, more slowly; the last bits of results are then others, as they are
 with another set of instructions. What it computes is described where it is called
-(``compiled_chain``, ``predictive``).
+(``compiled_chain``, ``compiled_predictions``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from .errors import ConfigError
 
+_INTERFACE = 1
+
 module: Any
 missing = ""
 """Why there is no module."""
@@ -21,6 +23,9 @@ try:
     from . import _compiled as module
 except ImportError as error:
     module, missing = None, str(error)
+else:
+    if module.INTERFACE != _INTERFACE:
+        module, missing = None, "the module was built for another version; install the package anew"
 
 VARIABLE = "BPRUNE_INSTRUCTIONS"
 NONE = "none"

@@ -43,8 +43,9 @@ _MOST_INPUTS, _MOST_WEIGHTS = 2**24, 2**31 - 1
 def is_faster(layers: Sequence[CompactLayer]) -> bool:
     """Whether to run layers here: follows from them and the installation alone.
 
-    All numbers are read again for each tile. Where they are many, a network that is hardly pruned
-    is faster as whole matrices, which are read once for all examples.
+    All numbers are read again for each tile, from a core's cache as long as they are few. Where
+    they are many, a network that is hardly pruned is faster as whole matrices, which are read once
+    for all examples.
     """
     if compiled.instructions() == compiled.NONE or len(layers) > compiled.module.MOST_LAYERS:
         return False
@@ -144,8 +145,7 @@ class CompiledChain:
     @property
     def n_outputs(self) -> int:
         """Outputs of an example."""
-        n_positions = self.patches.n_positions if self.patches and len(self.layers) == 1 else 1
-        return n_positions * self.layers[-1].kernel.loc.shape[1]
+        return self.layers[-1].kernel.loc.shape[1]
 
     @property
     def noises_of_group(self) -> int:

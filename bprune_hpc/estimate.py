@@ -123,7 +123,8 @@ def _prepare(comm: Comm, config: SweepConfig) -> _Ready:
     cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
     parts = lay_out(config, problem, len(cuts), saved.layout if saved is not None else None)
     comm.from_root(lambda: check_memory(config, parts))
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts))
+    scale = pruning.PRUNED_SCALE[config.pruned_weights]
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, scale))
     return _Ready(Stage(config, evaluator, parts, cuts, costs), identity, saved)
 
 

@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 24
 """How much noise is held, to be used at every threshold: as many units as fit, but not more. A
-sweep of 50 draws holds as much: more draws take no more memory. Whole groups of 4 pairs are the
-fastest (``compiled_chain``)."""
+sweep of 50 draws holds as much: more draws take no more memory."""
+_GROUP = 4
+"""Units that a compiled first layer takes together."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 
@@ -120,14 +121,17 @@ def evaluate(
         del noises, wanted, sampled  # before the next ones are made
 
 
-def costs_of(evaluator: Evaluator, posterior: Posterior, cuts: Sequence[Cut]) -> list[int]:
-    """Work of a draw for an example at each cut."""
-    return [evaluator.prune(prune(posterior, cut)).cost for cut in cuts]
+def costs_of(
+    evaluator: Evaluator, posterior: Posterior, cuts: Sequence[Cut], pruned_scale: float = 0.0
+) -> list[int]:
+    """Work of a draw for an example at each cut; see :func:`evaluate`."""
+    return [evaluator.prune(prune(posterior, cut, pruned_scale)).cost for cut in cuts]
 
 
 def units_at_once(n_weights: int) -> int:
     """Units whose noise is held at a time."""
-    return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
+    n_units = min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
+    return n_units if n_units < _GROUP else n_units // _GROUP * _GROUP
 
 
 def chunks(share: Share, most: int) -> Iterator[dict[int, range]]:

@@ -18,7 +18,7 @@ import numpy as np
 from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
-from .evaluation import NotFinite, evaluate
+from .evaluation import NotFinite, evaluate, units_at_once
 from .evaluators import Evaluator
 from .faults import Fault, Faults, take_earliest
 from .findings import Findings, with_block
@@ -74,6 +74,8 @@ class Book:
         self._find_layer = find_layer
         self._passes = passes(parts)
         self._findings: Findings | None = None
+        self._units_at_once = 1
+        self._costs: Sequence[int] = ()
 
     @property
     def findings(self) -> Findings:
@@ -115,15 +117,20 @@ class Book:
         return ledger.n_units == len(plan.units)
 
     def expect(self, evaluator: Evaluator, cuts: Sequence[Cut], costs: Sequence[int]) -> None:
-        """Say what units will take, before any was timed; arguments are those of :func:`gather`."""
+        """Take in what a sweep begins with; the arguments are those of :func:`gather`."""
         problem, plan = self.parts[0].problem, self.parts[0].plan
-        pruned = evaluator.prune(prune(problem.posterior, cuts[0]))
-        n_examples = sum(len(block) for _, block in self._passes[0])
-        self.pace.begin_with(
-            pruned.noises_at_once(plan.batch_size),
-            operations=len(plan.units[0]) * sum(costs) * n_examples,
-            n_cells=len(cuts) * n_examples,
-        )
+        at_once = evaluator.prune(prune(problem.posterior, cuts[0])).noises_at_once(plan.batch_size)
+        units = at_once // problem.task.noises_per_unit
+        self._units_at_once = min(units, units_at_once(problem.posterior.n_weights))
+        self._costs = costs
+
+    def _first_cells(self, behind: Ledger) -> float | None:
+        """Cells of one rank, times examples, before any was timed; None: as few as there can be."""
+        n_examples = sum(len(block) for _, block in self._passes[behind.n_passes])
+        operations = n_examples * sum(self._costs[row] for row in behind.rows)
+        draws_per_unit = len(self.parts[0].plan.units[0])
+        units = self.pace.to_begin_with(self._units_at_once, draws_per_unit * operations)
+        return units * len(behind.rows) * n_examples if units >= 2 else None
 
     def next(self, is_stopping: bool) -> Stretch | None:
         """Write what is due, and say what to do; None: no more."""
@@ -132,12 +139,15 @@ class Book:
         if self.pace.is_due:
             self.publish()
         behind = self.ledgers[-1]
+        n_cells = self.pace.n_cells()
+        if n_cells is None and self._costs:
+            n_cells = self._first_cells(behind)
         return stretch_of(
             behind,
             last_unit(self.ledgers, self.parts[0].plan.stage_ends),
             sum(len(block) for _, block in self._passes[behind.n_passes]),
             self._n_ranks,
-            self.pace.n_cells(),
+            n_cells,
         )
 
     def publish(self) -> None:

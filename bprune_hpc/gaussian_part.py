@@ -62,8 +62,8 @@ class GaussianPart:
             chosen,
         )
 
-    def deviation(self, noise: Noise, out: Floats | None = None) -> Floats | None:
-        """``scale * noise``, where asked for in an array that is given; None if nothing varies."""
+    def deviation(self, noise: Noise, out: Floats) -> Floats | None:
+        """``scale * noise``, in an array that is given; None if nothing varies."""
         if self.scale is None or noise.values is None:
             return None
         values = _taken(noise.values[self.name].reshape(self.shape), self.indices)
@@ -86,7 +86,7 @@ class GaussianPart:
                     add(self.loc[rows], deviation, out=weights[rows])
 
     def _blocks(self) -> Iterator[slice]:
-        """Parts along the first axis that stay in a core's cache."""
+        """Parts along the first axis, of about so many numbers where its steps are not larger."""
         step = max(1, _BLOCK_NUMBERS * len(self.loc) // max(1, self.loc.size))
         for start in range(0, len(self.loc), step):
             yield slice(start, start + step)

@@ -22,7 +22,7 @@ WRITE_SHARE = 0.02
 become longer where that is not enough."""
 
 _OPERATIONS_PER_S = 5e10
-"""Of a rank, before any work was timed: a fourth of what a core with AVX-512 does."""
+"""Of a rank, before any work was timed: what a core does without AVX, a fourth of AVX-512's."""
 _BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
 
 
@@ -41,8 +41,6 @@ class Pace:
     n_writes : int
     room_s : float
         What there is before the job has to stop; no stretch of work is planned beyond.
-    first_cells : float or None
-        What :meth:`n_cells` says before any work was timed.
     """
 
     state_bytes: int = 0
@@ -51,7 +49,6 @@ class Pace:
     unsaved_s: float = 0.0
     n_writes: int = 0
     room_s: float = math.inf
-    first_cells: float | None = None
     _write_s: float = 0.0
     _cell_s: float | None = None
     _besides_s: float = 0.0
@@ -81,23 +78,20 @@ class Pace:
         A cell is a unit of draws at a threshold.
         """
         if self._cell_s is None:
-            return self.first_cells
+            return None
         left_s = min(self.round_s - self.unsaved_s, self.stretch_s, self.room_s - self._besides_s)
         return max(left_s, 0.0) / self._cell_s
 
-    def begin_with(self, n_units: int, operations: float, n_cells: float) -> None:
-        """Begin with so many units of a rank, the fewest that work well together, or with less.
+    def to_begin_with(self, n_units: float, operations: float) -> float:
+        """Units of a rank to begin with, before any work was timed: so many, if they are short.
 
         Parameters
         ----------
         operations : float
-            Of a unit at all thresholds, on all examples; if it may take long, all begin with as few
-            units as there can be.
-        n_cells : float
-            Of a unit, times examples.
+            Of a unit, in those of a matrix product; a guess.
         """
-        if 1 < n_units <= FIRST_ROUND_S * _OPERATIONS_PER_S / max(operations, 1.0):
-            self.first_cells = n_units * n_cells
+        seconds = min(FIRST_ROUND_S, max(self.room_s, 0.0))
+        return min(n_units, seconds * _OPERATIONS_PER_S / max(operations, 1.0))
 
     def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:
         """Take in a stretch of work.

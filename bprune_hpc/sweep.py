@@ -103,7 +103,8 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts))
+    scale = pruning.PRUNED_SCALE[config.pruned_weights]
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, scale))
     n_cells = comm.from_root(lambda: on(book).n_cells_left)
     with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
         why = gather(comm, evaluator, parts, cuts, costs, config, book, watch, advance, ask)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from bprune_hpc.ledger import Ledger
@@ -108,15 +110,17 @@ def test_a_small_rest_is_taken_along() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_units", "operations", "expected"),
-    [(4, 1e9, 4 * 70.0), (4, 1e10, 4 * 70.0), (4, 1e11, None), (1, 1.0, None)],
+    ("n_units", "operations", "room_s", "expected"),
+    [
+        (4, 1e9, math.inf, 4.0),
+        (4, 1e11, math.inf, 2.5),
+        (4, 1e10, 0.4, 2.0),
+        (4, 1e10, 0.0, 0.0),
+        (4, 1e10, -3.0, 0.0),
+        (1, 0.0, math.inf, 1.0),
+    ],
 )
-def test_work_that_is_surely_short_begins_with_as_many_units_as_work_well_together(
-    n_units: int, operations: float, expected: float | None
+def test_work_begins_with_no_more_units_than_are_short(
+    n_units: int, operations: float, room_s: float, expected: float
 ) -> None:
-    pace = Pace()
-    assert pace.n_cells() is None
-    pace.begin_with(n_units, operations, 70.0)
-    assert pace.n_cells() == expected
-    pace.worked(1.0, 1.0, 10.0)
-    assert pace.n_cells() == pytest.approx(pace.stretch_s / 0.1 - 10)
+    assert Pace(room_s=room_s).to_begin_with(n_units, operations) == pytest.approx(expected)
