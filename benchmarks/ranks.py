@@ -115,7 +115,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     problem = overpruned.problem(1)
     cuts = pruning.cuts(problem.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS)))
     evaluator = problem.make_evaluator(1, 1)
-    costs = costs_of(evaluator, problem.posterior, cuts)
+    costs = costs_of(evaluator, problem.posterior, cuts, _N_RANKS)
     size = bytes_per_cell(overpruned.SIZES[-1])
     defaults = configuration.parse(["--model_dir=none"])
     plan = make_plan(
@@ -137,14 +137,9 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     in_messages, computing = steps * of_group["broadcast_s"], 0.0
     n_messages, n_rounds = 0, 0
     pace = Pace(group_bytes * (N_GROUPS + 1))
-    pruned = evaluator.prune(pruning.prune(problem.posterior, cuts[0]))
-    at_once = pruned.noises_at_once(defaults.batch_size)
-    first_units = pace.to_begin_with(at_once, 2 * sum(costs) * _N_EXAMPLES)
-    first_cells = first_units * N_THRESHOLDS * _N_EXAMPLES
     behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
     while behind.n_units < len(plan.units):
-        n_cells = pace.n_cells() if n_rounds else first_cells
-        stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, n_cells)
+        stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, pace.n_cells())
         of_round = round_of(stretch.units, costs, _N_RANKS)
         members = [of_round.participants(group) for group in (MEAN, *range(N_GROUPS))]
         of_all = len(stretch.units) / len(plan.units)

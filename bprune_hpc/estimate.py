@@ -124,7 +124,7 @@ def _prepare(comm: Comm, config: SweepConfig) -> _Ready:
     parts = lay_out(config, problem, len(cuts), saved.layout if saved is not None else None)
     comm.from_root(lambda: check_memory(config, parts))
     scale = pruning.PRUNED_SCALE[config.pruned_weights]
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, scale))
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, 2, scale))
     return _Ready(Stage(config, evaluator, parts, cuts, costs), identity, saved)
 
 

@@ -122,9 +122,15 @@ def evaluate(
 
 
 def costs_of(
-    evaluator: Evaluator, posterior: Posterior, cuts: Sequence[Cut], pruned_scale: float = 0.0
+    evaluator: Evaluator,
+    posterior: Posterior,
+    cuts: Sequence[Cut],
+    n_ranks: int,
+    pruned_scale: float = 0.0,
 ) -> list[int]:
-    """Work of a draw for an example at each cut; see :func:`evaluate`."""
+    """Work of a draw at each cut; all the same where there is one rank, as nothing is split."""
+    if n_ranks == 1:
+        return [1] * len(cuts)
     return [evaluator.prune(prune(posterior, cut, pruned_scale)).cost for cut in cuts]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
-from .evaluation import NotFinite, evaluate, units_at_once
+from .evaluation import NotFinite, evaluate
 from .evaluators import Evaluator
 from .faults import Fault, Faults, take_earliest
 from .findings import Findings, with_block
@@ -26,7 +26,7 @@ from .ledger import Ledger
 from .pace import Pace
 from .parts import Part, passes, state_bytes
 from .plan import round_of
-from .pruning import PRUNED_SCALE, Cut, prune
+from .pruning import PRUNED_SCALE, Cut
 from .reduction import reduce_draws, reduce_groups
 from .schedule import Stretch, last_unit, level, stretch_of
 from .tasks import AnyDrawSums, AnySums
@@ -74,8 +74,6 @@ class Book:
         self._find_layer = find_layer
         self._passes = passes(parts)
         self._findings: Findings | None = None
-        self._units_at_once = 1
-        self._costs: Sequence[int] = ()
 
     @property
     def findings(self) -> Findings:
@@ -116,22 +114,6 @@ class Book:
             )
         return ledger.n_units == len(plan.units)
 
-    def expect(self, evaluator: Evaluator, cuts: Sequence[Cut], costs: Sequence[int]) -> None:
-        """Take in what a sweep begins with; the arguments are those of :func:`gather`."""
-        problem, plan = self.parts[0].problem, self.parts[0].plan
-        at_once = evaluator.prune(prune(problem.posterior, cuts[0])).noises_at_once(plan.batch_size)
-        units = at_once // problem.task.noises_per_unit
-        self._units_at_once = min(units, units_at_once(problem.posterior.n_weights))
-        self._costs = costs
-
-    def _first_cells(self, behind: Ledger) -> float | None:
-        """Cells of one rank, times examples, before any was timed; None: as few as there can be."""
-        n_examples = sum(len(block) for _, block in self._passes[behind.n_passes])
-        operations = n_examples * sum(self._costs[row] for row in behind.rows)
-        draws_per_unit = len(self.parts[0].plan.units[0])
-        units = self.pace.to_begin_with(self._units_at_once, draws_per_unit * operations)
-        return units * len(behind.rows) * n_examples if units >= 2 else None
-
     def next(self, is_stopping: bool) -> Stretch | None:
         """Write what is due, and say what to do; None: no more."""
         if is_stopping or self.is_complete:
@@ -139,15 +121,12 @@ class Book:
         if self.pace.is_due:
             self.publish()
         behind = self.ledgers[-1]
-        n_cells = self.pace.n_cells()
-        if n_cells is None and self._costs:
-            n_cells = self._first_cells(behind)
         return stretch_of(
             behind,
             last_unit(self.ledgers, self.parts[0].plan.stage_ends),
             sum(len(block) for _, block in self._passes[behind.n_passes]),
             self._n_ranks,
-            n_cells,
+            self.pace.n_cells(),
         )
 
     def publish(self) -> None:
@@ -211,8 +190,6 @@ def gather(
         Why it has stopped before all was done. What was done since the last write is in the book.
     """
     pace = book.pace if book is not None else Pace()
-    if book is not None:
-        book.expect(evaluator, cuts, costs)
     held = _HeldSums([len(blocks) for blocks in passes(parts)] == [1])
     while True:
         why = ask(pace)

@@ -21,8 +21,6 @@ WRITE_SHARE = 0.02
 """Most of the time that is to go into writing, and into messages; rounds, and stretches of work,
 become longer where that is not enough."""
 
-_OPERATIONS_PER_S = 5e10
-"""Of a rank, before any work was timed: what a core does without AVX, a fourth of AVX-512's."""
 _BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
 
 
@@ -81,17 +79,6 @@ class Pace:
             return None
         left_s = min(self.round_s - self.unsaved_s, self.stretch_s, self.room_s - self._besides_s)
         return max(left_s, 0.0) / self._cell_s
-
-    def to_begin_with(self, n_units: float, operations: float) -> float:
-        """Units of a rank to begin with, before any work was timed: so many, if they are short.
-
-        Parameters
-        ----------
-        operations : float
-            Of a unit, in those of a matrix product; a guess.
-        """
-        seconds = min(FIRST_ROUND_S, max(self.room_s, 0.0))
-        return min(n_units, seconds * _OPERATIONS_PER_S / max(operations, 1.0))
 
     def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:
         """Take in a stretch of work.

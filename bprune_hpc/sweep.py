@@ -104,7 +104,7 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
     scale = pruning.PRUNED_SCALE[config.pruned_weights]
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, scale))
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, comm.size, scale))
     n_cells = comm.from_root(lambda: on(book).n_cells_left)
     with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
         why = gather(comm, evaluator, parts, cuts, costs, config, book, watch, advance, ask)

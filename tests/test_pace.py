@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from bprune_hpc.ledger import Ledger
@@ -107,20 +105,3 @@ def test_a_small_rest_is_taken_along() -> None:
     assert stretch_of(ledger, 100, 10, 1, 3 * 10 * 40.0).units == range(7, 47)
     assert stretch_of(ledger, 50, 10, 1, 3 * 10 * 40.0).units == range(7, 50)
     assert stretch_of(ledger, 20, 10, 4, 3 * 10 * 40.0).units == range(7, 20)
-
-
-@pytest.mark.parametrize(
-    ("n_units", "operations", "room_s", "expected"),
-    [
-        (4, 1e9, math.inf, 4.0),
-        (4, 1e11, math.inf, 2.5),
-        (4, 1e10, 0.4, 2.0),
-        (4, 1e10, 0.0, 0.0),
-        (4, 1e10, -3.0, 0.0),
-        (1, 0.0, math.inf, 1.0),
-    ],
-)
-def test_work_begins_with_no_more_units_than_are_short(
-    n_units: int, operations: float, room_s: float, expected: float
-) -> None:
-    assert Pace(room_s=room_s).to_begin_with(n_units, operations) == pytest.approx(expected)
