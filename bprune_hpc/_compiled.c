@@ -452,6 +452,23 @@ static int take_draws(PyObject *columns, PyObject *signs, ptrdiff_t n_columns,
   return 1;
 }
 
+/* -1 and an error, if there are none. */
+static ptrdiff_t n_numbers_of_tile(ptrdiff_t n_rows)
+{
+  const ptrdiff_t n_numbers = n_rows < 1 ? -1 : times(n_rows, TILE);
+  if (n_numbers < 0)
+    PyErr_SetString(PyExc_ValueError, "tiles without rows");
+  return n_numbers;
+}
+
+static int are_tiles(ptrdiff_t first, ptrdiff_t last, ptrdiff_t n_tiles)
+{
+  const int are = first >= 0 && last <= n_tiles;
+  if (!are)
+    PyErr_SetString(PyExc_ValueError, "no such tile");
+  return are;
+}
+
 /* Outputs of tiles first_tile..last_tile in some draws: out[draw][output][example].
 
    means: of the first layer's units, from `multiply`; None if they are its first column. */
@@ -474,12 +491,8 @@ static PyObject *forward(PyObject *self, PyObject *args)
   const ptrdiff_t n_layers = PyTuple_GET_SIZE(layer_objects);
   const int has_means = means_object != Py_None;
   const ptrdiff_t n_columns = has_means ? GROUP : SHARED;
-  const ptrdiff_t n_tile_numbers = times(n_tile_rows, TILE);
-  if (set && (n_tile_rows < 1 || n_tile_numbers < 0)) {
-    PyErr_SetString(PyExc_ValueError, "tiles without rows");
-    goto end;
-  }
-  if (!set || !take_draws(columns, signs, n_columns, &draws) ||
+  const ptrdiff_t n_tile_numbers = set ? n_numbers_of_tile(n_tile_rows) : -1;
+  if (n_tile_numbers < 0 || !take_draws(columns, signs, n_columns, &draws) ||
       !take_first(&buffers, first_object, n_tile_rows, n_columns, &first))
     goto end;
   if (n_layers > MOST_LAYERS) {
@@ -509,10 +522,8 @@ static PyObject *forward(PyObject *self, PyObject *args)
   float *room = out ? numbers_of(&buffers, scratch, 'f', 1, times(n_scratch, TILE)) : NULL;
   if (!room)
     goto end;
-  if (first_tile < 0 || last_tile > n_tiles) {
-    PyErr_SetString(PyExc_ValueError, "no such tile");
+  if (!are_tiles(first_tile, last_tile, n_tiles))
     goto end;
-  }
   Py_BEGIN_ALLOW_THREADS;
   for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
     set->forward(&first, layers, n_layers, &draws, tiles + tile * n_tile_numbers,
@@ -538,12 +549,10 @@ static PyObject *multiply(PyObject *self, PyObject *args)
   struct buffers buffers = {0};
   struct layer layer;
   PyObject *result = NULL;
-  const ptrdiff_t n_tile_numbers = times(n_in, TILE);
-  if (set && (n_in < 1 || n_tile_numbers < 0)) {
-    PyErr_SetString(PyExc_ValueError, "tiles without rows");
+  const ptrdiff_t n_tile_numbers = set ? n_numbers_of_tile(n_in) : -1;
+  if (n_tile_numbers < 0)
     goto end;
-  }
-  const float *tiles = set ? numbers_of(&buffers, tiles_object, 'f', 0, n_tile_numbers) : NULL;
+  const float *tiles = numbers_of(&buffers, tiles_object, 'f', 0, n_tile_numbers);
   if (!tiles)
     goto end;
   const ptrdiff_t n_tiles = n_taken(&buffers) / n_tile_numbers;
@@ -553,10 +562,8 @@ static PyObject *multiply(PyObject *self, PyObject *args)
   float *out = numbers_of(&buffers, out_object, 'f', 1, times(n_tiles, n_sums));
   if (!out)
     goto end;
-  if (first_tile < 0 || last_tile > n_tiles) {
-    PyErr_SetString(PyExc_ValueError, "no such tile");
+  if (!are_tiles(first_tile, last_tile, n_tiles))
     goto end;
-  }
   Py_BEGIN_ALLOW_THREADS;
   for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
     set->run_layer(&layer, 0, tiles + tile * n_tile_numbers, out + tile * n_sums);

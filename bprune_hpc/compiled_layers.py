@@ -192,7 +192,7 @@ class DenseLayer:
     rows : int32 array, shape (n_entries,)
         The row of an entry's input, from the beginning of its block.
     width : int
-    n_in, n_out : int
+    n_out : int
     weights : Values
         ``width`` of them an entry.
     bounds : tuple of float
@@ -201,7 +201,6 @@ class DenseLayer:
     starts: Places
     rows: Places
     width: int
-    n_in: int
     n_out: int
     weights: Values
     bounds: tuple[float, float]
@@ -227,7 +226,6 @@ class DenseLayer:
             np.cumsum(np.concatenate(counts)).astype(np.int32),
             within * np.int32(compiled.module.TILE),
             width,
-            n_in,
             n_out,
             Values.of(layer.kernel, places.reshape(-1), is_fixed=at_mean),
             BOUNDS[None if at_mean else layer.activation],

@@ -77,6 +77,15 @@ def test_a_sweep_refuses_instructions_that_there_are_not(tmp_path: Path) -> None
 
 
 @pytest.mark.compiled
+def test_a_module_of_another_version_is_not_used() -> None:
+    done = run_group(
+        [sys.executable, "-c", "from bprune_hpc import _compiled; _compiled.INTERFACE = 0\n"
+         "from bprune_hpc import compiled; print(compiled.instructions(), compiled.missing)"],
+    )  # fmt: skip
+    assert done.stdout.startswith("none the module was built for another version"), done.stderr
+
+
+@pytest.mark.compiled
 def test_a_sweep_with_numpy_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for name in (compiled.NONE, "plain"):
