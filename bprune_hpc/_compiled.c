@@ -12,12 +12,12 @@
 #error "NaN has to be seen, and sums are exact: not with -ffast-math"
 #endif
 
-#define INTERFACE 1    /* another number for each change of what Python calls */
+#define INTERFACE 2    /* another number for each change of what Python calls */
 #define TILE 64        /* examples of a tile */
 #define BLOCK 256      /* inputs of a layer whose values are made, and used, together */
 #define MOST_TERMS 256 /* that are added one after the other; a longer sum would be rounded more */
 #define GROUP 4        /* units that share their inputs */
-#define SHARED 5       /* the mean and the noises that share a first layer's inputs */
+#define SHARED 5       /* most columns, the mean and noises, that share a first layer's inputs */
 #define MOST_DRAWS 16
 #define EXAMPLES 16
 
@@ -36,7 +36,7 @@ struct bounds {
 struct first {
   const int32_t *starts, *rows, *bases;
   const float *values, *bias;
-  ptrdiff_t n_filters, n_positions, n_places;
+  ptrdiff_t n_filters, n_positions, n_places, n_columns;
   struct bounds bounds;
 };
 
@@ -357,13 +357,19 @@ static int is_tuple(PyObject *object)
 }
 
 static int take_first(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_tile_rows,
-                      ptrdiff_t n_columns, struct first *first)
+                      int has_means, struct first *first)
 {
   PyObject *starts, *rows, *bases, *values, *bias;
-  Py_ssize_t n_places;
-  if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "OOOn(ff)OO", &starts, &rows, &bases, &n_places,
+  Py_ssize_t n_places, n_columns;
+  if (!is_tuple(tuple) ||
+      !PyArg_ParseTuple(tuple, "OOOnn(ff)OO", &starts, &rows, &bases, &n_places, &n_columns,
                         &first->bounds.low, &first->bounds.high, &values, &bias))
     return 0;
+  if (n_columns < !has_means || n_columns > (has_means ? GROUP : SHARED)) {
+    PyErr_SetString(PyExc_ValueError, "no such number of columns");
+    return 0;
+  }
+  first->n_columns = n_columns;
   if (!(first->starts = numbers_of(buffers, starts, 'i', 0, 1)))
     return 0;
   first->n_filters = n_taken(buffers) - 1;
@@ -490,10 +496,10 @@ static PyObject *forward(PyObject *self, PyObject *args)
   PyObject *result = NULL;
   const ptrdiff_t n_layers = PyTuple_GET_SIZE(layer_objects);
   const int has_means = means_object != Py_None;
-  const ptrdiff_t n_columns = has_means ? GROUP : SHARED;
   const ptrdiff_t n_tile_numbers = set ? n_numbers_of_tile(n_tile_rows) : -1;
-  if (n_tile_numbers < 0 || !take_draws(columns, signs, n_columns, &draws) ||
-      !take_first(&buffers, first_object, n_tile_rows, n_columns, &first))
+  if (n_tile_numbers < 0 ||
+      !take_first(&buffers, first_object, n_tile_rows, has_means, &first) ||
+      !take_draws(columns, signs, first.n_columns, &draws))
     goto end;
   if (n_layers > MOST_LAYERS) {
     PyErr_SetString(PyExc_ValueError, "too many layers");

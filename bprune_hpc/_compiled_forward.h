@@ -69,13 +69,24 @@ typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), ma
   }
 
 DEFINE_SUM(1)
+DEFINE_SUM(2)
+DEFINE_SUM(3)
 DEFINE_SUM(GROUP)
 DEFINE_SUM(SHARED)
 DEFINE_PRODUCT(1)
+DEFINE_PRODUCT(2)
+DEFINE_PRODUCT(3)
 DEFINE_PRODUCT(GROUP)
 DEFINE_PRODUCT(SHARED)
 #undef DEFINE_PRODUCT
 #undef DEFINE_SUM
+
+/* A column's terms are added in the same order, whatever columns are beside it. */
+static void (*const NAME(products)[])(const float *, const int32_t *, ptrdiff_t, const float *,
+                                      const float *, const struct bounds *, float *) = {
+    NULL,          NAME(product1),     NAME(product2),
+    NAME(product3), NAME(productGROUP), NAME(productSHARED),
+};
 
 /* Units first..last of the first layer in every draw: out[draw][unit - first][example].
 
@@ -85,7 +96,7 @@ TARGET static void NAME(first_units)(const struct first *layer, const float *til
                                      ptrdiff_t first, ptrdiff_t last, float *out)
 {
   float sums[SHARED * TILE] __attribute__((aligned(64)));
-  const ptrdiff_t stride = (last - first) * TILE, n_columns = means ? GROUP : SHARED;
+  const ptrdiff_t stride = (last - first) * TILE, n_columns = layer->n_columns;
   const struct bounds bounds = layer->bounds;
   for (ptrdiff_t unit = first; unit < last; unit++) {
     const ptrdiff_t filter = unit % layer->n_filters, position = unit / layer->n_filters;
@@ -96,10 +107,8 @@ TARGET static void NAME(first_units)(const struct first *layer, const float *til
     for (ptrdiff_t place = 0; place < layer->n_places; place++) {
       const float *seen = tile + layer->bases[position * layer->n_places + place];
       const int is_last = place == layer->n_places - 1;
-      if (means)
-        NAME(productGROUP)(seen, rows, n_rows, values, bias, NULL, sums);
-      else
-        NAME(productSHARED)(seen, rows, n_rows, values, bias, NULL, sums);
+      if (n_columns)
+        NAME(products)[n_columns](seen, rows, n_rows, values, bias, NULL, sums);
       const float *mean = means ? means + unit * TILE : sums;
       for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
         /* A draw without noise is the mean, whatever a noise makes of it. */

@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-_INTERFACE = 1
+_INTERFACE = 2
 
 module: Any
 missing = ""

@@ -217,15 +217,17 @@ class _Sampled:
     def _grouped(self, noises: Sequence[Noise]) -> Iterator[_Group]:
         chain = self._chain
         stacks = stacks_of(noises, chain.noises_of_group)
-        n_before = int(chain.mean is None)
-        shape = len(stacks), -1, n_before + chain.noises_of_group
-        weights = chain.room.array("weights 0", shape[0], len(chain.first.rows), shape[2])
-        bias = np.zeros((shape[0], chain.first.n_filters, shape[2]), np.float32)
-        for number, stack in enumerate(stacks):
+        n_before, n_rows = int(chain.mean is None), len(chain.first.rows)
+        n_most = n_before + chain.noises_of_group
+        room = chain.room.array("weights 0", len(stacks), n_rows * n_most)
+        for stack, of_stack in zip(stacks, room, strict=True):
             some = noises[stack]
-            chain.first.weights.columns(some, n_before, weights[number])
+            n_columns = n_before + sum(noise.values is not None for noise in some)
+            weights = of_stack[: n_rows * n_columns].reshape(n_rows, n_columns)
+            chain.first.weights.columns(some, n_before, weights)
+            bias = np.zeros((chain.first.n_filters, n_columns), np.float32)
             if chain.first.bias is not None:
-                chain.first.bias.columns(some, n_before, bias[number])
+                chain.first.bias.columns(some, n_before, bias)
             columns, signs = [], []
             next_column = n_before
             for noise in some:
@@ -236,7 +238,7 @@ class _Sampled:
                 next_column += noise.values is not None
             yield _Group(
                 self._starts[stack.start], self._starts[stack.stop], tuple(columns), tuple(signs),
-                weights[number], bias[number],
+                weights, bias,
             )  # fmt: skip
 
     def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:

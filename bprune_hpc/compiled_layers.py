@@ -94,7 +94,6 @@ class Values:
                         out.shape[1],
                     )  # fmt: skip
                 column += 1
-        out[:, column:] = 0
 
     def draws(self, noises: Sequence[Noise], out: Floats) -> None:
         """Fill in the weights of every draw, shape (n_draws, n)."""
@@ -170,8 +169,8 @@ class FirstLayer:
 
     def arguments(self, weights: Floats, bias: Floats) -> tuple[Any, ...]:
         """What the compiled module is given, with values as columns."""
-        n_places = self.bases.shape[1]
-        return self.starts, self.rows, self.bases, n_places, self.bounds, weights, bias
+        n_places, n_columns = self.bases.shape[1], weights.shape[1]
+        return self.starts, self.rows, self.bases, n_places, n_columns, self.bounds, weights, bias
 
     @property
     def n_filters(self) -> int:

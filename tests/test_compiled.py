@@ -353,7 +353,7 @@ def forward(name: str, means: np.ndarray | None, n_layers: int = 2) -> Call:
     first = {
         "starts": places(0, 2, 3), "rows": places(0, 64, 3 * 64),
         "bases": places(*(64 * (at % 7) for at in range(300))), "n_places": 2,
-        "bounds": INFINITE, "values": floats(3, n_columns), "bias": floats(2, n_columns),
+        "n_columns": n_columns, "bounds": INFINITE, "values": floats(3, n_columns), "bias": floats(2, n_columns),
     }  # fmt: skip
     layers = (layer(300, 6, 4, 3), layer(6, 5, 1, 3))[:n_layers]
     n_out = [300, 6, 5][n_layers]
@@ -409,7 +409,11 @@ def test_wrong_chains_are_refused(
         {"bases": np.full(300, 2**31 - 1, np.int32)},
         {"n_places": 0}, {"n_places": -1}, {"n_places": 7}, *({"n_places": n} for n in WRONG),
         {"values": floats(3, n_columns - 1)}, {"bias": floats(2, n_columns - 1)},
+        {"n_columns": n_columns - 1}, {"n_columns": n_columns + 1}, {"n_columns": -1},
+        *({"n_columns": n} for n in WRONG),
     ]  # fmt: skip
+    if not has_means:
+        wrong.append({"n_columns": 0, "values": floats(0), "bias": floats(0)})
     for change in wrong:
         given.refuses_first(**change)
     call.refuses(TypeError, first=None)
