@@ -6,7 +6,8 @@ projected from what a message between two ranks costs here:
 - Which ranks add to a group, and who sends whom what, the sweep's own plan and tree say. A message
   begins when both ends have come to it; when rank 0 has the last one, the sums are there.
 - Network and examples are broadcast in ceil(log2 64) steps.
-- Rounds are as the sweep's own schedule has them; each brings its groups together anew.
+- Stretches of work are as the sweep's own schedule has them, and so is when groups are brought
+  together: for a write, and at the end.
 - What all ranks agree on (whether to stop, what is next, who is there) takes ceil(log2 64) times
   what it takes two. The share is given, too, with what it takes 64 ranks on the cores that there
   are here, waits for a core included: that is too much; the first is too little where rank 0
@@ -30,9 +31,10 @@ import numpy as np
 
 from bprune_hpc import config as configuration
 from bprune_hpc import pruning
-from bprune_hpc.evaluation import costs_of
+from bprune_hpc.evaluation import costs_of, units_at_once
+from bprune_hpc.outstanding import Outstanding
 from bprune_hpc.pace import Pace
-from bprune_hpc.plan import MEAN, N_GROUPS, make_plan, round_of
+from bprune_hpc.plan import N_GROUPS, make_plan, round_of
 from bprune_hpc.predictive import bytes_per_cell
 from bprune_hpc.schedule import stretch_of
 from bprune_hpc.sum_tree import messages, n_steps
@@ -46,9 +48,8 @@ THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
 _N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
-_AGREED_A_ROUND = (
-    5  # whether to stop; what is next; who is there, twice; which draws were no numbers
-)
+_AGREED_A_STRETCH = 4  # whether to stop; what is next; who is there; which draws were no numbers
+_AGREED_A_REDUCTION = 3  # whether to stop; what is next; who is there
 
 
 def run(settings: Settings) -> Measured:
@@ -135,34 +136,47 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     vote_s = steps * of_draws["vote_s"]
     here = _message_costs(0, 0, settings, n_ranks=settings.choose(4, _N_RANKS))["vote_s"]
     in_messages, computing = steps * of_group["broadcast_s"], 0.0
-    n_messages, n_rounds = 0, 0
-    pace = Pace(group_bytes * (N_GROUPS + 1))
+    n_messages = n_stretches = n_reductions = 0
+    pace, outstanding = Pace(group_bytes * (N_GROUPS + 1)), Outstanding(_N_RANKS)
     behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
-    while behind.n_units < len(plan.units):
-        stretch = stretch_of(behind, len(plan.units), _N_EXAMPLES, _N_RANKS, pace.n_cells())
+    n_units, n_together = len(plan.units), units_at_once(overpruned.N_WEIGHTS)
+
+    def reduce() -> float:
+        nonlocal n_messages, n_reductions
+        members = outstanding.participants.values()
+        seconds = n_steps(members) * of_group["sum_s"] + _AGREED_A_REDUCTION * vote_s
+        n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
+        n_reductions += 1
+        pace.reduced(seconds)
+        outstanding.clear()
+        return seconds
+
+    while behind.n_units < n_units:
+        stretch = stretch_of(behind, n_units, _N_EXAMPLES, _N_RANKS, pace.n_cells(), n_together)
         of_round = round_of(stretch.units, costs, _N_RANKS)
-        members = [of_round.participants(group) for group in (MEAN, *range(N_GROUPS))]
-        of_all = len(stretch.units) / len(plan.units)
+        if not outstanding.has_room(of_round):
+            in_messages += reduce()
         messages_s = (
-            n_steps(members) * of_group["sum_s"]
-            + steps * of_all * of_draws["sum_s"]
-            + _AGREED_A_ROUND * vote_s
+            steps * len(stretch.units) / n_units * of_draws["sum_s"] + _AGREED_A_STRETCH * vote_s
         )
         n_cells = len(stretch.units) * N_THRESHOLDS
         computing_s = 2 * n_cells * evaluation_s / _N_RANKS  # two draws a unit
         of_one_rank = -(-n_cells // _N_RANKS) * _N_EXAMPLES
         pace.worked(computing_s + messages_s, computing_s, of_one_rank)
-        if pace.is_due:
-            pace.wrote(write_s)
+        outstanding.add(of_round)
         in_messages, computing = in_messages + messages_s, computing + computing_s
-        n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
-        n_rounds += 1
+        n_stretches += 1
         behind.n_units = stretch.units.stop
-    as_here = in_messages + n_rounds * _AGREED_A_ROUND * (here - vote_s)
+        if pace.is_due or behind.n_units == n_units:
+            in_messages += reduce()
+            pace.wrote(write_s)
+    n_agreed = _AGREED_A_STRETCH * n_stretches + _AGREED_A_REDUCTION * n_reductions
+    as_here = in_messages + n_agreed * (here - vote_s)
     return {
         "share": in_messages / (in_messages + computing),
         "share_with_agreement_on_these_cores": as_here / (as_here + computing),
-        "rounds": n_rounds,
+        "stretches": n_stretches,
+        "reductions": n_reductions,
         "writes": pace.n_writes,
         "group_messages_to_rank_0": n_messages,
         "group_message_bytes": group_bytes,

@@ -235,11 +235,16 @@ class MPIComm:
     def _receive(self, part: Part, sender: int) -> None:
         room: list[NDArray[np.int64]] = []
         for at in pieces(part):
-            room = room or [np.empty_like(array[at]) for array in part.arrays]
-            came = [array[: at.stop - at.start] for array in room]
+            if part.is_empty:
+                came = [array[at] for array in part.arrays]
+            else:
+                room = room or [np.empty_like(array[at]) for array in part.arrays]
+                came = [array[: at.stop - at.start] for array in room]
             for array in came:
                 self._world.Recv(array, source=sender, tag=_PART_TAG)
-            part.add(at, came)
+            if not part.is_empty:
+                part.add(at, came)
+        part.is_empty = False
 
 
 def world() -> SerialComm | MPIComm:

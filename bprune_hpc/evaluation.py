@@ -89,6 +89,7 @@ def evaluate(
     label = problem.label[block.start : block.stop]
     for group in sorted(share.groups - set(sums)):
         sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
+        sums[group].clear()  # a page that is read before it is written costs the system twice
     task: Any = problem.task
     for cells in chunks(share, units_at_once(problem.posterior.n_weights)):
         noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}

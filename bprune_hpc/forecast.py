@@ -6,8 +6,7 @@ with a clock that adds up rates. Measuring them does not belong here (``rehearsa
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
@@ -15,9 +14,11 @@ import numpy as np
 
 from .evaluation import chunks
 from .ledger import Ledger
+from .outstanding import Outstanding, most_groups_held
 from .pace import Pace
 from .plan import MEAN, Round, Share, round_of
 from .schedule import last_unit, level, stretch_of
+from .sum_tree import n_steps
 
 LINK_BYTES_PER_S = 1e9
 """Rate at which sums are taken to travel between ranks: 10 Gbit/s, and a little less."""
@@ -185,35 +186,46 @@ def timeline(
     pace = Pace(state_bytes)
     draw_s = reduce_s = blocks_s = written_s = 0.0
     books = level([Ledger(one.rows, one.n_passes, one.n_units) for one in ledgers])
+    outstanding = Outstanding(n_ranks)
     while not _is_complete(work, books):
-        if pace.is_due:
-            pace.wrote(rates.write_s)
-            written_s += rates.write_s
-        behind = books[-1]
+        behind, end = books[-1], last_unit(books, work.stage_ends)
         blocks = work.passes[behind.n_passes]
         n_examples = sum(of_block for of_block, _ in blocks)
-        stretch = stretch_of(
-            behind, last_unit(books, work.stage_ends), n_examples, n_ranks, pace.n_cells()
-        )
+        group_bytes = work.bytes_per_cell * len(behind.rows) * n_examples
+        stretch = stretch_of(behind, end, n_examples, n_ranks, pace.n_cells(), work.units_at_once)
         costs = [work.costs[row] for row in stretch.rows]
         of_round = round_of(stretch.units, costs, n_ranks)
+        if not outstanding.has_room(of_round):
+            reduce_s += _reduce(pace, outstanding, group_bytes)
         n_batches = [batches for _, batches in blocks]
         drawn = max(
             share_seconds(work, rates, share, stretch.rows, n_batches) for share in of_round.shares
         )
-        moved = reduce_seconds(of_round, work.bytes_per_cell * len(stretch.rows) * n_examples)
-        draw_s, reduce_s = draw_s + drawn, reduce_s + moved
+        draw_s += drawn
         n_cells = -(-len(stretch.units) * len(stretch.rows) // n_ranks) * n_examples
-        pace.worked(drawn + moved, drawn, n_cells)
+        pace.worked(drawn, drawn, n_cells)
+        outstanding.add(of_round)
         behind.n_units = stretch.units.stop
+        if outstanding and (behind.n_units == end or pace.is_due):
+            reduce_s += _reduce(pace, outstanding, group_bytes)
         if len(work.passes) > 1 and behind.n_units == work.n_units:
             behind.end_pass({})
             blocks_s += rates.block_s
         books = level(books)
+        if pace.is_due:
+            pace.wrote(rates.write_s)
+            written_s += rates.write_s
     if pace.unsaved_s:
         pace.wrote(rates.write_s)
         written_s += rates.write_s
     return Timeline(draw_s, reduce_s, blocks_s + written_s, pace.slowest_round_s, pace.n_writes)
+
+
+def _reduce(pace: Pace, outstanding: Outstanding, group_bytes: int) -> float:
+    seconds = reduce_seconds(outstanding.participants, group_bytes)
+    pace.reduced(seconds)
+    outstanding.clear()
+    return seconds
 
 
 def _is_complete(work: Work, books: Sequence[Ledger]) -> bool:
@@ -251,13 +263,9 @@ def share_seconds(
     return seconds
 
 
-def reduce_seconds(of_round: Round, group_bytes: int) -> float:
-    """Time to bring a round's sums to rank 0: each group's up a tree of its ranks."""
-    if len(of_round.shares) == 1:
-        return 0.0
-    ranks = Counter(group for share in of_round.shares for group in share.groups)
-    n_messages = sum(math.ceil(math.log2(1 + n)) for n in ranks.values())
-    return n_messages * group_bytes / LINK_BYTES_PER_S
+def reduce_seconds(participants: Mapping[int, Sequence[int]], group_bytes: int) -> float:
+    """Time to bring sums to rank 0: each group's up a tree of the ranks that have a part."""
+    return n_steps(participants.values()) * group_bytes / LINK_BYTES_PER_S
 
 
 @dataclass(frozen=True)
@@ -301,7 +309,7 @@ def memory(root: Peaks, other: Peaks, missing_bytes: int, work: Work, n_ranks: i
     group_mib, missing_mib = work.group_bytes / MIB, missing_bytes / MIB
     received = group_mib if n_ranks > 1 else 0.0
     drawing = root.drawing + max(missing_mib, received)
-    n_groups = max((len(share.groups) for share in work.first_round(n_ranks).shares[1:]), default=0)
+    n_groups = most_groups_held(work.first_round(n_ranks))
     return Memory(
         max(root.reading, drawing, root.writing),
         max(other.reading, other.drawing + missing_mib + n_groups * group_mib),

@@ -1,15 +1,17 @@
 """The work of a sweep on all ranks, in rounds, after each of which the results are written.
 
 Rank 0 says what comes next and keeps what was found; the others know no more than the stretch of
-work in hand. How a share is evaluated does not belong here (``evaluation``), nor what the sums
-say (``findings``), nor which work is next (``schedule``) and how much of it (``pace``).
+work in hand, and keep their own sums until those are wanted. How a share is evaluated does not
+belong here (``evaluation``), nor what the sums say (``findings``), nor which work is next
+(``schedule``) and how much of it (``pace``).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,14 +20,15 @@ import numpy as np
 from .comm import Comm
 from .config import SweepConfig
 from .environment import Stopwatch
-from .evaluation import NotFinite, evaluate
+from .evaluation import NotFinite, evaluate, units_at_once
 from .evaluators import Evaluator
 from .faults import Fault, Faults, take_earliest
 from .findings import Findings, with_block
 from .ledger import Ledger
+from .outstanding import Outstanding
 from .pace import Pace
 from .parts import Part, passes, state_bytes
-from .plan import round_of
+from .plan import Round, round_of
 from .pruning import PRUNED_SCALE, Cut
 from .reduction import reduce_draws, reduce_groups
 from .schedule import Stretch, last_unit, level, stretch_of
@@ -41,6 +44,14 @@ Ask = Callable[[Pace], str | None]
 
 Rank 0's pace is the one that has been measured; it knows what another round needs.
 """
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The sums of all ranks are brought together on rank 0."""
+
+
+Step = Stretch | Collection
 
 
 class Book:
@@ -69,6 +80,8 @@ class Book:
         self.parts = parts
         self.ledgers = level(ledgers)
         self.pace = Pace(state_bytes(parts))
+        self.outstanding = Outstanding(n_ranks)
+        self._is_at_end = False
         self._n_ranks = n_ranks
         self._publish = publish
         self._find_layer = find_layer
@@ -78,6 +91,7 @@ class Book:
     @property
     def findings(self) -> Findings:
         """Of the thresholds that are furthest; there is none before the first stretch of work."""
+        assert not self.outstanding, "sums that are not here yet"
         if self._findings is None:
             self._findings = Findings(self.parts, self.ledgers[0], self.config.save_probabilities)
         return self._findings
@@ -114,8 +128,10 @@ class Book:
             )
         return ledger.n_units == len(plan.units)
 
-    def next(self, is_stopping: bool) -> Stretch | None:
+    def next(self, is_stopping: bool) -> Step | None:
         """Write what is due, and say what to do; None: no more."""
+        if self.outstanding and (is_stopping or self._is_at_end or self.pace.is_due):
+            return Collection()
         if is_stopping or self.is_complete:
             return None
         if self.pace.is_due:
@@ -123,11 +139,17 @@ class Book:
         behind = self.ledgers[-1]
         return stretch_of(
             behind,
-            last_unit(self.ledgers, self.parts[0].plan.stage_ends),
+            self._end,
             sum(len(block) for _, block in self._passes[behind.n_passes]),
             self._n_ranks,
             self.pace.n_cells(),
+            units_at_once(self.parts[0].problem.posterior.n_weights),
         )
+
+    @property
+    def _end(self) -> int:
+        """Unit at which the ledger that is furthest behind has to have all of its sums."""
+        return last_unit(self.ledgers, self.parts[0].plan.stage_ends)
 
     def publish(self) -> None:
         """Write the results file, and see how long it takes."""
@@ -143,7 +165,7 @@ class Book:
     def done(
         self, stretch: Stretch, draws: Sequence[tuple[int, AnyDrawSums]], faults: Faults
     ) -> None:
-        """Take in a stretch whose sums have been added to the ledger that is furthest behind."""
+        """Take in a stretch, by the ledger that is furthest behind."""
         ledger = self.ledgers[-1]
         for part, of_part in draws:
             ledger.add_draws(part, of_part)
@@ -155,11 +177,21 @@ class Book:
                 "%s %g fails, its outputs are not finite: %s; the rest goes on",
                 self.config.grid_kind, self.config.grid[row], fault.text,
             )  # fmt: skip
+        self._is_at_end = stretch.units.stop == self._end
         ledger.n_units = stretch.units.stop
+        self._findings = None
+        if not self.outstanding:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take note that all sums of the ledger that is furthest behind are here."""
+        if not self._is_at_end:
+            return
+        ledger = self.ledgers[-1]
         if len(self._passes) > 1 and ledger.n_units == len(self.parts[0].plan.units):
             ledger.end_pass(with_block(self.parts, ledger, self.config.save_probabilities))
         self.ledgers = level(self.ledgers)
-        self._findings = None
+        self._is_at_end = False
 
 
 def gather(
@@ -189,26 +221,21 @@ def gather(
     str or None
         Why it has stopped before all was done. What was done since the last write is in the book.
     """
-    pace = book.pace if book is not None else Pace()
-    held = _HeldSums([len(blocks) for blocks in passes(parts)] == [1])
+    rank = _Rank(comm, evaluator, parts, cuts, costs, config, watch, advance, book)
+    pace, why = book.pace if book is not None else Pace(), None
     while True:
-        why = ask(pace)
+        why = why or ask(pace)
         with watch.time("write"):
-            stretch = comm.from_root(partial(_next, book, why is not None))
-        if stretch is None:
+            step = comm.from_root(partial(_next, book, why is not None))
+        if step is None:
             return why if comm.from_root(partial(_is_unfinished, book)) else None
-        start = time.perf_counter()
-        draws, faults, computing_s = _work(
-            comm, evaluator, parts, cuts, costs, config, book, held, watch, advance, stretch
-        )
-        if book is not None:
-            n_examples = sum(len(block) for _, block in passes(parts)[stretch.n_passes])
-            n_cells = -(-len(stretch.units) * len(stretch.rows) // comm.size)
-            book.pace.worked(time.perf_counter() - start, computing_s, n_cells * n_examples)
-            book.done(stretch, draws, faults)
+        if isinstance(step, Stretch):
+            rank.work(step)
+        else:
+            rank.bring_together()
 
 
-def _next(book: Book | None, is_stopping: bool) -> Stretch | None:
+def _next(book: Book | None, is_stopping: bool) -> Step | None:
     assert book is not None  # only rank 0 calls this
     return book.next(is_stopping)
 
@@ -218,92 +245,141 @@ def _is_unfinished(book: Book | None) -> bool:
     return not book.is_complete
 
 
-def _work(
-    comm: Comm,
-    evaluator: Evaluator,
-    parts: Sequence[Part],
-    cuts: Sequence[Cut],
-    costs: Sequence[int],
-    config: SweepConfig,
-    book: Book | None,
-    held: _HeldSums,
-    watch: Stopwatch,
-    advance: Callable[[int], None],
-    stretch: Stretch,
-) -> tuple[list[tuple[int, AnyDrawSums]], Faults, float]:
-    """Evaluate a stretch on all ranks; sums go to the book on rank 0, and faults to rank 0.
+@dataclass
+class _Rank:
+    """What a rank does; for most see :func:`gather`."""
 
-    There, the last that is returned are the seconds of the rank that took longest to evaluate.
-    """
-    of_rows = [cuts[row] for row in stretch.rows]
-    of_round = round_of(stretch.units, [costs[row] for row in stretch.rows], comm.size)
-    all_draws = []
-    faults: Faults = {}
-    before_s = watch.seconds.get("evaluate", 0.0)
-    sums: dict[int, AnySums]
-    for index, (part_index, block) in enumerate(passes(parts)[stretch.n_passes]):
-        part = parts[part_index]
-        shape = (len(of_rows), len(block))
-        if book is None:
-            sums = held.take(shape, of_round.shares[comm.rank].groups)
-        else:
-            sums = book.ledgers[-1].sums_of(index)
+    comm: Comm
+    evaluator: Evaluator
+    parts: Sequence[Part]
+    cuts: Sequence[Cut]
+    costs: Sequence[int]
+    config: SweepConfig
+    watch: Stopwatch
+    advance: Callable[[int], None]
+    book: Book | None
+
+    def __post_init__(self) -> None:
+        self._passes = passes(self.parts)
+        self._own = _OwnSums()
+        self._outstanding = Outstanding(self.comm.size)
+        if self.book is not None:
+            self._outstanding = self.book.outstanding
+        self._last: Stretch | None = None
+
+    def work(self, stretch: Stretch) -> None:
+        """Evaluate a share of a stretch; rank 0 takes in what all have found."""
+        costs = [self.costs[row] for row in stretch.rows]
+        of_round = round_of(stretch.units, costs, self.comm.size)
+        if not self._outstanding.has_room(of_round):
+            self.bring_together()
+        start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
+        self._last = stretch
+        draws, faults = [], Faults()
+        for index, (part, block) in enumerate(self._passes[stretch.n_passes]):
+            draws.append((part, self._evaluate(stretch, of_round, index, part, block, faults)))
+        with self.watch.time("reduce"):
+            for _, of_part in draws:
+                reduce_draws(self.comm, of_part)
+            mine_s = self.watch.seconds["evaluate"] - before_s
+            of_ranks = self.comm.gather((faults, mine_s)) or []
+        self._outstanding.add(of_round)
+        if self.book is None:
+            return
+        for of_rank, _ in of_ranks:
+            take_earliest(faults, of_rank)
+        n_examples = sum(len(block) for _, block in self._passes[stretch.n_passes])
+        n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
+        slowest_s = max(seconds for _, seconds in of_ranks)
+        self.book.pace.worked(time.perf_counter() - start, slowest_s, n_cells * n_examples)
+        self.book.done(stretch, draws, faults)
+
+    def _evaluate(
+        self,
+        stretch: Stretch,
+        of_round: Round,
+        index: int,
+        part_index: int,
+        block: range,
+        faults: Faults,
+    ) -> AnyDrawSums:
+        """Add a share of a stretch, on a block, to this rank's sums; the sums of each draw."""
+        part, share = self.parts[part_index], of_round.shares[self.comm.rank]
         first, last = part.plan.units[stretch.units.start], part.plan.units[stretch.units[-1]]
-        draws = part.problem.task.draw_sums(len(of_rows), last[-1].index + 1 - first[0].index)
+        n_draws = last[-1].index + 1 - first[0].index
+        draws = part.problem.task.draw_sums(len(stretch.rows), n_draws)
         not_finite: NotFinite = {}
-        with watch.time("evaluate"):
+        with self.watch.time("evaluate"):
             evaluate(
-                evaluator, part.problem, of_rows, part.plan, of_round.shares[comm.rank], block,
-                sums, _From(first[0].index, draws), not_finite, seed=config.seed, advance=advance,
-                pruned_scale=PRUNED_SCALE[config.pruned_weights],
+                self.evaluator, part.problem, [self.cuts[row] for row in stretch.rows], part.plan,
+                share, block, self._sums(index, stretch, block, share.groups),
+                _From(first[0].index, draws), not_finite, seed=self.config.seed,
+                advance=self.advance, pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
             )  # fmt: skip
         of_block = {
             stretch.rows[at]: Fault(draw, part_index, example)
             for at, (draw, example) in not_finite.items()
         }
         take_earliest(faults, of_block)
-        with watch.time("reduce"):
-            reduce_groups(comm, of_round, sums, part.problem.task, shape, len(part.plan.units[0]))
-            reduce_draws(comm, draws)
-        if book is None:
-            held.keep(shape, sums)
-        all_draws.append((part_index, draws))
-    with watch.time("reduce"):
-        of_ranks = comm.gather((faults, watch.seconds["evaluate"] - before_s)) or []
-        for of_rank, _ in of_ranks:
-            take_earliest(faults, of_rank)
-    return all_draws, faults, max((seconds for _, seconds in of_ranks), default=0.0)
+        return draws
+
+    def bring_together(self) -> None:
+        """Bring the sums of all stretches so far together on rank 0; they are of one pass."""
+        assert self._last is not None
+        start = time.perf_counter()
+        participants = self._outstanding.participants
+        with self.watch.time("reduce"):
+            for index, (part_index, block) in enumerate(self._passes[self._last.n_passes]):
+                part = self.parts[part_index]
+                reduce_groups(
+                    self.comm, participants, self._sums(index, self._last, block),
+                    part.problem.task, (len(self._last.rows), len(block)), len(part.plan.units[0]),
+                )  # fmt: skip
+        self._outstanding.clear()
+        self._own.spent()
+        if self.book is not None:
+            self.book.pace.reduced(time.perf_counter() - start)
+            self.book.settle()
+
+    def _sums(
+        self, index: int, stretch: Stretch, block: range, groups: Set[int] = frozenset()
+    ) -> dict[int, AnySums]:
+        """This rank's sums of a block of a pass, to be added to."""
+        if self.book is not None:
+            return self.book.ledgers[-1].sums_of(index)
+        return self._own.of(index, (len(stretch.rows), len(block)), groups)
 
 
-class _HeldSums:
-    """Sums of a rank other than 0 that are at zero, between one stretch of work and the next.
+class _OwnSums:
+    """Sums of a rank other than 0 until they are brought together there.
 
-    Memory that was touched once is faster. There are no more than one of the stretches has needed.
-
-    Parameters
-    ----------
-    is_held : bool
-        False where a stretch has one block of examples after the other, each with sums of its own.
+    Memory that was touched once is faster: that of sums which are spent is used again.
     """
 
-    def __init__(self, is_held: bool) -> None:
-        self._is_held = is_held
-        self._shape: tuple[int, int] | None = None
-        self._spare: list[AnySums] = []
+    def __init__(self) -> None:
+        self._of_block: dict[int, dict[int, AnySums]] = {}
+        self._shapes: dict[int, tuple[int, int]] = {}
+        self._spare: dict[int, list[AnySums]] = {}
 
-    def take(self, shape: tuple[int, int], groups: Collection[int]) -> dict[int, AnySums]:
-        """Sums for so many thresholds and examples; for some groups there may be none."""
-        if shape != self._shape:
-            self._shape, self._spare = shape, []
-        taken, self._spare = self._spare[: len(groups)], self._spare[len(groups) :]
-        return dict(zip(groups, taken, strict=False))
+    def of(self, index: int, shape: tuple[int, int], groups: Set[int]) -> dict[int, AnySums]:
+        """Sums of a block of a pass, for so many thresholds and examples.
 
-    def keep(self, shape: tuple[int, int], sums: dict[int, AnySums]) -> None:
-        """Take spent ones back."""
-        if self._is_held and shape == self._shape:
-            for of_group in sums.values():
-                of_group.clear()
-            self._spare += sums.values()
+        Where there is memory from before, groups that are missing are put in.
+        """
+        sums = self._of_block.setdefault(index, {})
+        if self._shapes.get(index) != shape:
+            self._shapes[index], self._spare[index] = shape, []
+        for group in sorted(groups - sums.keys()):
+            if self._spare[index]:
+                sums[group] = self._spare[index].pop()
+                sums[group].clear()
+        return sums
+
+    def spent(self) -> None:
+        """Rank 0 has got them all."""
+        for index, sums in self._of_block.items():
+            self._spare[index] += sums.values()
+            sums.clear()
 
 
 class _From:

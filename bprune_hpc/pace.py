@@ -18,8 +18,9 @@ STRETCH_S = 15.0
 """Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
-"""Most of the time that is to go into writing, and into messages; rounds, and stretches of work,
-become longer where that is not enough."""
+"""Most of the time that is to go into writing, with the sums that have to come together for it; and
+into what is agreed on between stretches of work. Rounds, and stretches, become longer where that is
+not enough."""
 
 _BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
 
@@ -48,6 +49,7 @@ class Pace:
     n_writes: int = 0
     room_s: float = math.inf
     _write_s: float = 0.0
+    _reduce_s: float = 0.0
     _cell_s: float | None = None
     _besides_s: float = 0.0
 
@@ -57,13 +59,12 @@ class Pace:
         if self.n_writes == 0:
             guess = self.state_bytes / _BYTES_PER_S / WRITE_SHARE
             return min(max(guess, FIRST_ROUND_S), LONGEST_FIRST_ROUND_S)
-        return max(ROUND_S, self._write_s / WRITE_SHARE)
+        return max(ROUND_S, (self._reduce_s + self._write_s) / WRITE_SHARE)
 
     @property
     def stretch_s(self) -> float:
-        """Work, at most, before sums are brought together, and signals looked at."""
-        besides_s = self.state_bytes / _BYTES_PER_S if self._cell_s is None else self._besides_s
-        return min(max(STRETCH_S, besides_s / WRITE_SHARE), self.round_s)
+        """Work, at most, before signals are looked at."""
+        return min(max(STRETCH_S, self._besides_s / WRITE_SHARE), self.round_s)
 
     @property
     def is_due(self) -> bool:
@@ -77,7 +78,8 @@ class Pace:
         """
         if self._cell_s is None:
             return None
-        left_s = min(self.round_s - self.unsaved_s, self.stretch_s, self.room_s - self._besides_s)
+        room_s = self.room_s - self._besides_s - self._reduce_s
+        left_s = min(self.round_s - self.unsaved_s, self.stretch_s, room_s)
         return max(left_s, 0.0) / self._cell_s
 
     def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:
@@ -86,15 +88,21 @@ class Pace:
         Parameters
         ----------
         seconds : float
-            From its beginning until all is on rank 0.
+            From its beginning until rank 0 knows that it is done.
         computing_s : float
-            Of the rank that took longest. The rest, messages above all, takes as long for a long
-            stretch as for a short one.
+            Of the rank that took longest. The rest takes as long for a long stretch as for a short
+            one.
         n_cells : float
             Cells of one rank, times examples.
         """
         self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
         self._besides_s = max(seconds - computing_s, 0.0)
+        self.unsaved_s += seconds
+        self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
+
+    def reduced(self, seconds: float) -> None:
+        """Take in how long it took to bring sums together."""
+        self._reduce_s = seconds
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
 

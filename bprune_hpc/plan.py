@@ -19,6 +19,8 @@ from itertools import accumulate, pairwise
 N_GROUPS = 20
 """Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
 
+_FEW_UNITS = 2
+
 MEAN = -1
 """The unit that stands for the network at its posterior mean (no noise), in a group alone."""
 
@@ -78,22 +80,28 @@ def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Share:
-    """A rank's part: the cells ``start`` to ``stop`` of the table ``units`` × thresholds."""
+    """A rank's part: the cells ``start`` to ``stop`` of the table ``units`` × thresholds.
+
+    Cells are counted unit by unit, or threshold by threshold.
+    """
 
     units: tuple[int, ...]
     n_thresholds: int
     start: int
     stop: int
+    by_threshold: bool = False
 
     def __iter__(self) -> Iterator[tuple[int, range]]:
         """Yield each unit of the share with the thresholds to evaluate it at."""
-        if self.start == self.stop:
-            return
-        width = self.n_thresholds
-        for row in range(self.start // width, -(-self.stop // width)):
-            first = max(self.start - row * width, 0)
-            last = min(self.stop - row * width, width)
-            yield self.units[row], range(first, last)
+        n_units, width = len(self.units), self.n_thresholds
+        for at, unit in enumerate(self.units):
+            if self.by_threshold:  # from each of its cells to the next there are n_units
+                first, last = -((at - self.start) // n_units), -((at - self.stop) // n_units)
+            else:
+                first, last = self.start - at * width, self.stop - at * width
+            thresholds = range(max(first, 0), min(last, width))
+            if thresholds:
+                yield unit, thresholds
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -117,7 +125,9 @@ def group_sizes(n_units: int) -> list[int]:
 def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Share, ...]:
     """Split units and thresholds over ranks.
 
-    Units are taken group by group, so that a rank adds to few groups and has few sums to send.
+    Units are taken group by group, so that a rank adds to few groups and has few sums to send. If
+    there are two at most, which add to no more groups anyway, thresholds are dealt: what a rank
+    does once for each of them, it then does for fewer.
 
     Parameters
     ----------
@@ -135,16 +145,22 @@ def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Sha
         than cells.
     """
     ordered = tuple(sorted(units, key=lambda unit: (group_of(unit), unit)))
-    until = [0, *accumulate(costs)]
+    by_threshold = len(ordered) <= _FEW_UNITS
+    n_rows, columns = len(ordered), costs
+    if by_threshold:
+        n_rows, columns = 1, [cost for cost in costs for _ in ordered]
+    until = [0, *accumulate(columns)]
     bounds = []
     for rank in range(n_ranks + 1):
-        row, rest = divmod(len(ordered) * until[-1] * rank // n_ranks, until[-1])
+        row, rest = divmod(n_rows * until[-1] * rank // n_ranks, until[-1])
         # The end of a cell that is nearest to an equal share of the work.
         after = bisect_left(until, rest)
         if after and rest - until[after - 1] < until[after] - rest:
             after -= 1
-        bounds.append(row * len(costs) + after)
-    return tuple(Share(ordered, len(costs), start, stop) for start, stop in pairwise(bounds))
+        bounds.append(row * len(columns) + after)
+    return tuple(
+        Share(ordered, len(costs), start, stop, by_threshold) for start, stop in pairwise(bounds)
+    )
 
 
 @dataclass(frozen=True)
@@ -173,14 +189,16 @@ def round_of(units: range, costs: Sequence[int], n_ranks: int) -> Round:
     return Round(units, split(with_mean, costs, n_ranks))
 
 
-def even_number(wanted: float, n_thresholds: int, n_ranks: int) -> int:
+def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int = 1) -> int:
     """About as many units as are wanted, at least 1, so that few ranks have less to do than others.
 
-    Below as many as give every rank the same number of cells, at least one cell a rank.
+    As many as every rank draws together, or a multiple; below that as many as give every rank the
+    same number of cells; below that at least one cell a rank.
     """
-    equal = n_ranks // math.gcd(n_ranks, n_thresholds)
-    if wanted >= equal:
-        return int(wanted) // equal * equal
+    whole, equal = n_ranks * n_together, n_ranks // math.gcd(n_ranks, n_thresholds)
+    for step in (whole, equal):
+        if wanted >= step:
+            return int(wanted) // step * step
     return max(int(wanted), -(-n_ranks // n_thresholds))
 
 

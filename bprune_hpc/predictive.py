@@ -66,7 +66,6 @@ class GroupSums:
 
     def __init__(self, n_thresholds: int, n_examples: int, n_classes: int) -> None:
         self.buffer = np.zeros((n_thresholds, n_classes + N_TAILS + N_OTHERS, n_examples), np.int64)
-        self.clear()  # a page that is read before it is written costs the system twice
 
     @property
     def n_classes(self) -> int:

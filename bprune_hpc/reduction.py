@@ -1,19 +1,18 @@
 """Sums of all ranks brought together on rank 0: exact, so that who added what does not matter.
 
-Rank 0 keeps what it gets and adds its own part of the next round to it; the other ranks send
-theirs, and begin again at zero.
+Rank 0 keeps what it gets and goes on adding its own part to it; the other ranks send theirs, and
+begin again at zero. When that is done does not belong here (``outstanding``, ``gathering``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .binned_sums import BinnedSums
 from .comm import Comm
-from .plan import MEAN, N_GROUPS, Round
 from .predictive import DrawSums, GroupSums
 from .sum_tree import Part
 from .tasks import AnyDrawSums, AnySums, Task
@@ -21,7 +20,7 @@ from .tasks import AnyDrawSums, AnySums, Task
 
 def reduce_groups(
     comm: Comm,
-    of_round: Round,
+    participants: Mapping[int, Sequence[int]],
     sums: dict[int, AnySums],
     task: Task,
     shape: tuple[int, int],
@@ -31,18 +30,19 @@ def reduce_groups(
 
     Parameters
     ----------
+    participants : mapping of group to sequence of int
+        Ranks that have a part.
     sums : dict of group to AnySums
         This rank's; afterwards those of every round so far on rank 0, and spent elsewhere.
     shape : tuple
         n_thresholds, n_examples.
     """
-    participants = {group: of_round.participants(group) for group in (MEAN, *range(N_GROUPS))}
-    participants = {group: ranks for group, ranks in participants.items() if ranks}
-    if comm.is_root:
-        for group in sorted(participants.keys() - sums.keys()):
-            sums[group] = task.sums(*shape, draws_per_unit)
+    empty = participants.keys() - sums.keys() if comm.is_root else set()
+    for group in sorted(empty):
+        sums[group] = task.sums(*shape, draws_per_unit)
     mine = [group for group in participants if comm.is_root or comm.rank in participants[group]]
-    comm.add_to_root({group: _part(sums[group]) for group in mine}, participants)
+    parts = {group: _part(sums[group], is_empty=group in empty) for group in mine}
+    comm.add_to_root(parts, participants)
 
 
 def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
@@ -53,7 +53,8 @@ def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
 class _Integers:
     """Sums that are integers."""
 
-    def __init__(self, sums: NDArray[np.int64]) -> None:
+    def __init__(self, sums: NDArray[np.int64], is_empty: bool) -> None:
+        self.is_empty = is_empty
         if not sums.flags.c_contiguous:
             raise ValueError("sums that are not contiguous cannot be added to in place")
         self.arrays = (sums.reshape(-1),)
@@ -65,7 +66,8 @@ class _Integers:
 class _Binned:
     """Sums that are integers in bins, of which each rank's begin at a place of their own."""
 
-    def __init__(self, sums: BinnedSums) -> None:
+    def __init__(self, sums: BinnedSums, is_empty: bool) -> None:
+        self.is_empty = is_empty
         self._sums = sums
         self.arrays = sums.arrays
 
@@ -74,9 +76,9 @@ class _Binned:
         self._sums.add_sums(at, top, bins)
 
 
-def _part(sums: AnySums | AnyDrawSums) -> Part:
+def _part(sums: AnySums | AnyDrawSums, is_empty: bool = False) -> Part:
     if isinstance(sums, GroupSums):
-        return _Integers(sums.buffer)
+        return _Integers(sums.buffer, is_empty)
     if isinstance(sums, DrawSums):
-        return _Integers(sums.packed)
-    return _Binned(sums.sums)
+        return _Integers(sums.packed, is_empty)
+    return _Binned(sums.sums, is_empty)

@@ -30,6 +30,7 @@ from .forecast import DrawTime, Peaks, Rates, Work, between
 from .full_ledger import fill, finish, repeated_labels
 from .identity import Environment, Identity
 from .ledger import Ledger
+from .outstanding import Outstanding
 from .parts import Part, passes
 from .plan import MEAN, N_GROUPS, Share
 from .pruning import PRUNED_SCALE, Cut
@@ -243,11 +244,12 @@ class _Timer:
 def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> None:
     """Bring sums together as after a round, since MPI's own memory grows with what is sent."""
     part, (_, block) = stage.parts[0], passes(stage.parts)[0][0]
-    of_round = work.first_round(comm.size)
+    of_round, outstanding = work.first_round(comm.size), Outstanding(comm.size)
+    outstanding.add(of_round)
     groups = sums if comm.is_root else of_round.shares[comm.rank].groups
     mine = {group: sums[group] for group in groups}
     task, n_draws = part.problem.task, len(part.plan.units[0])
-    reduce_groups(comm, of_round, mine, task, (len(stage.cuts), len(block)), n_draws)
+    reduce_groups(comm, outstanding.participants, mine, task, (len(stage.cuts), len(block)), n_draws)
     reduce_draws(comm, task.draw_sums(len(stage.cuts), part.plan.n_draws))
 
 

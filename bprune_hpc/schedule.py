@@ -58,7 +58,12 @@ def last_unit(ledgers: Sequence[Ledger], stage_ends: Sequence[int]) -> int:
 
 
 def stretch_of(
-    behind: Ledger, end: int, n_examples: int, n_ranks: int, n_cells: float | None
+    behind: Ledger,
+    end: int,
+    n_examples: int,
+    n_ranks: int,
+    n_cells: float | None,
+    n_together: int = 1,
 ) -> Stretch:
     """A stretch of work that begins where a ledger is.
 
@@ -70,10 +75,12 @@ def stretch_of(
         Of the pass.
     n_cells : float or None
         Cells of one rank, times examples, that there is time for; None: as few as serve all ranks.
+    n_together : int
+        Units that a rank draws together, at most.
     """
     n_thresholds, left = len(behind.rows), end - behind.n_units
     wanted = 0.0 if n_cells is None else n_cells * n_ranks / (n_thresholds * n_examples)
-    number = min(even_number(wanted, n_thresholds, n_ranks), left)
+    number = min(even_number(wanted, n_thresholds, n_ranks, n_together), left)
     if left <= 1.25 * wanted:
         number = left  # rather than leave a rest that is a write of its own
     return Stretch(behind.rows, behind.n_passes, range(behind.n_units, behind.n_units + number))

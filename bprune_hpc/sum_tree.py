@@ -17,7 +17,15 @@ _PIECE_BYTES = 4 * 2**20  # what has come is added while it is in the cache
 
 
 class Part(Protocol):
-    """One rank's part of sums that others have a part of too."""
+    """One rank's part of sums that others have a part of too.
+
+    Attributes
+    ----------
+    is_empty : bool
+        Whether it has nothing yet, and its arrays are there to be filled by what comes first.
+    """
+
+    is_empty: bool
 
     @property
     def arrays(self) -> Sequence[NDArray[np.int64]]:

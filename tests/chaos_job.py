@@ -25,6 +25,7 @@ import fake_case
 from bprune_hpc import gathering, output, pace, publishing, results, sweep
 from bprune_hpc.holder import started_at
 from bprune_hpc.launchers import launcher
+from bprune_hpc.schedule import Stretch
 
 POINTS: dict[str, tuple[object, str]] = {
     "lock": (output, "hold"),
@@ -99,10 +100,10 @@ def tell(say: Callable[..., None]) -> None:
         whole["worked"](self, seconds, *more)
 
     def begin(self: gathering.Book, is_stopping: bool) -> Any:
-        stretch = whole["next"](self, is_stopping)
-        if stretch is not None:
-            say("begun", stretch.units.start)
-        return stretch
+        step = whole["next"](self, is_stopping)
+        if isinstance(step, Stretch):
+            say("begun", step.units.start)
+        return step
 
     def done(self: gathering.Book, *given: Any) -> None:
         whole["done"](self, *given)

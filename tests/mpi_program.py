@@ -36,8 +36,9 @@ def collectives(comm: Comm) -> int:
 class Integers:
     """An array of integers that is added to; it notes by how many messages."""
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray, is_empty: bool = False) -> None:
         self.arrays = (array, array.reshape(-1, 1)[:, :0])
+        self.is_empty = is_empty
         self.n_messages = 0
 
     def add(self, at: slice, arrays: Sequence[np.ndarray]) -> None:
@@ -49,9 +50,13 @@ def sums(comm: Comm) -> None:
     """Check sums of several arrays, of which each has members of its own."""
     everyone = range(comm.size)
     participants = dict(
-        enumerate([everyone, everyone[1:], everyone[::2], everyone[-1:], everyone[:1], everyone])
+        enumerate(
+            [everyone, everyone[1:], everyone[::2], everyone[-1:], everyone[:1], everyone]
+            + 2 * [everyone[1:]]
+        )
     )
-    sizes = [15, 7, 3, 0, 1, 10_000_000]
+    sizes = [15, 7, 3, 0, 1, 10_000_000, 3, 2_000_000]
+    empty = {6, 7}
     parts = {
         key: Integers(np.full(sizes[key], 2**61 // comm.size + comm.rank * (key + 1), np.int64))
         for key, members in participants.items()
@@ -59,15 +64,16 @@ def sums(comm: Comm) -> None:
     }
     if comm.is_root:
         for key in participants.keys() - parts.keys():
-            parts[key] = Integers(np.full(sizes[key], 5, np.int64))
+            parts[key] = Integers(np.full(sizes[key], 5, np.int64), key in empty)
     comm.add_to_root(parts, participants)
     if comm.is_root:
         for key, members in participants.items():
             expected = sum(2**61 // comm.size + rank * (key + 1) for rank in members)
-            expected += 0 if 0 in members else 5
+            expected += 0 if 0 in members or (key in empty and members) else 5
             assert (parts[key].arrays[0] == expected).all(), key
         if comm.size > 1:
             assert parts[1].n_messages == 1, "the others' sum has to come as one"
+            assert parts[7].n_messages == 0, "what is empty is filled"
 
 
 def fault(comm: Comm, rank: int, kind: str) -> int:

@@ -26,7 +26,6 @@ from bprune_hpc.forecast import (
 )
 from bprune_hpc.ledger import Ledger
 from bprune_hpc.parts import lay_out, state_bytes
-from bprune_hpc.plan import round_of
 
 TRUE = DrawTime(0.3, 0.05, 0.2, 0.011)
 
@@ -115,10 +114,10 @@ def test_blocks_of_examples_are_passes_that_each_end_with_their_statistics() -> 
 
 
 def test_sums_travel_up_a_tree_of_the_ranks_that_have_them() -> None:
-    # Two groups and the mean; with 6 ranks for 6 cells each group is of 2 ranks.
-    of_round = round_of(range(2), [1, 1], 6)
-    assert reduce_seconds(of_round, 500) == pytest.approx(3 * 2 * 500 / LINK_BYTES_PER_S)
-    assert reduce_seconds(round_of(range(2), [1, 1], 1), 500) == 0
+    # Each of two ranks; rank 0 then has one after the other.
+    of_two = {-1: (0, 1), 0: (2, 3), 1: (4, 5)}
+    assert reduce_seconds(of_two, 500) == pytest.approx(3 * 500 / LINK_BYTES_PER_S)
+    assert reduce_seconds({0: (0,), 1: (0,)}, 500) == 0
 
 
 def test_memory_is_what_was_measured_and_what_was_not_there() -> None:
@@ -128,7 +127,8 @@ def test_memory_is_what_was_measured_and_what_was_not_there() -> None:
     shares = of.first_round(8).shares
     most = max(len(share.groups) for share in shares[1:])
     found = memory(Peaks(300, 400, 450), Peaks(100, 200), 3 * MIB, of, 8)
-    assert (found.root_mib, found.other_mib) == (450, 200 + 3 + most)
+    # Three more may be there from before.
+    assert (found.root_mib, found.other_mib) == (450, 200 + 3 + most + 3)
     assert found.together_mib == 450 + 7 * (203 + most)
     alone = memory(Peaks(300, 460, 450), Peaks(100, 200), 3 * MIB, of, 1)
     assert alone.root_mib == alone.together_mib == 463

@@ -22,6 +22,8 @@ from bprune_hpc.comm import Comm, MPIComm, run
 class Ones:
     """Three sums, of which every rank has a 1."""
 
+    is_empty = False
+
     def __init__(self) -> None:
         self.arrays = (np.ones(3, np.int64),)
 
