@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from .plan import MEAN, N_GROUPS, Round
 
-_MORE_GROUPS = 3
-"""How many groups a rank may hold the sums of, beyond those that a round has it add to."""
-
 
 class Outstanding:
     """Groups that ranks have a part of which rank 0 has not got yet."""
@@ -51,6 +48,9 @@ class Outstanding:
 
 
 def most_groups_held(of_round: Round) -> int:
-    """Groups that a rank other than 0 may hold the sums of while it takes part in a round."""
+    """Groups that a rank other than 0 may hold the sums of while it takes part in a round.
+
+    From round to round shares begin and end elsewhere; the first has the posterior mean.
+    """
     of_one = max((len(share.groups) for share in of_round.shares[1:]), default=0)
-    return min(of_one + _MORE_GROUPS, N_GROUPS + 1) if of_one else 0
+    return min(of_one + of_one // 4 + 3, N_GROUPS + 1) if of_one else 0
