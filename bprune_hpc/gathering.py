@@ -130,11 +130,12 @@ class Book:
 
     def next(self, is_stopping: bool) -> Step | None:
         """Write what is due, and say what to do; None: no more."""
-        if self.outstanding and (is_stopping or self._is_at_end or self.pace.is_due):
+        is_due = self.pace.is_due
+        if self.outstanding and (is_stopping or self._is_at_end or is_due):
             return Collection()
         if is_stopping or self.is_complete:
             return None
-        if self.pace.is_due:
+        if is_due:
             self.publish()
         behind = self.ledgers[-1]
         return stretch_of(

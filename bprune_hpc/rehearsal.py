@@ -249,7 +249,9 @@ def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> No
     groups = sums if comm.is_root else of_round.shares[comm.rank].groups
     mine = {group: sums[group] for group in groups}
     task, n_draws = part.problem.task, len(part.plan.units[0])
-    reduce_groups(comm, outstanding.participants, mine, task, (len(stage.cuts), len(block)), n_draws)
+    reduce_groups(
+        comm, outstanding.participants, mine, task, (len(stage.cuts), len(block)), n_draws
+    )
     reduce_draws(comm, task.draw_sums(len(stage.cuts), part.plan.n_draws))
 
 

@@ -28,7 +28,7 @@ KINDS = {
 MOMENTS: dict[str, list[tuple[str, int]]] = {
     "start-up": [],  # from outside, in the first 0.8 s
     "draws": [],  # from outside, later
-    "reduce": [("reduce", 20)],
+    "reduce": [("reduce", 8)],
     "write": [("image", 8), ("write", 8), ("backup", 7)],
     "rename": [("backup rename", 7), ("rename", 14), ("after rename", 8)],
 }
@@ -53,7 +53,7 @@ class Trial:
 
     def run(self, path: Path, log: Path) -> tuple[int, Job]:
         """Start it, strike it, wait for its end; its status."""
-        n_ranks = self.chance.randint(1, 4)
+        n_ranks = self.chance.randint(2 if self.moment == "reduce" else 1, 4)
         wishes = {"round_s": _ROUND_S, "delay_s": _DELAY_S, "log": str(log)}
         after_s = self.chance.uniform(0.0, 0.8)
         if self.moment != "start-up":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+import fake_case
 import numpy as np
 
-from bprune_hpc import plan, sweep, tasks
+from bprune_hpc import pace, plan, sweep, tasks
 from bprune_hpc.comm import Comm, run
 from bprune_hpc.errors import BpruneError, DataError
 
@@ -125,6 +127,34 @@ def shuffled_sweeps(comm: Comm, arguments: list[str]) -> int:
     return max([sweep.sweep(comm, one) for one in runs])
 
 
+def stopped_sweeps(comm: Comm, arguments: list[str]) -> int:
+    """Run sweeps to their end, one for each run of arguments between dashes, by chance.
+
+    How much is done at a time, when results are written, and after how much a sweep is stopped and
+    begun again, are drawn by lot: the same on every rank where all have to know it.
+    """
+    common, of_root = random.Random(5), random.Random(7)
+    fake_case.install(round_s=1e9)
+    pace.Pace.n_cells = lambda _: of_root.choice([None, 150, 500])
+    pace.Pace.is_due = property(lambda one: one.unsaved_s > 0 and of_root.random() < 0.2)
+    runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
+    n_stops = 0
+    for one in runs:
+        status = None
+        while status != 0:
+            left = [common.randint(1, 6)]
+
+            def after_some(_: pace.Pace, left: list[int] = left) -> str | None:
+                left[0] -= 1
+                return None if left[0] >= 0 else "test"
+
+            status = sweep.sweep(comm, one, after_some)
+            n_stops += status == sweep.STOPPED
+            assert status in (0, sweep.STOPPED)
+    assert n_stops > len(runs)
+    return 0
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "collectives":
@@ -133,6 +163,8 @@ if __name__ == "__main__":
         sys.exit(run(lambda comm: fault(comm, int(arguments[0]), arguments[1])))
     if command == "sweep_fault":
         sys.exit(run(lambda comm: sweep_fault(comm, int(arguments[0]), arguments[1:])))
+    if command == "stopped":
+        sys.exit(run(lambda comm: stopped_sweeps(comm, arguments)))
     if command == "shuffled":
         sys.exit(run(lambda comm: shuffled_sweeps(comm, arguments)))
     sys.exit(run(bad_input))

@@ -353,7 +353,8 @@ def forward(name: str, means: np.ndarray | None, n_layers: int = 2) -> Call:
     first = {
         "starts": places(0, 2, 3), "rows": places(0, 64, 3 * 64),
         "bases": places(*(64 * (at % 7) for at in range(300))), "n_places": 2,
-        "n_columns": n_columns, "bounds": INFINITE, "values": floats(3, n_columns), "bias": floats(2, n_columns),
+        "n_columns": n_columns, "bounds": INFINITE, "values": floats(3, n_columns),
+        "bias": floats(2, n_columns),
     }  # fmt: skip
     layers = (layer(300, 6, 4, 3), layer(6, 5, 1, 3))[:n_layers]
     n_out = [300, 6, 5][n_layers]

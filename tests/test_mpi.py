@@ -6,8 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import fake_case
 import pytest
 from conftest import MpiRun, run_group
+from test_resume import KINDS
+from test_sweep import all_bits
+
+from bprune_hpc import sweep
+from bprune_hpc.comm import SerialComm
 
 PROGRAM = str(Path(__file__).with_name("mpi_program.py"))
 
@@ -61,6 +67,23 @@ def test_bad_input_is_said_once_and_ends_every_rank_with_status_2(mpirun: MpiRun
     assert done.returncode == 2
     assert done.stderr.count("data.npz: broken; mend it") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3, 7])
+def test_stops_anywhere_on_any_number_of_ranks_do_not_change_a_bit(
+    mpirun: MpiRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_ranks: int
+) -> None:
+    flags = ["--thresholds=0,0.5,1", "--num_monte_carlo=84", "--batch_size=10"]
+    arguments: list[str] = []
+    for number, kind in enumerate(KINDS.values()):
+        arguments += ["-", *kind, *flags, f"--output={tmp_path / f'{number}.h5'}"]
+    done = mpirun(n_ranks, [PROGRAM, "stopped", *arguments[1:]], timeout=180)
+    assert done.returncode == 0, done.stderr
+    fake_case.install(monkeypatch.setattr)
+    for number, kind in enumerate(KINDS.values()):
+        alone = tmp_path / f"alone{number}.h5"
+        assert sweep.sweep(SerialComm(), [*kind, *flags, f"--output={alone}"]) == 0
+        assert all_bits(tmp_path / f"{number}.h5") == all_bits(alone), kind
 
 
 def test_processes_that_mpi_does_not_join_are_refused() -> None:

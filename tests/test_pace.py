@@ -72,6 +72,17 @@ def test_nothing_new_is_never_due() -> None:
     assert not pace.is_due
 
 
+def test_sums_that_come_together_count_as_writing() -> None:
+    pace = Pace()
+    pace.worked(40.0, 40.0, 100)
+    pace.reduced(2.0)
+    assert pace.unsaved_s == pace.slowest_round_s == 42.0
+    pace.wrote(1.0)
+    assert pace.round_s == 3.0 / WRITE_SHARE > ROUND_S
+    pace.room_s = 10.0  # of which they need 2 once more
+    assert pace.n_cells() == pytest.approx((10.0 - 2.0) / 0.4)
+
+
 def test_messages_do_not_make_the_next_stretch_short() -> None:
     pace = Pace()
     pace.worked(0.2 + 0.5, 0.2, 4)

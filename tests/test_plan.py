@@ -35,8 +35,22 @@ def test_every_cell_is_done_once_whatever_the_ranks(
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_share_visits_a_unit_once() -> None:
-    for share in split([MEAN, *range(13)], [1] * 8, 5):
+@pytest.mark.parametrize("n_ranks", [2, 5, 21])
+def test_of_few_units_each_rank_has_some_thresholds(n_ranks: int) -> None:
+    """What is done once for a threshold is then done by as few ranks as can be."""
+    costs = list(range(21, 0, -1))
+    shares = split([MEAN, 0], costs, n_ranks)
+    seen = [{index for _, thresholds in share for index in thresholds} for share in shares]
+    assert sum(len(thresholds) for thresholds in seen) <= 21 + n_ranks - 1
+    work = [sum(costs[at] for _, thresholds in share for at in thresholds) for share in shares]
+    assert max(work) - min(work) <= 2 * max(costs)
+    in_order = [min(thresholds) for thresholds in seen if thresholds]
+    assert in_order == sorted(in_order)
+
+
+@pytest.mark.parametrize("n_units", [1, 13])
+def test_a_share_visits_a_unit_once(n_units: int) -> None:
+    for share in split([MEAN, *range(n_units)], [1] * 8, 5):
         units = [unit for unit, _ in share]
         assert len(units) == len(set(units))
         assert all(len(thresholds) for _, thresholds in share)
@@ -147,6 +161,13 @@ def test_numbers_that_leave_few_ranks_idle(
     wanted: float, n_thresholds: int, n_ranks: int, number: int
 ) -> None:
     assert even_number(wanted, n_thresholds, n_ranks) == number
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"), [(0.0, 1), (5.0, 4), (47.9, 46), (48.0, 48), (150.0, 144)]
+)
+def test_ranks_draw_as_many_units_together_as_they_can(wanted: float, number: int) -> None:
+    assert even_number(wanted, n_thresholds=21, n_ranks=2, n_together=24) == number
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 7, 64, 200])
