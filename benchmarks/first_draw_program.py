@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from bprune_hpc import gathering
+from bprune_hpc import rank_work
 from bprune_hpc.comm import run
 from bprune_hpc.sweep import sweep
 
@@ -21,14 +21,14 @@ from bprune_hpc.sweep import sweep
 def main(launched: float, arguments: list[str]) -> int:
     """Run the sweep, with its loop wrapped in a clock."""
     begun: list[tuple[float, bool]] = []
-    evaluate = gathering.evaluate
+    evaluate = rank_work.evaluate
 
     def timed(*given: Any, **named: Any) -> None:
         if not begun:
             begun.append((time.time() - launched, "tensorflow" in sys.modules))
         evaluate(*given, **named)
 
-    gathering.evaluate = timed  # type: ignore[assignment]
+    rank_work.evaluate = timed  # type: ignore[assignment]
 
     def command(comm: Any) -> int:
         status = sweep(comm, arguments)

@@ -2,7 +2,7 @@
 
 A ledger is of some thresholds that are level. Thresholds that were added later have one of their
 own until they have caught up. Nothing here depends on ranks or on the rounds in which the work
-was done. What is made of the sums does not belong here (``gathering``), nor which work is next
+was done. What is made of the sums does not belong here (``findings``), nor which work is next
 (``schedule``).
 """
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import report, results, resume
+from .book import Book
 from .config import SweepConfig
 from .contents import contents
 from .errors import ResultsError
-from .gathering import Book
 from .identity import Environment, Identity, identity_of, mixture, union
 from .ledger import Ledger
 from .lock import Lock, hold

@@ -33,6 +33,14 @@ class Stretch:
     units: range
 
 
+@dataclass(frozen=True)
+class Collection:
+    """The sums of all ranks are brought together on rank 0."""
+
+
+Step = Stretch | Collection
+
+
 def level(ledgers: Sequence[Ledger]) -> list[Ledger]:
     """The ledgers with those merged that are at the same position, the furthest first."""
     positions: dict[Position, list[Ledger]] = {}

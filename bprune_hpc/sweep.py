@@ -22,13 +22,14 @@ if __name__ == "__main__":
 
 from . import deadline, launch_report, memory, pruning
 from . import problem as problems
+from .book import Book
 from .comm import Comm, run
 from .config import SweepConfig, parse
 from .environment import Stopwatch, describe_run
 from .estimate import estimate
 from .evaluation import costs_of
 from .fault_search import find_layer
-from .gathering import Ask, Book, gather
+from .gathering import Ask, gather
 from .identity import environment_of
 from .output import Output, on, open_output
 from .parts import check_memory, lay_out

@@ -22,7 +22,8 @@ from typing import Any
 
 import fake_case
 
-from bprune_hpc import gathering, output, pace, publishing, results, sweep
+from bprune_hpc import book as books
+from bprune_hpc import output, pace, publishing, rank_work, results, sweep
 from bprune_hpc.holder import started_at
 from bprune_hpc.launchers import launcher
 from bprune_hpc.schedule import Stretch
@@ -31,7 +32,7 @@ POINTS: dict[str, tuple[object, str]] = {
     "lock": (output, "hold"),
     "read": (output.resume, "read"),
     "draw": (fake_case.Network, "__call__"),
-    "reduce": (gathering, "reduce_groups"),
+    "reduce": (rank_work, "reduce_groups"),
     "image": (results, "_image"),
     "write": (publishing.os, "fsync"),
     "backup": (publishing, "_back_up"),
@@ -91,7 +92,7 @@ def tell(say: Callable[..., None]) -> None:
     """Say which units of draws are begun and done, how long they took, and what is written."""
     took = [0.0]
     whole = {
-        "worked": pace.Pace.worked, "next": gathering.Book.next, "done": gathering.Book.done,
+        "worked": pace.Pace.worked, "next": books.Book.next, "done": books.Book.done,
         "write": output.Output.write,
     }  # fmt: skip
 
@@ -99,22 +100,22 @@ def tell(say: Callable[..., None]) -> None:
         took[0] = seconds
         whole["worked"](self, seconds, *more)
 
-    def begin(self: gathering.Book, is_stopping: bool) -> Any:
+    def begin(self: books.Book, is_stopping: bool) -> Any:
         step = whole["next"](self, is_stopping)
         if isinstance(step, Stretch):
             say("begun", step.units.start)
         return step
 
-    def done(self: gathering.Book, *given: Any) -> None:
+    def done(self: books.Book, *given: Any) -> None:
         whole["done"](self, *given)
         say("done", self.ledgers[0].n_units, took[0])
 
-    def write(self: output.Output, book: gathering.Book) -> None:
+    def write(self: output.Output, book: books.Book) -> None:
         whole["write"](self, book)
         say("written", book.ledgers[0].n_units)
 
-    pace.Pace.worked, gathering.Book.next = worked, begin  # type: ignore[method-assign]
-    gathering.Book.done, output.Output.write = done, write  # type: ignore[method-assign]
+    pace.Pace.worked, books.Book.next = worked, begin  # type: ignore[method-assign]
+    books.Book.done, output.Output.write = done, write  # type: ignore[method-assign]
 
 
 def main() -> int:

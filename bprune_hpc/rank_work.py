@@ -1,0 +1,184 @@
+"""What one rank does of a sweep: its share of a stretch of work, and its own sums until wanted.
+
+Ranks other than 0 know no more than the stretch of work in hand. How a share is evaluated does not
+belong here (``evaluation``), nor which work is next (``book``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .book import Book
+from .comm import Comm
+from .config import SweepConfig
+from .environment import Stopwatch
+from .evaluation import NotFinite, evaluate
+from .evaluators import Evaluator
+from .faults import Fault, Faults, take_earliest
+from .outstanding import Outstanding
+from .parts import Part, passes
+from .plan import Round, round_of
+from .pruning import PRUNED_SCALE, Cut
+from .reduction import reduce_draws, reduce_groups
+from .schedule import Stretch
+from .tasks import AnyDrawSums, AnySums
+
+
+@dataclass
+class RankWork:
+    """What one rank does; for most see :func:`bprune_hpc.gathering.gather`."""
+
+    comm: Comm
+    evaluator: Evaluator
+    parts: Sequence[Part]
+    cuts: Sequence[Cut]
+    costs: Sequence[int]
+    config: SweepConfig
+    watch: Stopwatch
+    advance: Callable[[int], None]
+    book: Book | None
+
+    def __post_init__(self) -> None:
+        self._passes = passes(self.parts)
+        self._own = _OwnSums()
+        self._outstanding = Outstanding(self.comm.size)
+        if self.book is not None:
+            self._outstanding = self.book.outstanding
+        self._last: Stretch | None = None
+
+    def work(self, stretch: Stretch) -> None:
+        """Evaluate a share of a stretch; rank 0 takes in what all have found."""
+        costs = [self.costs[row] for row in stretch.rows]
+        of_round = round_of(stretch.units, costs, self.comm.size)
+        if not self._outstanding.has_room(of_round):
+            self.bring_together()
+        start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
+        self._last = stretch
+        draws, faults = [], Faults()
+        for index, (part, block) in enumerate(self._passes[stretch.n_passes]):
+            draws.append((part, self._evaluate(stretch, of_round, index, part, block, faults)))
+        with self.watch.time("reduce"):
+            for _, of_part in draws:
+                reduce_draws(self.comm, of_part)
+            mine_s = self.watch.seconds["evaluate"] - before_s
+            of_ranks = self.comm.gather((faults, mine_s)) or []
+        self._outstanding.add(of_round)
+        if self.book is None:
+            return
+        for of_rank, _ in of_ranks:
+            take_earliest(faults, of_rank)
+        n_examples = sum(len(block) for _, block in self._passes[stretch.n_passes])
+        n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
+        slowest_s = max(seconds for _, seconds in of_ranks)
+        self.book.pace.worked(time.perf_counter() - start, slowest_s, n_cells * n_examples)
+        self.book.done(stretch, draws, faults)
+
+    def _evaluate(
+        self,
+        stretch: Stretch,
+        of_round: Round,
+        index: int,
+        part_index: int,
+        block: range,
+        faults: Faults,
+    ) -> AnyDrawSums:
+        """Add a share of a stretch, on a block, to this rank's sums; the sums of each draw."""
+        part, share = self.parts[part_index], of_round.shares[self.comm.rank]
+        first, last = part.plan.units[stretch.units.start], part.plan.units[stretch.units[-1]]
+        n_draws = last[-1].index + 1 - first[0].index
+        draws = part.problem.task.draw_sums(len(stretch.rows), n_draws)
+        not_finite: NotFinite = {}
+        with self.watch.time("evaluate"):
+            evaluate(
+                self.evaluator, part.problem, [self.cuts[row] for row in stretch.rows], part.plan,
+                share, block, self._sums(index, stretch, block, share.groups),
+                _From(first[0].index, draws), not_finite, seed=self.config.seed,
+                advance=self.advance, pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
+            )  # fmt: skip
+        of_block = {
+            stretch.rows[at]: Fault(draw, part_index, example)
+            for at, (draw, example) in not_finite.items()
+        }
+        take_earliest(faults, of_block)
+        return draws
+
+    def bring_together(self) -> None:
+        """Bring the sums of all stretches so far together on rank 0; they are of one pass."""
+        assert self._last is not None
+        start = time.perf_counter()
+        participants = self._outstanding.participants
+        with self.watch.time("reduce"):
+            for index, (part_index, block) in enumerate(self._passes[self._last.n_passes]):
+                part = self.parts[part_index]
+                reduce_groups(
+                    self.comm, participants, self._sums(index, self._last, block),
+                    part.problem.task, (len(self._last.rows), len(block)), len(part.plan.units[0]),
+                )  # fmt: skip
+        self._outstanding.clear()
+        self._own.spent()
+        if self.book is not None:
+            self.book.pace.reduced(time.perf_counter() - start)
+            self.book.settle()
+
+    def _sums(
+        self, index: int, stretch: Stretch, block: range, groups: Set[int] = frozenset()
+    ) -> dict[int, AnySums]:
+        """This rank's sums of a block of a pass, to be added to."""
+        if self.book is not None:
+            return self.book.ledgers[-1].sums_of(index)
+        return self._own.of(index, (len(stretch.rows), len(block)), groups)
+
+
+class _OwnSums:
+    """Sums of a rank other than 0 until they are brought together there.
+
+    Memory that was touched once is faster: that of sums which are spent is used again.
+    """
+
+    def __init__(self) -> None:
+        self._of_block: dict[int, dict[int, AnySums]] = {}
+        self._shapes: dict[int, tuple[int, int]] = {}
+        self._spare: dict[int, list[AnySums]] = {}
+
+    def of(self, index: int, shape: tuple[int, int], groups: Set[int]) -> dict[int, AnySums]:
+        """Sums of a block of a pass, for so many thresholds and examples.
+
+        Where there is memory from before, groups that are missing are put in.
+        """
+        sums = self._of_block.setdefault(index, {})
+        if self._shapes.get(index) != shape:
+            self._shapes[index], self._spare[index] = shape, []
+        for group in sorted(groups - sums.keys()):
+            if self._spare[index]:
+                sums[group] = self._spare[index].pop()
+                sums[group].clear()
+        return sums
+
+    def spent(self) -> None:
+        """Rank 0 has got them all."""
+        for index, sums in self._of_block.items():
+            self._spare[index] += sums.values()
+            sums.clear()
+
+
+class _From:
+    """Sums of the draws from one on."""
+
+    def __init__(self, first: int, sums: AnyDrawSums) -> None:
+        self._first = first
+        self._sums = sums
+
+    def add(self, threshold: int, draws: Any, *predictions: Any) -> None:
+        """See :class:`bprune_hpc.predictive.DrawSums`; a regression adds draw by draw."""
+        sums: Any = self._sums
+        sums.add(threshold, np.asarray(draws) - self._first, *predictions)
+
+    def add_sums(self, threshold: int, draws: Any, of_draws: Any) -> None:
+        """The same."""
+        sums: Any = self._sums
+        sums.add_sums(threshold, np.asarray(draws, int) - self._first, of_draws)
