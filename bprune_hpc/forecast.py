@@ -143,6 +143,10 @@ class Work:
         """All units dealt to the ranks at once."""
         return round_of(range(self.n_units), self.costs, n_ranks)
 
+    def most_groups_held(self, n_ranks: int) -> int:
+        """See :func:`bprune_hpc.outstanding.most_groups_held`."""
+        return most_groups_held(self.n_units, len(self.costs), n_ranks)
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -186,7 +190,7 @@ def timeline(
     pace = Pace(state_bytes)
     draw_s = reduce_s = blocks_s = written_s = 0.0
     books = level([Ledger(one.rows, one.n_passes, one.n_units) for one in ledgers])
-    outstanding = Outstanding(n_ranks)
+    outstanding = Outstanding(n_ranks, work.most_groups_held(n_ranks))
     while not _is_complete(work, books):
         behind, end = books[-1], last_unit(books, work.stage_ends)
         blocks = work.passes[behind.n_passes]
@@ -196,14 +200,14 @@ def timeline(
         costs = [work.costs[row] for row in stretch.rows]
         of_round = round_of(stretch.units, costs, n_ranks)
         if not outstanding.has_room(of_round):
-            reduce_s += _reduce(pace, outstanding, group_bytes)
+            reduce_s += _reduce(pace, outstanding, group_bytes, is_forced=True)
         n_batches = [batches for _, batches in blocks]
         drawn = max(
             share_seconds(work, rates, share, stretch.rows, n_batches) for share in of_round.shares
         )
         draw_s += drawn
         n_cells = -(-len(stretch.units) * len(stretch.rows) // n_ranks) * n_examples
-        pace.worked(drawn, drawn, n_cells)
+        pace.worked(drawn, of_round.evenness * drawn, n_cells)
         outstanding.add(of_round)
         behind.n_units = stretch.units.stop
         if outstanding and (behind.n_units == end or pace.is_due):
@@ -221,9 +225,11 @@ def timeline(
     return Timeline(draw_s, reduce_s, blocks_s + written_s, pace.slowest_round_s, pace.n_writes)
 
 
-def _reduce(pace: Pace, outstanding: Outstanding, group_bytes: int) -> float:
+def _reduce(
+    pace: Pace, outstanding: Outstanding, group_bytes: int, is_forced: bool = False
+) -> float:
     seconds = reduce_seconds(outstanding.participants, group_bytes)
-    pace.reduced(seconds)
+    pace.reduced(seconds, is_forced)
     outstanding.clear()
     return seconds
 
@@ -309,7 +315,7 @@ def memory(root: Peaks, other: Peaks, missing_bytes: int, work: Work, n_ranks: i
     group_mib, missing_mib = work.group_bytes / MIB, missing_bytes / MIB
     received = group_mib if n_ranks > 1 else 0.0
     drawing = root.drawing + max(missing_mib, received)
-    n_groups = most_groups_held(work.first_round(n_ranks))
+    n_groups = work.most_groups_held(n_ranks)
     return Memory(
         max(root.reading, drawing, root.writing),
         max(other.reading, other.drawing + missing_mib + n_groups * group_mib),

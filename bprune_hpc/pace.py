@@ -19,8 +19,8 @@ STRETCH_S = 15.0
 system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
 """Most of the time that is to go into writing, with the sums that have to come together for it; and
-into what is agreed on between stretches of work. Rounds, and stretches, become longer where that is
-not enough."""
+into what ranks do, or wait for, between stretches of work. Rounds, and stretches, become longer
+where that is not enough."""
 
 _BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
 
@@ -50,6 +50,10 @@ class Pace:
     room_s: float = math.inf
     _write_s: float = 0.0
     _reduce_s: float = 0.0
+    _reducing_s: float = 0.0
+    _forced_s: float = 0.0
+    _n_forced: int = 0
+    _n_stretches: int = 0
     _cell_s: float | None = None
     _besides_s: float = 0.0
 
@@ -64,7 +68,8 @@ class Pace:
     @property
     def stretch_s(self) -> float:
         """Work, at most, before signals are looked at."""
-        return min(max(STRETCH_S, self._besides_s / WRITE_SHARE), self.round_s)
+        besides_s = self._besides_s + self._forced_s
+        return min(max(STRETCH_S, besides_s / WRITE_SHARE), self.round_s)
 
     @property
     def is_due(self) -> bool:
@@ -78,7 +83,7 @@ class Pace:
         """
         if self._cell_s is None:
             return None
-        room_s = self.room_s - self._besides_s - self._reduce_s
+        room_s = self.room_s - self._besides_s - max(self._reduce_s, self._reducing_s)
         left_s = min(self.round_s - self.unsaved_s, self.stretch_s, room_s)
         return max(left_s, 0.0) / self._cell_s
 
@@ -90,19 +95,31 @@ class Pace:
         seconds : float
             From its beginning until rank 0 knows that it is done.
         computing_s : float
-            Of the rank that took longest. The rest takes as long for a long stretch as for a short
-            one.
+            Of the rank that took longest, without what others wait for as cells cannot be divided.
+            The rest takes as long for a long stretch as for a short one.
         n_cells : float
             Cells of one rank, times examples.
         """
         self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
         self._besides_s = max(seconds - computing_s, 0.0)
+        self._n_stretches += 1
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
 
-    def reduced(self, seconds: float) -> None:
-        """Take in how long it took to bring sums together."""
-        self._reduce_s = seconds
+    def reduced(self, seconds: float, is_forced: bool = False) -> None:
+        """Take in how long it took to bring sums together.
+
+        Parameters
+        ----------
+        is_forced : bool
+            Whether for the lack of room, before a write is due; longer stretches need that less
+            often.
+        """
+        if is_forced:
+            self._forced_s = seconds / max(1, self._n_stretches)
+            self._n_forced += 1
+        self._n_stretches = 0
+        self._reducing_s += seconds
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
 
@@ -111,4 +128,8 @@ class Pace:
         self._write_s = seconds
         self.slowest_write_s = max(self.slowest_write_s, seconds)
         self.unsaved_s = 0.0
+        self._reduce_s, self._reducing_s = self._reducing_s, 0.0
+        if not self._n_forced:
+            self._forced_s = 0.0
+        self._n_forced = 0
         self.n_writes += 1

@@ -19,8 +19,6 @@ from itertools import accumulate, pairwise
 N_GROUPS = 20
 """Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
 
-_FEW_UNITS = 2
-
 MEAN = -1
 """The unit that stands for the network at its posterior mean (no noise), in a group alone."""
 
@@ -82,7 +80,12 @@ def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
 class Share:
     """A rank's part: the cells ``start`` to ``stop`` of the table ``units`` × thresholds.
 
-    Cells are counted unit by unit, or threshold by threshold.
+    Attributes
+    ----------
+    by_threshold : bool
+        Whether cells are counted threshold by threshold; else unit by unit.
+    cost : int
+        Work of all cells, in the measure that they were dealt by.
     """
 
     units: tuple[int, ...]
@@ -90,18 +93,22 @@ class Share:
     start: int
     stop: int
     by_threshold: bool = False
+    cost: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, range]]:
         """Yield each unit of the share with the thresholds to evaluate it at."""
         n_units, width = len(self.units), self.n_thresholds
-        for at, unit in enumerate(self.units):
-            if self.by_threshold:  # from each of its cells to the next there are n_units
-                first, last = -((at - self.start) // n_units), -((at - self.stop) // n_units)
-            else:
-                first, last = self.start - at * width, self.stop - at * width
+        if self.by_threshold:
+            for at, unit in enumerate(self.units):  # from one of its cells to the next: n_units
+                thresholds = range(-((at - self.start) // n_units), -((at - self.stop) // n_units))
+                if thresholds:
+                    yield unit, thresholds
+            return
+        for at in range(self.start // width, -(-self.stop // width)):
+            first, last = self.start - at * width, self.stop - at * width
             thresholds = range(max(first, 0), min(last, width))
             if thresholds:
-                yield unit, thresholds
+                yield self.units[at], thresholds
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -125,9 +132,9 @@ def group_sizes(n_units: int) -> list[int]:
 def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Share, ...]:
     """Split units and thresholds over ranks.
 
-    Units are taken group by group, so that a rank adds to few groups and has few sums to send. If
-    there are two at most, which add to no more groups anyway, thresholds are dealt: what a rank
-    does once for each of them, it then does for fewer.
+    Units are taken group by group, so that a rank adds to few groups and has few sums to send. Of
+    the mean and a single unit thresholds are dealt: what a rank does once for each of them, it then
+    does for fewer, though it adds to two groups.
 
     Parameters
     ----------
@@ -145,12 +152,12 @@ def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Sha
         than cells.
     """
     ordered = tuple(sorted(units, key=lambda unit: (group_of(unit), unit)))
-    by_threshold = len(ordered) <= _FEW_UNITS
+    by_threshold = len(ordered) == 2 and ordered[0] == MEAN
     n_rows, columns = len(ordered), costs
     if by_threshold:
         n_rows, columns = 1, [cost for cost in costs for _ in ordered]
     until = [0, *accumulate(columns)]
-    bounds = []
+    bounds, until_bound = [], []
     for rank in range(n_ranks + 1):
         row, rest = divmod(n_rows * until[-1] * rank // n_ranks, until[-1])
         # The end of a cell that is nearest to an equal share of the work.
@@ -158,14 +165,16 @@ def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Sha
         if after and rest - until[after - 1] < until[after] - rest:
             after -= 1
         bounds.append(row * len(columns) + after)
+        until_bound.append(row * until[-1] + until[after])
     return tuple(
-        Share(ordered, len(costs), start, stop, by_threshold) for start, stop in pairwise(bounds)
+        Share(ordered, len(costs), *cells, by_threshold, after - before)
+        for cells, (before, after) in zip(pairwise(bounds), pairwise(until_bound), strict=True)
     )
 
 
 @dataclass(frozen=True)
 class Round:
-    """Units that are drawn together, before their sums are brought to rank 0.
+    """Units that are dealt to the ranks together.
 
     Attributes
     ----------
@@ -178,9 +187,14 @@ class Round:
     units: range
     shares: tuple[Share, ...]
 
-    def participants(self, group: int) -> tuple[int, ...]:
-        """Ranks whose share adds to a group, in ascending order."""
-        return tuple(rank for rank, share in enumerate(self.shares) if group in share.groups)
+    @property
+    def evenness(self) -> float:
+        """Work of the average rank, relative to that of the one which has most; 1 if all are even.
+
+        The rest is waiting: cells cannot be divided.
+        """
+        of_ranks = [share.cost for share in self.shares]
+        return sum(of_ranks) / (len(of_ranks) * max(1, *of_ranks))
 
 
 def round_of(units: range, costs: Sequence[int], n_ranks: int) -> Round:
@@ -192,13 +206,14 @@ def round_of(units: range, costs: Sequence[int], n_ranks: int) -> Round:
 def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int = 1) -> int:
     """About as many units as are wanted, at least 1, so that few ranks have less to do than others.
 
-    As many as every rank draws together, or a multiple; below that as many as give every rank the
-    same number of cells; below that at least one cell a rank.
+    As many as give every rank the same number of cells, or at least one. Where every rank draws as
+    many together as it can, more than once, a last time with less than half as many is left out.
     """
     whole, equal = n_ranks * n_together, n_ranks // math.gcd(n_ranks, n_thresholds)
-    for step in (whole, equal):
-        if wanted >= step:
-            return int(wanted) // step * step
+    if wanted >= whole and wanted % whole < whole / 2:
+        return int(wanted) // whole * whole
+    if wanted >= equal:
+        return int(wanted) // equal * equal
     return max(int(wanted), -(-n_ranks // n_thresholds))
 
 

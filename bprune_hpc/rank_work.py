@@ -20,7 +20,7 @@ from .environment import Stopwatch
 from .evaluation import NotFinite, evaluate
 from .evaluators import Evaluator
 from .faults import Fault, Faults, take_earliest
-from .outstanding import Outstanding
+from .outstanding import Outstanding, most_groups_held
 from .parts import Part, passes
 from .plan import Round, round_of
 from .pruning import PRUNED_SCALE, Cut
@@ -46,9 +46,12 @@ class RankWork:
     def __post_init__(self) -> None:
         self._passes = passes(self.parts)
         self._own = _OwnSums()
-        self._outstanding = Outstanding(self.comm.size)
         if self.book is not None:
             self._outstanding = self.book.outstanding
+        else:
+            plan = self.parts[0].plan
+            most = most_groups_held(len(plan.units), plan.n_thresholds, self.comm.size)
+            self._outstanding = Outstanding(self.comm.size, most)
         self._last: Stretch | None = None
 
     def work(self, stretch: Stretch) -> None:
@@ -56,7 +59,7 @@ class RankWork:
         costs = [self.costs[row] for row in stretch.rows]
         of_round = round_of(stretch.units, costs, self.comm.size)
         if not self._outstanding.has_room(of_round):
-            self.bring_together()
+            self.bring_together(is_forced=True)
         start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
         self._last = stretch
         draws, faults = [], Faults()
@@ -74,8 +77,8 @@ class RankWork:
             take_earliest(faults, of_rank)
         n_examples = sum(len(block) for _, block in self._passes[stretch.n_passes])
         n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
-        slowest_s = max(seconds for _, seconds in of_ranks)
-        self.book.pace.worked(time.perf_counter() - start, slowest_s, n_cells * n_examples)
+        computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
+        self.book.pace.worked(time.perf_counter() - start, computing_s, n_cells * n_examples)
         self.book.done(stretch, draws, faults)
 
     def _evaluate(
@@ -107,8 +110,14 @@ class RankWork:
         take_earliest(faults, of_block)
         return draws
 
-    def bring_together(self) -> None:
-        """Bring the sums of all stretches so far together on rank 0; they are of one pass."""
+    def bring_together(self, is_forced: bool = False) -> None:
+        """Bring the sums of all stretches so far together on rank 0; they are of one pass.
+
+        Parameters
+        ----------
+        is_forced : bool
+            Whether for the lack of room, and not since rank 0 wants them.
+        """
         assert self._last is not None
         start = time.perf_counter()
         participants = self._outstanding.participants
@@ -122,7 +131,7 @@ class RankWork:
         self._outstanding.clear()
         self._own.spent()
         if self.book is not None:
-            self.book.pace.reduced(time.perf_counter() - start)
+            self.book.pace.reduced(time.perf_counter() - start, is_forced)
             self.book.settle()
 
     def _sums(

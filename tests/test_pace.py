@@ -83,6 +83,23 @@ def test_sums_that_come_together_count_as_writing() -> None:
     assert pace.n_cells() == pytest.approx((10.0 - 2.0) / 0.4)
 
 
+def test_sums_for_which_there_is_no_room_make_stretches_longer() -> None:
+    pace = Pace()
+    pace.wrote(0.1)
+    for _ in range(3):
+        pace.worked(1.0, 1.0, 100)
+    pace.reduced(1.2, is_forced=True)
+    assert STRETCH_S < pace.stretch_s == pytest.approx((1.2 / 3) / WRITE_SHARE)
+    pace.reduced(0.4)
+    pace.wrote(0.1)
+    assert pace.stretch_s > STRETCH_S  # until a round has gone without
+    assert pace.round_s == pytest.approx(1.7 / WRITE_SHARE)  # all of them, and the write
+    pace.worked(1.0, 1.0, 100)
+    pace.reduced(0.4)
+    pace.wrote(0.1)
+    assert pace.stretch_s == STRETCH_S
+
+
 def test_messages_do_not_make_the_next_stretch_short() -> None:
     pace = Pace()
     pace.worked(0.2 + 0.5, 0.2, 4)

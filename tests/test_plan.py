@@ -43,9 +43,22 @@ def test_of_few_units_each_rank_has_some_thresholds(n_ranks: int) -> None:
     seen = [{index for _, thresholds in share for index in thresholds} for share in shares]
     assert sum(len(thresholds) for thresholds in seen) <= 21 + n_ranks - 1
     work = [sum(costs[at] for _, thresholds in share for at in thresholds) for share in shares]
+    assert work == [share.cost for share in shares]
     assert max(work) - min(work) <= 2 * max(costs)
     in_order = [min(thresholds) for thresholds in seen if thresholds]
     assert in_order == sorted(in_order)
+
+
+def test_groups_are_not_shared_for_the_sake_of_thresholds() -> None:
+    assert [len(share.groups) for share in split(range(2), [1] * 4, 2)] == [1, 1]
+    assert [len(share.groups) for share in split([MEAN, 0, 1], [1] * 4, 3)] == [1, 1, 1]
+
+
+def test_evenness_is_what_ranks_do_while_the_slowest_works() -> None:
+    assert round_of(range(1, 3), [5, 3], 2).evenness == 1
+    assert round_of(range(1, 2), [1] * 5, 3).evenness == pytest.approx(5 / 6)  # 2, 2 and 1
+    assert round_of(range(1, 2), [3, 1], 1).evenness == 1
+    assert round_of(range(1, 2), [1], 4).evenness == 1 / 4
 
 
 @pytest.mark.parametrize("n_units", [1, 13])
@@ -66,17 +79,6 @@ def test_groups_do_not_depend_on_the_number_of_draws() -> None:
 def test_a_rank_of_many_adds_to_few_groups() -> None:
     shares = split(range(3200), [7] * 21, 64)
     assert max(len(share.groups) for share in shares) <= 3
-
-
-def test_participants_are_those_whose_share_touches_the_group() -> None:
-    of_round = round_of(range(10), [1, 1, 1], n_ranks=4)
-    for group in (MEAN, *range(10)):
-        ranks = [
-            rank
-            for rank, share in enumerate(of_round.shares)
-            if any(group_of(unit) == group for unit, _ in share)
-        ]
-        assert of_round.participants(group) == tuple(ranks)
 
 
 def test_pairs_take_both_signs() -> None:
@@ -164,7 +166,17 @@ def test_numbers_that_leave_few_ranks_idle(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number"), [(0.0, 1), (5.0, 4), (47.9, 46), (48.0, 48), (150.0, 144)]
+    ("wanted", "number"),
+    [
+        (0.0, 1),
+        (5.0, 4),
+        (47.9, 46),
+        (48.0, 48),
+        (71.9, 48),
+        (72.0, 72),
+        (150.0, 144),
+        (190.0, 190),
+    ],
 )
 def test_ranks_draw_as_many_units_together_as_they_can(wanted: float, number: int) -> None:
     assert even_number(wanted, n_thresholds=21, n_ranks=2, n_together=24) == number
@@ -177,4 +189,5 @@ def test_ranks_share_the_work_and_not_the_cells(n_ranks: int) -> None:
     cells = [(unit, index) for share in shares for unit, rows in share for index in rows]
     assert sorted(cells) == [(unit, index) for unit in [MEAN, *range(20)] for index in range(8)]
     work = [sum(costs[index] for _, rows in share for index in rows) for share in shares]
+    assert work == [share.cost for share in shares]
     assert max(abs(each - 21 * sum(costs) / n_ranks) for each in work) <= max(costs)

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bprune_hpc.plan import MEAN, N_GROUPS, round_of
+from bprune_hpc.outstanding import Outstanding
+from bprune_hpc.plan import round_of
 from bprune_hpc.sum_tree import messages, n_steps, pieces
 
 MEMBERS = [(0,), (5,), (0, 1), (3, 4), (0, 1, 2), (2, 3, 5, 9, 10), tuple(range(64)), (0, 63)]
@@ -61,10 +62,11 @@ def test_nobody_has_no_message() -> None:
 @pytest.mark.parametrize("n_units", [1, 4, 50])
 def test_no_rank_waits_in_a_circle(n_ranks: int, n_units: int) -> None:
     """Ranks that send without a buffer: a message passes when both ends have come to it."""
-    of_round = round_of(range(n_units), [3, 2, 1], n_ranks)
+    outstanding = Outstanding(n_ranks)
+    outstanding.add(round_of(range(n_units), [3, 2, 1], n_ranks))
     waiting: dict[int, deque[tuple[int, int, int]]] = {rank: deque() for rank in range(n_ranks)}
-    for group in (MEAN, *range(N_GROUPS)):
-        for ends in messages(of_round.participants(group)):
+    for group, members in outstanding.participants.items():
+        for ends in messages(members):
             for rank in ends:
                 waiting[rank].append((group, *ends))
     while any(waiting.values()):
