@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +61,7 @@ class Finished:
         return json.loads(self.output.strip().splitlines()[-1])
 
 
-def python(
-    *arguments: str | Path,
-    n_ranks: int = 0,
-    watch_s: float = 0,
-    environment: Mapping[str, str] | None = None,
-) -> Finished:
+def python(*arguments: str | Path, n_ranks: int = 0, watch_s: float = 0) -> Finished:
     """Run Python in a process of its own, or as ranks.
 
     Parameters
@@ -76,8 +70,6 @@ def python(
         0: without a launcher.
     watch_s : float
         Seconds between looks at its memory; 0: none.
-    environment : mapping of str to str, optional
-        Variables of its own.
 
     Raises
     ------
@@ -87,12 +79,11 @@ def python(
     launcher = [mpirun(), "-n", str(n_ranks)] if n_ranks else []
     command = [*launcher, sys.executable, *map(str, arguments)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {**_ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    variables |= environment or {}
+    environment = {**_ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             start_new_session=True,
         )  # fmt: skip
         most = [0.0]

@@ -36,7 +36,6 @@ from . import overpruned
 
 TINY_SIZES = (64, 32, 10)
 _PEAK_SIZE = 1024
-_PIECE_BYTES = 2**24
 _PEAK_REPEATS = 20
 
 sweeps: Any = import_module("bprune_hpc.sweep")
@@ -50,8 +49,6 @@ class Case:
     ----------
     network : {"overpruned", "tiny"}
         The first is that of ``overpruned``; the second is dense, 64-32-10 or as ``sizes`` say.
-    touched_bytes : int
-        Memory that each rank has used before, and has at hand if its allocator keeps it.
     """
 
     network: str
@@ -59,7 +56,6 @@ class Case:
     n_draws: int
     thresholds: str
     sizes: tuple[int, ...] = TINY_SIZES
-    touched_bytes: int = 0
 
     def problem(self) -> Problem:
         """The network and its examples."""
@@ -79,7 +75,6 @@ class Case:
 def main(case: Case, comm: Comm) -> int:
     """Run on every rank."""
     problem = case.problem() if comm.is_root else None
-    _touch(case.touched_bytes)
     arguments = [f"--thresholds={case.thresholds}", f"--num_monte_carlo={case.n_draws}"]
     found = sweep(problem, arguments, comm)
     peaks = comm.gather(_product_rate()) or []
@@ -151,12 +146,6 @@ def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
         yield seconds
     finally:
         problems.load, sweeps.gather, identity.graph_sha256 = load, gather, digest
-
-
-def _touch(n_bytes: int) -> None:
-    """Use so much memory, in arrays that do not get pages of their own, and give it back."""
-    used = [np.ones(_PIECE_BYTES, np.uint8) for _ in range(n_bytes // _PIECE_BYTES)]
-    del used
 
 
 def _product_rate() -> float:

@@ -14,10 +14,6 @@ projected from what a message between two ranks costs here:
   hears of each rank by itself.
 - Every rank evaluates its share of the draws at what one costs on one rank, measured here.
 
-Two ranks are set against one with memory that each process has used before, and once more with what
-the system gives it: a page that a virtual machine has to ask its host for takes seven times as long
-as others, and which ones those are changes from one minute to the next.
-
 On a cluster messages between nodes have a lower rate than shared memory; the whole traffic of
 rank 0 is given, so that the share can be told for another rate.
 """
@@ -52,8 +48,6 @@ THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
 _N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
-# glibc keeps what was freed, whatever the sweep would have it do.
-_KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 _AGREED_A_STRETCH = 4  # whether to stop; what is next; who is there; which draws were no numbers
 _AGREED_A_REDUCTION = 3  # whether to stop; what is next; who is there
 
@@ -69,23 +63,16 @@ def run(settings: Settings) -> Measured:
         "n_draws": n_draws,
         "thresholds": settings.choose("0,1", THRESHOLDS),
     }
-    touched = bytes_per_cell(overpruned.SIZES[-1]) * N_THRESHOLDS * n_examples * (N_GROUPS + 2)
-    cases = {"two_ranks": {**case, "touched_bytes": touched}, "two_ranks_fresh_memory": case}
-    runs: dict[tuple[str, int], list[Any]] = {(name, n): [] for name in cases for n in (1, 2)}
-    for _ in range(settings.choose(1, 3)):
-        for (name, n_ranks), of_one in runs.items():
-            of_one.append(on_ranks(n_ranks, cases[name]))
-    for name in cases:
-        seconds = {n: [each["seconds"] for each in runs[name, n]] for n in (1, 2)}
-        ratios[name.replace("ranks", "ranks_over_one")] = median(seconds[1]) / median(seconds[2])
-        absolute[name] = {**cases[name], "seconds": seconds}
-        absolute[name]["waiting_shares"] = [each["waiting_share"] for each in runs[name, 2]]
-    peaks = {
-        n: median(sum(each["peak_gflops"]) for name in cases for each in runs[name, n])
-        for n in (1, 2)
-    }
+    runs: dict[int, list[Any]] = {1: [], 2: []}
+    for _ in range(settings.choose(1, 6)):
+        for n_ranks, of_one in runs.items():
+            of_one.append(on_ranks(n_ranks, case))
+    seconds = {n: [one["seconds"] for one in of_one] for n, of_one in runs.items()}
+    peaks = {n: median(sum(one["peak_gflops"]) for one in of_one) for n, of_one in runs.items()}
+    ratios["two_ranks_over_one"] = median(seconds[1]) / median(seconds[2])
     ratios["two_products_over_one"] = peaks[2] / peaks[1]
-    absolute["two_ranks"]["peak_gflops"] = peaks
+    absolute["two_ranks"] = {**case, "seconds": seconds, "peak_gflops": peaks}
+    absolute["two_ranks"]["waiting_shares"] = [one["waiting_share"] for one in runs[2]]
 
     tiny = {"network": "tiny", "n_examples": 360, "thresholds": "0:2:9"}
     tiny["n_draws"] = settings.choose(20, 640)
@@ -102,7 +89,7 @@ def run(settings: Settings) -> Measured:
         }
 
     n_thresholds = settings.choose(2, N_THRESHOLDS)
-    projected = project(runs["two_ranks", 1][-1], n_thresholds * (n_draws + 1), settings)
+    projected = project(runs[1][-1], n_thresholds * (n_draws + 1), settings)
     for share in ("share", "share_with_agreement_on_these_cores"):
         name = share.replace("share", "communication_share_projected", 1)
         ratios[name] = projected.pop(share)
@@ -112,10 +99,7 @@ def run(settings: Settings) -> Measured:
 
 def on_ranks(n_ranks: int, case: dict[str, Any]) -> Any:
     """What ``rank_program`` says of a case."""
-    done = python(
-        "-m", "benchmarks.rank_program", json.dumps(case), n_ranks=n_ranks,
-        environment=_KEEPING if case.get("touched_bytes") else None,
-    )  # fmt: skip
+    done = python("-m", "benchmarks.rank_program", json.dumps(case), n_ranks=n_ranks)
     return {**done.said, "whole_seconds": done.seconds}
 
 
