@@ -32,7 +32,7 @@ import numpy as np
 from bprune_hpc import config as configuration
 from bprune_hpc import pruning
 from bprune_hpc.evaluation import costs_of, units_at_once
-from bprune_hpc.outstanding import Outstanding, most_groups_held
+from bprune_hpc.outstanding import Outstanding
 from bprune_hpc.pace import Pace
 from bprune_hpc.plan import N_GROUPS, make_plan, round_of
 from bprune_hpc.predictive import bytes_per_cell
@@ -138,8 +138,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     in_messages, computing = steps * of_group["broadcast_s"], 0.0
     n_messages = n_stretches = n_reductions = 0
     pace = Pace(group_bytes * (N_GROUPS + 1))
-    most = most_groups_held(len(plan.units), N_THRESHOLDS, _N_RANKS)
-    outstanding = Outstanding(_N_RANKS, most)
+    outstanding = Outstanding.of(plan, _N_RANKS)
     behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
     n_units, n_together = len(plan.units), units_at_once(overpruned.N_WEIGHTS)
 

@@ -15,7 +15,7 @@ from .evaluation import units_at_once
 from .faults import Fault, Faults, take_earliest
 from .findings import Findings, with_block
 from .ledger import Ledger
-from .outstanding import Outstanding, most_groups_held
+from .outstanding import Outstanding
 from .pace import Pace
 from .parts import Part, passes, state_bytes
 from .schedule import Collection, Step, Stretch, last_unit, level, stretch_of
@@ -54,9 +54,7 @@ class Book:
         self.parts = parts
         self.ledgers = level(ledgers)
         self.pace = Pace(state_bytes(parts))
-        plan = parts[0].plan
-        most = most_groups_held(len(plan.units), plan.n_thresholds, n_ranks)
-        self.outstanding = Outstanding(n_ranks, most)
+        self.outstanding = Outstanding.of(parts[0].plan, n_ranks)
         self._is_at_end = False
         self._n_ranks = n_ranks
         self._publish = publish

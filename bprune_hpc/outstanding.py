@@ -6,7 +6,7 @@ before the results are written; until then ranks hold the sums of the groups tha
 
 from __future__ import annotations
 
-from .plan import MEAN, N_GROUPS, Round, round_of
+from .plan import MEAN, N_GROUPS, Plan, Round, round_of
 
 
 class Outstanding:
@@ -21,6 +21,11 @@ class Outstanding:
     def __init__(self, n_ranks: int, most: int = N_GROUPS + 1) -> None:
         self._groups: list[set[int]] = [set() for _ in range(n_ranks)]
         self._most = most
+
+    @classmethod
+    def of(cls, plan: Plan, n_ranks: int) -> Outstanding:
+        """None yet, of the whole of a sweep's work."""
+        return cls(n_ranks, most_groups_held(len(plan.units), plan.n_thresholds, n_ranks))
 
     def __bool__(self) -> bool:
         """Whether there is anything to bring together."""

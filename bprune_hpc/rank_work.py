@@ -20,7 +20,7 @@ from .environment import Stopwatch
 from .evaluation import NotFinite, evaluate
 from .evaluators import Evaluator
 from .faults import Fault, Faults, take_earliest
-from .outstanding import Outstanding, most_groups_held
+from .outstanding import Outstanding
 from .parts import Part, passes
 from .plan import Round, round_of
 from .pruning import PRUNED_SCALE, Cut
@@ -49,9 +49,7 @@ class RankWork:
         if self.book is not None:
             self._outstanding = self.book.outstanding
         else:
-            plan = self.parts[0].plan
-            most = most_groups_held(len(plan.units), plan.n_thresholds, self.comm.size)
-            self._outstanding = Outstanding(self.comm.size, most)
+            self._outstanding = Outstanding.of(self.parts[0].plan, self.comm.size)
         self._last: Stretch | None = None
 
     def work(self, stretch: Stretch) -> None:
