@@ -12,12 +12,13 @@
 #error "NaN has to be seen, and sums are exact: not with -ffast-math"
 #endif
 
-#define INTERFACE 2    /* another number for each change of what Python calls */
+#define INTERFACE 3    /* another number for each change of what Python calls */
 #define TILE 64        /* examples of a tile */
 #define BLOCK 256      /* inputs of a layer whose values are made, and used, together */
 #define MOST_TERMS 256 /* that are added one after the other; a longer sum would be rounded more */
 #define GROUP 4        /* units that share their inputs */
-#define SHARED 5       /* most columns, the mean and noises, that share a first layer's inputs */
+#define SHARED 6       /* most columns, the mean and noises, that share a first layer's inputs */
+#define AHEAD 1024     /* bytes of weights, per column, that are asked of the caches beforehand */
 #define MOST_DRAWS 16
 #define EXAMPLES 16
 
@@ -93,35 +94,41 @@ static int64_t bits_of(double number)
 #define TARGET
 #define LANES 4
 #define VECTORS 2
+#define FEWER_VECTORS 2
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
 #undef SET
 #undef TARGET
 #undef LANES
 #undef VECTORS
+#undef FEWER_VECTORS
 
 #ifdef __x86_64__
 #define SET avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define VECTORS 3
+#define FEWER_VECTORS 2
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
 #undef SET
 #undef TARGET
 #undef LANES
 #undef VECTORS
+#undef FEWER_VECTORS
 
 #define SET avx512
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define LANES 16
 #define VECTORS 4
+#define FEWER_VECTORS 4
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
 #undef SET
 #undef TARGET
 #undef LANES
 #undef VECTORS
+#undef FEWER_VECTORS
 #endif
 
 struct set {
@@ -365,7 +372,7 @@ static int take_first(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_tile
       !PyArg_ParseTuple(tuple, "OOOnn(ff)OO", &starts, &rows, &bases, &n_places, &n_columns,
                         &first->bounds.low, &first->bounds.high, &values, &bias))
     return 0;
-  if (n_columns < !has_means || n_columns > (has_means ? GROUP : SHARED)) {
+  if (n_columns < !has_means || n_columns > SHARED) {
     PyErr_SetString(PyExc_ValueError, "no such number of columns");
     return 0;
   }

@@ -3,29 +3,31 @@
      NAME(x)    the name that a function or type has in this set
      TARGET     the attribute that asks the compiler for these instructions
      LANES      numbers of a vector
-     VECTORS    vectors of examples that are worked on together
+     VECTORS    vectors of examples that are worked on together, for up to 4 columns
+     FEWER_VECTORS    the same for more columns
 
-   Sums of some columns with VECTORS vectors each stay in registers, while the numbers of an input
-   are read once for all columns. */
+   Sums of some columns with so many vectors each stay in registers, while the numbers of an input
+   are read once for all columns. Weights are read once from end to end: they are asked for
+   beforehand, since processors that do so by themselves stop at each page's end. */
 
 typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define STEP (LANES * VECTORS)
 
 /* NaN stays. */
 #define CLAMPED(value, bounds)                                                                     \
   ((bounds).low > (value) ? (bounds).low : (bounds).high < (value) ? (bounds).high : (value))
 
 /* What some rows give, at n vectors of examples, is added to the bias, or to what there is. */
-#define DEFINE_SUM(COLUMNS)                                                                        \
+#define DEFINE_SUM(COLUMNS, MOST)                                                                  \
   TARGET static inline __attribute__((always_inline)) void NAME(sum##COLUMNS)(                     \
       const int n, const float *inputs, const int32_t *rows, ptrdiff_t n_rows,                     \
       const float *values, const float *bias, float *sums)                                         \
   {                                                                                                \
-    NAME(vector) sum[COLUMNS][VECTORS] = {0};                                                      \
+    NAME(vector) sum[COLUMNS][MOST] = {0};                                                         \
     for (ptrdiff_t k = 0; k < n_rows; k++) {                                                       \
       const NAME(vector) *row = (const NAME(vector) *)(inputs + rows[k]);                          \
-      NAME(vector) x[VECTORS];                                                                     \
+      NAME(vector) x[MOST];                                                                        \
+      if (LANES * (MOST) == TILE)                                                                  \
+        __builtin_prefetch((const void *)((uintptr_t)(values + k * COLUMNS) + AHEAD * COLUMNS));   \
       for (int v = 0; v < n; v++)                                                                  \
         x[v] = row[v];                                                                             \
       for (int column = 0; column < COLUMNS; column++)                                             \
@@ -45,21 +47,21 @@ typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), ma
 /* sums[column][example] = within(bias[column] + values[k][column] * inputs[rows[k]][example])
 
    summed over k. Without a bias what is there is added to; without bounds nothing is cut off. */
-#define DEFINE_PRODUCT(COLUMNS)                                                                    \
-  TARGET static void NAME(product##COLUMNS)(const float *inputs, const int32_t *rows,             \
-                                            ptrdiff_t n_rows, const float *values,                \
-                                            const float *bias, const struct bounds *bounds,       \
-                                            float *sums)                                          \
+#define DEFINE_PRODUCT(COLUMNS, MOST)                                                              \
+  TARGET static void NAME(product##COLUMNS)(const float *inputs, const int32_t *rows,              \
+                                            ptrdiff_t n_rows, const float *values,                 \
+                                            const float *bias, const struct bounds *bounds,        \
+                                            float *sums)                                           \
   {                                                                                                \
     ptrdiff_t first = 0;                                                                           \
     do {                                                                                           \
       const ptrdiff_t n = n_rows - first > MOST_TERMS ? MOST_TERMS : n_rows - first;               \
       const float *some = values + first * COLUMNS;                                                \
       int at = 0;                                                                                  \
-      for (; at <= TILE - STEP; at += STEP)                                                        \
-        NAME(sum##COLUMNS)(VECTORS, inputs + at, rows + first, n, some, bias, sums + at);          \
+      for (; at <= TILE - LANES * MOST; at += LANES * MOST)                                        \
+        NAME(sum##COLUMNS)(MOST, inputs + at, rows + first, n, some, bias, sums + at);             \
       if (at < TILE)                                                                               \
-        NAME(sum##COLUMNS)(TILE / LANES % VECTORS, inputs + at, rows + first, n, some, bias,       \
+        NAME(sum##COLUMNS)(TILE / LANES % MOST, inputs + at, rows + first, n, some, bias,          \
                            sums + at);                                                             \
       first += n;                                                                                  \
       bias = NULL;                                                                                 \
@@ -68,24 +70,24 @@ typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), ma
       sums[i] = CLAMPED(sums[i], *bounds);                                                         \
   }
 
-DEFINE_SUM(1)
-DEFINE_SUM(2)
-DEFINE_SUM(3)
-DEFINE_SUM(GROUP)
-DEFINE_SUM(SHARED)
-DEFINE_PRODUCT(1)
-DEFINE_PRODUCT(2)
-DEFINE_PRODUCT(3)
-DEFINE_PRODUCT(GROUP)
-DEFINE_PRODUCT(SHARED)
+#define DEFINE(COLUMNS, MOST)                                                                      \
+  DEFINE_SUM(COLUMNS, MOST)                                                                        \
+  DEFINE_PRODUCT(COLUMNS, MOST)
+DEFINE(1, VECTORS)
+DEFINE(2, VECTORS)
+DEFINE(3, VECTORS)
+DEFINE(4, VECTORS)
+DEFINE(5, FEWER_VECTORS)
+DEFINE(6, FEWER_VECTORS)
+#undef DEFINE
 #undef DEFINE_PRODUCT
 #undef DEFINE_SUM
 
 /* A column's terms are added in the same order, whatever columns are beside it. */
 static void (*const NAME(products)[])(const float *, const int32_t *, ptrdiff_t, const float *,
                                       const float *, const struct bounds *, float *) = {
-    NULL,          NAME(product1),     NAME(product2),
-    NAME(product3), NAME(productGROUP), NAME(productSHARED),
+    NULL,           NAME(product1), NAME(product2), NAME(product3),
+    NAME(product4), NAME(product5), NAME(product6),
 };
 
 /* Units first..last of the first layer in every draw: out[draw][unit - first][example].
@@ -149,8 +151,8 @@ TARGET static void NAME(add_block)(const struct layer *layer, ptrdiff_t draw, pt
       NAME(product1)(inputs, rows, n_rows, values + start, bias ? bias + group : NULL, bounds,
                      out);
     else
-      NAME(productGROUP)(inputs, rows, n_rows, values + start * GROUP,
-                         bias ? bias + group * GROUP : NULL, bounds, out);
+      NAME(product4)(inputs, rows, n_rows, values + start * GROUP,
+                     bias ? bias + group * GROUP : NULL, bounds, out);
   }
 }
 
@@ -197,5 +199,4 @@ TARGET static void NAME(forward)(const struct first *first, const struct layer *
   }
 }
 
-#undef STEP
 #undef CLAMPED

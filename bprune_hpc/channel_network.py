@@ -25,7 +25,7 @@ from .chain import (
     Product,
     channel_layers,
 )
-from .evaluators import Noise, Pruned, Sampled
+from .evaluators import Noise, Pruned, Sampled, stacks_of
 from .gaussian_part import Floats, GaussianPart
 from .posterior import Posterior
 from .tensorflow_import import call_of, import_layers, open_session
@@ -132,8 +132,8 @@ class _PrunedChannels:
     parts: tuple[GaussianPart, ...]
     cost: int
 
-    def noises_at_once(self, n_examples: int) -> int:
-        return 1
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        return stacks_of(noises, 1)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         n_draws = sum(len(noise.draws) for noise in noises)

@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-_INTERFACE = 2
+_INTERFACE = 3
 
 module: Any
 missing = ""

@@ -150,8 +150,8 @@ class CompiledChain:
     @property
     def noises_of_group(self) -> int:
         """Noises whose products of the first layer are made together."""
-        n_noises: int = compiled.module.GROUP
-        return n_noises
+        n_columns: int = compiled.module.SHARED
+        return n_columns - (self.mean is None)
 
     @property
     def cost(self) -> int:
@@ -163,10 +163,10 @@ class CompiledChain:
         products += sum(Form.of(kept).cost for kept in others)
         return int(products) + _OUTPUT_COST * (self.n_outputs + 4)
 
-    def noises_at_once(self, n_examples: int) -> int:
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.Pruned`; whole groups."""
-        n_noises = _OUTPUT_BYTES // (2 * 4 * self.n_outputs * n_examples)
-        return max(1, n_noises // self.noises_of_group) * self.noises_of_group
+        most = _OUTPUT_BYTES // (2 * 4 * self.n_outputs * n_examples)
+        return stacks_of(noises, most, self.noises_of_group)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """See :class:`bprune_hpc.evaluators.Pruned`."""
@@ -218,11 +218,11 @@ class _Sampled:
         chain = self._chain
         stacks = stacks_of(noises, chain.noises_of_group)
         n_before, n_rows = int(chain.mean is None), len(chain.first.rows)
-        n_most = n_before + chain.noises_of_group
+        n_noises = [sum(noise.values is not None for noise in noises[stack]) for stack in stacks]
+        n_most = n_before + max(n_noises)
         room = chain.room.array("weights 0", len(stacks), n_rows * n_most)
-        for stack, of_stack in zip(stacks, room, strict=True):
-            some = noises[stack]
-            n_columns = n_before + sum(noise.values is not None for noise in some)
+        for stack, n_own, of_stack in zip(stacks, n_noises, room, strict=True):
+            some, n_columns = noises[stack], n_before + n_own
             weights = of_stack[: n_rows * n_columns].reshape(n_rows, n_columns)
             chain.first.weights.columns(some, n_before, weights)
             bias = np.zeros((chain.first.n_filters, n_columns), np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .draws import standard_normal
-from .evaluators import Evaluator, Noise, stacks_of
+from .evaluators import Evaluator, Noise
 from .plan import MEAN, Draw, Plan, Share, group_of
 from .posterior import Posterior
 from .problem import Problem
@@ -25,11 +25,9 @@ from .pruning import Cut, prune
 logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
-_MOST_UNITS = 24
+_MOST_UNITS = 25
 """How much noise is held, to be used at every threshold: as many units as fit, but not more. A
 sweep of 50 draws holds as much: more draws take no more memory."""
-_GROUP = 4
-"""Units that a compiled first layer takes together."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 
@@ -102,7 +100,7 @@ def evaluate(
             ]
             pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
             sampled = pruned.sample(wanted)
-            stacks = stacks_of(wanted, pruned.noises_at_once(plan.batch_size))
+            stacks = pruned.stacks(wanted, plan.batch_size)
             for rows, x in batches(problem.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
                 for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
@@ -137,8 +135,7 @@ def costs_of(
 
 def units_at_once(n_weights: int) -> int:
     """Units whose noise is held at a time."""
-    n_units = min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
-    return n_units if n_units < _GROUP else n_units // _GROUP * _GROUP
+    return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
 
 
 def chunks(share: Share, most: int) -> Iterator[dict[int, range]]:

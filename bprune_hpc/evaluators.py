@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,8 +66,8 @@ class Pruned(Protocol):
     def cost(self) -> int:
         """See the class."""
 
-    def noises_at_once(self, n_examples: int) -> int:
-        """How many noises of two draws are best evaluated together, for a size of batch."""
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        """Noises that are best evaluated together, for a size of batch; see :func:`stacks_of`."""
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """Weights of the draws; the bits of each are the same whichever others there are."""
@@ -79,14 +80,25 @@ class Evaluator(Protocol):
         """The network with another table of Gaussians, which may have exact zeros."""
 
 
-def stacks_of(noises: Sequence[Noise], most: int) -> list[slice]:
-    """Divide noises into stacks of so many at most; the posterior mean comes as an extra one."""
-    out = []
-    start = n_noises = 0
-    for at, noise in enumerate(noises):
-        has_noise = noise.values is not None
-        if n_noises + has_noise > most:
-            out.append(slice(start, at))
-            start, n_noises = at, 0
-        n_noises += has_noise
-    return [*out, slice(start, len(noises))] if noises else []
+def stacks_of(noises: Sequence[Noise], most: int, group: int = 1) -> list[slice]:
+    """Divide noises evenly into stacks of so many at most; the posterior mean is an extra one.
+
+    Parameters
+    ----------
+    group : int
+        A stack is made of whole groups of up to so many noises, or is one of them. Groups are those
+        that ``stacks_of(noises, group)`` gives.
+    """
+    if not noises:
+        return []
+    with_noise = [at for at, noise in enumerate(noises) if noise.values is not None]
+    groups = _evenly(len(with_noise), group)
+    starts = [groups[at] for at in _evenly(len(groups) - 1, max(1, most // group))[:-1]]
+    bounds = [0, *(with_noise[start] for start in starts[1:]), len(noises)]
+    return [slice(*of_stack) for of_stack in pairwise(bounds)]
+
+
+def _evenly(n: int, most: int) -> list[int]:
+    """Where parts of ``n`` begin, sizes differing by 1 at most; the last is ``n``."""
+    n_parts = max(1, -(-n // most))
+    return [n * part // n_parts for part in range(n_parts + 1)]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .evaluators import Noise, Pruned, Sampled, Weights
+from .evaluators import Noise, Pruned, Sampled, Weights, stacks_of
 from .posterior import Posterior
 
 
@@ -43,8 +43,8 @@ class _PrunedGraph:
     def cost(self) -> int:
         return 1  # the same at every threshold, as nothing is left out
 
-    def noises_at_once(self, n_examples: int) -> int:
-        return 1
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        return stacks_of(noises, 1)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         weights = [weights_of(self.table, noise) for noise in noises]

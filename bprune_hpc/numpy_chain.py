@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .activations import activate
 from .alive import Indices
 from .compact_layer import CompactLayer
-from .evaluators import Noise, Sampled
+from .evaluators import Noise, Sampled, stacks_of
 from .first_layer import ConvolutionFirst, DenseFirst, FirstLayer, Piece
 from .gaussian_part import Floats
 from .kernels import (
@@ -69,9 +69,9 @@ class NumpyChain:
     def _n_outputs(self) -> int:
         return self.layers[-1].kernel.loc.shape[1]
 
-    def noises_at_once(self, n_examples: int) -> int:
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.Pruned`."""
-        return max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples))
+        return stacks_of(noises, max(1, _OUTPUT_BYTES // (2 * 8 * self._n_outputs * n_examples)))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """See :class:`bprune_hpc.evaluators.Pruned`."""

@@ -223,7 +223,14 @@ def test_a_draw_has_the_same_bits_whichever_draws_are_beside_it(chain: PlainChai
         [slice(0, 2), slice(2, 3), slice(3, None)],
     ):
         assert by_draw(chain, noises, chain.outputs(noises, stacks)) == whole
-    for some in ([noises[3]], noises[::-1], noises[1:7:2], [AT_MEAN], [*noises[4:6], AT_MEAN]):
+    for some in (
+        *(noises[:n] for n in range(1, len(noises))),
+        [noises[3]],
+        noises[::-1],
+        noises[1:7:2],
+        [AT_MEAN],
+        [*noises[4:6], AT_MEAN],
+    ):
         found = by_draw(chain, some, chain.outputs(some))
         assert found == {index: whole[index] for index in found}
     for at in (0, 1):  # one of each pair
