@@ -8,7 +8,8 @@
 
    Sums of some columns with so many vectors each stay in registers, while the numbers of an input
    are read once for all columns. Weights are read once from end to end: they are asked for
-   beforehand, since processors that do so by themselves stop at each page's end. */
+   beforehand, since processors that do so by themselves stop at each page's end. With short vectors
+   that costs more than it brings, as they go over the weights again and again. */
 
 typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -26,7 +27,7 @@ typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), ma
     for (ptrdiff_t k = 0; k < n_rows; k++) {                                                       \
       const NAME(vector) *row = (const NAME(vector) *)(inputs + rows[k]);                          \
       NAME(vector) x[MOST];                                                                        \
-      if (LANES * (MOST) == TILE)                                                                  \
+      if (LANES >= 8)                                                                              \
         __builtin_prefetch((const void *)((uintptr_t)(values + k * COLUMNS) + AHEAD * COLUMNS));   \
       for (int v = 0; v < n; v++)                                                                  \
         x[v] = row[v];                                                                             \

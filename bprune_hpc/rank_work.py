@@ -7,8 +7,9 @@ belong here (``evaluation``), nor which work is next (``book``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,14 @@ class RankWork:
 
     def __post_init__(self) -> None:
         self._passes = passes(self.parts)
-        self._own = _OwnSums()
+        self._own: dict[int, dict[int, AnySums]] = {}  # until rank 0 has got them
+        self._spare: dict[int, list[AnySums]] = {}
+        self._spare_shapes: dict[int, tuple[int, int]] = {}
         if self.book is not None:
             self._outstanding = self.book.outstanding
         else:
             self._outstanding = Outstanding.of(self.parts[0].plan, self.comm.size)
-        self._last: Stretch | None = None
+        self._stretch: Stretch | None = None
 
     def work(self, stretch: Stretch) -> None:
         """Evaluate a share of a stretch; rank 0 takes in what all have found."""
@@ -59,16 +62,17 @@ class RankWork:
         if not self._outstanding.has_room(of_round):
             self.bring_together(is_forced=True)
         start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
-        self._last = stretch
+        self._stretch = stretch
         draws, faults = [], Faults()
         for index, (part, block) in enumerate(self._passes[stretch.n_passes]):
             draws.append((part, self._evaluate(stretch, of_round, index, part, block, faults)))
+        self._outstanding.add(of_round)
+        preparing_s = self._prepare()
         with self.watch.time("reduce"):
             for _, of_part in draws:
                 reduce_draws(self.comm, of_part)
             mine_s = self.watch.seconds["evaluate"] - before_s
             of_ranks = self.comm.gather((faults, mine_s)) or []
-        self._outstanding.add(of_round)
         if self.book is None:
             return
         for of_rank, _ in of_ranks:
@@ -76,7 +80,8 @@ class RankWork:
         n_examples = sum(len(block) for _, block in self._passes[stretch.n_passes])
         n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
         computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
-        self.book.pace.worked(time.perf_counter() - start, computing_s, n_cells * n_examples)
+        seconds = time.perf_counter() - start - preparing_s  # which no later stretch takes
+        self.book.pace.worked(seconds, computing_s, n_cells * n_examples)
         self.book.done(stretch, draws, faults)
 
     def _evaluate(
@@ -94,12 +99,16 @@ class RankWork:
         n_draws = last[-1].index + 1 - first[0].index
         draws = part.problem.task.draw_sums(len(stretch.rows), n_draws)
         not_finite: NotFinite = {}
+        sums, spare = self._sums(index), self._spare_of(index)
+        for group in sorted(share.groups - sums.keys())[: len(spare)]:
+            sums[group] = spare.pop()
+            sums[group].clear()
         with self.watch.time("evaluate"):
             evaluate(
                 self.evaluator, part.problem, [self.cuts[row] for row in stretch.rows], part.plan,
-                share, block, self._sums(index, stretch, block, share.groups),
-                _From(first[0].index, draws), not_finite, seed=self.config.seed,
-                advance=self.advance, pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
+                share, block, sums, _From(first[0].index, draws), not_finite,
+                seed=self.config.seed, advance=self.advance,
+                pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
             )  # fmt: skip
         of_block = {
             stretch.rows[at]: Fault(draw, part_index, example)
@@ -107,6 +116,24 @@ class RankWork:
         }
         take_earliest(faults, of_block)
         return draws
+
+    def _prepare(self) -> float:
+        """Touch memory on rank 0 for what others are going to send, while they may be at work; s.
+
+        That takes longer than to receive it.
+        """
+        assert self._stretch is not None
+        if self.book is None:
+            return 0.0
+        start = time.perf_counter()
+        with self.watch.time("reduce"):
+            for index, _ in enumerate(self._passes[self._stretch.n_passes]):
+                n_missing = len(self._outstanding.participants.keys() - self._sums(index).keys())
+                spare = self._spare_of(index)
+                while len(spare) < n_missing:
+                    spare.append(self._make(index))
+                    spare[-1].clear()
+        return time.perf_counter() - start
 
     def bring_together(self, is_forced: bool = False) -> None:
         """Bring the sums of all stretches so far together on rank 0; they are of one pass.
@@ -116,61 +143,52 @@ class RankWork:
         is_forced : bool
             Whether for the lack of room, and not since rank 0 wants them.
         """
-        assert self._last is not None
+        assert self._stretch is not None
         start = time.perf_counter()
         participants = self._outstanding.participants
         with self.watch.time("reduce"):
-            for index, (part_index, block) in enumerate(self._passes[self._last.n_passes]):
-                part = self.parts[part_index]
-                reduce_groups(
-                    self.comm, participants, self._sums(index, self._last, block),
-                    part.problem.task, (len(self._last.rows), len(block)), len(part.plan.units[0]),
-                )  # fmt: skip
+            for index, _ in enumerate(self._passes[self._stretch.n_passes]):
+                sums, spare = self._sums(index), self._spare_of(index)
+                reduce_groups(self.comm, participants, sums, partial(self._take, index))
+                if self.book is None:
+                    spare += sums.values()
+                    sums.clear()
         self._outstanding.clear()
-        self._own.spent()
         if self.book is not None:
             self.book.pace.reduced(time.perf_counter() - start, is_forced)
             self.book.settle()
 
-    def _sums(
-        self, index: int, stretch: Stretch, block: range, groups: Set[int] = frozenset()
-    ) -> dict[int, AnySums]:
-        """This rank's sums of a block of a pass, to be added to."""
+    def _sums(self, index: int) -> dict[int, AnySums]:
+        """This rank's sums of a block of the pass, to be added to."""
         if self.book is not None:
             return self.book.ledgers[-1].sums_of(index)
-        return self._own.of(index, (len(stretch.rows), len(block)), groups)
+        return self._own.setdefault(index, {})
 
+    def _spare_of(self, index: int) -> list[AnySums]:
+        """Sums of a block of the pass that are of no use any more, or yet.
 
-class _OwnSums:
-    """Sums of a rank other than 0 until they are brought together there.
-
-    Memory that was touched once is faster: that of sums which are spent is used again.
-    """
-
-    def __init__(self) -> None:
-        self._of_block: dict[int, dict[int, AnySums]] = {}
-        self._shapes: dict[int, tuple[int, int]] = {}
-        self._spare: dict[int, list[AnySums]] = {}
-
-    def of(self, index: int, shape: tuple[int, int], groups: Set[int]) -> dict[int, AnySums]:
-        """Sums of a block of a pass, for so many thresholds and examples.
-
-        Where there is memory from before, groups that are missing are put in.
+        Memory that was touched once is faster.
         """
-        sums = self._of_block.setdefault(index, {})
-        if self._shapes.get(index) != shape:
-            self._shapes[index], self._spare[index] = shape, []
-        for group in sorted(groups - sums.keys()):
-            if self._spare[index]:
-                sums[group] = self._spare[index].pop()
-                sums[group].clear()
-        return sums
+        shape = self._shape(index)
+        if self._spare_shapes.get(index) != shape:
+            self._spare_shapes[index], self._spare[index] = shape, []
+        return self._spare[index]
 
-    def spent(self) -> None:
-        """Rank 0 has got them all."""
-        for index, sums in self._of_block.items():
-            self._spare[index] += sums.values()
-            sums.clear()
+    def _take(self, index: int) -> AnySums:
+        spare = self._spare_of(index)
+        return spare.pop() if spare else self._make(index)
+
+    def _make(self, index: int) -> AnySums:
+        assert self._stretch is not None
+        part_index, _ = self._passes[self._stretch.n_passes][index]
+        part = self.parts[part_index]
+        return part.problem.task.sums(*self._shape(index), len(part.plan.units[0]))
+
+    def _shape(self, index: int) -> tuple[int, int]:
+        """Thresholds and examples of a block of the pass."""
+        assert self._stretch is not None
+        _, block = self._passes[self._stretch.n_passes][index]
+        return len(self._stretch.rows), len(block)
 
 
 class _From:

@@ -6,7 +6,7 @@ begin again at zero. When that is done does not belong here (``outstanding``, ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,14 @@ from .binned_sums import BinnedSums
 from .comm import Comm
 from .predictive import DrawSums, GroupSums
 from .sum_tree import Part
-from .tasks import AnyDrawSums, AnySums, Task
+from .tasks import AnyDrawSums, AnySums
 
 
 def reduce_groups(
     comm: Comm,
     participants: Mapping[int, Sequence[int]],
     sums: dict[int, AnySums],
-    task: Task,
-    shape: tuple[int, int],
-    draws_per_unit: int,
+    make: Callable[[], AnySums],
 ) -> None:
     """Add up each group over the ranks that had a part of it; every rank calls this.
 
@@ -34,12 +32,12 @@ def reduce_groups(
         Ranks that have a part.
     sums : dict of group to AnySums
         This rank's; afterwards those of every round so far on rank 0, and spent elsewhere.
-    shape : tuple
-        n_thresholds, n_examples.
+    make : callable
+        Gives sums, whatever their numbers, for a group that rank 0 has no part of.
     """
     empty = participants.keys() - sums.keys() if comm.is_root else set()
     for group in sorted(empty):
-        sums[group] = task.sums(*shape, draws_per_unit)
+        sums[group] = make()
     mine = [group for group in participants if comm.is_root or comm.rank in participants[group]]
     parts = {group: _part(sums[group], is_empty=group in empty) for group in mine}
     comm.add_to_root(parts, participants)

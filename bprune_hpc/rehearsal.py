@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -249,9 +250,8 @@ def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> No
     groups = sums if comm.is_root else of_round.shares[comm.rank].groups
     mine = {group: sums[group] for group in groups}
     task, n_draws = part.problem.task, len(part.plan.units[0])
-    reduce_groups(
-        comm, outstanding.participants, mine, task, (len(stage.cuts), len(block)), n_draws
-    )
+    make = partial(task.sums, len(stage.cuts), len(block), n_draws)
+    reduce_groups(comm, outstanding.participants, mine, make)
     reduce_draws(comm, task.draw_sums(len(stage.cuts), part.plan.n_draws))
 
 
