@@ -81,6 +81,7 @@ class RankWork:
         n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
         computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
         seconds = time.perf_counter() - start - preparing_s  # which no later stretch takes
+        seconds = max(seconds, computing_s)  # and which others may have hidden
         self.book.pace.worked(seconds, computing_s, n_cells * n_examples)
         self.book.done(stretch, draws, faults)
 
