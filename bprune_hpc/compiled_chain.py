@@ -219,7 +219,7 @@ class _Sampled:
         stacks = stacks_of(noises, chain.noises_of_group)
         n_before, n_rows = int(chain.mean is None), len(chain.first.rows)
         n_noises = [sum(noise.values is not None for noise in noises[stack]) for stack in stacks]
-        n_most = n_before + max(n_noises)
+        n_most = n_before + max(n_noises, default=0)
         room = chain.room.array("weights 0", len(stacks), n_rows * n_most)
         for stack, n_own, of_stack in zip(stacks, n_noises, room, strict=True):
             some, n_columns = noises[stack], n_before + n_own

@@ -87,7 +87,9 @@ class Pace:
         left_s = min(self.round_s - self.unsaved_s, self.stretch_s, room_s)
         return max(left_s, 0.0) / self._cell_s
 
-    def worked(self, seconds: float, computing_s: float, n_cells: float) -> None:
+    def worked(
+        self, seconds: float, computing_s: float, n_cells: float, preparing_s: float = 0.0
+    ) -> None:
         """Take in a stretch of work.
 
         Parameters
@@ -99,9 +101,12 @@ class Pace:
             The rest takes as long for a long stretch as for a short one.
         n_cells : float
             Cells of one rank, times examples.
+        preparing_s : float
+            Of the rest, what rank 0 spent on memory for sums that have still to come together.
+            Stretches do not become longer for it: most of it is paid once.
         """
         self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
-        self._besides_s = max(seconds - computing_s, 0.0)
+        self._besides_s = max(seconds - computing_s - preparing_s, 0.0)
         self._n_stretches += 1
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)

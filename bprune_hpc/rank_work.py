@@ -80,9 +80,8 @@ class RankWork:
         n_examples = sum(len(block) for _, block in self._passes[stretch.n_passes])
         n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
         computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
-        seconds = time.perf_counter() - start - preparing_s  # which no later stretch takes
-        seconds = max(seconds, computing_s)  # and which others may have hidden
-        self.book.pace.worked(seconds, computing_s, n_cells * n_examples)
+        seconds = time.perf_counter() - start
+        self.book.pace.worked(seconds, computing_s, n_cells * n_examples, preparing_s)
         self.book.done(stretch, draws, faults)
 
     def _evaluate(
@@ -168,7 +167,8 @@ class RankWork:
     def _spare_of(self, index: int) -> list[AnySums]:
         """Sums of a block of the pass that are of no use any more, or yet.
 
-        Memory that was touched once is faster.
+        Memory that was touched once is faster. All parts have one task and one kind of units, so
+        that those of one shape are of one kind.
         """
         shape = self._shape(index)
         if self._spare_shapes.get(index) != shape:

@@ -14,6 +14,8 @@ import numpy as np
 from bprune_hpc import pace, plan, sweep, tasks
 from bprune_hpc.comm import Comm, run
 from bprune_hpc.errors import BpruneError, DataError
+from bprune_hpc.predictive import GroupSums
+from bprune_hpc.rank_work import RankWork
 
 
 def collectives(comm: Comm) -> int:
@@ -131,12 +133,23 @@ def stopped_sweeps(comm: Comm, arguments: list[str]) -> int:
     """Run sweeps to their end, one for each run of arguments between dashes, by chance.
 
     How much is done at a time, when results are written, and after how much a sweep is stopped and
-    begun again, are drawn by lot: the same on every rank where all have to know it.
+    begun again, are drawn by lot: the same on every rank where all have to know it. Memory that is
+    spare holds anything.
     """
     common, of_root = random.Random(5), random.Random(7)
     fake_case.install(round_s=1e9)
     pace.Pace.n_cells = lambda _: of_root.choice([None, 150, 500])
     pace.Pace.is_due = property(lambda one: one.unsaved_s > 0 and of_root.random() < 0.2)
+    spare_of = RankWork._spare_of
+
+    def anything(rank: RankWork, index: int) -> list[tasks.AnySums]:
+        spare = spare_of(rank, index)
+        for one in spare:
+            for array in (one.buffer,) if isinstance(one, GroupSums) else one.sums.arrays:
+                array.fill(3)
+        return spare
+
+    RankWork._spare_of = anything
     runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
     n_stops = 0
     for one in runs:

@@ -100,6 +100,21 @@ def test_sums_for_which_there_is_no_room_make_stretches_longer() -> None:
     assert pace.stretch_s == STRETCH_S
 
 
+def test_what_is_prepared_once_counts_as_work_that_a_write_saves_and_makes_no_stretch_longer() -> (
+    None
+):
+    pace = Pace()
+    pace.worked(10.0 + 4.0 + 0.1, 10.0, 10, preparing_s=4.0)
+    assert pace.unsaved_s == pace.slowest_round_s == pytest.approx(14.1)
+    hidden = Pace()  # other ranks were at work as long
+    hidden.worked(10.0, 10.0, 10, preparing_s=4.0)
+    pace.wrote(0.1)
+    hidden.wrote(0.1)
+    assert pace.stretch_s == STRETCH_S
+    assert pace.n_cells() == hidden.n_cells()
+    assert hidden.slowest_round_s == 10.0
+
+
 def test_messages_do_not_make_the_next_stretch_short() -> None:
     pace = Pace()
     pace.worked(0.2 + 0.5, 0.2, 4)
