@@ -151,7 +151,7 @@ class CompiledChain:
     def noises_of_group(self) -> int:
         """Noises whose products of the first layer are made together."""
         n_columns: int = compiled.module.SHARED
-        return n_columns - (self.mean is None)
+        return n_columns - (self.patches is not None)  # whose mean is one of the columns
 
     @property
     def cost(self) -> int:

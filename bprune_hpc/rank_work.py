@@ -47,8 +47,7 @@ class RankWork:
     def __post_init__(self) -> None:
         self._passes = passes(self.parts)
         self._own: dict[int, dict[int, AnySums]] = {}  # until rank 0 has got them
-        self._spare: dict[int, list[AnySums]] = {}
-        self._spare_shapes: dict[int, tuple[int, int]] = {}
+        self._spare: dict[int, tuple[tuple[int, int], list[AnySums]]] = {}  # and their shape
         if self.book is not None:
             self._outstanding = self.book.outstanding
         else:
@@ -127,7 +126,7 @@ class RankWork:
             return 0.0
         start = time.perf_counter()
         with self.watch.time("reduce"):
-            for index, _ in enumerate(self._passes[self._stretch.n_passes]):
+            for index in range(len(self._passes[self._stretch.n_passes])):
                 n_missing = len(self._outstanding.participants.keys() - self._sums(index).keys())
                 spare = self._spare_of(index)
                 while len(spare) < n_missing:
@@ -147,7 +146,7 @@ class RankWork:
         start = time.perf_counter()
         participants = self._outstanding.participants
         with self.watch.time("reduce"):
-            for index, _ in enumerate(self._passes[self._stretch.n_passes]):
+            for index in range(len(self._passes[self._stretch.n_passes])):
                 sums, spare = self._sums(index), self._spare_of(index)
                 reduce_groups(self.comm, participants, sums, partial(self._take, index))
                 if self.book is None:
@@ -171,9 +170,9 @@ class RankWork:
         that those of one shape are of one kind.
         """
         shape = self._shape(index)
-        if self._spare_shapes.get(index) != shape:
-            self._spare_shapes[index], self._spare[index] = shape, []
-        return self._spare[index]
+        if index not in self._spare or self._spare[index][0] != shape:
+            self._spare[index] = shape, []
+        return self._spare[index][1]
 
     def _take(self, index: int) -> AnySums:
         spare = self._spare_of(index)

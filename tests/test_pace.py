@@ -100,9 +100,7 @@ def test_sums_for_which_there_is_no_room_make_stretches_longer() -> None:
     assert pace.stretch_s == STRETCH_S
 
 
-def test_what_is_prepared_once_counts_as_work_that_a_write_saves_and_makes_no_stretch_longer() -> (
-    None
-):
+def test_what_is_prepared_once_is_work_and_makes_no_stretch_longer() -> None:
     pace = Pace()
     pace.worked(10.0 + 4.0 + 0.1, 10.0, 10, preparing_s=4.0)
     assert pace.unsaved_s == pace.slowest_round_s == pytest.approx(14.1)
