@@ -1,6 +1,7 @@
 """Whether confidence is deserved: reliability diagrams and the expected calibration error.
 
-Pure: confidences and outcomes in, numbers out.
+Pure: confidences and outcomes in, numbers out, for many sets of examples at once (the rows of an
+array).
 
 References
 ----------
@@ -11,9 +12,12 @@ binning", AAAI 2015 (equal width). K. Nguyen, B. O'Connor, EMNLP 2015 (equal mas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .row_chunks import by_rows
 
 N_BINS = 15
 
@@ -23,28 +27,22 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram.
+    """Reliability diagrams.
 
     Attributes
     ----------
-    edges : float64 array, shape (n_bins + 1,)
     count : int64 array, shape (..., n_bins)
         Examples in each bin.
     confidence, accuracy : float64 array, shape (..., n_bins)
         Means over the examples of each bin; NaN where it is empty.
+    error : float64 array, shape (...)
+        Expected calibration error: |accuracy - confidence| of the bins, averaged by count.
     """
 
-    edges: Floats
     count: NDArray[np.int64]
     confidence: Floats
     accuracy: Floats
-
-    @property
-    def error(self) -> Floats:
-        """Expected calibration error: |accuracy - confidence| of the bins, averaged by count."""
-        gap = np.where(self.count > 0, np.abs(self.accuracy - self.confidence), 0.0)
-        with np.errstate(invalid="ignore"):
-            return (gap * self.count).sum(axis=-1) / self.count.sum(axis=-1)
+    error: Floats
 
 
 def reliability(
@@ -54,35 +52,42 @@ def reliability(
 
     Parameters
     ----------
-    confidence : float array, shape (n_examples,)
+    confidence : float array, shape (..., n_examples)
         Probability of the class that is put first.
-    correct : bool array, shape (n_examples,)
-    edges : float array, shape (n_bins + 1,), ascending
+    correct : bool array, shape (..., n_examples)
+    edges : float array, shape (n_bins + 1,) or (..., n_bins + 1), ascending
         Bins hold their upper edge; what is below the first or above the last edge goes to the
         bin beside it.
     keep : bool array, shape (n_masks, n_examples), optional
         Subsets to bin; results then have a first axis of n_masks.
     """
-    n_bins = len(edges) - 1
-    kept = np.ones((1, confidence.size), bool) if keep is None else keep
-    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
-    if n_bins < 2**15:
-        which = which.astype(np.int16)  # which NumPy sorts much faster
-    order = np.argsort(which, kind="stable")
-    bounds = np.searchsorted(which[order], np.arange(n_bins + 1))
+    edges = np.broadcast_to(edges, (*confidence.shape[:-1], edges.shape[-1]))
+    n_bins = edges.shape[-1] - 1
 
-    def sums(values: NDArray[np.float64]) -> Floats:
-        running = np.zeros((len(kept), confidence.size + 1))
-        np.cumsum(kept[:, order] * values[order], axis=1, out=running[:, 1:])
-        return np.diff(running[:, bounds], axis=1)
+    def of_some(confidence: Floats, correct: Bools, edges: Floats) -> list[NDArray[Any]]:
+        which = np.zeros(confidence.shape, np.int16)  # which NumPy sorts fast
+        for edge in edges[:, 1:-1].T:
+            which += edge[:, None] < confidence
+        order = np.argsort(which, axis=1, kind="stable")
+        bounds = np.stack([np.count_nonzero(which < b, axis=1) for b in range(n_bins + 1)], axis=1)
+        kept = np.ones((1, *order.shape), bool) if keep is None else keep.take(order, axis=1)
 
-    count = sums(np.ones(confidence.size))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_confidence = np.where(count > 0, sums(confidence) / count, np.nan)
-        accuracy = np.where(count > 0, sums(correct.astype(np.float64)) / count, np.nan)
-    if keep is None:
-        count, mean_confidence, accuracy = count[0], mean_confidence[0], accuracy[0]
-    return Reliability(edges, count.astype(np.int64), mean_confidence, accuracy)
+        def sums(values: NDArray[Any], dtype: type) -> NDArray[Any]:
+            running = np.zeros((*values.shape[:2], values.shape[2] + 1), dtype)
+            np.cumsum(values, axis=2, out=running[:, :, 1:])
+            return np.diff(np.take_along_axis(running, bounds[None], axis=2), axis=2)
+
+        count = sums(kept, np.int32).astype(np.int64)
+        right = sums(kept & np.take_along_axis(correct, order, axis=1), np.int32)
+        total = sums(kept * np.take_along_axis(confidence, order, axis=1), np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean, accuracy = total / count, right / count  # NaN where it is empty
+            gap = np.where(count > 0, np.abs(accuracy - mean), 0.0) * count
+            # Bits depend on the order: with subsets bins are added one after the other.
+            of_bins = gap.sum(axis=2) if keep is None else np.cumsum(gap, axis=2)[:, :, -1]
+            return [count, mean, accuracy, of_bins / count.sum(axis=2)]
+
+    return Reliability(*by_rows(of_some, keep, confidence, correct, edges))
 
 
 def equal_width_edges(n_bins: int = N_BINS) -> Floats:
@@ -94,6 +99,15 @@ def equal_mass_edges(confidence: Floats, n_bins: int = N_BINS) -> Floats:
     """Edges of bins that hold equal numbers of examples, as nearly as ties allow.
 
     Equal confidences are never parted, so that bins can be empty.
+
+    Parameters
+    ----------
+    confidence : float array, shape (..., n_examples)
+
+    Returns
+    -------
+    float64 array, shape (..., n_bins + 1)
     """
-    inner = np.quantile(confidence, np.arange(1, n_bins) / n_bins, method="lower")
-    return np.concatenate([[0.0], inner, [1.0]])
+    inner = np.quantile(confidence, np.arange(1, n_bins) / n_bins, axis=-1, method="lower")
+    ends = np.zeros((*confidence.shape[:-1], 1))
+    return np.concatenate([ends, np.moveaxis(inner, 0, -1), ends + 1], axis=-1)

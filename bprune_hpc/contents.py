@@ -243,8 +243,7 @@ def _with_errors(
 def _classes(statistics: Statistics, n_classes: int) -> dict[str, Variable]:
     label, predicted = statistics.label, statistics.predicted
     confusion = np.zeros((len(predicted), n_classes, n_classes), np.int64)
-    for t, row in enumerate(predicted):
-        np.add.at(confusion[t], (label, row), 1)
+    np.add.at(confusion, (np.arange(len(predicted))[:, None], label, predicted), 1)
     attrs = {"units": "1", "long_name": "accuracy of the averaged predictive over each class"}
     return {
         **_with_errors(
@@ -256,31 +255,24 @@ def _classes(statistics: Statistics, n_classes: int) -> dict[str, Variable]:
 
 def _calibration(statistics: Statistics) -> dict[str, Variable]:
     out: dict[str, Variable] = {}
-    confidence, correct = statistics.per_example("confidence"), statistics.per_example("accuracy")
-    for prefix, edges_of in (
-        ("", lambda _: equal_width_edges()),
-        ("equal_mass_", equal_mass_edges),
-    ):
-        diagrams = [
-            reliability(one, right == 1, edges_of(one))
-            for one, right in zip(confidence, correct, strict=True)
-        ]
-        out[f"{prefix}bins"] = Variable(
-            ("threshold", "edge"), np.stack([d.edges for d in diagrams])
-        )
+    confidence, accuracy = statistics.per_example("confidence"), statistics.per_example("accuracy")
+    of_mass = equal_mass_edges(confidence)
+    of_width = np.broadcast_to(equal_width_edges(), of_mass.shape)
+    for prefix, edges in (("", of_width), ("equal_mass_", of_mass)):
+        found = reliability(confidence, accuracy == 1, edges)
+        out[f"{prefix}bins"] = Variable(("threshold", "edge"), edges)
         for name in ("count", "confidence", "accuracy"):
-            values = np.stack([getattr(d, name) for d in diagrams])
-            out[prefix + name] = Variable(("threshold", "bin"), values)
+            out[prefix + name] = Variable(("threshold", "bin"), getattr(found, name))
     return out
 
 
 def _risk_coverage(statistics: Statistics) -> dict[str, Variable]:
-    confidence, correct = statistics.per_example("confidence"), statistics.per_example("accuracy")
-    risk = [risk_at_coverage(c, right == 0) for c, right in zip(confidence, correct, strict=True)]
-    coverage = np.arange(1, len(risk[0]) + 1) / len(risk[0])
+    confidence, accuracy = statistics.per_example("confidence"), statistics.per_example("accuracy")
+    risk = risk_at_coverage(confidence, accuracy == 0)
+    coverage = np.arange(1, risk.shape[1] + 1) / risk.shape[1]
     return {
         "coverage": Variable(("coverage",), coverage),
-        "risk": Variable(("threshold", "coverage"), np.stack(risk)),
+        "risk": Variable(("threshold", "coverage"), risk),
     }
 
 

@@ -1,35 +1,33 @@
 """How well a score tells one kind of example from another: AUROC, AUPR, risk and coverage.
 
-Pure: scores and outcomes in, numbers out. Every function also takes rows of masks and gives one
-number for each, after a single sort: that is what a jackknife over examples needs.
+Pure: scores and outcomes in, numbers out, for many sets of examples at once (the rows of an array).
+Every function also takes masks and gives one number for each: that is what a jackknife over
+examples needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from .row_chunks import by_rows
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Counts = NDArray[np.int32]
+
+_Area = Callable[[Counts, Counts, int], tuple[Floats, ...]]
 
 
-def _sorted_groups(score: Floats, *columns: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Sums of each column over examples of equal score, scores ascending.
-
-    Columns have shape (n_masks, n_examples), results (n_masks, n_distinct).
-    """
-    order = np.argsort(score)  # in any order among equals
-    starts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)
-    return [np.add.reduceat(column[:, order], starts, axis=1) for column in columns]
-
-
-def _split(positive: Bools, keep: Bools | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    kept = np.ones((1, positive.size), bool) if keep is None else keep
-    return (kept & positive).astype(np.int64), (kept & ~positive).astype(np.int64)
-
-
-def _one_or_all(values: Floats, keep: Bools | None) -> Floats:
-    return values[0] if keep is None else values
+def areas(
+    score: Floats, positive: Bools, keep: Bools | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """:func:`auroc` and :func:`average_precision`, which begin alike."""
+    roc, precision = _over_rows(_roc_and_precision, score, positive, keep)
+    return roc, precision
 
 
 def auroc(score: Floats, positive: Bools, keep: Bools | None = None) -> Floats:
@@ -37,28 +35,22 @@ def auroc(score: Floats, positive: Bools, keep: Bools | None = None) -> Floats:
 
     Parameters
     ----------
-    score : float array, shape (n_examples,)
+    score : float array, shape (..., n_examples)
         Higher for what is taken to be positive.
-    positive : bool array, shape (n_examples,)
+    positive : bool array, shape (..., n_examples)
     keep : bool array, shape (n_masks, n_examples), optional
         Subsets to work it out for.
 
     Returns
     -------
-    float64, or array of shape (n_masks,)
+    float64 array, shape (...), or (n_masks, ...)
         NaN where all examples are of one kind.
 
     References
     ----------
     J. Hanley, B. McNeil, Radiology 143 (1982) 29: the area is the Mann-Whitney statistic.
     """
-    ups, downs = _sorted_groups(score, *_split(positive, keep))
-    below = np.cumsum(downs, axis=1) - downs
-    wins = (ups * (2 * below + downs)).sum(axis=1)
-    pairs = ups.sum(axis=1) * downs.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area = np.where(pairs > 0, wins / (2.0 * pairs), np.nan)
-    return _one_or_all(area, keep)
+    return areas(score, positive, keep)[0]
 
 
 def average_precision(score: Floats, positive: Bools, keep: Bools | None = None) -> Floats:
@@ -71,14 +63,7 @@ def average_precision(score: Floats, positive: Bools, keep: Bools | None = None)
     ----------
     J. Davis, M. Goadrich, ICML 2006: why the curve is not interpolated linearly.
     """
-    ups, downs = (column[:, ::-1] for column in _sorted_groups(score, *_split(positive, keep)))
-    true = np.cumsum(ups, axis=1)
-    called = true + np.cumsum(downs, axis=1)
-    total = true[:, -1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(called > 0, true / called, 0.0)
-        area = np.where(total > 0, (ups * precision).sum(axis=1) / total, np.nan)
-    return _one_or_all(area, keep)
+    return areas(score, positive, keep)[1]
 
 
 def risk_at_coverage(confidence: Floats, wrong: Bools, n_points: int = 100) -> Floats:
@@ -89,20 +74,23 @@ def risk_at_coverage(confidence: Floats, wrong: Bools, n_points: int = 100) -> F
 
     Parameters
     ----------
-    confidence : float array, shape (n_examples,)
-    wrong : bool array, shape (n_examples,)
+    confidence : float array, shape (..., n_examples)
+    wrong : bool array, shape (..., n_examples)
     n_points : int
         Coverages are 1/n_points, 2/n_points, ..., 1.
 
     Returns
     -------
-    float64 array, shape (n_points,)
+    float64 array, shape (..., n_points)
     """
-    errors, counts = _by_confidence(confidence, wrong, None)
-    covered = np.concatenate([[0], np.cumsum(counts[0])]).astype(np.float64)
-    failed = np.concatenate([[0], np.cumsum(errors[0])]).astype(np.float64)
-    wanted = np.arange(1, n_points + 1) / n_points * wrong.size
-    return np.interp(wanted, covered, failed) / wanted
+    wanted = np.arange(1, n_points + 1) / n_points * confidence.shape[-1]
+
+    def risk(n_wrong: Counts, n_all: Counts, n_examples: int) -> tuple[Floats]:
+        covered, failed = (np.pad(one[0], ((0, 0), (1, 0))) for one in (n_all, n_wrong))
+        rows = [np.interp(wanted, *curve) for curve in zip(covered, failed, strict=True)]
+        return (np.stack(rows)[None] / wanted,)
+
+    return _over_rows(risk, confidence, wrong, None)[0]
 
 
 def area_under_risk_coverage(confidence: Floats, wrong: Bools, keep: Bools | None = None) -> Floats:
@@ -110,36 +98,107 @@ def area_under_risk_coverage(confidence: Floats, wrong: Bools, keep: Bools | Non
 
     Parameters
     ----------
-    confidence : float array, shape (n_examples,)
-    wrong : bool array, shape (n_examples,)
+    confidence : float array, shape (..., n_examples)
+    wrong : bool array, shape (..., n_examples)
     keep : bool array, shape (n_masks, n_examples), optional
 
     Returns
     -------
-    float64, or array of shape (n_masks,)
+    float64 array, shape (...), or (n_masks, ...)
         NaN for an empty subset.
 
     References
     ----------
     Y. Geifman, R. El-Yaniv, "Selective classification for deep neural networks", NIPS 2017.
     """
-    errors, counts = _by_confidence(confidence, wrong, keep)
-    n_before = np.cumsum(counts, axis=1) - counts
-    errors_before = np.cumsum(errors, axis=1) - errors
-    n = counts.sum(axis=1)
+    return _over_rows(_risk_coverage, confidence, wrong, keep)[0]
+
+
+def _roc_and_precision(n_positive: Counts, n_all: Counts, n_examples: int) -> tuple[Floats, Floats]:
+    ups, n_negative = _steps(n_positive), n_all - n_positive
+    n_ups, n_downs = (one[..., -1].astype(np.float64) for one in (n_positive, n_negative))
+    # Twice the negatives of a lower score, and those of the same. All are whole numbers, so that
+    # sums in float64 are exact.
+    worse = np.subtract(2 * n_downs[..., None], n_negative)
+    worse -= n_negative - _steps(n_negative)
+    pairs = n_ups * n_downs
+    roc = _quotient(np.einsum("...n,...n->...", ups, worse), 2.0 * pairs, np.nan)
+    precision = _quotient(n_positive, n_all, 0.0)
+    precision *= ups
+    return roc, _quotient(precision.sum(axis=-1), n_ups, np.nan)
+
+
+def _risk_coverage(n_wrong: Counts, n_all: Counts, n_examples: int) -> tuple[Floats]:
+    errors, counts = _steps(n_wrong), _steps(n_all)
+    n_before, errors_before = n_all - counts, n_wrong - errors
     # Within a group of equal confidence the i-th example (i > n_before) has the expected risk
     # (errors_before + (i - n_before) * rate) / i, whose sum over i needs harmonic numbers.
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, wrong.size + 1))])
-    rise = harmonic[n_before + counts] - harmonic[n_before]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(counts > 0, errors / counts, 0.0)
-        total = ((errors_before - n_before * rate) * rise + rate * counts).sum(axis=1)
-        area = np.where(n > 0, total / n, np.nan)
-    return _one_or_all(area, keep)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n_examples + 1))])
+    rise = _steps(harmonic.take(n_all))
+    rate = _quotient(errors, counts, 0.0)
+    total = ((errors_before - n_before * rate) * rise + rate * counts).sum(axis=-1)
+    return (_quotient(total, n_all[..., -1], np.nan),)
 
 
-def _by_confidence(
-    confidence: Floats, wrong: Bools, keep: Bools | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    errors, rights = _sorted_groups(-confidence, *_split(wrong, keep))
-    return errors, errors + rights
+def _quotient(above: NDArray[Any], below: NDArray[Any], otherwise: float) -> Floats:
+    """One by the other where that is not zero."""
+    shape = np.broadcast_shapes(above.shape, below.shape)
+    return np.divide(above, below, out=np.full(shape, otherwise), where=below != 0)
+
+
+def _steps(running: NDArray[Any]) -> NDArray[Any]:
+    """What running sums along the last axis are the sums of."""
+    out = running.copy()
+    out[..., 1:] -= running[..., :-1]
+    return out
+
+
+def _over_rows(area: _Area, score: Floats, positive: Bools, keep: Bools | None) -> list[Floats]:
+    """What an area, or several at once, comes to at every row."""
+
+    def of_some(score: Floats, positive: Bools) -> list[Floats]:
+        out: list[Floats] = []
+        for rows, n_positive, n_all in _running_counts(score, positive, keep):
+            for index, found in enumerate(area(n_positive, n_all, score.shape[1])):
+                if len(out) <= index:
+                    out.append(np.empty((len(found), len(score), *found.shape[2:])))
+                out[index][:, rows] = found
+        return out
+
+    return by_rows(of_some, keep, score, positive)
+
+
+def _running_counts(
+    score: Floats, positive: Bools, keep: Bools | None
+) -> Iterator[tuple[Any, Counts, Counts]]:
+    """Positives, and all examples, from the highest score down to each distinct one.
+
+    Rows with one number of distinct scores come together: the order in which NumPy adds along a row
+    depends on how long it is.
+
+    Yields
+    ------
+    rows : index of rows
+    n_positive, n_all : int32 array, shape (n_masks or 1, n_rows, n_distinct)
+    """
+    n_examples = score.shape[1]
+    order = np.argsort(score, axis=1)[:, ::-1]  # in any order among equals
+    ordered = np.take_along_axis(score, order, axis=1)
+    is_last = np.ones(score.shape, bool)
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=is_last[:, :-1])
+    is_positive = np.take_along_axis(positive, order, axis=1)[None]
+    kept = np.ones((1, *score.shape), bool) if keep is None else keep.take(order, axis=1)
+    n_all = np.cumsum(kept, axis=2, dtype=np.int32)
+    n_positive = np.cumsum(kept & is_positive, axis=2, dtype=np.int32)
+    n_distinct = np.count_nonzero(is_last, axis=1)
+    if n_distinct.min() == n_examples:
+        yield slice(None), n_positive, n_all
+        return
+    for number in np.unique(n_distinct):
+        rows = np.flatnonzero(n_distinct == number)
+        last = np.nonzero(is_last[rows])[1].reshape(1, len(rows), number)
+        yield (
+            rows,
+            np.take_along_axis(n_positive[:, rows], last, axis=2),
+            np.take_along_axis(n_all[:, rows], last, axis=2),
+        )

@@ -20,7 +20,7 @@ from .example_statistics import example_statistics
 from .jackknife import jackknife, with_correction
 from .plan import MEAN, Plan
 from .predictive import GroupSums, mean_prediction
-from .set_statistics import SCORES, SET_STATISTICS
+from .set_statistics import SCORES, SET_STATISTICS, set_statistics
 
 Floats = NDArray[np.float64]
 
@@ -306,22 +306,16 @@ class Statistics:
         return _Replicates(value, deleted, values=values)
 
     def _of_the_set(self) -> dict[str, _Replicates]:
-        scores, label = self.scores(), self.label
-        n_examples = len(label)
+        scores = self.scores()
+        n_examples = len(self.label)
         n_groups = min(N_DATA_GROUPS, n_examples)
         keep = np.arange(n_examples) % n_groups != np.arange(n_groups)[:, None]
-        n_replicates, n_thresholds = next(iter(scores.values())).shape[:2]
-        found: dict[str, _Replicates] = {}
-        for name, statistic in SET_STATISTICS.items():
-            draws = np.empty((n_replicates, n_thresholds))
-            examples = np.empty((n_groups, n_thresholds))
-            for t in range(n_thresholds):
-                for r in range(n_replicates):
-                    one = {k: v[r, t] for k, v in scores.items()}
-                    draws[r, t] = statistic(one, label, None)
-                examples[:, t] = statistic({k: v[0, t] for k, v in scores.items()}, label, keep)
-            found[name] = _Replicates(draws[0], draws[1:], examples)
-        return found
+        draws = set_statistics(scores)
+        examples = set_statistics({name: values[0] for name, values in scores.items()}, keep)
+        return {
+            name: _Replicates(draws[name][0], draws[name][1:], examples[name])
+            for name in SET_STATISTICS
+        }
 
     def _metric(self, name: str, found: _Replicates) -> Metric:
         sizes = self.plan.group_sizes

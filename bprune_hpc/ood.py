@@ -10,20 +10,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .detection import auroc, average_precision
+from .detection import areas
 from .jackknife import jackknife
 from .metrics import N_DATA_GROUPS, Metric
+from .row_chunks import by_rows
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
-_AREAS = {"auroc": auroc, "aupr": average_precision}
+_AREAS = ("auroc", "aupr")
 _SCORES = {"entropy": "predictive_entropy", "mutual_information": "mutual_information"}
-OOD_STATISTICS = {
-    f"{area}_ood_{short}": (function, score)
-    for short, score in _SCORES.items()
-    for area, function in _AREAS.items()
-}
-"""Area under a curve and the score that it judges, by name; what is positive is the other set."""
+OOD_STATISTICS = tuple(f"{area}_ood_{short}" for short in _SCORES for area in _AREAS)
+"""Areas under a curve, and the score that each judges; what is positive is the other set."""
 
 
 def ood_metric_names() -> list[str]:
@@ -52,25 +50,30 @@ def ood_metrics(
     J. N. Arvesen, "Jackknifing U-statistics", Annals of Mathematical Statistics 40 (1969) 2076.
     """
     out = {}
-    for name, (area, score) in OOD_STATISTICS.items():
+    for short, score in _SCORES.items():
         sets = test[score], other[score]
-        n_replicates, n_thresholds = sets[0].shape[:2]
-        is_other = np.repeat([False, True], [one.shape[2] for one in sets])
-        masks = _all_but_one_group(is_other)
-        draws = np.empty((n_replicates, n_thresholds))
-        examples = [np.empty((len(keep), n_thresholds)) for keep in masks]
-        for t in range(n_thresholds):
-            for r in range(n_replicates):
-                draws[r, t] = area(np.concatenate([one[r, t] for one in sets]), is_other)
-            both = np.concatenate([one[0, t] for one in sets])
-            for without, keep in zip(examples, masks, strict=True):
-                without[:, t] = area(both, is_other, keep)
-        counts = [_group_counts(one.shape[2]) for one in sets]
-        out[name] = _metric(draws, examples, group_sizes, counts)
-        draws = draws - draws[:, :1]
-        examples = [without - without[:, :1] for without in examples]
-        out[f"{name}_change"] = _metric(draws, examples, group_sizes, counts)
+        n_test, n_other = (one.shape[2] for one in sets)
+        is_other = np.repeat([False, True], [n_test, n_other])
+        of_draws = _areas(*sets, is_other, None)
+        without = [
+            _areas(sets[0][0], sets[1][0], is_other, keep) for keep in _all_but_one_group(is_other)
+        ]
+        counts = [_group_counts(n_test), _group_counts(n_other)]
+        for area, draws, *examples in zip(_AREAS, of_draws, *without, strict=True):
+            name = f"{area}_ood_{short}"
+            out[name] = _metric(draws, examples, group_sizes, counts)
+            draws, *examples = (one - one[:, :1] for one in (draws, *examples))
+            out[f"{name}_change"] = _metric(draws, examples, group_sizes, counts)
     return out
+
+
+def _areas(test: Floats, other: Floats, is_other: Bools, keep: Bools | None) -> list[Floats]:
+    def of_some(test: Floats, other: Floats) -> list[Floats]:
+        both = np.concatenate([test, other], axis=1)
+        found = areas(both, np.broadcast_to(is_other, both.shape), keep)
+        return [one.reshape(-1, len(both)) for one in found]
+
+    return by_rows(of_some, keep, test, other)
 
 
 def _metric(

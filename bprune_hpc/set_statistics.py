@@ -1,58 +1,59 @@
-"""Statistics of a whole test set that are not means over its examples. Pure definitions.
-
-Each takes the scores of every example at one threshold and, optionally, rows of masks that leave
-examples out, for which it gives one value each.
-"""
+"""Statistics of a whole test set that are not means over its examples. Pure definitions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import equal_mass_edges, equal_width_edges, reliability
-from .detection import area_under_risk_coverage, auroc, average_precision
+from .detection import area_under_risk_coverage, areas
+from .row_chunks import by_rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-SetStatistic = Callable[[Mapping[str, Floats], NDArray[np.int64], Bools | None], Floats]
 
 SCORES = ("accuracy", "confidence", "predictive_entropy", "mutual_information")
 """Statistics of single examples that these need."""
 
-
-def _ece(scores: Mapping[str, Floats], label: NDArray[np.int64], keep: Bools | None) -> Floats:
-    correct = scores["accuracy"] == 1
-    return reliability(scores["confidence"], correct, equal_width_edges(), keep).error
-
-
-def _ece_equal_mass(
-    scores: Mapping[str, Floats], label: NDArray[np.int64], keep: Bools | None
-) -> Floats:
-    edges = equal_mass_edges(scores["confidence"])
-    return reliability(scores["confidence"], scores["accuracy"] == 1, edges, keep).error
+SET_STATISTICS = (
+    "ece",
+    "ece_equal_mass",
+    "aurc",
+    "auroc_errors_entropy",
+    "aupr_errors_entropy",
+    "auroc_errors_mutual_information",
+    "aupr_errors_mutual_information",
+)
 
 
-def _aurc(scores: Mapping[str, Floats], label: NDArray[np.int64], keep: Bools | None) -> Floats:
-    return area_under_risk_coverage(scores["confidence"], scores["accuracy"] == 0, keep)
+def set_statistics(scores: Mapping[str, Floats], keep: Bools | None = None) -> dict[str, Floats]:
+    """Every one of ``SET_STATISTICS``.
 
+    Parameters
+    ----------
+    scores : mapping of str to float64 array, shape (..., n_examples)
+        Each of ``SCORES``.
+    keep : bool array, shape (n_masks, n_examples), optional
+        Subsets of the examples to work them out for.
 
-def _detecting_errors(area: Callable[..., Floats], score: str) -> SetStatistic:
-    def statistic(
-        scores: Mapping[str, Floats], label: NDArray[np.int64], keep: Bools | None
-    ) -> Floats:
-        return area(scores[score], scores["accuracy"] == 0, keep)
+    Returns
+    -------
+    mapping of str to float64 array, shape (...), or (n_masks, ...)
+    """
 
-    return statistic
+    def of_some(*of_rows: Floats) -> list[Floats]:
+        accuracy, confidence, entropy, mutual_information = of_rows
+        correct, wrong = accuracy == 1, accuracy == 0
+        found = [
+            reliability(confidence, correct, edges, keep).error
+            for edges in (equal_width_edges(), equal_mass_edges(confidence))
+        ]
+        found.append(area_under_risk_coverage(confidence, wrong, keep))
+        for score in (entropy, mutual_information):
+            found += areas(score, wrong, keep)
+        return [one.reshape(-1, len(accuracy)) for one in found]
 
-
-SET_STATISTICS: dict[str, SetStatistic] = {
-    "ece": _ece,
-    "ece_equal_mass": _ece_equal_mass,
-    "aurc": _aurc,
-    "auroc_errors_entropy": _detecting_errors(auroc, "predictive_entropy"),
-    "aupr_errors_entropy": _detecting_errors(average_precision, "predictive_entropy"),
-    "auroc_errors_mutual_information": _detecting_errors(auroc, "mutual_information"),
-    "aupr_errors_mutual_information": _detecting_errors(average_precision, "mutual_information"),
-}
+    found = by_rows(of_some, keep, *(scores[name] for name in SCORES))
+    return dict(zip(SET_STATISTICS, found, strict=True))
