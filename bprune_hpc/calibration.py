@@ -108,6 +108,8 @@ def equal_mass_edges(confidence: Floats, n_bins: int = N_BINS) -> Floats:
     -------
     float64 array, shape (..., n_bins + 1)
     """
-    inner = np.quantile(confidence, np.arange(1, n_bins) / n_bins, axis=-1, method="lower")
+    # As np.quantile's method "lower", which takes much longer.
+    lower = (confidence.shape[-1] - 1) * (np.arange(1, n_bins) / n_bins)
+    inner = np.sort(confidence, axis=-1)[..., np.floor(lower).astype(np.intp)]
     ends = np.zeros((*confidence.shape[:-1], 1))
-    return np.concatenate([ends, np.moveaxis(inner, 0, -1), ends + 1], axis=-1)
+    return np.concatenate([ends, inner, ends + 1], axis=-1)

@@ -33,12 +33,12 @@ def example_statistics(mean: MeanPrediction, label: NDArray[np.int64]) -> dict[s
     log = np.log(np.where(probability > 0, probability, 1.0))
     entropy = -(probability * log).sum(axis=2)
     squares = (probability * probability).sum(axis=2)
-    true = mean.true_probability
+    true, rank = mean.true_probability, _rank(probability, label)
     with np.errstate(divide="ignore"):
         nll = np.minimum(-np.log(true), MAX_NLL)
     return {
-        "accuracy": (probability.argmax(axis=2) == label).astype(np.float64),
-        "accuracy_top_k": (_rank(probability, label) < TOP_K).astype(np.float64),
+        "accuracy": (rank == 0).astype(np.float64),
+        "accuracy_top_k": (rank < TOP_K).astype(np.float64),
         "accuracy_single_draw": mean.single_draw_accuracy,
         "nll": nll,
         "brier": squares - 2.0 * true + 1.0,

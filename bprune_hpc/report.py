@@ -132,7 +132,8 @@ def table(
         f"{line}  failed: {said[index]}" if said.get(index) else line
         for index, line in enumerate(lines, -1)
     ]
-    lines = [line.ljust(max(map(len, lines))) for line in lines]
+    width = max(map(len, lines))
+    lines = [line.ljust(width) for line in lines]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
 
