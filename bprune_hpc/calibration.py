@@ -81,7 +81,8 @@ def reliability(
         right = sums(kept & np.take_along_axis(correct, order, axis=1), np.int32)
         total = sums(kept * np.take_along_axis(confidence, order, axis=1), np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean, accuracy = total / count, right / count  # NaN where it is empty
+            mean = np.where(count > 0, total / count, np.nan)
+            accuracy = np.where(count > 0, right / count, np.nan)
             gap = np.where(count > 0, np.abs(accuracy - mean), 0.0) * count
             # Bits depend on the order: with subsets bins are added one after the other.
             of_bins = gap.sum(axis=2) if keep is None else np.cumsum(gap, axis=2)[:, :, -1]
