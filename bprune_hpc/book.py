@@ -17,9 +17,11 @@ from .findings import Findings, with_block
 from .ledger import Ledger
 from .outstanding import Outstanding
 from .pace import Pace
-from .parts import Part, passes, state_bytes
-from .schedule import Collection, Step, Stretch, last_unit, level, stretch_of
+from .parts import Part, passes
+from .plan import least_number
+from .schedule import Collection, Publication, Step, Stretch, last_unit, level, stretch_of
 from .tasks import AnyDrawSums
+from .write_cost import WriteCost
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Book:
         self.config = config
         self.parts = parts
         self.ledgers = level(ledgers)
-        self.pace = Pace(state_bytes(parts))
+        self.pace = Pace()
         self.outstanding = Outstanding.of(parts[0].plan, n_ranks)
         self._is_at_end = False
         self._n_ranks = n_ranks
@@ -61,6 +63,9 @@ class Book:
         self._find_layer = find_layer
         self._passes = passes(parts)
         self._findings: Findings | None = None
+        self._write_cost = WriteCost.measure(parts, config.save_probabilities)
+        self.pace.growth_s = n_ranks * self._write_cost.group_s
+        self._foretell()
 
     @property
     def findings(self) -> Findings:
@@ -103,14 +108,14 @@ class Book:
         return ledger.n_units == len(plan.units)
 
     def next(self, is_stopping: bool) -> Step | None:
-        """Write what is due, and say what to do; None: no more."""
+        """What to do; None: no more."""
         is_due = self.pace.is_due
         if self.outstanding and (is_stopping or self._is_at_end or is_due):
             return Collection()
         if is_stopping or self.is_complete:
             return None
         if is_due:
-            self.publish()
+            return Publication()
         behind = self.ledgers[-1]
         return stretch_of(
             behind,
@@ -130,7 +135,17 @@ class Book:
         """Write the results file, and see how long it takes."""
         start = time.perf_counter()
         self._publish(self)
-        self.pace.wrote(time.perf_counter() - start)
+        foretold_s = self._write_cost.seconds(self.parts, self.ledgers)
+        self.pace.wrote(time.perf_counter() - start, foretold_s)
+
+    def _foretell(self) -> None:
+        """Let the pace know what the next write is going to be like."""
+        least = least_number(len(self.ledgers[-1].rows), self._n_ranks)
+        next_s, most_s = (
+            self._write_cost.seconds(self.parts, self.ledgers, n_more)
+            for n_more in (least, len(self.parts[0].plan.units))
+        )
+        self.pace.foretold_s, self.pace.most_growth_s = next_s, most_s - next_s
 
     @property
     def n_failed(self) -> int:
@@ -157,6 +172,7 @@ class Book:
         self._findings = None
         if not self.outstanding:
             self.settle()
+        self._foretell()
 
     def settle(self) -> None:
         """Take note that all sums of the ledger that is furthest behind are here."""
@@ -164,6 +180,9 @@ class Book:
             return
         ledger = self.ledgers[-1]
         if len(self._passes) > 1 and ledger.n_units == len(self.parts[0].plan.units):
+            start = time.perf_counter()
             ledger.end_pass(with_block(self.parts, ledger, self.config.save_probabilities))
+            self.pace.passed(time.perf_counter() - start)
         self.ledgers = level(self.ledgers)
         self._is_at_end = False
+        self._foretell()

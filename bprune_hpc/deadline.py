@@ -122,7 +122,7 @@ def margin(given_s: float | None, slowest_round_s: float, write_s: float) -> flo
     given_s : float or None
         ``--stop_margin_s``.
     slowest_round_s, write_s : float
-        Longest round and longest write of the results so far, in seconds.
+        Longest round so far, and what the next write of the results may take, in seconds.
 
     Returns
     -------

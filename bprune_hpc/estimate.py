@@ -24,7 +24,7 @@ from .evaluation import costs_of, units_at_once
 from .forecast import Peaks, Work
 from .identity import Identity, environment_of, identity_of
 from .ledger import Ledger
-from .parts import Part, check_memory, lay_out, passes, state_bytes
+from .parts import Part, check_memory, lay_out, passes
 from .plan import draws_per_unit
 from .problem import Problem
 from .rehearsal import Rehearsal, Stage, rehearse
@@ -69,9 +69,9 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     found = rehearse(comm, ready.stage, work, n_ranks, ready.identity, environment, run)
     if not comm.is_root:
         return 0
-    ledgers, sums_bytes = _ledgers(config, ready.saved), state_bytes(ready.stage.parts)
+    ledgers = _ledgers(config, ready.saved)
     of_ranks = {
-        n: forecast.timeline(work, found.rates, n, ledgers, sums_bytes)
+        n: forecast.timeline(work, found.rates, n, ledgers)
         for n in {n_ranks, *_OTHER_NUMBERS}
     }
     if problem.evaluator not in _RUNS_TENSORFLOW:

@@ -175,19 +175,15 @@ class Timeline:
         return self.draw_s + self.reduce_s + self.write_s
 
 
-def timeline(
-    work: Work, rates: Rates, n_ranks: int, ledgers: Sequence[Ledger], state_bytes: int
-) -> Timeline:
+def timeline(work: Work, rates: Rates, n_ranks: int, ledgers: Sequence[Ledger]) -> Timeline:
     """Go through the rounds of a sweep.
 
     Parameters
     ----------
     ledgers : sequence of Ledger
         What is done already; their sums are not looked at, and need not be there.
-    state_bytes : int
-        Size of the sums of a pass.
     """
-    pace = Pace(state_bytes)
+    pace = Pace()
     draw_s = reduce_s = blocks_s = written_s = 0.0
     books = level([Ledger(one.rows, one.n_passes, one.n_units) for one in ledgers])
     outstanding = Outstanding(n_ranks, work.most_groups_held(n_ranks))
@@ -215,6 +211,7 @@ def timeline(
         if len(work.passes) > 1 and behind.n_units == work.n_units:
             behind.end_pass({})
             blocks_s += rates.block_s
+            pace.passed(rates.block_s)
         books = level(books)
         if pace.is_due:
             pace.wrote(rates.write_s)

@@ -17,7 +17,7 @@ from .pace import Pace
 from .parts import Part
 from .pruning import Cut
 from .rank_work import RankWork
-from .schedule import Step, Stretch
+from .schedule import Publication, Step, Stretch
 
 Ask = Callable[[Pace], str | None]
 """Asked on every rank before each stretch of work: why to stop now, the same on all; or None.
@@ -63,6 +63,9 @@ def gather(
             return why if comm.from_root(partial(_is_unfinished, book)) else None
         if isinstance(step, Stretch):
             rank.work(step)
+        elif isinstance(step, Publication):
+            with watch.time("write"):
+                comm.from_root(partial(_publish, book))
         else:
             rank.bring_together()
 
@@ -70,6 +73,11 @@ def gather(
 def _next(book: Book | None, is_stopping: bool) -> Step | None:
     assert book is not None  # only rank 0 calls this
     return book.next(is_stopping)
+
+
+def _publish(book: Book | None) -> None:
+    assert book is not None
+    book.publish()
 
 
 def _is_unfinished(book: Book | None) -> bool:

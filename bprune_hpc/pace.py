@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 ROUND_S = 60.0
 """Work between two writes of the results, about, s."""
-FIRST_ROUND_S = 5.0
-"""Work before the first write, at least, s."""
-LONGEST_FIRST_ROUND_S = 300.0
-"""And at most, since what the write will take is a guess."""
+FIRST_ROUND_S = 10.0
+"""Work before the first write, s, whatever that takes: something is to be on disk early, and no file
+is smaller than the first."""
 STRETCH_S = 15.0
 """Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
@@ -22,8 +21,6 @@ WRITE_SHARE = 0.02
 into what ranks do, or wait for, between stretches of work. Rounds, and stretches, become longer
 where that is not enough."""
 
-_BYTES_PER_S = 60e6  # of sums, statistics included, before any write was measured
-
 
 @dataclass
 class Pace:
@@ -31,8 +28,13 @@ class Pace:
 
     Attributes
     ----------
-    state_bytes : int
-        Size of the sums, for a guess of the first write.
+    foretold_s : float
+        What the next write is foretold to take, in the measure of the writes so far, if as little as
+        can be is drawn before it: a file grows with groups of draws, and with examples.
+    growth_s : float
+        What is foretold for a cell (see :meth:`n_cells`) of a group that has no draws yet.
+    most_growth_s : float
+        The same for all groups that will have none.
     slowest_round_s, slowest_write_s : float
         So far: what a job has to have left for another round. 0 before the first.
     unsaved_s : float
@@ -42,12 +44,15 @@ class Pace:
         What there is before the job has to stop; no stretch of work is planned beyond.
     """
 
-    state_bytes: int = 0
+    foretold_s: float = 0.0
+    growth_s: float = 0.0
+    most_growth_s: float = 0.0
     slowest_round_s: float = 0.0
     slowest_write_s: float = 0.0
     unsaved_s: float = 0.0
     n_writes: int = 0
     room_s: float = math.inf
+    _largest: tuple[float, float] = (0.0, 0.0)  # of all writes: foretold, and what it took
     _write_s: float = 0.0
     _reduce_s: float = 0.0
     _reducing_s: float = 0.0
@@ -61,8 +66,7 @@ class Pace:
     def round_s(self) -> float:
         """How much work the round in progress is to have."""
         if self.n_writes == 0:
-            guess = self.state_bytes / _BYTES_PER_S / WRITE_SHARE
-            return min(max(guess, FIRST_ROUND_S), LONGEST_FIRST_ROUND_S)
+            return FIRST_ROUND_S
         return max(ROUND_S, (self._reduce_s + self._write_s) / WRITE_SHARE)
 
     @property
@@ -76,6 +80,17 @@ class Pace:
         """Whether there is enough work to be worth a write."""
         return self.unsaved_s > 0 and self.unsaved_s + 0.5 * self.stretch_s >= self.round_s
 
+    @property
+    def next_write_s(self) -> float:
+        """What the next write may take: what is foretold, as the writes so far have borne it out."""
+        return max(self.slowest_write_s, self.foretold_s * self._error)
+
+    @property
+    def _error(self) -> float:
+        """What the write of the most sums took, for each second that was foretold."""
+        foretold_s, seconds = self._largest
+        return seconds / foretold_s if foretold_s > 0 else 1.0
+
     def n_cells(self) -> float | None:
         """Cells of one rank, times examples, that the next stretch has room for; None: not known.
 
@@ -84,8 +99,11 @@ class Pace:
         if self._cell_s is None:
             return None
         room_s = self.room_s - self._besides_s - max(self._reduce_s, self._reducing_s)
-        left_s = min(self.round_s - self.unsaved_s, self.stretch_s, room_s)
-        return max(left_s, 0.0) / self._cell_s
+        # What is drawn has to be written before the end too.
+        growing = room_s / (self._cell_s + self.growth_s * self._error)
+        grown = (room_s - self.most_growth_s * self._error) / self._cell_s
+        left_s = min(self.round_s - self.unsaved_s, self.stretch_s)
+        return max(min(left_s / self._cell_s, max(growing, grown)), 0.0)
 
     def worked(
         self, seconds: float, computing_s: float, n_cells: float, preparing_s: float = 0.0
@@ -108,8 +126,7 @@ class Pace:
         self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
         self._besides_s = max(seconds - computing_s - preparing_s, 0.0)
         self._n_stretches += 1
-        self.unsaved_s += seconds
-        self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
+        self.passed(seconds)
 
     def reduced(self, seconds: float, is_forced: bool = False) -> None:
         """Take in how long it took to bring sums together.
@@ -125,11 +142,22 @@ class Pace:
             self._n_forced += 1
         self._n_stretches = 0
         self._reducing_s += seconds
+        self.passed(seconds)
+
+    def passed(self, seconds: float) -> None:
+        """Take in what else had to be done before the next write."""
         self.unsaved_s += seconds
         self.slowest_round_s = max(self.slowest_round_s, self.unsaved_s)
 
-    def wrote(self, seconds: float) -> None:
-        """Take in a write."""
+    def wrote(self, seconds: float, foretold_s: float = 0.0) -> None:
+        """Take in a write.
+
+        Parameters
+        ----------
+        foretold_s : float
+            What had been foretold for it.
+        """
+        self._largest = max(self._largest, (foretold_s, seconds))
         self._write_s = seconds
         self.slowest_write_s = max(self.slowest_write_s, seconds)
         self.unsaved_s = 0.0

@@ -214,7 +214,12 @@ def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int 
         return int(wanted) // whole * whole
     if wanted >= equal:
         return int(wanted) // equal * equal
-    return max(int(wanted), -(-n_ranks // n_thresholds))
+    return max(int(wanted), least_number(n_thresholds, n_ranks))
+
+
+def least_number(n_thresholds: int, n_ranks: int) -> int:
+    """Units of which every rank has at least one cell."""
+    return -(-n_ranks // n_thresholds)
 
 
 def doubling(first: int, last: int) -> list[int]:

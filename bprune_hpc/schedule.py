@@ -38,7 +38,12 @@ class Collection:
     """The sums of all ranks are brought together on rank 0."""
 
 
-Step = Stretch | Collection
+@dataclass(frozen=True)
+class Publication:
+    """The results file is written, on rank 0."""
+
+
+Step = Stretch | Collection | Publication
 
 
 def level(ledgers: Sequence[Ledger]) -> list[Ledger]:

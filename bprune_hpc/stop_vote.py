@@ -56,9 +56,9 @@ class StopVote:
             return f"{self._signals.seen} on rank {self._comm.rank}"
         if self._deadline is None or not self._comm.is_root:
             return None
-        margin_s = margin(self._margin_s, pace.slowest_round_s, pace.slowest_write_s)
+        margin_s = margin(self._margin_s, pace.slowest_round_s, pace.next_write_s)
         now = self._now()
-        pace.room_s = self._deadline.left_s(now) - margin(self._margin_s, 0.0, pace.slowest_write_s)
+        pace.room_s = self._deadline.left_s(now) - margin(self._margin_s, 0.0, pace.next_write_s)
         if not self._deadline.is_near(margin_s, now):
             return None
         too_short = "" if pace.slowest_round_s else "; too short a job for one round"

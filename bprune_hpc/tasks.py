@@ -56,6 +56,11 @@ class Classification:
         """Bytes of one group's sums for one threshold and example."""
         return predictive.bytes_per_cell(self.n_classes)
 
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that the network gives for an example."""
+        return self.n_classes
+
     def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> GroupSums:
         """Empty sums of a group of draws."""
         return GroupSums(n_thresholds, n_examples, self.n_classes)
@@ -128,6 +133,11 @@ class Regression:
         """Bytes of one group's sums for one threshold and example."""
         return predictive_normal.bytes_per_cell()
 
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that the network gives for an example."""
+        return 1 if self.noise_scale is not None else 2
+
     def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> NormalSums:
         """Empty sums of a group of draws."""
         return NormalSums(n_thresholds, n_examples, draws_per_unit)
@@ -160,14 +170,13 @@ class Regression:
         BpruneError
             If there is not one mean an example, or a standard deviation is not positive.
         """
-        n_wanted = 1 if self.noise_scale is not None else 2
-        if outputs.shape[1] != n_wanted:
+        if outputs.shape[1] != self.n_outputs:
             raise BpruneError(
-                f"the network gives {outputs.shape[1]} numbers an example, not {n_wanted}; a "
+                f"the network gives {outputs.shape[1]} numbers an example, not {self.n_outputs}; a "
                 "regression needs one mean an example"
             )
         for columns, (group, draw) in zip(outputs.astype(np.float64), draws, strict=True):
-            scale = np.full(len(label), self.noise_scale) if n_wanted == 1 else columns[1]
+            scale = np.full(len(label), self.noise_scale) if self.n_outputs == 1 else columns[1]
             if not (scale > 0).all():
                 raise BpruneError(
                     f"draw {draw.index}: the standard deviation that the network gives is "

@@ -25,7 +25,7 @@ from bprune_hpc.forecast import (
     timeline,
 )
 from bprune_hpc.ledger import Ledger
-from bprune_hpc.parts import lay_out, state_bytes
+from bprune_hpc.parts import lay_out
 
 TRUE = DrawTime(0.3, 0.05, 0.2, 0.011)
 
@@ -79,36 +79,36 @@ def begun(n_thresholds: int, *position: int) -> list[Ledger]:
 
 
 def test_a_rank_alone_does_everything_one_after_the_other() -> None:
-    found = timeline(work(50, 3), rates(3), 1, begun(3), 0)
+    found = timeline(work(50, 3), rates(3), 1, begun(3))
     assert found.draw_s == pytest.approx(50 * (0.1 + 3 * 1.0) + 3 * 0.5)  # with the mean
     assert found.reduce_s == 0
     assert found.write_s == 2 * found.n_writes
 
 
 def test_what_is_done_is_not_done_again() -> None:
-    found = timeline(work(50, 3), rates(3), 1, begun(3, 0, 40), 0)
+    found = timeline(work(50, 3), rates(3), 1, begun(3, 0, 40))
     assert found.draw_s == pytest.approx(10 * (0.1 + 3 * 1.0))
-    nothing = timeline(work(50, 3), rates(3), 1, begun(3, 0, 50), 0)
+    nothing = timeline(work(50, 3), rates(3), 1, begun(3, 0, 50))
     assert nothing.seconds == nothing.n_writes == 0
 
 
 def test_new_thresholds_are_caught_up_alone() -> None:
     ledgers = [Ledger((0, 2), 0, 50), Ledger((1,))]
-    found = timeline(work(50, 3), rates(3), 1, ledgers, 0)
+    found = timeline(work(50, 3), rates(3), 1, ledgers)
     assert found.draw_s == pytest.approx(50 * (0.1 + 1.0) + 0.5)
 
 
 def test_ranks_share_and_no_rank_has_less_than_a_cell() -> None:
-    alone = timeline(work(399, 4), rates(4), 1, begun(4), 0)
-    eight = timeline(work(399, 4), rates(4), 8, begun(4), 0)
+    alone = timeline(work(399, 4), rates(4), 1, begun(4))
+    eight = timeline(work(399, 4), rates(4), 8, begun(4))
     assert eight.draw_s == pytest.approx(alone.draw_s / 8, rel=0.05)
-    many = timeline(work(2, 4), rates(4), 1000, begun(4), 0)
+    many = timeline(work(2, 4), rates(4), 1000, begun(4))
     assert many.draw_s >= 1.1  # one unit at one threshold
 
 
 def test_blocks_of_examples_are_passes_that_each_end_with_their_statistics() -> None:
     blocks = Work((1,), (10,), (((50, 1),), ((50, 1),), ((20, 1),)), 2, 1, 8)
-    found = timeline(blocks, rates(1, block_s=7.0), 1, begun(1), 0)
+    found = timeline(blocks, rates(1, block_s=7.0), 1, begun(1))
     assert found.draw_s == pytest.approx(3 * (10 * (0.1 + 0.5) + 0.25))
     assert found.write_s == pytest.approx(3 * 7.0 + 2.0 * found.n_writes)
 
@@ -176,7 +176,7 @@ def test_a_sweep_on_that_clock_goes_as_forecast(
     cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
     parts = lay_out(asked, problem, len(cuts))
     assumed = Rates(0.0, (DrawTime(0, 0, 0, 2 * 0.5),) * 3, write_s=3.0)
-    found = timeline(estimate.work_of(parts, [1] * 3), assumed, 1, begun(3), state_bytes(parts))
+    found = timeline(estimate.work_of(parts, [1] * 3), assumed, 1, begun(3))
 
     begin = clock.now
     assert sweep.sweep(SerialComm(), argv) == 0

@@ -5,7 +5,6 @@ import pytest
 from bprune_hpc.ledger import Ledger
 from bprune_hpc.pace import (
     FIRST_ROUND_S,
-    LONGEST_FIRST_ROUND_S,
     ROUND_S,
     STRETCH_S,
     WRITE_SHARE,
@@ -20,7 +19,7 @@ def test_rounds_grow_to_a_minute_and_writing_stays_below_its_share(
     write_s: float, cell_s: float, besides_s: float
 ) -> None:
     """A day's clock, without the day: work takes what it takes, and a fifth more at first."""
-    pace, rounds, worked, now = Pace(state_bytes=10**6), [], 0.0, 0.0
+    pace, rounds, worked, now = Pace(), [], 0.0, 0.0
     while now < 86400:
         wanted = pace.n_cells()
         n_cells = max(int(wanted or 0) // 100, 1)
@@ -55,12 +54,6 @@ def test_signals_are_looked_at_often_where_that_costs_little(besides_s: float) -
     assert max(stretches) <= max(STRETCH_S, besides_s / WRITE_SHARE) + 1e-6
     assert len(stretches) <= max(1, 1.0001 * WRITE_SHARE * ROUND_S / besides_s)
     assert sum(stretches) >= 0.8 * ROUND_S
-
-
-def test_large_sums_are_first_written_later() -> None:
-    assert Pace(state_bytes=10**6).round_s == FIRST_ROUND_S
-    assert FIRST_ROUND_S < Pace(state_bytes=3 * 10**7).round_s < ROUND_S
-    assert Pace(state_bytes=10**9).round_s == LONGEST_FIRST_ROUND_S
 
 
 def test_nothing_new_is_never_due() -> None:
