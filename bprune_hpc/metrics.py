@@ -51,6 +51,9 @@ BIAS_CORRECTED = (
 Expected entropy has none; with it in the list, mutual information remains the difference.
 """
 
+_NUMBERS = 2**16
+"""Sums of a group that are worked on at a time: what comes of them is several times as much."""
+
 _DIFFERENCES = {"accuracy_drop": ("accuracy", -1.0), "nll_rise": ("nll", 1.0)}
 
 
@@ -162,6 +165,30 @@ class Statistics:
             self._add_batch(packed, label[rows])
 
     def _add_batch(self, sums: Mapping[int, NDArray[np.int64]], label: NDArray[np.int64]) -> None:
+        at_once = max(1, _NUMBERS // sums[0][0].size)
+        parts = [
+            self._of_thresholds({k: one[at : at + at_once] for k, one in sums.items()}, label)
+            for at in range(0, len(sums[0]), at_once)
+        ]
+        whole, deleted, scores = (
+            {
+                name: np.concatenate([part[kind][name] for part in parts], axis=axis)
+                for name in parts[0][kind]
+            }
+            for kind, axis in enumerate((0, 1, 1))
+        )
+        self._predicted.append(whole.pop("predicted"))
+        if self.keep_probabilities:
+            self._probabilities.append(whole.pop("probability"))
+        self._whole.append(whole)
+        self._deleted_batch_sums.append(deleted)
+        self._scores.append(scores)
+        self._labels.append(label)
+
+    def _of_thresholds(
+        self, sums: Mapping[int, NDArray[np.int64]], label: NDArray[np.int64]
+    ) -> tuple[dict[str, Any], dict[str, Floats], dict[str, Floats]]:
+        """Of every example, of the batch without each group, and scores; of some thresholds."""
         sizes = self.plan.group_sizes
         total = np.zeros(sums[0].shape)
         for group in range(len(sizes)):
@@ -169,10 +196,7 @@ class Statistics:
         n_draws = self.plan.n_draws
         draws_per_unit = n_draws // len(self.plan.units)
         mean = mean_prediction(total, n_draws, label)
-        if self.keep_probabilities:
-            self._probabilities.append(mean.probability.astype(np.float32))
-        self._predicted.append(mean.probability.argmax(axis=2))
-        whole = example_statistics(mean, label)
+        whole: dict[str, Any] = example_statistics(mean, label)
         scores = {name: [whole[name]] for name in SCORES}
         deleted: dict[str, list[Floats]] = {}
         for group, size in enumerate(sizes) if len(sizes) > 1 else ():
@@ -184,10 +208,14 @@ class Statistics:
                     scores[name].append(values)
         at_mean = mean_prediction(sums[MEAN], 1, label)
         whole["accuracy_mean_weights"] = example_statistics(at_mean, label)["accuracy"]
-        self._whole.append(whole)
-        self._deleted_batch_sums.append({name: np.stack(v) for name, v in deleted.items()})
-        self._scores.append({name: np.stack(values) for name, values in scores.items()})
-        self._labels.append(label)
+        whole["predicted"] = mean.probability.argmax(axis=2)
+        if self.keep_probabilities:
+            whole["probability"] = mean.probability.astype(np.float32)
+        return (
+            whole,
+            {name: np.stack(of_groups) for name, of_groups in deleted.items()},
+            {name: np.stack(of_groups) for name, of_groups in scores.items()},
+        )
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """What is kept of the examples so far, all arrays with thresholds along the first axis."""
