@@ -73,7 +73,7 @@ def reliability(
         kept = np.ones((1, *order.shape), bool) if keep is None else keep.take(order, axis=1)
 
         def sums(values: NDArray[Any], dtype: type) -> NDArray[Any]:
-            running = np.zeros((*values.shape[:2], values.shape[2] + 1), dtype)
+            running: NDArray[Any] = np.zeros((*values.shape[:2], values.shape[2] + 1), dtype)
             np.cumsum(values, axis=2, out=running[:, :, 1:])
             return np.diff(np.take_along_axis(running, bounds[None], axis=2), axis=2)
 

@@ -71,8 +71,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         return 0
     ledgers = _ledgers(config, ready.saved)
     of_ranks = {
-        n: forecast.timeline(work, found.rates, n, ledgers)
-        for n in {n_ranks, *_OTHER_NUMBERS}
+        n: forecast.timeline(work, found.rates, n, ledgers) for n in {n_ranks, *_OTHER_NUMBERS}
     }
     if problem.evaluator not in _RUNS_TENSORFLOW:
         tensorflow_mib = 0.0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 ROUND_S = 60.0
 """Work between two writes of the results, about, s."""
 FIRST_ROUND_S = 10.0
-"""Work before the first write, s, whatever that takes: something is to be on disk early, and no file
-is smaller than the first."""
+"""Work before the first write, s, however long that takes: something is to be on disk early, and no
+file is smaller than the first."""
 STRETCH_S = 15.0
 """Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
@@ -29,8 +29,8 @@ class Pace:
     Attributes
     ----------
     foretold_s : float
-        What the next write is foretold to take, in the measure of the writes so far, if as little as
-        can be is drawn before it: a file grows with groups of draws, and with examples.
+        What the next write is foretold to take, if as little as can be is drawn before it: a file
+        grows with groups of draws, and with examples.
     growth_s : float
         What is foretold for a cell (see :meth:`n_cells`) of a group that has no draws yet.
     most_growth_s : float
@@ -82,7 +82,7 @@ class Pace:
 
     @property
     def next_write_s(self) -> float:
-        """What the next write may take: what is foretold, as the writes so far have borne it out."""
+        """What the next write may take, by what is foretold and by the writes so far."""
         return max(self.slowest_write_s, self.foretold_s * self._error)
 
     @property

@@ -119,12 +119,12 @@ def table(
     columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
     said = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
+    numbers = [(metrics[name].value, metrics[name].se_combined) for name, _ in columns]
     for index in range(len(threshold)):
         cut = f"{threshold[index]:.4g}" if np.isfinite(threshold[index]) else "none"
         row = [cut, f"{100 * pruned_fraction[index]:.2f} %"]
-        for name, _ in columns if not said.get(index) else ():
-            metric = metrics[name]
-            row.append(number_with_error(metric.value[index], metric.se_combined[index]))
+        for value, error in numbers if not said.get(index) else ():
+            row.append(number_with_error(value[index], error[index]))
         rows.append(row)
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]

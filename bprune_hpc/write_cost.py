@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -104,13 +105,13 @@ def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> f
     """Of statistics after some units."""
     plan, task, label = parts[0].plan, parts[0].problem.task, parts[0].problem.label
     unit, n_thresholds, n_examples = plan.units[0], plan.n_thresholds, len(label)
-    sums = task.sums(n_thresholds, n_examples, len(unit))
-    draws = task.draw_sums(n_thresholds, len(unit))
+    sums: Any = task.sums(n_thresholds, n_examples, len(unit))
+    draws: Any = task.draw_sums(n_thresholds, len(unit))
     rng = np.random.default_rng(0)
     for threshold in range(n_thresholds):
         outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
         at = threshold, slice(0, n_examples)
-        task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)  # type: ignore[arg-type]
+        task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
     ledger = Ledger(tuple(range(n_thresholds)))
     fill(ledger, parts, range(n_thresholds), sums, sums, draws)
     ledger.n_units = n_units

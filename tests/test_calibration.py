@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from bprune_hpc import row_chunks
 from bprune_hpc.calibration import equal_mass_edges, equal_width_edges, reliability
 
 
@@ -76,3 +77,38 @@ def test_perfect_and_hopeless() -> None:
     assert reliability(np.ones(5), np.ones(5, bool), edges).error == 0
     assert reliability(np.ones(5), np.zeros(5, bool), edges).error == 1
     assert reliability(np.zeros(1), np.zeros(1, bool), edges).count[0] == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 3000, 2**20])
+def test_many_rows_are_bit_for_bit_what_each_is_alone(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(row_chunks, "_NUMBERS", at_once)
+    rng = np.random.default_rng(6)
+    confidence = rng.uniform(0.2, 1, (2, 3, 211))
+    confidence[0, 1] = confidence[0, 1].round(1)
+    confidence[1, 2] = 1.0
+    correct = rng.random(confidence.shape) < confidence
+    keep = np.arange(211) % 50 != np.arange(50)[:, None]
+    of_mass = equal_mass_edges(confidence)
+    for edges in (equal_width_edges(), of_mass):
+        together = reliability(confidence, correct, edges)
+        subsets = reliability(confidence, correct, edges, keep)
+        for at in np.ndindex(2, 3):
+            own = edges if edges.ndim == 1 else edges[at]
+            one = reliability(confidence[at], correct[at], own)
+            of_subsets = reliability(confidence[at], correct[at], own, keep)
+            for name in ("count", "confidence", "accuracy", "error"):
+                np.testing.assert_array_equal(getattr(together, name)[at], getattr(one, name))
+                many = getattr(subsets, name)[(slice(None), *at)]
+                np.testing.assert_array_equal(many, getattr(of_subsets, name))
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 15])
+def test_edges_of_equal_mass_are_quantiles(n_bins: int) -> None:
+    rng = np.random.default_rng(7)
+    for n_examples in range(1, 200):
+        confidence = rng.random((2, n_examples))
+        wanted = np.arange(1, n_bins) / n_bins
+        inner = np.quantile(confidence, wanted, axis=1, method="lower").T
+        assert (equal_mass_edges(confidence, n_bins)[:, 1:-1] == inner).all()

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from bprune_hpc import row_chunks
 from bprune_hpc.detection import (
     area_under_risk_coverage,
+    areas,
     auroc,
     average_precision,
     risk_at_coverage,
@@ -78,3 +80,44 @@ def test_risk_at_full_coverage_is_the_error_rate() -> None:
     assert area_under_risk_coverage(confidence, np.zeros(47, bool)) == 0
     assert area_under_risk_coverage(confidence, np.ones(47, bool)) == pytest.approx(1)
     assert risk_at_coverage(np.zeros(1), np.ones(1, bool)).tolist() == [1.0] * 100
+
+
+def alone(score: np.ndarray, positive: np.ndarray, confidence: bool) -> list[float]:
+    """AUROC and average precision, or the area under risk and coverage, of one row of examples."""
+    levels = np.unique(score)[::-1]
+    ups = np.array([np.count_nonzero(positive & (score == level)) for level in levels])
+    counts = np.array([np.count_nonzero(score == level) for level in levels])
+    true, called = np.cumsum(ups), np.cumsum(counts)
+    if confidence:
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, len(score) + 1))])
+        rate, before = ups / counts, called - counts
+        rise = harmonic[called] - harmonic[before]
+        return [(((true - ups) - before * rate) * rise + rate * counts).sum() / len(score)]
+    downs = counts - ups
+    wins = (ups * (2 * (downs.sum() - np.cumsum(downs)) + downs)).sum()
+    return [wins / (2.0 * ups.sum() * downs.sum()), (ups * (true / called)).sum() / ups.sum()]
+
+
+@pytest.mark.parametrize("at_once", [1, 700, 2**20])
+def test_many_rows_are_bit_for_bit_what_each_is_alone(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(row_chunks, "_NUMBERS", at_once)
+    rng = np.random.default_rng(5)
+    n_examples = 203
+    score = rng.random((3, 4, n_examples))
+    score[:, 1] = score[:, 1].round(1)  # ties in some rows, and not as many in each
+    score[1, 2] = score[1, 2].round(2)
+    score[2, 3] = 0.5
+    positive = rng.random(score.shape) < 0.3
+    roc, precision = areas(score, positive)
+    risk = area_under_risk_coverage(score, positive)
+    for at in np.ndindex(3, 4):
+        assert [roc[at], precision[at]] == alone(score[at], positive[at], False)
+        assert [risk[at]] == alone(score[at], positive[at], True)
+    keep = np.arange(n_examples) % 50 != np.arange(50)[:, None]
+    for function in (auroc, average_precision, area_under_risk_coverage):
+        together = function(score[0], positive[0], keep)
+        assert together.shape == (50, 4)
+        for row in range(4):
+            assert (together[:, row] == function(score[0, row], positive[0, row], keep)).all()

@@ -1,0 +1,88 @@
+"""What thousands of thresholds cost: counted in calls of functions, which no busy machine changes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import fake_case
+import numpy as np
+import pytest
+
+from bprune_hpc import config, pruning
+from bprune_hpc.contents import contents
+from bprune_hpc.findings import Findings
+from bprune_hpc.full_ledger import fill
+from bprune_hpc.ledger import Ledger
+from bprune_hpc.metrics import Metric
+from bprune_hpc.parts import lay_out
+from bprune_hpc.report import table
+
+
+def n_calls(function: Callable[[], Any]) -> int:
+    """Calls of functions, of Python's and others, that a call comes to."""
+    number = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal number
+        number += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return number
+
+
+def prepared(n_thresholds: int, *flags: str) -> Callable[[], Any]:
+    """Statistics of a finished sweep, and the datasets made of them."""
+    asked = config.parse(
+        [f"--thresholds=0:2:{n_thresholds}", "--num_monte_carlo=12", "--output=x.h5", *flags]
+    )
+    problem = fake_case.problem(asked)
+    cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
+    parts = lay_out(asked, problem, len(cuts))
+    task, plan, n_examples = problem.task, parts[0].plan, len(problem.label)
+    sums, draws = task.sums(1, n_examples, 2), task.draw_sums(1, len(plan.units[0]))
+    rng = np.random.default_rng(0)
+    outputs = rng.uniform(0.1, 2, (len(plan.units[0]), task.n_outputs, n_examples))
+    of_group = [(0, draw) for draw in plan.units[0]]
+    at = (0, slice(0, n_examples))
+    task.add_up(outputs.astype(np.float32), problem.label, of_group, at, {0: sums}, draws)
+    ledger = Ledger(tuple(range(n_thresholds)))
+    fill(ledger, parts, [0] * n_thresholds, sums, sums, draws)
+
+    def statistics() -> None:
+        contents(asked, problem, cuts, Findings(parts, ledger, False), {}, "complete")
+
+    return statistics
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model_dir=fake", "--max_accuracy_drop=0.1"],
+        ["--model_dir=fake", "--ood_dataset=digits"],
+        ["--model_dir=fake:regression", "--max_nll_rise=0.1"],
+    ],
+)
+def test_statistics_are_worked_out_for_all_thresholds_at_once(flags: list[str]) -> None:
+    few, many = prepared(20, *flags), prepared(120, *flags)
+    few()  # which loads what is loaded once
+    assert n_calls(many) - n_calls(few) < 200 * 100  # so many for each threshold more
+
+
+def test_the_table_grows_no_faster_than_its_lines() -> None:
+    def shown(n_thresholds: int) -> int:
+        values = np.linspace(0.1, 0.9, n_thresholds)
+        names = (
+            "accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_information",
+        )  # fmt: skip
+        metrics = {name: Metric(values, values / 100, values / 50) for name in names}
+        return n_calls(lambda: table(values, values, metrics))
+
+    shown(2)
+    assert shown(400) < 5 * shown(100)
