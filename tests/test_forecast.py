@@ -10,8 +10,9 @@ from typing import Any
 import fake_case
 import pytest
 
-from bprune_hpc import config, estimate, output, pruning, results, sweep
+from bprune_hpc import config, estimate, output, pruning, results, sweep, write_cost
 from bprune_hpc.comm import SerialComm
+from bprune_hpc.deadline import Deadline
 from bprune_hpc.forecast import (
     LINK_BYTES_PER_S,
     MIB,
@@ -26,6 +27,8 @@ from bprune_hpc.forecast import (
 )
 from bprune_hpc.ledger import Ledger
 from bprune_hpc.parts import lay_out
+from bprune_hpc.stop_signals import StopSignals
+from bprune_hpc.stop_vote import StopVote
 
 TRUE = DrawTime(0.3, 0.05, 0.2, 0.011)
 
@@ -183,3 +186,31 @@ def test_a_sweep_on_that_clock_goes_as_forecast(
     took = clock.now - begin
     assert found.seconds == pytest.approx(took)
     assert found.n_writes == results.read(path).groups["run"]["n_writes"].item()
+
+
+@pytest.mark.parametrize("flags", [(), ("--batch_size=10", "--state_limit_gb=1e-9")])
+@pytest.mark.parametrize("limit_s", [120.0, 250.0])
+def test_a_sweep_whose_writes_take_long_ends_before_its_limit(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, limit_s: float,
+    flags: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Writes on that clock take 10 s a group of draws, for all examples, and 20 s besides."""
+    path, ends_of_writes = tmp_path / "sweep.h5", []
+    cost = write_cost.WriteCost(20.0 / (3 * 45), 10.0 / (3 * 45))
+    slow_write = output.Output.write
+
+    def slower_write(self: Any, book: Any) -> None:
+        clock.now += cost.seconds(book.parts, book.ledgers)
+        slow_write(self, book)
+        ends_of_writes.append(clock.now - begin)
+
+    monkeypatch.setattr(output.Output, "write", slower_write)
+    monkeypatch.setattr(write_cost.WriteCost, "measure", lambda *_: cost)
+    end = Deadline(clock.now + limit_s, "--time_limit_min")
+    ask = StopVote(SerialComm(), end, None, StopSignals(), clock)
+    argv = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=2000", *flags,
+            f"--output={path}"]  # fmt: skip
+    begin = clock.now
+    assert sweep.sweep(SerialComm(), argv, ask) == sweep.STOPPED
+    assert results.read(path).attrs["status"] == "partial"
+    assert ends_of_writes[-1] <= limit_s

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bprune_hpc.comm import SerialComm
+from bprune_hpc.deadline import SPARE_S, Deadline
 from bprune_hpc.ledger import Ledger
 from bprune_hpc.pace import (
     FIRST_ROUND_S,
@@ -11,6 +13,8 @@ from bprune_hpc.pace import (
     Pace,
 )
 from bprune_hpc.schedule import Stretch, last_unit, stretch_of
+from bprune_hpc.stop_signals import StopSignals
+from bprune_hpc.stop_vote import StopVote
 
 
 @pytest.mark.parametrize("besides_s", [0.0, 0.5])
@@ -139,3 +143,69 @@ def test_a_small_rest_is_taken_along() -> None:
     assert stretch_of(ledger, 100, 10, 1, 3 * 10 * 40.0).units == range(7, 47)
     assert stretch_of(ledger, 50, 10, 1, 3 * 10 * 40.0).units == range(7, 50)
     assert stretch_of(ledger, 20, 10, 4, 3 * 10 * 40.0).units == range(7, 20)
+
+
+def test_the_first_write_is_not_put_off_by_what_it_takes() -> None:
+    pace = Pace(foretold_s=300.0)
+    assert pace.round_s == FIRST_ROUND_S < ROUND_S
+    pace.worked(FIRST_ROUND_S, FIRST_ROUND_S, 100)
+    assert pace.is_due
+
+
+def test_a_write_is_expected_to_be_as_far_off_as_the_largest_was() -> None:
+    pace = Pace(foretold_s=4.0)
+    assert pace.next_write_s == 4.0
+    pace.wrote(6.0, 4.0)
+    pace.foretold_s = 10.0
+    assert pace.next_write_s == pytest.approx(15.0)
+    pace.wrote(30.0, 10.0)
+    pace.wrote(8.0, 5.0)  # of fewer sums, which tells less
+    assert pace.next_write_s == pytest.approx(30.0)
+    pace.foretold_s = 12.0
+    assert pace.next_write_s == pytest.approx(36.0)
+    pace.foretold_s = 1.0
+    assert pace.next_write_s == pace.slowest_write_s == 30.0
+
+
+def test_what_is_drawn_leaves_room_to_write_it() -> None:
+    pace = Pace(growth_s=0.3, most_growth_s=40.0)
+    pace.worked(1.0, 1.0, 10)  # 0.1 s a cell, and 0.3 s to write it as long as its group is new
+    pace.room_s = 4.0
+    assert pace.n_cells() == pytest.approx(10.0)
+    pace.most_growth_s = 1.0  # after which there is no group more
+    assert pace.n_cells() == pytest.approx(30.0)
+    pace.room_s = -5.0
+    assert pace.n_cells() == 0
+
+
+@pytest.mark.parametrize("error", [0.3, 1.0])
+@pytest.mark.parametrize("group_s", [0.02, 2.0, 30.0])
+@pytest.mark.parametrize("limit_s", [40.0, 100.0, 700.0])
+def test_no_write_ends_after_the_job(limit_s: float, group_s: float, error: float) -> None:
+    """A job by the clock: units of one second, writes of up to 20 groups, foretold or less."""
+    n_groups, n_units, now, unsaved = 20, 400, 0.0, 0
+    clock = [1000.0]
+    vote = StopVote(SerialComm(), Deadline(1000.0 + limit_s, "-"), None, StopSignals(),
+                    lambda: clock[0])  # fmt: skip
+
+    def of_write(n_units: int) -> float:
+        return group_s * (3 + min(n_units, n_groups))
+
+    pace, done = Pace(growth_s=group_s / 100), 0
+    while True:
+        pace.foretold_s = of_write(done + 1)
+        pace.most_growth_s = of_write(n_groups) - pace.foretold_s
+        clock[0] = 1000.0 + now
+        is_over = vote(pace) is not None or done == n_units
+        if pace.is_due or (is_over and unsaved):
+            now += error * of_write(done)
+            pace.wrote(error * of_write(done), of_write(done))
+            unsaved = 0
+        elif not is_over:
+            n = min(max(int((pace.n_cells() or 0) / 100), 1), n_units - done)
+            pace.worked(float(n), float(n), 100 * n)
+            now, done, unsaved = now + n, done + n, unsaved + n
+        if is_over:
+            break
+    assert now <= limit_s - 20
+    assert done or of_write(1) + SPARE_S > limit_s

@@ -65,6 +65,13 @@ def test_the_end_is_near_when_no_round_fits_before_it() -> None:
     )
 
 
+def test_the_first_write_is_kept_time_for_before_it_is_measured() -> None:
+    for left_s, stops in ((49.0, True), (51.0, False)):
+        end = Deadline(1000.0 + left_s, "squeue")
+        asked = StopVote(SerialComm(), end, None, StopSignals(), lambda: 1000.0)
+        assert (asked(Pace(foretold_s=20.0)) is not None) == stops
+
+
 def test_a_job_that_is_too_short_from_the_start_is_said_to_be() -> None:
     said = vote(20.0, slowest_round_s=0.0)
     assert said is not None and said.endswith("; too short a job for one round")
