@@ -1,4 +1,4 @@
-"""What thousands of thresholds cost: counted in calls of functions, which no busy machine changes."""
+"""What thousands of thresholds cost, in calls of functions: no busy machine changes those."""
 
 from __future__ import annotations
 
