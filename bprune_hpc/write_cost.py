@@ -20,7 +20,7 @@ from .ledger import Ledger
 from .parts import Part, passes
 from .plan import group_sizes
 
-BYTES_PER_S = 250e6
+BYTES_PER_S = 100e6
 """Sums that are copied, hashed and put on disk, and read back at the end."""
 _N_TIMES = 3  # of which the least counts: the first time more is loaded
 _N_THRESHOLDS = 4
