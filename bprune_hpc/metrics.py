@@ -165,18 +165,17 @@ class Statistics:
             self._add_batch(packed, label[rows])
 
     def _add_batch(self, sums: Mapping[int, NDArray[np.int64]], label: NDArray[np.int64]) -> None:
-        at_once = max(1, _NUMBERS // sums[0][0].size)
-        parts = [
-            self._of_thresholds({k: one[at : at + at_once] for k, one in sums.items()}, label)
-            for at in range(0, len(sums[0]), at_once)
-        ]
-        whole, deleted, scores = (
-            {
-                name: np.concatenate([part[kind][name] for part in parts], axis=axis)
-                for name in parts[0][kind]
-            }
-            for kind, axis in enumerate((0, 1, 1))
-        )
+        n_thresholds, at_once = len(sums[0]), max(1, _NUMBERS // sums[0][0].size)
+        whole, deleted, scores = found = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+        for at in range(0, n_thresholds, at_once):
+            some = slice(at, at + at_once)
+            parts = self._of_thresholds({k: one[some] for k, one in sums.items()}, label)
+            for out, part, axis in zip(found, parts, (0, 1, 1), strict=True):
+                for name, values in part.items():
+                    if name not in out:
+                        shape = (*values.shape[:axis], n_thresholds, *values.shape[axis + 1 :])
+                        out[name] = np.empty(shape, values.dtype)
+                    np.moveaxis(out[name], axis, 0)[some] = np.moveaxis(values, axis, 0)
         self._predicted.append(whole.pop("predicted"))
         if self.keep_probabilities:
             self._probabilities.append(whole.pop("probability"))
