@@ -172,7 +172,9 @@ class _Run:
         if comm.is_root:
             on_root = {"x": data["train"].x, "y": data["train"].y}
         arrays = comm.bcast_arrays(on_root)
-        self.x, self.y = arrays["x"], arrays["y"]
+        self.x = arrays["x"]
+        is_regression = config.task == "regression"
+        self.y = arrays["y"].astype(np.float32 if is_regression else np.int64)
         horovod = _start_tensorflow(comm)
         self.training = train_graph.build(
             config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, horovod
@@ -188,6 +190,7 @@ class _Run:
                 self.session.run(self.training.broadcast)
             noise = Noise(self.training.graph, step, *threads)
             self.noise = stack.enter_context(noise)
+            self.call = train_graph.step_of(self.training, self.session, noise)
             why = self._train(step)
             report: dict[str, Any] = {}
 
@@ -274,20 +277,14 @@ class _Run:
         self._save(step, look.pace)
         return None
 
-    def _step(self, batch: NDArray[np.int64], done: float) -> tuple[float, float]:
+    def _step(self, batch: NDArray[np.int64], done: float) -> list[Any]:
         """Take one step; this rank's negative log-likelihood and KL, nats an example."""
-        training = self.training
-        feed = {
-            training.inputs: self.x[batch].reshape(len(batch), -1),
-            training.labels: self.y[batch],
-            training.learning_rate: learning_rate(self.config, self.comm.size, done),
-            training.kl_factor: kl_factor(self.config, done),
-            **self.noise.next(),
-        }
-        if training.network.is_training is not None:
-            feed[training.network.is_training] = True
-        fetched = self.session.run((training.step, training.nll, training.network.kl), feed)
-        return fetched[1], fetched[2]
+        return self.call(
+            self.x[batch].reshape(len(batch), -1),
+            self.y[batch],
+            np.float32(learning_rate(self.config, self.comm.size, done)),
+            np.float32(kl_factor(self.config, done)),
+        )
 
     def _is_save_due(self) -> bool:
         """Whether a checkpoint is worth its time, on rank 0."""

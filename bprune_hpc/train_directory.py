@@ -136,17 +136,18 @@ class TrainingDirectory:
         step = _newest(self.work)
         self._state = {"identity": identity, "n_steps": n_steps, "environment": environment,
                        "overwrite": self._config.overwrite}  # fmt: skip
-        if there is not None and step and not self._config.overwrite:
+        if there is not None and step is not None and not self._config.overwrite:
             found = self._differences(there.get("identity"), identity)
-            if found:
+            if found and step > 0:
                 raise ConfigError(
                     f"{self.work}: an unfinished training with {'; with '.join(found)}; go on with "
                     f"that, {_ANEW}"
                 )
-            if not there.get("overwrite"):
-                self._refuse_network()
-            self._go_on(there, step, environment)
-            return "trained" if _is_done(self.work) else "unfinished"
+            if not found:
+                if not there.get("overwrite"):
+                    self._refuse_network()
+                self._go_on(there, step, environment)
+                return "trained" if _is_done(self.work) else "unfinished"
         record = _read(self.final / RECORD)
         if record is None or self._config.overwrite or not _is_whole(self.final):
             self._refuse_network()

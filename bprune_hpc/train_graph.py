@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from . import memory, models
 from .errors import ConfigError, WriteError
 from .posterior import snr
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import call_of, calls_of, import_tensorflow
 from .train_config import TrainConfig, op_seed
 from .train_noise import Noise
 from .train_regression import likelihood, measure
@@ -140,6 +140,21 @@ def check_memory(training: Training, asked_for: str) -> None:
         )
 
 
+def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., list[Any]]:
+    """A training step as a call.
+
+    It takes examples, labels, learning rate and weight of the KL term as arrays of the graph's
+    types, and gives negative log-likelihood and KL divergence in nats an example.
+    """
+    fed = [training.inputs, training.labels, training.learning_rate, training.kl_factor]
+    outputs = [training.nll, training.network.kl]
+    flag = training.network.is_training
+    fed += noise.fed if flag is None else [flag, *noise.fed]
+    call = calls_of(session, outputs, fed, [training.step])
+    flags = [] if flag is None else [np.bool_(True)]
+    return lambda *arrays: call(*arrays, *flags, *noise.next())
+
+
 def write_checkpoint(training: Training, session: Any, prefix: Path, step: int) -> None:
     """Write every variable to ``PREFIX-STEP``, and nothing else.
 
@@ -189,13 +204,12 @@ def evaluate(
         four, what :func:`bprune_hpc.train_regression.measure` gives.
     """
 
+    call = call_of(session, training.network.logits, [training.inputs, *noise.fed])
+
     def logits() -> NDArray[np.float64]:
         before_draw()
         parts = [
-            session.run(
-                training.network.logits,
-                {training.inputs: x[i : i + _EVALUATED_AT_ONCE], **noise.next()},
-            )
+            call(x[i : i + _EVALUATED_AT_ONCE], *noise.next())
             for i in range(0, len(x), _EVALUATED_AT_ONCE)
         ]
         return np.concatenate(parts).astype(np.float64)

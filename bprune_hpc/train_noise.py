@@ -15,7 +15,10 @@ import math
 from types import TracebackType
 from typing import Any
 
-from .tensorflow_import import import_tensorflow, open_session
+import numpy as np
+from numpy.typing import NDArray
+
+from .tensorflow_import import calls_of, import_tensorflow, open_session
 
 _COUNTED_PER_VALUE = 256  # by how much TensorFlow's kernels move their count for each value
 _PHILOX = 1
@@ -32,6 +35,11 @@ class Noise:
         Runs of the session that there have been.
     n_intra, n_inter : int
         Threads; the same as for all sessions of this process.
+
+    Attributes
+    ----------
+    fed : list of tf.Tensor
+        Outputs of the random operations.
     """
 
     def __init__(self, graph: Any, n_runs: int = 0, n_intra: int = 1, n_inter: int = 1) -> None:
@@ -42,11 +50,12 @@ class Noise:
             for op in graph.get_operations()
             if op.type in _STATELESS and "/Initializer/" not in op.name
         ]
-        self._fed = [op.outputs[0] for op in operations]
+        self.fed = [op.outputs[0] for op in operations]
         with tf.Graph().as_default() as own:
-            self._run = tf.compat.v1.placeholder(tf.int64, ())
-            self._values = [_STATELESS[op.type](op, _where(op, self._run)) for op in operations]
+            run = tf.compat.v1.placeholder(tf.int64, ())
+            values = [_STATELESS[op.type](op, _where(op, run)) for op in operations]
         self._session = open_session(own, n_intra, n_inter)
+        self._call = calls_of(self._session, values, [run])
 
     def __enter__(self) -> Noise:
         return self
@@ -59,11 +68,11 @@ class Noise:
     ) -> None:
         self._session.close()
 
-    def next(self) -> dict[Any, Any]:
-        """What to feed in the next run, by tensor."""
-        values = self._session.run(self._values, {self._run: self.n_runs})
+    def next(self) -> list[NDArray[Any]]:
+        """What to feed in the next run, in the order of :attr:`fed`."""
+        values = self._call(np.int64(self.n_runs))
         self.n_runs += 1
-        return dict(zip(self._fed, values, strict=True))
+        return values
 
 
 def _where(op: Any, run: Any) -> dict[str, Any]:
