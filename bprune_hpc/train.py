@@ -366,14 +366,13 @@ class _Looks:
         if step < self._next:
             return None, False
         now = time.monotonic()
-        step_s = _LOOK_S
+        n_steps = 1
         if self._at >= 0:
-            step_s = max(now - self._looked_at, 1e-6) / (step - self._at)
-            self.pace.slowest_round_s = max(self.pace.slowest_round_s, now - self._looked_at)
+            seconds = now - self._looked_at
+            n_steps = max(1, int(_LOOK_S * (step - self._at) / max(seconds, 1e-6)))
+            self.pace.slowest_round_s = max(self.pace.slowest_round_s, seconds)
         why = self._ask(self.pace)
-        n_steps, is_due = self._comm.from_root(
-            lambda: (max(1, round(_LOOK_S / step_s)), why is None and is_save_due())
-        )
+        n_steps, is_due = self._comm.from_root(lambda: (n_steps, why is None and is_save_due()))
         self._at, self._next, self._looked_at = step, step + n_steps, now
         return why, is_due
 

@@ -46,7 +46,7 @@ def train(place: Path, seed: int, *flags: str) -> None:
     training: Any = SimpleNamespace(
         graph=None, saver=SimpleNamespace(export_meta_graph=lambda: meta)
     )
-    config = parse([f"--model_dir={place}", f"--seed={seed}", "--epochs=1", *flags], "train")  # fmt: skip
+    config = parse([f"--model_dir={place}", f"--seed={seed}", "--epochs=1", *flags], "train")
     directory = TrainingDirectory(config, 1)
     with directory.held():
         state = directory.join({"data": "0"}, N_STEPS, {})

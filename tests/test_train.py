@@ -344,14 +344,6 @@ def test_one_process_without_a_launcher(tmp_path):
     assert "held-out examples" in done.stderr and "Horovod is not" not in done.stderr
 
 
-@pytest.fixture
-def no_horovod(tmp_path):
-    """A place on the path that makes Horovod look absent."""
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "horovod.py").write_text("raise ImportError('No module: horovod')\n")
-    return tmp_path / "hidden"
-
-
 def test_one_process_without_horovod_trains_and_says_so(tmp_path, no_horovod):
     done = launch(0, *SMALL, f"--model_dir={tmp_path / 'case'}", first_on_path=no_horovod)
     assert done.returncode == 0, done.stderr
