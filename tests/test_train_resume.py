@@ -141,7 +141,10 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_training(
     assert record(tmp_path / "whole") == record(tmp_path / "case")
     whole, case = content(tmp_path / "whole"), content(tmp_path / "case")
     assert whole.keys() == case.keys()
-    assert {name for name in whole if whole[name] != case[name]} <= {"train.json"}
+    different = {name for name in whole if whole[name] != case[name]} - {"train.json"}
+    if "--model=resnet18" in flags:  # Keras numbers the branches of its conditions by process
+        different -= {name for name in different if name.endswith(".meta")}
+    assert different == set()
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "case"}
 
 
