@@ -23,7 +23,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import stop_signals
@@ -35,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import comm as ranks
-from . import deadline, train_graph, train_report
+from . import deadline, launch_report, train_graph, train_report
 from .data import DataSet, check_labels, load
 from .data_values import Split
 from .environment import versions
@@ -117,8 +116,6 @@ def train(
     """
     started = time.time() if started is None else started
     end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
-    alone = ask or StopVote(ranks.SerialComm(), end, config.stop_margin_s)
-    ask = ask or StopVote(comm, end, config.stop_margin_s)
     with contextlib.ExitStack() as stack:
         on_root: list[TrainingDirectory] = []
 
@@ -128,7 +125,7 @@ def train(
             on_root.append(directory)
 
         comm.from_root(enter)
-        return _Run(config, comm, on_root[0] if on_root else None, ask, alone).run()
+        return _Run(config, comm, on_root[0] if on_root else None, end, ask).run()
 
 
 def _say_status(config: TrainConfig) -> int:
@@ -141,23 +138,20 @@ class _StoppedError(Exception):
     """An evaluation is to end; the reason is its text."""
 
 
-@dataclass
 class _Run:
-    """One job of a training, on one rank.
+    """One job of a training, on one rank; ``directory`` is held by rank 0, which alone has it."""
 
-    Attributes
-    ----------
-    directory : TrainingDirectory or None
-        Held by rank 0, which alone has it.
-    ask, alone : Ask
-        Of all ranks, and of rank 0 by itself.
-    """
-
-    config: TrainConfig
-    comm: Comm
-    directory: TrainingDirectory | None
-    ask: Ask
-    alone: Ask
+    def __init__(
+        self,
+        config: TrainConfig,
+        comm: Comm,
+        directory: TrainingDirectory | None,
+        end: deadline.Deadline | None,
+        ask: Ask | None,
+    ) -> None:
+        self.config, self.comm, self.directory, self.end = config, comm, directory, end
+        self.ask = ask or StopVote(comm, end, config.stop_margin_s)
+        self.ask_root = ask or StopVote(ranks.SerialComm(), end, config.stop_margin_s)
 
     def run(self) -> tuple[int, dict[str, Any]]:
         """See :func:`train`."""
@@ -168,6 +162,7 @@ class _Run:
         state = comm.from_root(lambda: self._join(data, environment))
         if state in ("complete", "trained"):
             return 0, self._record(state) if comm.is_root else {}
+        launch_report.report(comm, config.num_intra, self.end)
         on_root: dict[str, NDArray[Any]] | None = None
         if comm.is_root:
             on_root = {"x": data["train"].x, "y": data["train"].y}
@@ -204,10 +199,8 @@ class _Run:
             if why is None:
                 why = comm.from_root(finish)
         if why is not None and comm.is_root:
-            goes_on = (
-                "the same command without --overwrite" if config.overwrite else ("the same command")
-            )
-            logger.info("stopped early (%s); %s goes on from here", why, goes_on)
+            without = " without --overwrite" if config.overwrite else ""
+            logger.info("stopped early (%s); the same command%s goes on from here", why, without)
         return (0 if why is None else STOPPED), report
 
     @property
@@ -315,7 +308,7 @@ class _Run:
             now = time.monotonic()
             pace.slowest_round_s = max(pace.slowest_round_s, now - drawn_at)
             drawn_at = now
-            why = self.alone(pace)
+            why = self.ask_root(pace)
             if why is not None:
                 raise _StoppedError(why)
 

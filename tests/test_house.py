@@ -28,7 +28,7 @@ PACKAGE = ROOT / "bprune_hpc"
 SOURCES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
-MAX_LINES = 350
+MAX_LINES = 480
 HEAVY = ("tensorflow", "tensorflow_probability", "tf_keras", "horovod", "mpi4py")
 IMPORTERS = {"mpi4py": {"comm"}, "horovod": {"comm", "train"}}
 # Maths: arrays in, arrays out. No configuration, communicator or file.
