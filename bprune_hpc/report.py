@@ -231,8 +231,10 @@ def read_findings(path: str | Path) -> Findings:
         rest = file.attrs.get("rest")
         is_share = "heading" in file.get("requested_fraction", file).attrs
         points = file["requested_fraction" if is_share else "threshold"]
+        doubt = file.attrs.get("doubt")
         remarks = [
             f"partial: {rest}" if rest is not None else None,
+            f"warning: {doubt}" if doubt is not None else None,
             group.attrs.get("target_text"),
             file["choice"].attrs["text"] if "choice" in file else None,
         ]
