@@ -44,7 +44,8 @@ def test_every_sweep_says_what_its_data_are(
         file["x"], file["y"] = images.astype(np.float64), label
     mean = images.mean()
     for flags, expected in (
-        ([], "the embedded digits: 359 examples of 8 x 8, uint8 divided by 16: 0 to 1, mean 0.3031; "
+        ([],
+         "the embedded digits: 359 examples of 8 x 8, uint8 divided by 16: 0 to 1, mean 0.3031; "
          "labels 0 to 9, of each 27, 21, 34, 52, 34, 28, 31, 43, 47, 42"),
         ([f"--data_path={tmp_path / 'd.npz'}"],
          f"{tmp_path / 'd.npz'}: 40 examples of 8 x 8, uint8 divided by 255: 0 to 1, mean "
