@@ -22,8 +22,9 @@ read -ra sweep_flags <<<"${SWEEP_FLAGS:-}"
 jobs=$BPRUNE_HOME/jobs
 names=(BPRUNE_HOME TRAIN_ARG_FILE MODEL_DIR ARG_FILE OUTPUT)
 # Others that are set go along too: by the user, and not by the job of the training that calls this.
-others=(VENV MODULES THREADS RANKS_PER_NODE MAX_JOBS LAUNCHER SRUN_MPI MPIRUN_FLAGS)
-if [[ -z $train ]]; then
+others=(VENV MODULES THREADS RANKS_PER_NODE MAX_JOBS)
+[[ $scheduler != slurm ]] || others+=(LAUNCHER SRUN_MPI MPIRUN_FLAGS)
+if [[ -z ${PIPELINE:-} ]]; then
   export PIPELINE=$scheduler
   for name in "${others[@]}"; do
     if [[ -n ${!name:-} ]]; then PIPELINE+=" $name"; fi
