@@ -100,10 +100,17 @@ class TrainingDirectory:
         unfinished = _read(self.work / UNFINISHED)
         if unfinished and not self._differences(unfinished.get("identity")):
             return f"partial {_newest(self.work) or 0}/{unfinished.get('n_steps')} steps"
-        record = _read(self.final / RECORD)
-        if record and not self._differences(_identity_in(record)) and _is_whole(self.final):
+        record = self._record()
+        if record is not None and not self._differences(_identity_in(record)):
             return "complete"
         return ""
+
+    def _record(self) -> dict[str, Any] | None:
+        """What ``train.json`` says of the network in its place; None unless it is of that one."""
+        record = _read(self.final / RECORD)
+        if record is None or _newest(self.final) != record.get("n_steps"):
+            return None
+        return record
 
     def join(self, sha256: Mapping[str, str], n_steps: int, environment: Environment) -> str:
         """Find out whether there is something to go on with; writes nothing.
@@ -134,6 +141,11 @@ class TrainingDirectory:
             )
         identity = self._identity(sha256)
         step = _newest(self.work)
+        if step is None and max(self._steps(), default=0) > 0 and not self._config.overwrite:
+            raise ConfigError(
+                f"{self.work}: an unfinished training whose newest checkpoint is not whole; mend "
+                f"that, {_ANEW}"
+            )
         self._state = {"identity": identity, "n_steps": n_steps, "environment": environment,
                        "overwrite": self._config.overwrite}  # fmt: skip
         if there is not None and step is not None and not self._config.overwrite:
@@ -148,8 +160,8 @@ class TrainingDirectory:
                     self._refuse_network()
                 self._go_on(there, step, environment)
                 return "trained" if _is_done(self.work) else "unfinished"
-        record = _read(self.final / RECORD)
-        if record is None or self._config.overwrite or not _is_whole(self.final):
+        record = self._record()
+        if record is None or self._config.overwrite:
             self._refuse_network()
             return "new"
         found = self._differences(_identity_in(record), identity)

@@ -59,7 +59,7 @@ def train(place: Path, seed: int, *flags: str) -> None:
             directory.begin(training, None)
         for step in range(directory.step + 1, N_STEPS + 1):
             directory.save(training, None, step)
-        directory.finish({"config": config.settings, "n_ranks": 1,
+        directory.finish({"config": config.settings, "n_ranks": 1, "n_steps": N_STEPS,
                           "data": {"sha256": {"data": "0"}}})  # fmt: skip
 
 

@@ -284,6 +284,22 @@ def test_an_unfinished_training_gives_way_to_overwrite_or_if_it_has_not_begun(lo
     assert record(other)["config"]["seed"] == 4
 
 
+def test_what_is_not_whole_is_neither_complete_nor_dropped(looks, tmp_path):
+    case, work = tmp_path / "case", tmp_path / "case.training"
+    assert run(case, ask=stop_at(9)) == train.STOPPED
+    (work / "model.ckpt-9.meta").unlink()
+    before = content(work)
+    assert "whose newest checkpoint is not whole" in refused(case)
+    assert content(work) == before
+    assert run(case, "--overwrite") == 0
+    # Checkpoints of another training beside train.json, as versions before left them.
+    listing = (case / "checkpoint").read_text().replace(str(N_STEPS), "7")
+    for path in case.glob("model.ckpt-*"):
+        path.rename(case / path.name.replace(str(N_STEPS), "7"))
+    (case / "checkpoint").write_text(listing)
+    assert "already holds a network" in refused(case)
+
+
 @pytest.mark.parametrize("kind", ["stranger", "name", "file", "here", "parent"])
 def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, kind, monkeypatch):
     case = tmp_path / "case"
