@@ -86,6 +86,7 @@ def test_the_table_works_errors_out_once_a_column() -> None:
 
     values = np.linspace(0.1, 0.9, 50)
     names = ("accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_information")
-    text = table(values, values, {name: Counted(values, values, values) for name in names})
+    metrics = {name: Counted(values, values, values) for name in names}
+    text = table([f"{value:.4g}" for value in values], values, metrics)
     assert len(text.splitlines()) == 52
     assert asked_for == [50] * len(names)
