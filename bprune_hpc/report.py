@@ -15,6 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from . import startup
+
+if __name__ == "__main__":
+    startup.begin(saves=False)
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +28,7 @@ from .comm import Comm, run
 from .errors import ResultsError
 from .metrics import Metric
 from .results import open_results
+from .streams import check_shown, show
 
 _COLUMNS = (
     ("accuracy", "accuracy"),
@@ -135,16 +141,6 @@ def table(
     lines = [line.ljust(max(map(len, lines))) for line in lines]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
-
-
-def show(text: str) -> None:
-    """Print, also where standard output cannot write "±"."""
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
-    print(text)
 
 
 def plot(
@@ -261,6 +257,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
                 plot(arguments.plot, found.threshold, found.pruned_fraction, found.metrics)
             except (OSError, ValueError, ImportError) as error:
                 raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
+        check_shown("the table is not whole")
 
     comm.from_root(on_root)
     return 0
@@ -273,4 +270,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.end(main)
