@@ -87,6 +87,70 @@ def test_a_sweep_that_needs_more_than_one_job_goes_on_to_its_end(
     assert [job["after"] for job in jobs] == ["", jobs[0]["id"], jobs[1]["id"]]
 
 
+@pytest.mark.parametrize("script", SWEEPS)
+@pytest.mark.parametrize("given", ["-x.h5", "~/x.h5", "-a/!x.h5", "!x.h5"])
+def test_names_that_begin_with_a_dash_or_the_home_directory(
+    script: str, given: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(SWEEPS[script])
+    home = queue.directory  # as the queue tells its jobs
+    (home / "checkout").symlink_to(checkout)
+    (home / "venv" / "bin").mkdir(parents=True)
+    (home / "venv" / "bin" / "activate").write_text("echo environment of the user >&2")
+    (checkout / "-my.txt").write_text("--num_monte_carlo=2")
+    settings = {"BPRUNE_HOME": "~/checkout", "VENV": "~/venv", "ARG_FILE": "-my.txt"}
+    settings |= {"OUTPUT": given, "MODEL_DIR": "~/a case"}
+    if script == "pbs.sh":
+        settings["MPIRUN_FLAGS"] = "--bind-to none"
+    submit(queue, script, checkout, **settings)
+    (job,) = queue.run()
+    assert job["status"] == 0, job["log"]
+    output = home / given[2:] if given.startswith("~") else checkout / given
+    assert output.read_text() == "complete 2/2 draws\n"
+    assert "environment of the user\n" in job["log"]
+    assert f"  --model_dir={home}/a case\n" in job["log"]
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "slurm_array.sh"])
+@pytest.mark.parametrize("name", ["-x", "~/x"])
+def test_names_that_begin_so_in_the_slurm_scripts(
+    script: str, name: str, checkout: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    place = home / "x" if name.startswith("~") else checkout / name
+    (place / "case").mkdir(parents=True)
+    (place / "case" / "model.ckpt-7.index").touch()
+    (place / "my.txt").write_text("--num_monte_carlo=2")
+    commands = {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "squeue": "echo 2099-01-01T00:00:00",
+    }
+    (tmp_path / "bin").mkdir()
+    for command, body in commands.items():
+        (tmp_path / "bin" / command).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / command).chmod(0o755)
+    path = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {
+        "PATH": os.pathsep.join(path), "PYTHONPATH": str(ROOT / "tests" / "stand_in"),
+        "HOME": str(home), "SLURM_JOB_ID": "1", "SLURM_SUBMIT_DIR": str(checkout),
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1",
+        "ARG_FILE": f"{name}/my.txt",
+    }  # fmt: skip
+    if script == "slurm.sh":
+        output = place / "s.h5"
+        environment["OUTPUT"] = f"{name}/s.h5"
+    else:
+        output = place / "case.model.ckpt-7.h5"
+        environment |= {"CASES": name, "RESULTS": name}
+    done = run_group(
+        ["bash", str(checkout / "jobs" / script)], timeout=60, cwd=checkout, **environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert output.read_text() == "complete 2/2 draws\n"
+    if script == "slurm_array.sh":
+        assert f"  --model_dir={place / 'case'}\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("lines", "settings", "said", "n_jobs"),
     [
