@@ -88,7 +88,7 @@ def test_a_sweep_that_needs_more_than_one_job_goes_on_to_its_end(
 
 
 @pytest.mark.parametrize("script", SWEEPS)
-@pytest.mark.parametrize("given", ["-x.h5", "~/x.h5", "-a/!x.h5", "!x.h5"])
+@pytest.mark.parametrize("given", ["-x.h5", "~/x.h5"])
 def test_names_that_begin_with_a_dash_or_the_home_directory(
     script: str, given: str, checkout: Path, make_queue: MakeQueue
 ) -> None:
@@ -112,7 +112,7 @@ def test_names_that_begin_with_a_dash_or_the_home_directory(
 
 
 @pytest.mark.parametrize("script", ["slurm.sh", "slurm_array.sh"])
-@pytest.mark.parametrize("name", ["-x", "~/x"])
+@pytest.mark.parametrize("name", ["-x", "~/x", "!x"])
 def test_names_that_begin_so_in_the_slurm_scripts(
     script: str, name: str, checkout: Path, tmp_path: Path
 ) -> None:
