@@ -41,6 +41,9 @@ def begin(saves: bool) -> None:
         stop_signals.start()
     else:
         stop_signals.do_not_catch()
+        # Such a command multiplies no matrices. OpenBLAS would start a thread a core, and interrupt
+        # the process where it cannot.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def end(main: Callable[[], int]) -> NoReturn:
@@ -64,6 +67,4 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 def _leave_if_short(error: BaseException, status: int | str | None) -> None:
     """Do not wait at the end for threads that libraries could not start, as some do."""
     if errors.shortage(error) and isinstance(status, int):
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
