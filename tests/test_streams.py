@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, find_mpirun, run_group
 from test_sweep import all_bits
+
+from bprune_hpc import alarm
 
 JOB = str(Path(__file__).with_name("chaos_job.py"))
 FLAGS = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=20", "--batch_size=15"]
@@ -176,6 +179,32 @@ def test_a_pipe_that_does_not_wait_loses_nothing() -> None:
             assert file.read().splitlines() == [f"line {i}" for i in range(30000)]
         assert process.stderr and process.stderr.read() == ""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("end", ["error closed", "error full", "both closed"])
+def test_what_quiets_a_library_needs_no_standard_error(end: str) -> None:
+    program = (
+        "import os; from bprune_hpc.tensorflow_import import quiet_file_descriptor_2 as quiet\n"
+        "with quiet(): os.write(2, b'chatter')\n"
+        "try:\n    with quiet(): os.write(2, b'chatter'); raise KeyError('mine')\n"
+        "except KeyError: raise SystemExit(7)\n"
+    )
+    assert shell(f'"$@" {ENDS[end]}', [sys.executable, "-c", program]).returncode == 7
+
+
+@pytest.mark.parametrize("end", ["error closed", "error full"])
+def test_an_alarm_that_cannot_be_heard_ends_its_process_all_the_same(end: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as waiting:
+        arguments = ["0.1", str(waiting.pid), "", "MPI_Init", "message"]
+        line = f'sleep 5 | "$@" {ENDS[end]}'
+        with subprocess.Popen(
+            ["bash", "-c", line, "bash", sys.executable, "-I", "-S", alarm.__file__, *arguments]
+        ) as started:
+            try:
+                assert waiting.wait(4) == -signal.SIGKILL
+            finally:
+                waiting.kill()
+                started.kill()
 
 
 def test_a_sign_that_an_encoding_lacks_is_replaced(whole: Path) -> None:
