@@ -66,7 +66,7 @@ help:
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make bench    measures speed and memory into benchmarks/results.json, in about 15 minutes' \
-	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
+	  'make train    trains the embedded network on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
 	  '' \
@@ -77,7 +77,7 @@ demo: $(PACKAGE)
 	@test -s results/sweep.h5 && echo 'HDF5 file: results/sweep.h5'
 
 train: $(TEST)
-	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt --overwrite
+	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt
 
 test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)
@@ -125,7 +125,7 @@ $(BASE): constraints.txt
 	touch $@
 
 # One venv holds one MPI; whoever changes from one to the other gets Horovod built anew.
-$(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_compiled*.[ch])
+$(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_compiled*.[ch]) bprune_hpc/_compiled_flags.txt bprune_hpc/sources.py
 	rm -f $(VENV)/.stamp-package-* $(VENV)/.stamp-test-*
 	@echo 'Installing TensorFlow and the rest: about a minute.'
 ifeq ($(MPI),wheel)

@@ -24,6 +24,7 @@ from .data_values import (
     empty_examples,
     labels_of,
     open_binary,
+    scaling_of,
     sha256_of,
 )
 from .errors import DataError
@@ -52,12 +53,13 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
             keys = x_key, y_key = choose_keys(list(opened), split, name)
             y_name = f"{name}: '{y_key}'"
             y = labels_of(task, np.asarray(_dataset(opened, y_key, name, file_bytes)[()]), y_name)
-            x = _examples(_dataset(opened, x_key, name, file_bytes), f"{name}: '{x_key}'")
+            examples = _dataset(opened, x_key, name, file_bytes)
+            x, scaling = _examples(examples, f"{name}: '{x_key}'"), scaling_of(examples.dtype)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: damaged HDF5 file ({reason}); copy it again") from None
     check_lengths(len(x), len(y), keys, name)
-    return x, y, {name: digest}
+    return Part(x, y, {name: digest}, scaling)
 
 
 def _dataset(opened: Any, key: str, name: str, file_bytes: int) -> Any:

@@ -31,6 +31,7 @@ from .data_values import (
     empty_examples,
     labels_of,
     open_binary,
+    scaling_of,
     sha256_of,
 )
 from .errors import DataError
@@ -59,9 +60,9 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
             keys = x_key, y_key = choose_keys(members, split, name)
             y_name, x_name = (f"{name}: '{key}'" for key in (y_key, x_key))
             y = labels_of(task, _read_raw(archive, members[y_key], y_name, file_bytes), y_name)
-            x = _read_examples(archive, members[x_key], x_name, file_bytes)
+            x, scaling = _read_examples(archive, members[x_key], x_name, file_bytes)
     check_lengths(len(x), len(y), keys, name)
-    return x, y, {name: digest}
+    return Part(x, y, {name: digest}, scaling)
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def _read_raw(
 
 def _read_examples(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, file_bytes: int
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], str]:
     with archive.open(info) as member:
         shape, is_fortran, dtype = _header(member, info, name, file_bytes)
         check_kind(shape, dtype, name)
@@ -132,4 +133,4 @@ def _read_examples(
         x = x.T
         if dtype != np.uint8:
             check_finite(x, name)
-    return x
+    return x, scaling_of(dtype)

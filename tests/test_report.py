@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from bprune_hpc.metrics import Metric
 from bprune_hpc.report import main, number_with_error, table
-from bprune_hpc.results import SCHEMA, Contents, Variable, write
+from bprune_hpc.results import SCHEMA, Contents, Variable, open_results, write
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ NAMES = ["accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_in
 
 def test_the_table_has_a_line_for_each_threshold() -> None:
     metric = Metric(np.array([0.25, 0.75]), np.array([0.03, 0.0]), np.array([0.04, 0.02]))
-    found = table(np.array([0, 0.5]), np.array([0, 0.25]), dict.fromkeys(NAMES, metric))
+    found = table(["0", "0.5"], np.array([0, 0.25]), dict.fromkeys(NAMES, metric))
     lines = found.splitlines()
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
     assert lines[2].split()[:3] == ["0", "0.00", "%"]
@@ -46,7 +47,7 @@ def test_the_table_has_a_line_for_each_threshold() -> None:
 
 def test_what_failed_is_said_in_place_of_numbers() -> None:
     metric = Metric(np.array([0.25, np.nan]), np.array([0.03, np.nan]), np.array([0.04, np.nan]))
-    arguments = np.array([0, 0.5]), np.array([0, 0.25]), dict.fromkeys(NAMES, metric)
+    arguments = ["0", "0.5"], np.array([0, 0.25]), dict.fromkeys(NAMES, metric)
     heading, rule, fine, failed = table(*arguments, failures=["", "draw 17, a/MatMul"]).split("\n")
     plain = table(*arguments).split("\n")
     assert [heading, rule, fine] == plain[:3] and len(failed) == len(fine)
@@ -80,6 +81,29 @@ def test_the_command_prints_the_table_and_draws(
     assert "75.00 %" in capsys.readouterr().out
     start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[ending]
     assert figure.read_bytes().startswith(start)
+
+
+def test_results_that_may_be_wrong_are_shown_with_a_warning(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_results(file) as opened:
+        contents = Contents(
+            dict(opened.attrs),
+            {"threshold": Variable(("threshold",), opened["threshold"][()])},
+            {
+                group: {
+                    name: Variable(("threshold",), opened[group][name][()])
+                    for name in opened[group] if name != "threshold"
+                }
+                for group in ("metrics", "sparsity")
+            },
+            state={"0/grid": np.zeros(2)},
+            state_attrs={"identity": json.dumps({"evaluator": "channels"})},
+        )  # fmt: skip
+    write(file, contents)
+    assert main([str(file)]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("warning: was made with evaluator channels, which left out channels")
 
 
 @pytest.mark.parametrize(
