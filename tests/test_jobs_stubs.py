@@ -196,6 +196,24 @@ def test_what_is_complete_with_failures_is_not_submitted_again(
     assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
 
 
+def test_an_interrupted_script_submits_nothing(tmp_path: Path) -> None:
+    program = f"""
+        . {ROOT}/jobs/common.sh
+        state_of_results() {{ [[ -e {tmp_path}/ran ]] && echo "partial 3/9 cells"; }}
+        resubmit() {{ touch {tmp_path}/resubmitted; }}
+        OUTPUT={tmp_path}/s.h5 ARG_FILE=a.txt MAX_JOBS=9 THREADS=1
+        sweep bash -c 'touch {tmp_path}/ran; kill -INT $PPID; exec sleep 20'
+    """
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, timeout=20,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "launcher's status 138" in done.stderr  # SIGUSR1 was passed on
+    assert "interrupted: no other job is submitted" in done.stderr
+    assert not (tmp_path / "resubmitted").exists()
+
+
 def test_a_signal_that_comes_while_the_launcher_is_started_is_passed_on() -> None:
     program = f"""
         . {ROOT}/jobs/common.sh
@@ -244,6 +262,29 @@ def test_the_sweep_comes_after_training_that_went_well(
     assert (checkout / "a network" / "train.json").read_text() == "2 ranks\n"
     assert "  --model_dir=a network\n" in jobs[1]["log"]
     assert (checkout / "a network.h5").read_text() == "complete 2/2 draws\n"
+
+
+@pytest.mark.parametrize("scheduler", ["cobalt", "pbs"])
+def test_names_that_begin_so_in_a_pipeline(
+    scheduler: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(scheduler)
+    home = queue.directory
+    (home / "checkout").symlink_to(checkout)
+    (checkout / "-train.txt").write_text("")
+    (checkout / "-sweep.txt").write_text("--num_monte_carlo=2")
+    submitted = subprocess.run(
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        capture_output=True,
+        env={**queue.environment, "HOME": str(home), "BPRUNE_HOME": "~/checkout",
+             "TRAIN_ARG_FILE": "-train.txt", "ARG_FILE": "-sweep.txt", "MODEL_DIR": "~/net",
+             "OUTPUT": "-x.h5"},
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stderr
+    jobs = queue.run()
+    assert [job["status"] for job in jobs] == [0, 0], jobs
+    assert (home / "net" / "train.json").read_text() == "2 ranks\n"
+    assert (checkout / "-x.h5").read_text() == "complete 2/2 draws\n"
 
 
 @pytest.mark.parametrize("script", ["cobalt_theta_train.sh", "pbs_polaris_train.sh"])

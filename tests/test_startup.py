@@ -18,6 +18,7 @@ MIB = 2**20
         ("report none.h5", 75),  # not enough for NumPy
         ("report none.h5", 95),
         ("inspect --status none.h5", 75),
+        ("train", 75),
         ("sweep --model_dir=embedded:digits_fc", 75),
         ("sweep --model_dir=embedded:digits_fc", 400),  # not enough for TensorFlow
         ("inspect embedded:digits_fc", 400),

@@ -101,8 +101,19 @@ def test_a_sweep_that_stops_early_says_so_by_its_status(
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("end", ["output full", "error closed", "all closed", "both full"])
-@pytest.mark.parametrize("of", ["ranks", "launcher"])
+@pytest.mark.parametrize(
+    ("of", "end"),
+    [
+        ("ranks", "output full"),
+        ("ranks", "error closed"),
+        ("ranks", "all closed"),
+        ("ranks", "both full"),
+        # With both closed Open MPI's launcher does not always start anything at all.
+        ("launcher", "output closed"),
+        ("launcher", "error closed"),
+        ("launcher", "both full"),
+    ],
+)
 def test_a_sweep_on_ranks_is_the_same_whatever_its_streams_are(
     tmp_path: Path, whole: Path, end: str, of: str
 ) -> None:
