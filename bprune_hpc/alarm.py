@@ -119,9 +119,10 @@ def main() -> None:
         absent, n_waiting = missing(processes(), int(process), rank_variable, what)
         message = message.replace(MARK, who(absent, n_waiting, os.uname().nodename))
     finally:
-        sys.stderr.write(message)
-        sys.stderr.flush()
-        os.kill(int(process), signal.SIGKILL)
+        try:
+            os.write(2, message.encode())
+        finally:
+            os.kill(int(process), signal.SIGKILL)
 
 
 if __name__ == "__main__":

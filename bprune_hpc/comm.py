@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import arrivals, sources
-from .errors import BpruneError, LaunchError, message_of, status_of
+from . import arrivals, sources, streams
+from .errors import BpruneError, LaunchError, is_bug, message_of, status_of
 from .launchers import is_number, launcher, leave_out_idle_network
 from .sum_tree import Part, messages, pieces
 
@@ -296,7 +296,7 @@ def abort_on_error(comm: Comm) -> Iterator[None]:
         raise
     except BaseException as error:
         where = f"rank {comm.rank} on {socket.gethostname()}: " if comm.size > 1 else ""
-        if not isinstance(error, BpruneError):
+        if is_bug(error):
             traceback.print_exc()
         sys.stderr.write(f"{where}error: {message_of(error)}\n")
         sys.stderr.flush()
@@ -328,15 +328,29 @@ def _check_same_code(comm: Comm) -> None:
     comm.from_root(compare)
 
 
-def run(main: Callable[[Comm], int]) -> int:
+def run(
+    main: Callable[[Comm], int],
+    ranks: Callable[[], Comm] = world,
+    level: int = logging.INFO,
+) -> int:
     """Run a command on all ranks and return its exit status.
 
     Errors in what the user gave, found by rank 0 for all, are printed once and end every rank
     normally; any other exception on any rank ends the whole job at once.
+
+    Parameters
+    ----------
+    main : callable
+        The command, which returns its exit status.
+    ranks : callable, optional
+        Makes the communicator.
+    level : int, optional
+        Of what is logged on rank 0.
     """
+    streams.keep()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        comm = world()
+        comm = ranks()
     except LaunchError as error:
         # Each of the processes is here; the first one speaks for all.
         if (launcher() or ("", 0, 0))[2] == 0:
@@ -344,7 +358,7 @@ def run(main: Callable[[Comm], int]) -> int:
         return error.exit_status
     tag = f"[rank {comm.rank}] " if comm.size > 1 else ""
     logging.basicConfig(
-        level=logging.INFO if comm.is_root else logging.WARNING,
+        level=level if comm.is_root else logging.WARNING,
         format=f"%(asctime)s {tag}%(levelname)s: %(message)s",
         datefmt="%H:%M:%S",
         force=True,

@@ -28,7 +28,8 @@ from .parts import Part, check_memory, lay_out, passes
 from .plan import draws_per_unit
 from .problem import Problem
 from .rehearsal import Rehearsal, Stage, rehearse
-from .report import show
+from .stop_signals import signals
+from .streams import check_shown, show
 from .tensorflow_import import import_graphs
 from .units import tensors_of_units
 
@@ -54,6 +55,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     int
         Exit status.
     """
+    signals.save_nothing()
     before_mib = process_memory.resident_mib()
     if comm.is_root:
         import_graphs()  # reading a network does, sooner or later
@@ -94,6 +96,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     )
     request = _request(said, argv)
     show(estimate_view.text(said, request, submission.all_lines(request)))
+    check_shown("the plan is not whole")
     return 0
 
 

@@ -17,13 +17,17 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from . import inspect_figure, inspect_view, results
+from . import startup
+
+if __name__ == "__main__":
+    startup.begin(saves=False)
+
+from . import inspect_figure, inspect_view, results, streams
 from .argument_file import ArgumentParser
 from .case import read_case
-from .comm import message_of
-from .errors import BpruneError, ConfigError, DamagedError, ResultsError
+from .comm import SerialComm, run
+from .errors import ConfigError, DamagedError, ResultsError
 from .inspection import COLLAPSED_BELOW_NATS, tensor_rows
 
 logger = logging.getLogger(__name__)
@@ -54,7 +58,8 @@ def inspect(argv: Sequence[str]) -> int:
     arguments = _checked(_parser().parse(argv))
     if arguments.status is not None:
         status = status_of(arguments.status)
-        print(status)
+        streams.show(status)
+        streams.check_shown("the status is told by the exit status too", is_product=False)
         kind, _, more = status.partition(" ")
         return _COMPLETE_WITH_FAILURES if kind == "complete" and more else _EXIT_STATUS[kind]
     # What a user's model builder prints must not get into the product.
@@ -74,7 +79,8 @@ def inspect(argv: Sequence[str]) -> int:
     shown = show(arguments.case, case, rows, prior_scale)
     if arguments.plot is not None:
         inspect_figure.plot(Path(arguments.plot), case.posterior, prior_scale)
-    print(shown)
+    streams.show(shown)
+    streams.check_shown("the tensors are not all told")
     return 0
 
 
@@ -163,14 +169,9 @@ def _parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m bprune_hpc.inspect``."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    arguments: Any = sys.argv[1:] if argv is None else argv
-    try:
-        return inspect(arguments)
-    except BpruneError as error:
-        sys.stderr.write(f"error: {message_of(error)}\n")
-        return error.exit_status
+    arguments = sys.argv[1:] if argv is None else argv
+    return run(lambda comm: comm.from_root(lambda: inspect(arguments)), SerialComm, logging.WARNING)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.end(main)

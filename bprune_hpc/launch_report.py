@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 # Instructions that TensorFlow, Eigen and BLAS choose their code by.
 _FEATURES = ("sse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve")
 
+_OPEN_MPI = ("mpirun", "mpiexec", "prterun")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -92,8 +94,38 @@ def report(comm: Comm, n_threads: int, deadline: Deadline | None) -> None:
             "without the compiled module dense networks take longer, see docs/clusters.md: %s",
             compiled.missing,
         )
+    if started is not None and started[0] == "Open MPI mpirun" and _has_terminal():
+        logger.info("%s", how_to_stop(os.getppid()))
     for line in (*crowding(places, n_threads), *disagreements(places)):
         logger.warning("%s", line)
+
+
+def how_to_stop(parent: int, proc: str = "/proc") -> str:
+    """What to do instead of Ctrl-C, at which the launcher of Open MPI gives ranks no time.
+
+    Parameters
+    ----------
+    parent : int
+        Process that has started this rank: the launcher, on its own host.
+    """
+    try:
+        is_launcher = Path(proc, str(parent), "comm").read_text().strip() in _OPEN_MPI
+    except OSError:
+        is_launcher = False
+    to = f"kill -USR1 {parent}" if is_launcher else "SIGUSR1 to mpirun"
+    return (
+        f"to stop in good order: {to}; Ctrl-C makes mpirun kill all ranks at once, and what is "
+        "not written yet is done again by the same command"
+    )
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal on which Ctrl-C can be pressed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def summary(places: Sequence[Place], n_threads: int) -> str:

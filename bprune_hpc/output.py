@@ -18,7 +18,7 @@ from . import report, results, resume
 from .book import Book
 from .config import SweepConfig
 from .contents import contents
-from .errors import ResultsError
+from .errors import ResultsError, WriteError, message_of
 from .identity import Environment, Identity, identity_of, mixture, union
 from .ledger import Ledger
 from .lock import Lock, hold
@@ -27,6 +27,7 @@ from .plan import draws_per_unit
 from .problem import Problem
 from .pruning import Cut
 from .publishing import Signature, clean, signature
+from .streams import check_shown, show
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,12 @@ class Output:
                 logger.info("%s: is complete; nothing to do", config.output)
             else:
                 book.publish()
-        report.read_findings(config.output).show()
+        try:
+            report.read_findings(config.output).show()
+        except (ResultsError, OSError) as error:
+            raise WriteError(f"what was written cannot be read: {message_of(error)}") from error
         if why is not None:
-            report.show(f"stopped early ({why}); the same command goes on from here")
-        report.show(f"results: {config.output}")
+            show(f"stopped early ({why}); the same command goes on from here")
+        show(f"results: {config.output}")
+        where = f"the results are whole; python -m bprune_hpc.report {config.output} prints them"
+        check_shown(where, is_product=False)

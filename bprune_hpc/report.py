@@ -16,6 +16,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from . import startup
+
+if __name__ == "__main__":
+    startup.begin(saves=False)
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +31,7 @@ from .identity import fault_of
 from .metrics import Metric
 from .pruning import labels_of
 from .results import STATE, open_results
+from .streams import check_shown, show
 
 _COLUMNS = (
     ("accuracy", "accuracy"),
@@ -140,16 +146,6 @@ def table(
     lines = [line.ljust(width) for line in lines]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
-
-
-def show(text: str) -> None:
-    """Print, also where standard output cannot write "±"."""
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
-    print(text)
 
 
 def plot(path: str | Path, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> None:
@@ -273,6 +269,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
                 plot(arguments.plot, found.pruned_fraction, found.metrics)
             except (OSError, ValueError, ImportError) as error:
                 raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
+        check_shown("the table is not whole")
 
     comm.from_root(on_root)
     return 0
@@ -285,4 +282,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.end(main)

@@ -1,13 +1,14 @@
-"""SIGUSR1 and SIGTERM as a request to stop in good order, seen even while MPI blocks.
+"""SIGUSR1, SIGTERM and SIGINT as a request to stop in good order, seen even while MPI blocks.
 
 A handler in Python runs when the main thread is next in the interpreter, which a rank that waits
-inside MPI is not. So both signals are blocked, and a thread of its own waits for them. Threads
-inherit what is blocked; hence :func:`start` comes before NumPy, MPI and TensorFlow make theirs:
+inside MPI is not; and what it raises there is lost if that thread is in a callback, as of a weak
+reference. So the signals are blocked, and a thread of its own waits for them. Threads inherit what
+is blocked; hence :func:`start` comes before NumPy, MPI and TensorFlow make theirs:
 
-    from . import stop_signals
+    from . import startup
 
     if __name__ == "__main__":
-        stop_signals.start()
+        startup.begin(saves=True)
 
 What belongs here: that a signal came. What does not: when to stop for it.
 """
@@ -24,10 +25,11 @@ from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-CAUGHT = (signal.SIGUSR1, signal.SIGTERM)
+CAUGHT = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
-# `scancel` and a launcher that forwards may both deliver one and the same SIGTERM.
-_SAME_REQUEST_S = 3.0
+# `scancel` and a launcher that forwards may both deliver one and the same SIGTERM, a terminal and a
+# launcher one and the same Ctrl-C.
+_SAME_REQUEST_S = {int(signal.SIGTERM): 3.0, int(signal.SIGINT): 0.5}
 
 _UNBLOCK = (
     "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, []); "
@@ -47,7 +49,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.seen: str | None = None
         self._is_started = False
-        self._first_term: float | None = None
+        self._first: tuple[int, float] | None = None
+        self._has_nothing_to_save = False
 
     def start(self) -> None:
         """Block the signals in this thread and all that come after it, and await them.
@@ -57,33 +60,52 @@ class StopSignals:
         if self._is_started:
             return
         self._is_started = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
-        threading.Thread(target=self._wait, name="stop signals", daemon=True).start()
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        caught = [number for number in CAUGHT if number != signal.SIGINT or not is_ignored]
+        signal.pthread_sigmask(signal.SIG_BLOCK, caught)
+        if not is_ignored:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        threading.Thread(
+            target=self._wait, args=(caught,), name="stop signals", daemon=True
+        ).start()
+
+    def save_nothing(self) -> None:
+        """Let the first SIGTERM or SIGINT end the process, also one that has come already."""
+        self._has_nothing_to_save = True
+        if self._first is not None:
+            _end_by(self._first[0])
 
     def note(self, signal_number: int, now: float) -> bool:
         """Take in a signal that came at ``now`` (seconds); return whether to end at once.
 
-        The second SIGTERM ends the process, unless it comes so soon after the first that it is
-        the same request on another way. SIGUSR1 only ever asks.
+        The second SIGTERM or SIGINT ends the process, unless it comes so soon after the first that
+        it is the same request on another way. SIGUSR1 only ever asks.
         """
         if self.seen is None:
             self.seen = signal.Signals(signal_number).name
-        if signal_number != signal.SIGTERM:
+        if signal_number not in _SAME_REQUEST_S:
             return False
-        if self._first_term is None:
-            self._first_term = now
-        return now - self._first_term > _SAME_REQUEST_S
+        if self._first is None:
+            self._first = signal_number, now
+        is_another = now - self._first[1] > _SAME_REQUEST_S[signal_number]
+        return is_another or self._has_nothing_to_save
 
-    def _wait(self) -> None:
+    def _wait(self, caught: Sequence[signal.Signals]) -> None:
         while True:
-            signal_number = signal.sigwait(CAUGHT)
+            signal_number = signal.sigwait(caught)
             if self.note(signal_number, time.monotonic()):
-                # Nobody has set a handler, so that this has its usual effect, and the status
-                # says what ended the process.
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-                os.kill(os.getpid(), signal.SIGTERM)
+                _end_by(signal_number)
             name = signal.Signals(signal_number).name
-            logger.info("%s came: to stop after this stretch of work", name)
+            more = ", or at once if it comes again" if signal_number in _SAME_REQUEST_S else ""
+            logger.info("%s came: to stop after this stretch of work%s", name, more)
+
+
+def _end_by(signal_number: int) -> None:
+    """End this process by a signal, so that its status says by which."""
+    # No handler is set, so that this has its usual effect.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal_number])
+    os.kill(os.getpid(), signal_number)
 
 
 signals = StopSignals()
@@ -94,6 +116,12 @@ def start() -> StopSignals:
     """Catch the stop signals of this process from now on; give what tells of them."""
     signals.start()
     return signals
+
+
+def do_not_catch() -> None:
+    """Let SIGINT end this process as SIGTERM does: for a command that has nothing to save."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def with_default_signals(command: Sequence[str]) -> list[str]:

@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from . import stop_signals
+from . import startup
 
 if __name__ == "__main__":
-    stop_signals.start()  # before NumPy, MPI and TensorFlow: their threads inherit what is blocked
+    startup.begin(saves=True)
 
 from . import deadline, launch_report, memory, pruning
 from . import problem as problems
@@ -138,4 +138,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.end(main)

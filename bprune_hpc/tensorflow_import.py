@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from . import tensorflow_graphs
+from . import streams, tensorflow_graphs
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,8 @@ def quiet_file_descriptor_2() -> Iterator[None]:
     """Hold back what is written to file descriptor 2; show it only if the body raises."""
     # cuDNN, cuBLAS and cpu_feature lines are written by C++ before any log level is read, so only
     # the file descriptor itself can be silenced.
-    sys.stderr.flush()
+    streams.open_missing()
+    _flush()
     with tempfile.TemporaryFile() as captured:
         original = os.dup(2)
         os.dup2(captured.fileno(), 2)
@@ -218,9 +219,15 @@ def quiet_file_descriptor_2() -> Iterator[None]:
             yield
         except BaseException:
             captured.seek(0)
-            os.write(original, captured.read())
+            with contextlib.suppress(OSError):
+                os.write(original, captured.read())
             raise
         finally:
-            sys.stderr.flush()
+            _flush()
             os.dup2(original, 2)
             os.close(original)
+
+
+def _flush() -> None:
+    if sys.stderr is not None:  # as it is in a program that was started with it closed
+        sys.stderr.flush()

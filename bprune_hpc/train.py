@@ -25,16 +25,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import stop_signals
+from . import startup
 
 if __name__ == "__main__":
-    stop_signals.start()  # before NumPy, MPI and TensorFlow: their threads inherit what is blocked
+    startup.begin(saves=True)
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import comm as ranks
-from . import deadline, launch_report, train_graph, train_report
+from . import deadline, launch_report, streams, train_graph, train_report
 from .data import DataSet, check_labels, load
 from .data_values import Split
 from .environment import versions
@@ -130,7 +130,9 @@ def train(
 
 def _say_status(config: TrainConfig) -> int:
     status = TrainingDirectory(config, 1).status()
-    sys.stdout.write(f"{status}\n" if status else "")
+    if status:
+        streams.show(status)
+        streams.check_shown("the status is told by the exit status too", is_product=False)
     return 0 if status == "complete" else STOPPED if status else 1
 
 
@@ -453,4 +455,4 @@ def _same_examples(one: DataSet, other: DataSet) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.end(main)

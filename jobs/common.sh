@@ -9,6 +9,21 @@ launched=      # process of the launcher, while it runs
 asked_to_stop= # name of the first stop signal that this script got
 more=()        # arguments of a sweep that a script adds
 
+# as_path NAME...: what a user means by the names of files in these variables. Where a list of
+# variables is given to qsub, no shell has put the home directory in place of ~; and a name that
+# begins with a dash is no flag.
+as_path() {
+  local name
+  for name; do
+    if [[ -z ${!name:-} ]]; then continue; fi
+    case ${!name} in
+      \~ | \~/*) printf -v "$name" %s "$HOME${!name#\~}" ;;
+      [-!\(]*) printf -v "$name" %s "./${!name}" ;;
+    esac
+  done
+}
+as_path VENV ARG_FILE TRAIN_ARG_FILE MODEL_DIR OUTPUT CASES RESULTS CHECKPOINT
+
 # A stop signal means the same to every launcher as SIGUSR1: that one they all forward to all ranks,
 # while on a SIGTERM mpirun leaves them a second or two. A run that is asked to stop finishes
 # its round, writes its results and ends.
@@ -18,6 +33,7 @@ pass_on() {
 }
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM
+trap 'pass_on INT' INT
 
 say() { echo "$(date +%FT%T) job script: $*" >&2; }
 
@@ -118,7 +134,9 @@ sweep() {
 # go_on BEFORE AFTER: submit the next job, unless that would go on for ever or is not wanted.
 go_on() {
   local resubmitted=3 next
-  if [[ $asked_to_stop == TERM ]] && (($(date +%s) < ${BPRUNE_END_TIME:-0} - 60)); then
+  if [[ $asked_to_stop == INT ]]; then
+    say "interrupted: no other job is submitted; the same command continues"
+  elif [[ $asked_to_stop == TERM ]] && (($(date +%s) < ${BPRUNE_END_TIME:-0} - 60)); then
     say "cancelled: no other job is submitted; the same command continues"
   elif (($2 <= $1)); then
     say "this job added nothing ($1 before, $2 now): no other job is submitted; see the log above"

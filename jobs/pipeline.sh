@@ -11,7 +11,9 @@ set -euo pipefail
 
 scheduler=${1:?"usage: pipeline.sh slurm|pbs|cobalt"}
 train=${2:-}
-export BPRUNE_HOME=${BPRUNE_HOME:-$PWD}
+BPRUNE_HOME=${BPRUNE_HOME:-$PWD}
+BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
+export BPRUNE_HOME
 export TRAIN_ARG_FILE=${TRAIN_ARG_FILE:-train_digits.txt} # arguments of the training
 export MODEL_DIR=${MODEL_DIR:-results/trained}            # the network
 export ARG_FILE=${ARG_FILE:-ArgFilePrune.txt}             # arguments of the sweep

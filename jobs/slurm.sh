@@ -19,6 +19,7 @@ set -euo pipefail
 
 # To be changed here, or given in the environment.
 BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # the checkout
+BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                          # to load, as "gcc openmpi/5.0"
 ARG_FILE=${ARG_FILE:-ArgFilePrune.txt}        # arguments of the sweep

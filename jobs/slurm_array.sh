@@ -20,6 +20,7 @@ set -euo pipefail
 
 # To be changed here, or given in the environment.
 BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # the checkout
+BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                          # to load, as "gcc openmpi/5.0"
 CASES=${CASES:-cases}                         # directory with checkpoints, however deep
@@ -31,6 +32,9 @@ SRUN_MPI=${SRUN_MPI:-pmix}                    # of those in `srun --mpi=list`; C
 THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-1}} # of a rank
 # Those of Open MPI; another mpirun has others.
 MPIRUN_FLAGS=${MPIRUN_FLAGS:---map-by slot:PE=$THREADS --bind-to core}
+
+# shellcheck source=jobs/common.sh
+. "$BPRUNE_HOME/jobs/common.sh"
 
 # The next job of this sweep takes the same checkpoint, even if there are new ones by then.
 if [[ -z ${CHECKPOINT:-} ]]; then
@@ -44,8 +48,6 @@ OUTPUT=$RESULTS/$(basename "$case_dir").$(basename "$CHECKPOINT").h5
 
 export BPRUNE_HOME VENV MODULES ARG_FILE CHECKPOINT RESULTS MAX_JOBS LAUNCHER SRUN_MPI THREADS
 export MPIRUN_FLAGS
-# shellcheck source=jobs/common.sh
-. "$BPRUNE_HOME/jobs/common.sh"
 # shellcheck source=jobs/common_slurm.sh
 . "$BPRUNE_HOME/jobs/common_slurm.sh"
 more=(--model_dir="$case_dir" --model_ckpt="$(basename "$CHECKPOINT")")

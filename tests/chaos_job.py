@@ -5,10 +5,10 @@ mpirun -n 2 python tests/chaos_job.py '{"round_s": 0.2, "strike": ["rename", 2, 
 
 from __future__ import annotations
 
-from bprune_hpc import stop_signals
+from bprune_hpc import startup
 
 if __name__ == "__main__":
-    stop_signals.start()  # as the sweep's own command does, before others make threads
+    startup.begin(saves=True)  # as the sweep's own command does, before others make threads
 
 import json
 import os

@@ -84,7 +84,8 @@ def fault(comm: Comm, rank: int, kind: str) -> int:
     """Raise on one rank while the others wait for it."""
     comm.from_root(lambda: None)
     if comm.rank == rank:
-        raise {"bug": ZeroDivisionError, "known": BpruneError}[kind](f"planted on {rank}")
+        kinds = {"bug": ZeroDivisionError, "known": BpruneError, "memory": MemoryError}
+        raise {**kinds, "disk": OSError}[kind](f"planted on {rank}")
     comm.from_root(lambda: None)
     time.sleep(60)
     return 0

@@ -147,10 +147,13 @@ class Job:
         for rank in self.ranks():
             rank.send(signal.SIGKILL)
 
+    def output(self) -> str:
+        """What is on standard error so far."""
+        return os.pread(self.said.fileno(), 10**8, 0).decode(errors="replace")
+
     def errors(self) -> list[str]:
         """Lines of standard error that are one; without any, the last lines."""
-        self.said.seek(0)
-        lines = [line.strip() for line in self.said]
+        lines = [line.strip() for line in self.output().splitlines()]
         return [line for line in lines if "error: " in line] or lines[-8:]
 
 

@@ -157,6 +157,16 @@ def test_run_turns_errors_into_one_line_and_a_status(capsys: pytest.CaptureFixtu
     assert comm.run(bad_input) == 2
     assert capsys.readouterr().err == "error: --seed: x; y\n"
 
+    def short(communicator: comm.Comm) -> int:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    with pytest.raises(SystemExit) as end:
+        comm.run(short)
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        "error: out of memory or of threads (MemoryError: Unable to allocate 9 GiB); start fewer"
+    )
+
     def bug(communicator: comm.Comm) -> int:
         raise ZeroDivisionError("oh")
 

@@ -87,6 +87,70 @@ def test_a_sweep_that_needs_more_than_one_job_goes_on_to_its_end(
     assert [job["after"] for job in jobs] == ["", jobs[0]["id"], jobs[1]["id"]]
 
 
+@pytest.mark.parametrize("script", SWEEPS)
+@pytest.mark.parametrize("given", ["-x.h5", "~/x.h5"])
+def test_names_that_begin_with_a_dash_or_the_home_directory(
+    script: str, given: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(SWEEPS[script])
+    home = queue.directory  # as the queue tells its jobs
+    (home / "checkout").symlink_to(checkout)
+    (home / "venv" / "bin").mkdir(parents=True)
+    (home / "venv" / "bin" / "activate").write_text("echo environment of the user >&2")
+    (checkout / "-my.txt").write_text("--num_monte_carlo=2")
+    settings = {"BPRUNE_HOME": "~/checkout", "VENV": "~/venv", "ARG_FILE": "-my.txt"}
+    settings |= {"OUTPUT": given, "MODEL_DIR": "~/a case"}
+    if script == "pbs.sh":
+        settings["MPIRUN_FLAGS"] = "--bind-to none"
+    submit(queue, script, checkout, **settings)
+    (job,) = queue.run()
+    assert job["status"] == 0, job["log"]
+    output = home / given[2:] if given.startswith("~") else checkout / given
+    assert output.read_text() == "complete 2/2 draws\n"
+    assert "environment of the user\n" in job["log"]
+    assert f"  --model_dir={home}/a case\n" in job["log"]
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "slurm_array.sh"])
+@pytest.mark.parametrize("name", ["-x", "~/x", "!x"])
+def test_names_that_begin_so_in_the_slurm_scripts(
+    script: str, name: str, checkout: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    place = home / "x" if name.startswith("~") else checkout / name
+    (place / "case").mkdir(parents=True)
+    (place / "case" / "model.ckpt-7.index").touch()
+    (place / "my.txt").write_text("--num_monte_carlo=2")
+    commands = {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "squeue": "echo 2099-01-01T00:00:00",
+    }
+    (tmp_path / "bin").mkdir()
+    for command, body in commands.items():
+        (tmp_path / "bin" / command).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / command).chmod(0o755)
+    path = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {
+        "PATH": os.pathsep.join(path), "PYTHONPATH": str(ROOT / "tests" / "stand_in"),
+        "HOME": str(home), "SLURM_JOB_ID": "1", "SLURM_SUBMIT_DIR": str(checkout),
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1",
+        "ARG_FILE": f"{name}/my.txt",
+    }  # fmt: skip
+    if script == "slurm.sh":
+        output = place / "s.h5"
+        environment["OUTPUT"] = f"{name}/s.h5"
+    else:
+        output = place / "case.model.ckpt-7.h5"
+        environment |= {"CASES": name, "RESULTS": name}
+    done = run_group(
+        ["bash", str(checkout / "jobs" / script)], timeout=60, cwd=checkout, **environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert output.read_text() == "complete 2/2 draws\n"
+    if script == "slurm_array.sh":
+        assert f"  --model_dir={place / 'case'}\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("lines", "settings", "said", "n_jobs"),
     [
@@ -130,6 +194,24 @@ def test_what_is_complete_with_failures_is_not_submitted_again(
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
     assert done.returncode == status, done.stderr
     assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
+
+
+def test_an_interrupted_script_submits_nothing(tmp_path: Path) -> None:
+    program = f"""
+        . {ROOT}/jobs/common.sh
+        state_of_results() {{ [[ -e {tmp_path}/ran ]] && echo "partial 3/9 cells"; }}
+        resubmit() {{ touch {tmp_path}/resubmitted; }}
+        OUTPUT={tmp_path}/s.h5 ARG_FILE=a.txt MAX_JOBS=9 THREADS=1
+        sweep bash -c 'touch {tmp_path}/ran; kill -INT $PPID; exec sleep 20'
+    """
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, timeout=20,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "launcher's status 138" in done.stderr  # SIGUSR1 was passed on
+    assert "interrupted: no other job is submitted" in done.stderr
+    assert not (tmp_path / "resubmitted").exists()
 
 
 def test_a_signal_that_comes_while_the_launcher_is_started_is_passed_on() -> None:
@@ -180,6 +262,29 @@ def test_the_sweep_comes_after_training_that_went_well(
     assert (checkout / "a network" / "train.json").read_text() == "2 ranks\n"
     assert "  --model_dir=a network\n" in jobs[1]["log"]
     assert (checkout / "a network.h5").read_text() == "complete 2/2 draws\n"
+
+
+@pytest.mark.parametrize("scheduler", ["cobalt", "pbs"])
+def test_names_that_begin_so_in_a_pipeline(
+    scheduler: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(scheduler)
+    home = queue.directory
+    (home / "checkout").symlink_to(checkout)
+    (checkout / "-train.txt").write_text("")
+    (checkout / "-sweep.txt").write_text("--num_monte_carlo=2")
+    submitted = subprocess.run(
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        capture_output=True,
+        env={**queue.environment, "HOME": str(home), "BPRUNE_HOME": "~/checkout",
+             "TRAIN_ARG_FILE": "-train.txt", "ARG_FILE": "-sweep.txt", "MODEL_DIR": "~/net",
+             "OUTPUT": "-x.h5"},
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stderr
+    jobs = queue.run()
+    assert [job["status"] for job in jobs] == [0, 0], jobs
+    assert (home / "net" / "train.json").read_text() == "2 ranks\n"
+    assert (checkout / "-x.h5").read_text() == "complete 2/2 draws\n"
 
 
 @pytest.mark.parametrize("script", ["cobalt_theta_train.sh", "pbs_polaris_train.sh"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +109,27 @@ def test_the_line_is_logged_with_what_this_process_sees(
         "without the compiled module dense networks take longer, see docs/clusters.md: no module "
         "of this name"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("prterun", "kill -USR1 77"), ("prted", "SIGUSR1 to mpirun"), (None, "SIGUSR1 to mpirun")],
+)
+def test_how_to_stop_ranks_of_open_mpi_is_said_where_there_is_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    command: str | None, said: str,
+) -> None:  # fmt: skip
+    if command is not None:
+        (tmp_path / "77").mkdir()
+        (tmp_path / "77" / "comm").write_text(f"{command}\n")
+    line = launch_report.how_to_stop(77, str(tmp_path))
+    assert line.startswith(f"to stop in good order: {said}; Ctrl-C makes mpirun kill all ranks")
+    for launcher, has_terminal in (("Open MPI mpirun", True), ("Slurm srun", True),
+                                   ("Open MPI mpirun", False)):  # fmt: skip
+        monkeypatch.setattr(launch_report, "launcher", lambda name=launcher: (name, 1, 0))
+        monkeypatch.setattr(launch_report, "_has_terminal", lambda there=has_terminal: there)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            launch_report.report(SerialComm(), 1, None)
+        is_said = any("to stop in good order" in line for line in caplog.messages)
+        assert is_said == (has_terminal and launcher == "Open MPI mpirun")

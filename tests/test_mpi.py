@@ -44,6 +44,18 @@ def test_an_exception_on_any_rank_ends_the_job(
     assert done.stderr.count("Traceback") == (1 if kind == "bug" else 0)
 
 
+@pytest.mark.parametrize(("n_ranks", "rank"), [(1, 0), (2, 0), (2, 1)])
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_what_the_machine_lacks_is_one_line(
+    mpirun: MpiRun, n_ranks: int, rank: int, kind: str
+) -> None:
+    done = mpirun(n_ranks, [PROGRAM, "fault", str(rank), kind], timeout=30)
+    assert done.returncode == 1
+    (message,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert ("out of memory" in message) == (kind == "memory") and f"planted on {rank}" in message
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_fault_in_a_sweep_ends_it_and_leaves_the_old_results(
