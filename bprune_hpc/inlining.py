@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import GraphError
-from .graph_definition import check_nodes
+from .graph_definition import check_declared, check_nodes
 from .graph_nodes import (
     Node,
     Nodes,
@@ -39,9 +39,11 @@ def flatten(graph_def: Any) -> tuple[Nodes, dict[Tensor, Tensor]]:
     Raises
     ------
     GraphError
-        If a called function is absent from the library or calls itself, or a node takes data from
-        one that does not exist.
+        If a called function is absent from the library or calls itself, or a node is not one.
     """
+    check_declared(graph_def.node)
+    for function in graph_def.library.function:
+        check_declared(function.node_def)
     nodes = parse_graph(graph_def)
     library = {function.signature.name: function for function in graph_def.library.function}
     renamed: dict[Tensor, Tensor] = {}
@@ -69,7 +71,7 @@ def _called(
         name, arguments = node.attr["f"].func.name, node.inputs
     elif node.op in ("If", "StatelessIf"):
         chosen = constant(nodes, node.inputs[0])
-        if chosen is None:
+        if chosen is None or chosen.size != 1:
             return None
         branch = "then_branch" if bool(chosen) else "else_branch"
         name, arguments = node.attr[branch].func.name, node.inputs[1:]
@@ -156,7 +158,9 @@ def _decide_switches(nodes: Nodes) -> None:
     taken = {
         node.name: int(bool(chosen))
         for node in nodes.values()
-        if node.op == "Switch" and (chosen := constant(nodes, node.inputs[1])) is not None
+        if node.op == "Switch"
+        and (chosen := constant(nodes, node.inputs[1])) is not None
+        and chosen.size == 1
     }
     if not taken:
         return

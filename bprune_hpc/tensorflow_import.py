@@ -18,6 +18,9 @@ from typing import Any
 
 from . import tensorflow_graphs
 
+MOST_AXES = 254
+"""Axes that a tensor of TensorFlow can have."""
+
 _part = SimpleNamespace()
 _lock = threading.RLock()
 _has_run: list[bool] = []
