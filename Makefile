@@ -125,7 +125,7 @@ $(BASE): constraints.txt
 	touch $@
 
 # One venv holds one MPI; whoever changes from one to the other gets Horovod built anew.
-$(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_compiled*.[ch])
+$(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_compiled*.[ch]) bprune_hpc/_compiled_flags.txt bprune_hpc/sources.py
 	rm -f $(VENV)/.stamp-package-* $(VENV)/.stamp-test-*
 	@echo 'Installing TensorFlow and the rest: about a minute.'
 ifeq ($(MPI),wheel)

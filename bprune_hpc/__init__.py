@@ -13,10 +13,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"load": "library", "BayesianNetwork": "library", "Predictive": "predicted"}
+_HOMES = {
+    "load": "library",
+    "BayesianNetwork": "library",
+    "NormalPredictive": "predicted",
+    "Predictive": "predicted",
+}
 _MODULES = ("graph_info", "results")
 
-__all__ = ["BayesianNetwork", "Predictive", "__version__", "graph_info", "load", "results"]
+__all__ = [
+    "BayesianNetwork",
+    "NormalPredictive",
+    "Predictive",
+    "__version__",
+    "graph_info",
+    "load",
+    "results",
+]
 
 
 def __getattr__(name: str) -> Any:

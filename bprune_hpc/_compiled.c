@@ -12,7 +12,6 @@
 #error "NaN has to be seen, and sums are exact: not with -ffast-math"
 #endif
 
-#define INTERFACE 3    /* another number for each change of what Python calls */
 #define TILE 64        /* examples of a tile */
 #define BLOCK 256      /* inputs of a layer whose values are made, and used, together */
 #define MOST_TERMS 256 /* that are added one after the other; a longer sum would be rounded more */
@@ -673,7 +672,7 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__compiled(void)
 {
   PyObject *module = PyModule_Create(&definition);
-  if (!module || PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) ||
+  if (!module || PyModule_AddStringConstant(module, "SOURCES_SHA256", SOURCES_SHA256) ||
       PyModule_AddIntConstant(module, "TILE", TILE) ||
       PyModule_AddIntConstant(module, "BLOCK", BLOCK) ||
       PyModule_AddIntConstant(module, "GROUP", GROUP) ||

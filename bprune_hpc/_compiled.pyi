@@ -2,7 +2,7 @@
 
 from typing import Any
 
-INTERFACE: int
+SOURCES_SHA256: str
 TILE: int
 BLOCK: int
 GROUP: int

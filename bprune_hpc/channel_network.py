@@ -1,8 +1,9 @@
 """Runs a chain with convolutions in TensorFlow, without the channels that pruning has made idle.
 
-A channel is left out where it is exactly zero everywhere: pruned together with its bias, or with a
-bias that its activation turns to zero. A constant that is not zero stays: at the border of a
-padded image it does not count in full. Leaving zeros out is exact.
+A channel is left out where nothing depends on it, or where it is exactly zero everywhere: no
+channel that may differ from zero feeds it, and its activation turns its bias to zero. A constant
+that is not zero stays, and so does what it feeds: at the border of a padded image it does not
+count in full, so that it varies from place to place. Leaving zeros out is exact.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .alive import Indices, alive_units
+from .alive import Indices
 from .chain import (
     Activation,
     Bias,
@@ -87,31 +88,38 @@ class ChannelNetwork:
 
     def _channels(self, table: Posterior) -> list[Indices]:
         """Channels that are left before each layer, and after the last."""
-        nonzero = []
+        feeds = []
         for layer in self._layers:
             kernel = self._nonzero(table, layer.kernel)
             kernel = kernel.reshape(-1, kernel.shape[-2] // layer.n_places, kernel.shape[-1])
-            nonzero.append(kernel.any(axis=0))
-        found = alive_units(nonzero)
-        out = [found[0].varying]
-        for layer, alive in zip(self._layers, found[1:], strict=True):
-            constant = alive.constant[~self._is_zero(table, layer, alive.constant)]
-            channels = np.sort(np.concatenate([alive.varying, constant]))
-            out.append(channels if len(channels) else np.zeros(1, np.intp))
-        # An input that feeds nothing stays where it is: examples are not taken apart.
-        out[0] = np.arange(nonzero[0].shape[0])
-        return out
+            feeds.append(kernel.any(axis=0))
+        may_differ = [np.ones(feeds[0].shape[0], bool)]
+        for layer, mask in zip(self._layers, feeds, strict=True):
+            is_fed = mask[may_differ[-1]].any(axis=0)
+            may_differ.append(is_fed | ~self._is_zero_unfed(table, layer))
+        is_needed = [np.ones(feeds[-1].shape[1], bool)]
+        for mask in reversed(feeds):
+            is_needed.append(mask[:, is_needed[-1]].any(axis=1))
+        is_needed.reverse()
+        left = [
+            np.flatnonzero(differs & needed)
+            for differs, needed in zip(may_differ, is_needed, strict=True)
+        ]
+        # Examples are not taken apart; an output is there, whatever it is; TensorFlow takes no
+        # image without channels.
+        left[0], left[-1] = (np.arange(len(needed)) for needed in (is_needed[0], is_needed[-1]))
+        return [channels if len(channels) else np.zeros(1, np.intp) for channels in left]
 
-    def _is_zero(
-        self, table: Posterior, layer: ChannelLayer, channels: Indices
-    ) -> NDArray[np.bool_]:
+    def _is_zero_unfed(self, table: Posterior, layer: ChannelLayer) -> NDArray[np.bool_]:
+        """Which channels of a layer are zero everywhere where all that feeds them is."""
+        n_channels = self._shapes[layer.kernel][-1]
         if not _ZERO_AT_ZERO.issuperset(layer.activations):
-            return np.zeros(len(channels), bool)
+            return np.zeros(n_channels, bool)
         if layer.bias is None:
-            return np.ones(len(channels), bool)
+            return np.ones(n_channels, bool)
         if layer.bias in table.loc:
-            return ~self._nonzero(table, layer.bias)[channels]
-        bias = self._fixed[layer.bias][channels]
+            return ~self._nonzero(table, layer.bias).reshape(-1)
+        bias = self._fixed[layer.bias].reshape(-1)
         # None of these activations changes the sign.
         return bias <= 0 if _ZERO_BELOW.intersection(layer.activations) else bias == 0
 

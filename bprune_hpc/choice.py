@@ -200,11 +200,9 @@ def sentences(
             f"{limit:g} at {level}, even of the unpruned network against itself{enough}."
         )
     if choice.index:
-        bound = choice.upper_bound[choice.index]
         said = (
             f"choice: {cuts[choice.index]}, {100 * pruned_fraction[choice.index]:.2f} % pruned: "
-            f"{name} {_signed(value[choice.index])}, below {bound:.2g} at {level} "
-            f"(the limit is {limit:g})."
+            f"{name} below {limit:g} at {level} (estimated: {_signed(value[choice.index])})."
         )
     else:
         said = f"choice: no pruning. At no threshold is an {name} below {limit:g} shown at {level}."
@@ -215,18 +213,18 @@ def sentences(
     if not after.size:
         return said
     following = choice.index + 1 + int(after[0])
-    bound = float(choice.upper_bound[following])
-    return f"{said} {_why_not(choice, float(value[following]), bound, cuts[following], n_examples)}"
+    return f"{said} {_why_not(choice, float(value[following]), cuts[following], n_examples)}"
 
 
-def _why_not(choice: Choice, value: float, upper: float, cut: str, n_examples: int) -> str:
-    bound = f"{_signed(value)}, up to {upper:.2g}"
+def _why_not(choice: Choice, value: float, cut: str, n_examples: int) -> str:
+    """Why the next threshold is not chosen; without its bound, which is no claim after looking."""
+    estimate = f"At {cut} it is estimated at {_signed(value)}"
     if not value < choice.limit.value:
-        return f"At {cut} it is {bound}."
+        return f"{estimate}."
     if choice.n_examples_needed is None:
-        return f"At {cut} it is {bound}: more draws (--num_monte_carlo) are needed to tell."
+        return f"{estimate}: more draws (--num_monte_carlo) are needed to tell."
     return (
-        f"At {cut} it is {bound}: too few test examples to tell ({n_examples}; about "
+        f"{estimate}: too few test examples to tell ({n_examples}; about "
         f"{_rounded_up(choice.n_examples_needed)} would do, if it stays at that)."
     )
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from . import choice as choices
 from .config import SweepConfig
-from .criteria import CRITERIA
 from .findings import Findings
-from .pruning import Cut
+from .pruning import Cut, labels_of
 from .results import Variable
 
 
@@ -35,8 +34,7 @@ def group(
     rise = statistics.per_example("nll")
     skewness = choices.skewness_of(rise - rise[0]) if limit.metric == "nll_rise" else None
     chosen = choices.choose(difference, limit, n_examples, n_groups, skewness, findings.failed)
-    heading = CRITERIA[config.criterion].heading
-    names = [_name_of(cut.threshold, heading) for cut in cuts]
+    names = _names_of(config, cuts)
     fractions = np.array([cut.pruned_fraction for cut in cuts])
     attrs = {
         "rule": limit.metric,
@@ -46,7 +44,10 @@ def group(
         "n_examples_needed": chosen.n_examples_needed,
         "text": choices.sentences(chosen, difference.value, names, fractions, n_examples),
     }
-    bound = {"long_name": f"upper bound of {limit.metric}, at the confidence"}
+    bound = {
+        "long_name": f"upper bound of {limit.metric}, at the confidence, of each threshold alone: "
+        "no claim about one that is picked after looking"
+    }
     variables = {
         "upper_bound": Variable(("threshold",), chosen.upper_bound, bound),
         "is_below": Variable(("threshold",), chosen.is_below.astype(np.int8)),
@@ -54,6 +55,10 @@ def group(
     return variables, {name: value for name, value in attrs.items() if value is not None}
 
 
-def _name_of(threshold: float, heading: str) -> str:
+def _names_of(config: SweepConfig, cuts: Sequence[Cut]) -> list[str]:
     """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
-    return f"{heading} {threshold:.4g}" if np.isfinite(threshold) else "none"
+    is_share = config.rule.is_by_layer(config.grid_kind)
+    values = [cut.requested_fraction if is_share else cut.threshold for cut in cuts]
+    heading = config.rule.heading(config.grid_kind) + (":" if is_share else "")
+    labels = labels_of(values, is_share=is_share)
+    return [label if label == "none" else f"{heading} {label}" for label in labels]

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import arrivals
+from . import arrivals, sources
 from .errors import BpruneError, LaunchError, message_of, status_of
 from .launchers import is_number, launcher, leave_out_idle_network
 from .sum_tree import Part, messages, pieces
@@ -303,6 +303,31 @@ def abort_on_error(comm: Comm) -> Iterator[None]:
         comm.abort(getattr(error, "exit_status", 1))
 
 
+def _check_same_code(comm: Comm) -> None:
+    """Refuse ranks whose packages differ: their parts would not be of one whole.
+
+    Raises
+    ------
+    EndedByRoot
+        With rank 0's LaunchError.
+    """
+    if comm.size == 1:
+        return
+    mine = sources.package_sha256(), f"{socket.gethostname()} ({sources.HOME})"
+    everyone = comm.gather(mine)
+
+    def compare() -> None:
+        assert everyone is not None
+        others = [rank for rank, (digest, _) in enumerate(everyone) if digest != mine[0]]
+        if others:
+            raise LaunchError(
+                f"rank {others[0]} on {everyone[others[0]][1]} runs other code of bprune_hpc than "
+                f"rank 0 on {mine[1]}; give all ranks one environment and one PYTHONPATH"
+            )
+
+    comm.from_root(compare)
+
+
 def run(main: Callable[[Comm], int]) -> int:
     """Run a command on all ranks and return its exit status.
 
@@ -326,6 +351,7 @@ def run(main: Callable[[Comm], int]) -> int:
     )
     with abort_on_error(comm):
         try:
+            _check_same_code(comm)
             status = main(comm)
         except EndedByRoot as end:
             if comm.is_root and end.message:

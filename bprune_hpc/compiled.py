@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from . import sources
 from .errors import ConfigError
-
-_INTERFACE = 3
 
 module: Any
 missing = ""
@@ -24,8 +23,8 @@ try:
 except ImportError as error:
     module, missing = None, str(error)
 else:
-    if module.INTERFACE != _INTERFACE:
-        module, missing = None, "the module was built for another version; install the package anew"
+    if getattr(module, "SOURCES_SHA256", "") != sources.compiled_sha256():
+        module, missing = None, "the module was built from other sources; install the package anew"
 
 VARIABLE = "BPRUNE_INSTRUCTIONS"
 NONE = "none"

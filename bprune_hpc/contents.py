@@ -80,7 +80,9 @@ def contents(
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
     posterior = problem.posterior
-    criterion = CRITERIA[config.criterion]
+    criterion, rule = CRITERIA[config.criterion], config.rule
+    heading = {"heading": rule.heading(config.grid_kind)}
+    is_by_layer = rule.is_by_layer(config.grid_kind)
     pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
     n_examples = len(statistics.label)
     coordinates = {
@@ -88,13 +90,16 @@ def contents(
             ("threshold",),
             np.array([cut.threshold for cut in cuts]),
             {
-                "long_name": criterion.meaning,
+                "long_name": criterion.meaning
+                + (", in the layer where it reaches furthest" if is_by_layer else ""),
                 "units": criterion.units,
-                "heading": criterion.heading,
+                **({} if is_by_layer else heading),
             },
         ),
         "requested_fraction": Variable(
-            ("threshold",), np.array([cut.requested_fraction for cut in cuts])
+            ("threshold",),
+            np.array([cut.requested_fraction for cut in cuts]),
+            heading if is_by_layer else {},
         ),
         "draw": Variable(("draw",), np.arange(n_draws)),
         "pair": Variable(("draw",), np.array(pair_of_draw, np.int64)),

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import compiled, memory
+from . import compiled, memory, sources
 from .comm import Comm, launcher
 
 BIT_VARIABLES = frozenset(
@@ -59,8 +59,12 @@ class Stopwatch:
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Versions of Python and of those packages that are installed; our own instructions."""
-    found = {"python": platform.python_version(), "instructions": compiled.instructions()}
+    """Versions of Python and of those packages that are installed; our own code, instructions."""
+    found = {
+        "python": platform.python_version(),
+        "instructions": compiled.instructions(),
+        "bprune_hpc sources": f"sha256 {sources.package_sha256()[:16]}",
+    }
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -30,6 +30,13 @@ _NAMES = {
     "pruned_weights": "--pruned_weights",
     "grid": "a grid of",
 }
+_REVISIONS = {"channels": "channels-2"}
+"""Evaluators whose numbers are not those that they once gave under their own name."""
+_FAULTS = {
+    ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "
+    "numbers may be wrong",
+}
+"""Why what stood under a name is not used any more, in place of what it was."""
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
 
 
@@ -64,7 +71,7 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
             [(name, np.array([one.loc, one.scale])) for name, one in problem.prior.items()]
         ),
         "pruned_weights": config.pruned_weights,
-        "evaluator": evaluator,
+        "evaluator": _REVISIONS.get(evaluator, evaluator),
         "batch_size": min(config.batch_size, max(len(one.label) for one in problem.on_every_set())),
     }
 
@@ -72,10 +79,17 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, in words: ``seed 1, now 2``."""
     return [
-        f"{_NAMES.get(name, name)} {_short(before.get(name))}, now {_short(now.get(name))}"
+        f"{_NAMES.get(name, name)} {fault_of(before, name) or _short(before.get(name))}, "
+        f"now {_short(now.get(name))}"
         for name in dict.fromkeys([*now, *before])
         if before.get(name) != now.get(name)
     ]
+
+
+def fault_of(identity: Mapping[str, Any], name: str) -> str:
+    """What is known to be wrong with numbers of an identity; empty where nothing is."""
+    value = identity.get(name)
+    return _FAULTS.get((name, value), "") if isinstance(value, str) else ""
 
 
 def environment_of(comm: Comm, n_intra: int, n_inter: int) -> Environment:

@@ -10,8 +10,10 @@ have to be like (``library_checks``).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,35 +23,38 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .case import Source, read_case
-from .errors import ConfigError, GraphError
+from .criteria import CRITERIA, Prior
+from .errors import ConfigError, InputError
 from .evaluation import NotFinite, batches, evaluate
 from .evaluator_choice import choose_evaluator
-from .evaluators import Evaluator
+from .evaluators import Evaluator, Weights
 from .graph_evaluator import GraphEvaluator
+from .heads import TASKS, choose_task
 from .library_checks import (
     check_outputs,
     checked_batch_size,
     checked_draws,
     checked_examples,
+    checked_labels,
     checked_weights,
 )
-from .metrics import Statistics
 from .network import GraphNetwork
 from .plan import make_plan, round_of
 from .posterior import Posterior
-from .predicted import Predictive
-from .predictive import DrawSums, GroupSums, bytes_per_cell
-from .problem import Problem
-from .pruning import cut_at_fraction, cut_at_threshold
+from .predicted import NormalPredictive, Predictive
+from .problem import Problem, check_prior
+from .pruning import PRUNED_SCALE, SCOPES, Rule, cut_at_threshold, cuts
 from .pruning import prune as pruned_posterior
-from .tasks import Classification
+from .regression_metrics import RegressionStatistics
+from .tasks import AnyStatistics, AnySums, Classification, Regression, Task
+from .units import GRANULARITIES
 
 _SUMS_LIMIT_BYTES = 2**30
 
 
 @dataclass(frozen=True, repr=False)
 class BayesianNetwork:
-    """A mean-field Bayesian classifier: a function of examples and weights, and a posterior.
+    """A mean-field Bayesian network: a function of examples and weights, and a posterior.
 
     Made by :func:`load`; nothing changes it. Pruning gives a new one that shares the function.
 
@@ -61,11 +66,17 @@ class BayesianNetwork:
         Read-only; the network's tensors that have no posterior.
     source : Source
         Where the network came from.
+    task : Classification or Regression
+        What the network is for.
+    prior : mapping of str to Prior
+        Of each tensor whose Gaussian prior the graph says.
     """
 
     posterior: Posterior
     fixed: Mapping[str, NDArray[Any]]
     source: Source
+    task: Task
+    prior: Mapping[str, Prior]
     _network: GraphNetwork
 
     @property
@@ -86,39 +97,87 @@ class BayesianNetwork:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes."""
-        return int((self._network.lifted.output_shape or (0,))[-1] or 0)
+        """Number of classes; 0 for a regression."""
+        return self.task.n_classes
 
-    def prune(self, *, snr: float | None = None, fraction: float | None = None) -> BayesianNetwork:
-        """A new network without the weights of lowest signal-to-noise ratio; this one stays.
+    def prune(
+        self,
+        *,
+        snr: float | None = None,
+        threshold: float | None = None,
+        fraction: float | None = None,
+        criterion: str = "snr",
+        scope: str = "global",
+        granularity: str = "weight",
+        prior_scale: float | None = None,
+        seed: int = 0,
+        pruned_weights: str = "zero",
+    ) -> BayesianNetwork:
+        """A new network without the weights that matter least; this one stays.
+
+        Everything means what it means in a sweep: the network that a sweep has chosen is
+        ``net.prune(**bprune_hpc.results.read("sweep.h5").chosen_pruning())``.
 
         Parameters
         ----------
         snr : float
-            Prune where the ratio is at or below this; 0 prunes nothing.
+            A threshold of the signal-to-noise ratio: ``criterion="snr"`` and ``threshold``.
+        threshold : float
+            Prune what has a score of the criterion at this or beyond; its units are the
+            criterion's.
         fraction : float
-            Prune this share, in [0, 1), of all weights that have a posterior.
+            Prune this share, in [0, 1), of what the granularity counts.
+        criterion : str
+            A key of :data:`bprune_hpc.criteria.CRITERIA`.
+        scope : {"global", "layer"}
+            Whether a fraction is of all tensors together, or of each alone.
+        granularity : {"weight", "neuron", "filter"}
+            What is pruned as a whole.
+        prior_scale : float, optional
+            Standard deviation of the weights' Gaussian prior, for the criteria that need one;
+            without, what the graph says (``prior``).
+        seed : int
+            Of the criterion ``random``: that of the sweep.
+        pruned_weights : {"zero", "bprune"}
+            What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
 
         Returns
         -------
         BayesianNetwork
-            Its pruned weights have mean 0 and standard deviation 0.
 
         Raises
         ------
         ConfigError
-            Unless exactly one of the two is given, and in its range.
+            Unless exactly one of the first three is given, and all are in their range.
         """
+        points = {"snr": snr, "threshold": threshold, "fraction": fraction}
+        given = [(name, value) for name, value in points.items() if value is not None]
+        if len(given) != 1:
+            raise ConfigError("prune: give one of snr, threshold and fraction")
+        ((point, value),) = given
+        if point == "snr" and criterion != "snr":
+            raise ConfigError(f"prune: snr is no threshold of {criterion}; give threshold")
+        for name, asked, known in (
+            ("criterion", criterion, CRITERIA), ("scope", scope, SCOPES),
+            ("granularity", granularity, GRANULARITIES),
+            ("pruned_weights", pruned_weights, PRUNED_SCALE),
+        ):  # fmt: skip
+            if asked not in known:
+                raise ConfigError(f"prune: {name} '{asked}' is none of {', '.join(known)}")
+        prior = None
+        if CRITERIA[criterion].needs_prior and prior_scale is None:
+            prior = self.prior
+            with _flags_as_arguments():
+                check_prior(criterion, self.posterior, prior, self.source.path)
+        rule = Rule(criterion, scope, granularity, prior_scale, seed, prior)
         try:
-            if snr is not None and fraction is None:
-                cut = cut_at_threshold(self.posterior, snr)
-            elif fraction is not None and snr is None:
-                cut = cut_at_fraction(self.posterior, fraction)
-            else:
-                raise ConfigError("prune: give either snr or fraction")
+            (cut,) = cuts(
+                self.posterior, "fraction" if point == "fraction" else "threshold", [value], rule
+            )
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        return dataclasses.replace(self, posterior=_frozen(pruned_posterior(self.posterior, cut)))
+        pruned = pruned_posterior(self.posterior, cut, PRUNED_SCALE[pruned_weights])
+        return dataclasses.replace(self, posterior=_frozen(pruned))
 
     def predict(
         self,
@@ -127,8 +186,9 @@ class BayesianNetwork:
         seed: int = 0,
         pairing: str = "antithetic",
         batch_size: int = 500,
-    ) -> Predictive:
-        """Average the class probabilities of examples over draws from the posterior.
+        y: ArrayLike | None = None,
+    ) -> Predictive | NormalPredictive:
+        """The predictive distribution of examples, averaged over draws from the posterior.
 
         A sweep with the same draws, seed, pairing and batch size writes the same bits.
 
@@ -137,65 +197,128 @@ class BayesianNetwork:
         x : float array, shape (n_examples, ...)
             Examples, scaled as the network was trained; reshaped where only the axes differ.
         n_draws : int
-            Rounded up to an even number for antithetic pairs.
+            Rounded up to what is taken together: two for antithetic pairs, four in a regression.
         seed : int
             In [0, 2**64); decides every draw.
         pairing : {"antithetic", "none"}
             Whether draws come in pairs with opposite noise.
         batch_size : int
             Examples evaluated at once.
+        y : array, shape (n_examples,), optional
+            Class numbers, or targets, whose log-probability or log-density is wanted.
 
         Returns
         -------
         Predictive
+            Of a classification.
+        NormalPredictive
+            Of a regression.
 
         Raises
         ------
         DataError
-            If the examples do not fit the network or are not finite.
+            If examples or labels do not fit the network or are not finite.
         ConfigError
             If a number is out of its range.
         BpruneError
             If an output is not finite.
         """
-        n_draws = checked_draws(n_draws, seed, pairing, batch_size)
-        problem = self._problem(x)
-        n_examples = len(problem.x)
+        n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
+        examples = checked_examples(x, self._network.lifted)
+        label = checked_labels(y, len(examples), self.task)
+        statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
+
+        def of(name: str) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = statistics.per_example(name)[0]
+            return found
+
+        log_of_label = None if label is None else -of("nll")
+        if isinstance(statistics, RegressionStatistics):
+            return NormalPredictive(
+                predictive_mean=statistics.target + of("error"),
+                predictive_sd=of("predictive_sd"),
+                epistemic_variance=of("epistemic_variance"),
+                aleatoric_variance=of("aleatoric_variance"),
+                log_density=log_of_label,
+                n_draws=n_draws,
+                seed=seed,
+                pairing=pairing,
+            )
+        mean_probability = statistics.mean_probability
+        assert mean_probability is not None  # it was asked for
+        return Predictive(
+            mean_probability=mean_probability[0],
+            predictive_entropy=of("predictive_entropy"),
+            expected_entropy=of("expected_entropy"),
+            mutual_information=of("mutual_information"),
+            log_probability=log_of_label,
+            n_draws=n_draws,
+            seed=seed,
+            pairing=pairing,
+        )
+
+    def _statistics(
+        self,
+        examples: NDArray[Any],
+        label: NDArray[Any] | None,
+        n_draws: int,
+        seed: int,
+        pairing: str,
+        batch_size: int,
+    ) -> AnyStatistics:
+        """What a sweep at threshold 0 finds of the examples."""
+        if label is None:
+            label = self._stand_in_label(examples, batch_size)
+        lifted = self._network.lifted
+        problem = Problem(
+            graph=lifted,
+            posterior=self.posterior,
+            fixed=self.fixed,
+            x=examples,
+            label=label,
+            task=self.task,
+            checkpoint=self.source.path,
+            sha256=self.source.sha256,
+            evaluator=choose_evaluator("auto", lifted),
+        )
         plan = make_plan(
             n_draws=n_draws,
             pairing=pairing,
             n_thresholds=1,
-            n_examples=n_examples,
-            bytes_per_cell=bytes_per_cell(problem.n_classes),
+            n_examples=len(examples),
+            bytes_per_cell=self.task.bytes_per_cell,
             batch_size=batch_size,
             limit_bytes=_SUMS_LIMIT_BYTES,
+            noises_per_unit=self.task.noises_per_unit,
         )
         everything = [cut_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(problem)
         (share,) = round_of(range(len(plan.units)), [1], 1).shares
-        draw_sums = DrawSums.zeros(1, n_draws)
+        draw_sums: Any = self.task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
-        statistics = Statistics(plan, keep_probabilities=True)
+        statistics: Any = self.task.statistics(plan, len(examples), True)
         for block in plan.blocks:
-            sums: dict[int, GroupSums] = {}
+            sums: dict[int, AnySums] = {}
             evaluate(
                 evaluator, problem, everything, plan, share, block,
                 sums, draw_sums, not_finite,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
             check_outputs(not_finite)
-            statistics.add_block(sums, problem.label[block.start : block.stop])
-        mean_probability = statistics.mean_probability
-        assert mean_probability is not None  # it was asked for
-        return Predictive(
-            mean_probability=mean_probability[0],
-            predictive_entropy=statistics.per_example("predictive_entropy")[0],
-            expected_entropy=statistics.per_example("expected_entropy")[0],
-            mutual_information=statistics.per_example("mutual_information")[0],
-            n_draws=n_draws,
-            seed=seed,
-            pairing=pairing,
-        )
+            statistics.add_block(sums, label[block.start : block.stop])
+        found: AnyStatistics = statistics
+        return found
+
+    def _stand_in_label(self, examples: NDArray[Any], batch_size: int) -> NDArray[Any]:
+        """Labels where none are given; what is asked for does not depend on them.
+
+        Of a regression those are the means at the posterior mean: moments are taken about them,
+        which loses least to rounding.
+        """
+        if isinstance(self.task, Classification):
+            return np.zeros(len(examples), np.int64)
+        means = self._outputs(examples, self.posterior.loc, batch_size)[:, 0].astype(np.float64)
+        return np.where(np.isfinite(means), means, 0.0)
 
     def logits(
         self,
@@ -223,13 +346,23 @@ class BayesianNetwork:
             If examples or weights do not fit the network.
         """
         checked_batch_size(batch_size)
+        if not isinstance(self.task, Classification):
+            raise ConfigError("logits: the network is a regression; use predict")
         examples = checked_examples(x, self._network.lifted)
         chosen = self.posterior.loc
         if weights is not None:
             chosen = checked_weights(weights, self.posterior)
+        return self._outputs(examples, chosen, batch_size)
+
+    def _outputs(
+        self, examples: NDArray[Any], weights: Weights, batch_size: int
+    ) -> NDArray[np.float32]:
+        """Outputs under one set of weights, shape (n_examples, n_outputs)."""
         size = min(batch_size, len(examples))
         parts = [
-            self._network(batch, chosen)[: rows.stop - rows.start]
+            self._network(batch, weights)[: rows.stop - rows.start].reshape(
+                rows.stop - rows.start, -1
+            )
             for rows, batch in batches(examples, range(len(examples)), size)
         ]
         return np.concatenate(parts)
@@ -240,28 +373,19 @@ class BayesianNetwork:
         return (
             f"<BayesianNetwork {Path(self.source.path).name}: {self.n_weights:,} weights with a "
             f"posterior in {len(self.posterior.names)} tensors, {100 * self.pruned_fraction:.1f} % "
-            f"pruned; ({axes}) -> {self.n_classes} classes>"
+            f"pruned; ({axes}) -> {self._output_in_words()}>"
         )
 
-    def _problem(self, x: ArrayLike) -> Problem:
-        examples = checked_examples(x, self._network.lifted)
-        return Problem(
-            graph=self._network.lifted,
-            posterior=self.posterior,
-            fixed=self.fixed,
-            x=examples,
-            # Only sums that are not asked for here depend on the labels.
-            label=np.zeros(len(examples), np.int64),
-            task=Classification(self.n_classes),
-            checkpoint=self.source.path,
-            sha256=self.source.sha256,
-            evaluator=choose_evaluator("auto", self._network.lifted),
-        )
+    def _output_in_words(self) -> str:
+        if isinstance(self.task, Classification):
+            return f"{self.n_classes} classes"
+        noise = self.task.noise_scale
+        return "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
 
     def _evaluator(self, problem: Problem) -> Evaluator:
         if problem.evaluator == "graph":
             return GraphEvaluator(self._network)
-        return problem.make_evaluator(self._network.n_intra, 1)
+        return problem.make_evaluator(self._network.n_intra, self._network.n_inter)
 
 
 def load(
@@ -271,10 +395,14 @@ def load(
     *,
     input_op: str | None = None,
     logits_op: str | None = None,
+    loc_op: str | None = None,
+    scale_op: str | None = None,
+    task: str = "auto",
+    noise_scale: float | None = None,
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> BayesianNetwork:
-    """Load a trained Bayesian classifier.
+    """Load a trained Bayesian network, a classifier or a regression.
 
     Parameters
     ----------
@@ -286,6 +414,12 @@ def load(
         ``MODULE:FUNCTION``, the builder of the Keras model that a weight file belongs to.
     input_op, logits_op : str, optional
         Operations of the graph, where they are not found.
+    loc_op, scale_op : str, optional
+        Of a regression: operations that give mean and standard deviation.
+    task : {"auto", "classification", "regression"}
+        What the network is for; ``auto``: what its output says, as in a sweep.
+    noise_scale : float, optional
+        Of a regression that gives a mean alone: the standard deviation of the targets.
     n_intra, n_inter : int
         TensorFlow threads. The first network of a process decides; the bits depend on them.
 
@@ -296,29 +430,43 @@ def load(
     Raises
     ------
     CheckpointError, GraphError
-        If it cannot be read, or is not a mean-field classifier.
+        If it cannot be read, or is no mean-field network.
+    ConfigError
+        If what it is for cannot be told, or is not what was asked for.
     """
+    if task not in TASKS:
+        raise ConfigError(f"task: '{task}' is none of {', '.join(TASKS)}")
+    if noise_scale is not None and not 1e-30 <= noise_scale <= 1e30:
+        raise ConfigError(f"noise_scale: {noise_scale:g} is not in 1e-30 to 1e30")
     found = read_case(
         case,
         model_ckpt,
         model=model,
         input_op=input_op,
         logits_op=logits_op,
+        loc_op=loc_op,
+        scale_op=scale_op,
+        with_prior=True,
         n_intra=n_intra,
         n_inter=n_inter,
     )
-    if "loc" in found.graph.output_tensors:
-        raise GraphError(
-            f"{found.source.path}: gives a Normal distribution, with the mean at "
-            f"{found.graph.output_tensor}; the library takes classifiers, or logits_op"
-        )
-    if (found.graph.output_shape or (None,))[-1] is None:
-        raise GraphError(
-            f"{found.source.path}: {found.graph.output_tensor} has an unknown number of classes; "
-            "name the logits with logits_op"
-        )
-    network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter)
-    return BayesianNetwork(_frozen(found.posterior), _read_only(found.fixed), found.source, network)
+    with _flags_as_arguments():
+        chosen = choose_task(task, noise_scale, found.graph, found.source.path)
+    is_normal = isinstance(chosen, Regression) and chosen.noise_scale is None
+    network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)
+    return BayesianNetwork(
+        _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
+        MappingProxyType(dict(found.prior)), network,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _flags_as_arguments() -> Iterator[None]:
+    """What a command calls a flag is an argument here: say so in messages."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(re.sub(r"--(\w+)", r"\1", str(error))) from None
 
 
 def _frozen(posterior: Posterior) -> Posterior:

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .data import fit_input
+from .data import check_labels, fit_input
+from .data_values import labels_of
 from .errors import BpruneError, ConfigError, DataError
 from .evaluation import NotFinite
 from .network import LiftedGraph
-from .plan import MEAN
+from .plan import MEAN, draws_per_unit
 from .posterior import Posterior
 from .predictive import MAX_DRAWS
+from .tasks import Task
 
 _PAIRINGS = ("antithetic", "none")
 
@@ -32,8 +34,8 @@ def checked_batch_size(batch_size: int) -> None:
         raise ConfigError(f"batch_size: {batch_size} is below 1")
 
 
-def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int) -> int:
-    """Number of draws to take: an even one for antithetic pairs, as in a sweep.
+def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int, task: Task) -> int:
+    """Number of draws to take: as many as the task takes together, as in a sweep.
 
     Raises
     ------
@@ -47,10 +49,32 @@ def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int) -> int
         raise ConfigError(f"n_draws: {n_draws} is not in 1 to {MAX_DRAWS}")
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed: {seed} is not in 0 to 2**64 - 1")
-    if pairing == "antithetic" and n_draws % 2:
-        logger.info("draws come in antithetic pairs: n_draws rounded up to %d", n_draws + 1)
-        return n_draws + 1
-    return n_draws
+    size = draws_per_unit(pairing, task.noises_per_unit)
+    rounded = -(-n_draws // size) * size
+    if rounded != n_draws:
+        logger.info("draws come %d at a time: n_draws rounded up to %d", size, rounded)
+    return rounded
+
+
+def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[Any] | None:
+    """Labels or targets of examples, as a sweep has them; None where there are none.
+
+    Raises
+    ------
+    DataError
+        If they do not fit the examples or the network.
+    """
+    if y is None:
+        return None
+    try:
+        label = labels_of(task.name, np.asarray(y), "y")
+    except ValueError as error:
+        raise DataError(f"y: is no array ({error}); give one label an example") from error
+    if len(label) != n_examples:
+        raise DataError(f"y: has {len(label)} labels for {n_examples} examples; give one for each")
+    if task.name == "classification":
+        check_labels(label, task.n_classes)
+    return label
 
 
 def checked_examples(x: ArrayLike, lifted: LiftedGraph) -> NDArray[Any]:

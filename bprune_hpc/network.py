@@ -91,7 +91,7 @@ class GraphNetwork:
             if with_scale and "loc" in lifted.output_tensors:
                 output = _side_by_side(tensorflow, graph, lifted)
         self.lifted = lifted
-        self.n_intra = n_intra
+        self.n_intra, self.n_inter = n_intra, n_inter
         self._fixed = [
             np.asarray(
                 fixed[name], graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype, order="C"

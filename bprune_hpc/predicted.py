@@ -23,6 +23,8 @@ class Predictive:
     mutual_information : float64 array, shape (n_examples,)
         The difference of the two, nats: disagreement of the draws. With few draws it is too small
         by a term of the order of 1 / ``n_draws``.
+    log_probability : float64 array, shape (n_examples,), or None
+        Logarithm of ``mean_probability`` at the label, nats, where labels were given.
     n_draws, seed : int
     pairing : {"antithetic", "none"}
     """
@@ -31,6 +33,7 @@ class Predictive:
     predictive_entropy: NDArray[np.float64]
     expected_entropy: NDArray[np.float64]
     mutual_information: NDArray[np.float64]
+    log_probability: NDArray[np.float64] | None
     n_draws: int
     seed: int
     pairing: str
@@ -39,3 +42,32 @@ class Predictive:
     def predicted_class(self) -> NDArray[np.int64]:
         """Most probable class of each example (the first of equals), int64, (n_examples,)."""
         return self.mean_probability.argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class NormalPredictive:
+    """What the posterior of a regression says of each example: a mixture of the draws' Normals.
+
+    Attributes
+    ----------
+    predictive_mean, predictive_sd : float64 array, shape (n_examples,)
+        Mean and standard deviation of the mixture, in units of the target.
+    epistemic_variance : float64 array, shape (n_examples,)
+        Variance over draws of their means: what more training data could teach. With few draws it
+        is too small by a factor of 1 - 1 / ``n_draws``, where these are independent.
+    aleatoric_variance : float64 array, shape (n_examples,)
+        Mean over draws of their own variance. The two add up to the square of ``predictive_sd``.
+    log_density : float64 array, shape (n_examples,), or None
+        Logarithm of the mixture's density at the target, nats, where targets were given.
+    n_draws, seed : int
+    pairing : {"antithetic", "none"}
+    """
+
+    predictive_mean: NDArray[np.float64]
+    predictive_sd: NDArray[np.float64]
+    epistemic_variance: NDArray[np.float64]
+    aleatoric_variance: NDArray[np.float64]
+    log_density: NDArray[np.float64] | None
+    n_draws: int
+    seed: int
+    pairing: str

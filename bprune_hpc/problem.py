@@ -122,7 +122,7 @@ def read(config: SweepConfig) -> Problem:
         n_inter=config.num_inter,
     )
     if needs_prior:
-        _check_prior(config.criterion, network.posterior, network.prior, network.source.path)
+        check_prior(config.criterion, network.posterior, network.prior, network.source.path)
     task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
     examples = data.load(
         config.dataset,
@@ -169,9 +169,10 @@ def read(config: SweepConfig) -> Problem:
     )
 
 
-def _check_prior(
+def check_prior(
     criterion: str, posterior: Posterior, prior: Mapping[str, Prior], path: str
 ) -> None:
+    """Raise :class:`ConfigError` where a criterion needs a prior that is not known."""
     unknown = [name for name in posterior.names if name not in prior]
     if unknown:
         more = f" and {len(unknown) - 1} more tensors" if len(unknown) > 1 else ""

@@ -52,6 +52,32 @@ class Rule:
     seed: int = 0
     prior: Mapping[str, Prior] | None = None
 
+    def is_by_layer(self, kind: str) -> bool:
+        """Whether each tensor has a threshold of its own, so that no one number says what goes."""
+        return self.scope == "layer" and kind == "fraction"
+
+    def heading(self, kind: str) -> str:
+        """Of a column of points, thresholds or fractions by layer: what is pruned at each.
+
+        >>> Rule(granularity="neuron").heading("threshold")
+        'neuron SNR <='
+        >>> Rule(scope="layer").heading("fraction")
+        'lowest SNR of each layer'
+
+        Parameters
+        ----------
+        kind : {"threshold", "fraction"}
+            See :func:`cuts`.
+        """
+        criterion = CRITERIA[self.criterion]
+        heading = criterion.heading
+        if self.granularity != "weight":
+            heading = f"{self.granularity} {heading}"
+        if not self.is_by_layer(kind):
+            return heading
+        side = "lowest" if criterion.keeps == "above" else "highest"
+        return f"{side} {heading.rpartition(' ')[0]} of each layer"
+
 
 SNR = Rule()
 """Single weights by their SNR, all tensors together."""
@@ -124,6 +150,13 @@ class _Units:
             masks[name] = np.broadcast_to(np.True_ if owner is None else kept[owner], shape)
             thresholds[name] = math.nan if owner is None else cuts[owner]
         return Cut(threshold, fraction, masks, thresholds)
+
+
+def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
+    """Points of a sweep as they are shown: ``0.5``; a share ``50 %``; ``none`` for infinity."""
+    if is_share:
+        return [f"{100 * value:.4g} %" for value in values]
+    return [f"{value:.4g}" if np.isfinite(value) else "none" for value in values]
 
 
 def cuts(posterior: Posterior, kind: str, grid: Sequence[float], rule: Rule = SNR) -> list[Cut]:

@@ -22,6 +22,7 @@ from .argument_file import ArgumentParser
 from .comm import Comm, run
 from .errors import ResultsError
 from .metrics import Metric
+from .pruning import labels_of
 from .results import open_results
 
 _COLUMNS = (
@@ -94,7 +95,7 @@ def number_with_error(value: float, error: float) -> str:
 
 
 def table(
-    threshold: Floats,
+    labels: Sequence[str],
     pruned_fraction: Floats,
     metrics: Mapping[str, Metric],
     heading: str = "SNR <=",
@@ -104,10 +105,12 @@ def table(
 
     Parameters
     ----------
-    threshold, pruned_fraction : float array, shape (n_thresholds,)
+    labels : sequence of str
+        Of the points of the sweep: thresholds, say.
+    pruned_fraction : float array, shape (n_thresholds,)
     metrics : mapping of str to Metric
     heading : str
-        Of the column of thresholds.
+        Of the column of labels.
     failures : sequence of str
         What failed at each threshold, empty where nothing did; stands in place of numbers.
 
@@ -119,9 +122,8 @@ def table(
     columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
     said = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
-    for index in range(len(threshold)):
-        cut = f"{threshold[index]:.4g}" if np.isfinite(threshold[index]) else "none"
-        row = [cut, f"{100 * pruned_fraction[index]:.2f} %"]
+    for index, label in enumerate(labels):
+        row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
         for name, _ in columns if not said.get(index) else ():
             metric = metrics[name]
             row.append(number_with_error(metric.value[index], metric.se_combined[index]))
@@ -147,16 +149,14 @@ def show(text: str) -> None:
     print(text)
 
 
-def plot(
-    path: str | Path, threshold: Floats, pruned_fraction: Floats, metrics: Mapping[str, Metric]
-) -> None:
+def plot(path: str | Path, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> None:
     """Draw accuracies and entropies, or errors and coverages, against the share of weights pruned.
 
     Parameters
     ----------
     path : path
         Of the figure; its ending chooses the format.
-    threshold, pruned_fraction : float array, shape (n_thresholds,)
+    pruned_fraction : float array, shape (n_thresholds,)
     metrics : mapping of str to Metric
 
     Raises
@@ -192,17 +192,19 @@ class Findings:
 
     Attributes
     ----------
-    threshold, pruned_fraction : float64 array, shape (n_thresholds,)
+    labels : list of str
+        Of the points of the sweep.
+    pruned_fraction : float64 array, shape (n_thresholds,)
     metrics : mapping of str to Metric
     heading : str
-        What the thresholds are of, as a heading of their column.
+        What the labels are of, as a heading of their column.
     failures : list of str
         What failed at each threshold, empty where nothing did.
     remarks : list of str
         Sentences that belong below the table.
     """
 
-    threshold: Floats
+    labels: list[str]
     pruned_fraction: Floats
     metrics: Mapping[str, Metric]
     heading: str
@@ -211,7 +213,7 @@ class Findings:
 
     def show(self) -> None:
         """Print them."""
-        show(table(self.threshold, self.pruned_fraction, self.metrics, self.heading, self.failures))
+        show(table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures))
         for remark in self.remarks:
             show(remark)
 
@@ -227,20 +229,22 @@ def read_findings(path: str | Path) -> Findings:
     with open_results(path) as file:
         group = file["metrics"]
         rest = file.attrs.get("rest")
+        is_share = "heading" in file.get("requested_fraction", file).attrs
+        points = file["requested_fraction" if is_share else "threshold"]
         remarks = [
             f"partial: {rest}" if rest is not None else None,
             group.attrs.get("target_text"),
             file["choice"].attrs["text"] if "choice" in file else None,
         ]
         return Findings(
-            threshold=file["threshold"][()],
+            labels=labels_of(points[()], is_share=is_share),
             pruned_fraction=file["sparsity/pruned_fraction"][()],
             metrics={
                 name: Metric(group[name][()], group[f"{name}_se"][()], group[f"{name}_se_data"][()])
                 for name in group
                 if f"{name}_se" in group
             },
-            heading=str(file["threshold"].attrs.get("heading", "SNR <=")),
+            heading=str(points.attrs.get("heading", "SNR <=")),
             failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
             remarks=[str(text) for text in remarks if text is not None],
         )
@@ -258,7 +262,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
         found.show()
         if arguments.plot:
             try:
-                plot(arguments.plot, found.threshold, found.pruned_fraction, found.metrics)
+                plot(arguments.plot, found.pruned_fraction, found.metrics)
             except (OSError, ValueError, ImportError) as error:
                 raise ResultsError(f"{arguments.plot}: cannot be drawn: {error}") from error
 

@@ -227,6 +227,48 @@ class Results:
             return groups[name]
         raise AttributeError(f"no group '{name}'; there are {', '.join(groups)}")
 
+    def pruning(self, index: int) -> dict[str, Any]:
+        """How the library prunes as one point of the sweep does.
+
+        Parameters
+        ----------
+        index : int
+            Of the point along the dimension ``threshold``.
+
+        Returns
+        -------
+        dict
+            Arguments of :meth:`bprune_hpc.BayesianNetwork.prune`.
+        """
+        names = ("criterion", "scope", "granularity", "pruned_weights", "prior_scale")
+        rule = self.groups["sparsity"].attrs
+        found: dict[str, Any] = {name: rule[name] for name in names if name in rule}
+        fraction = float(self.groups[""].requested_fraction[index])
+        if np.isnan(fraction):
+            found["threshold"] = float(self.groups[""].threshold[index])
+        else:
+            found["fraction"] = fraction
+        if rule["criterion"] == "random":
+            found["seed"] = int(self.attrs["seed"])
+        return found
+
+    def chosen_pruning(self) -> dict[str, Any]:
+        """The same of the point that ``--max_accuracy_drop`` or ``--max_nll_rise`` has chosen.
+
+        Raises
+        ------
+        ResultsError
+            If none was to be chosen, or none is.
+        """
+        if "choice" not in self.groups:
+            raise ResultsError(
+                "no choice was asked for; sweep with --max_accuracy_drop or --max_nll_rise"
+            )
+        choice = self.groups["choice"].attrs
+        if choice["index"] < 0:
+            raise ResultsError(f"there is no network to give: {choice['text']}")
+        return self.pruning(int(choice["index"]))
+
 
 def read(path: str | os.PathLike[str]) -> Results:
     """Read a results file as labelled arrays.

@@ -6,13 +6,17 @@ does not: graphs, checkpoints, anything that computes.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,14 +25,18 @@ from . import tensorflow_graphs
 MOST_AXES = 254
 """Axes that a tensor of TensorFlow can have."""
 
+logger = logging.getLogger(__name__)
+
 _part = SimpleNamespace()
 _lock = threading.RLock()
 _has_run: list[bool] = []
+_ROOT = Path("/")
+_GPU_FILES = ("dev/nvidia[0-9]*", "dev/kfd")  # NVIDIA's, AMD's
 _OPTIMIZERS = ("tf_keras.src.optimizers", "keras.src.optimizers")
 
 
 def import_tensorflow() -> Any:
-    """Import TensorFlow without its start-up chatter.
+    """Import TensorFlow without its start-up chatter, and without GPUs.
 
     ``TF_CPP_MIN_LOG_LEVEL`` (3) and ``TF_USE_LEGACY_KERAS`` (1) are set unless the user has set
     them; ``TF_ENABLE_ONEDNN_OPTS``, which changes bits, is left alone.
@@ -48,7 +56,9 @@ def import_tensorflow() -> Any:
             return sys.modules["tensorflow"]
         _set_variables()
         with quiet_file_descriptor_2(), _without_optimizers():
-            return importlib.import_module("tensorflow")
+            tensorflow = importlib.import_module("tensorflow")
+            _hide_gpus(tensorflow)
+            return tensorflow
 
 
 def import_graphs() -> Any:
@@ -82,7 +92,20 @@ def _with(homes: tensorflow_graphs.Homes) -> SimpleNamespace:
     return _part
 
 
+def _hide_gpus(tensorflow: Any) -> None:
+    """Keep a TensorFlow that is new in this process off the GPUs: it would fill their memory."""
+    with contextlib.suppress(RuntimeError):  # it has run already, with what its user chose
+        tensorflow.config.set_visible_devices([], "GPU")
+
+
+@lru_cache
+def _say_that_gpus_are_left_alone() -> None:
+    if any(next(_ROOT.glob(pattern), None) for pattern in _GPU_FILES):
+        logger.info("this host has GPUs, which are not used: everything runs on its processors")
+
+
 def _set_variables() -> None:
+    _say_that_gpus_are_left_alone()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
@@ -127,6 +150,7 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: b
         intra_op_parallelism_threads=n_intra,
         inter_op_parallelism_threads=n_inter,
         use_per_session_threads=True,
+        device_count={"GPU": 0},
     )
     if not is_optimized:
         config.graph_options.rewrite_options.disable_meta_optimizer = True

@@ -60,7 +60,9 @@ def test_what_failed_is_left_out() -> None:
     # What comes next is the next that did not fail.
     strict = choose(found, Limit("nll_rise", 0.004), 100, 20, failed=failed)
     assert strict.index == 1
-    assert "At SNR <= 2 it is 0.003" in sentences(strict, found.value, cuts, np.zeros(5), 100)
+    assert "At SNR <= 2 it is estimated at 0.003" in sentences(
+        strict, found.value, cuts, np.zeros(5), 100
+    )
     # Not by chance: without the mask the first that is not a number ends it.
     assert choose(found, NLL, 100, 20).index == 1
 
@@ -110,8 +112,22 @@ def test_the_first_threshold_that_fails_ends_the_choice() -> None:
     assert choice.is_below.tolist() == [True, True, False, True]
     assert choice.n_examples_needed is None  # more examples make no rise smaller
     text = said(choice, found, 500)
-    assert text.startswith("choice: SNR <= 0.5, 30.00 % pruned: NLL rise 0.001, below 0.0026 at")
-    assert text.endswith("At SNR <= 1 it is 0.03, up to 0.032.")
+    assert text == (
+        "choice: SNR <= 0.5, 30.00 % pruned: NLL rise below 0.02 at 95 % confidence (estimated: "
+        "0.001). At SNR <= 1 it is estimated at 0.03."
+    )
+
+
+@pytest.mark.parametrize("se", [[0, 0, 0, 0], [0, 0.001, 0.001, 0.003]])
+def test_no_bound_is_printed_that_was_looked_at_first(se: list[float]) -> None:
+    """Only the limit was there before the numbers: bounds of the chosen one are picked by them."""
+    found = metric([0, 0.001, 0.002, 0.019], se, [0, 0.001, 0.001, 0.002])
+    choice = choose(found, NLL, 500, 20)
+    assert choice.index == 2
+    text = said(choice, found, 500)
+    for bound in choice.upper_bound[1:]:
+        assert f"{bound:.2g}" not in text
+    assert f"below {NLL.value:g} at 95 % confidence" in text
 
 
 def test_it_says_how_many_examples_would_do() -> None:

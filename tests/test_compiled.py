@@ -6,6 +6,7 @@ import ctypes
 import json
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 from conftest import ROOT, run_group
 from plain_chains import convolution_of, random_chain
 
-from bprune_hpc import compiled, results, sweep
+from bprune_hpc import compiled, results, sources, sweep
 from bprune_hpc.compiled_chain import CompiledChain
 from bprune_hpc.environment import versions
 from bprune_hpc.errors import ConfigError
@@ -77,12 +78,32 @@ def test_a_sweep_refuses_instructions_that_there_are_not(tmp_path: Path) -> None
 
 
 @pytest.mark.compiled
-def test_a_module_of_another_version_is_not_used() -> None:
+def test_a_module_of_other_sources_is_not_used() -> None:
     done = run_group(
-        [sys.executable, "-c", "from bprune_hpc import _compiled; _compiled.INTERFACE = 0\n"
+        [sys.executable, "-c", "from bprune_hpc import _compiled; _compiled.SOURCES_SHA256 = 0\n"
          "from bprune_hpc import compiled; print(compiled.instructions(), compiled.missing)"],
     )  # fmt: skip
-    assert done.stdout.startswith("none the module was built for another version"), done.stderr
+    assert done.stdout.startswith("none the module was built from other sources"), done.stderr
+
+
+def test_any_change_of_code_or_flags_is_other_code(tmp_path: Path) -> None:
+    home = tmp_path / "bprune_hpc"
+    shutil.copytree(sources.HOME, home, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    whole, built = sources.package_sha256(), sources.compiled_sha256()
+    assert sources.compiled_sha256(home) == built
+    sources.package_sha256.cache_clear()
+    assert sources.package_sha256(home) == whole  # wherever it lies
+    seen = {whole}
+    for name in ("report.py", "_compiled.c", "_compiled_forward.h", sources.FLAGS):
+        with (home / name).open("a") as file:
+            file.write("\n")
+        sources.package_sha256.cache_clear()
+        seen.add(sources.package_sha256(home))
+        assert (sources.compiled_sha256(home) == built) == (name == "report.py")
+    (home / "data").mkdir()
+    (home / "data" / "new.py").touch()
+    sources.package_sha256.cache_clear()
+    assert len({*seen, sources.package_sha256(home)}) == 6
 
 
 @pytest.mark.compiled

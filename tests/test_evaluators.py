@@ -29,14 +29,18 @@ SHAPES = {
 
 
 def lifted(
-    build: Build, shape: tuple[int, ...], posterior: set[str], used: list[str]
+    build: Build,
+    shape: tuple[int, ...],
+    posterior: set[str],
+    used: list[str],
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
 ) -> LiftedGraph:
     """A graph written by hand; weights are fed by their names."""
     tensorflow = import_tensorflow()
     placeholder = tensorflow.compat.v1.placeholder
     with tensorflow.Graph().as_default() as graph:
         x = placeholder(tensorflow.float32, (None, *shape), name="x")
-        weights = {name: placeholder(tensorflow.float32, SHAPES[name], name=name) for name in used}
+        weights = {name: placeholder(tensorflow.float32, shapes[name], name=name) for name in used}
         output = tensorflow.identity(build(tensorflow, x, weights), name="logits")
         graph_def = graph.as_graph_def()
     found = find_chain(
@@ -127,6 +131,26 @@ def test_channels_that_feed_or_are_fed_by_nothing_are_gone() -> None:
     pruned = fast.prune(table)
     sizes = [part.loc.shape for part in pruned.parts]  # type: ignore[attr-defined]
     assert sizes == [(3, 3, 2, 6), (6,), (3, 3, 6, 6), (6,), (24, 5), (5,)]
+
+
+def test_what_constant_channels_feed_stays() -> None:
+    """By plain arithmetic: a pruned filter leaves its bias, which the next layer sums."""
+    used = ["k0", "b0", "k1", "b1", "k2", "b2"]
+    build = two_convolutions("VALID", "max_pool2d", "relu")  # 8 x 8, 6 x 6, 3 x 3, 1 x 1
+    shapes = {**SHAPES, "k2": (6, 5)}
+    graph = lifted(build, (128,), set(used[::2]), used, shapes)
+    rng = np.random.default_rng(0)
+    loc = {name: np.abs(rng.normal(size=shapes[name])).astype(np.float32) for name in used[::2]}
+    loc["k0"][...] = 0
+    table = Posterior(loc, {name: np.zeros_like(value) for name, value in loc.items()})
+    fixed = {
+        "b0": np.full(8, 1, np.float32), "b1": np.full(6, -0.1, np.float32), "b2": np.zeros(5, "f"),
+    }  # fmt: skip
+    evaluator = make_evaluator(choose_evaluator("auto", graph), graph, fixed, shapes)
+    x = rng.normal(size=(2, 128)).astype(np.float32)
+    hidden = np.maximum(np.float64(loc["k1"]).sum(axis=(0, 1, 2)) - 0.1, 0)
+    expected = np.broadcast_to((hidden @ loc["k2"])[:, None], (5, 2))
+    np.testing.assert_allclose(run(evaluator, table, x)[0], expected, rtol=1e-6)
 
 
 def dense(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:

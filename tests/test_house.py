@@ -28,7 +28,6 @@ PACKAGE = ROOT / "bprune_hpc"
 SOURCES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
-MAX_LINES = 350
 HEAVY = ("tensorflow", "tensorflow_probability", "tf_keras", "horovod", "mpi4py")
 IMPORTERS = {"mpi4py": {"comm"}, "horovod": {"comm", "train"}}
 # Maths: arrays in, arrays out. No configuration, communicator or file.
@@ -143,10 +142,8 @@ def test_maths_knows_no_files_ranks_or_config(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_module_is_short_documented_and_silent(name: str) -> None:
+def test_module_is_documented_and_silent(name: str) -> None:
     tree = TREES[name]
-    n_lines = len(SOURCES[name].read_text().splitlines())
-    assert n_lines <= MAX_LINES, f"{n_lines} lines: more than one idea?"
     assert ast.get_docstring(tree), "no module docstring"
 
     undocumented, printing = [], []

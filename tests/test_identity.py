@@ -64,3 +64,14 @@ def test_only_variables_that_may_change_bits_are_of_the_environment(
         "OMP_PROC_BIND": "close", "OPENBLAS_NUM_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "0",
     }  # fmt: skip
     assert "secret" not in str(facts)
+
+
+def test_results_that_may_be_wrong_are_told_from_others() -> None:
+    said = identity.differences({"evaluator": "channels"}, {"evaluator": "channels-2"})
+    assert said == [
+        "evaluator channels, which left out channels that were not zero, so that its numbers may "
+        "be wrong, now channels-2"
+    ]
+    assert identity.differences({"evaluator": "graph"}, {"evaluator": "channels-2"}) == [
+        "evaluator graph, now channels-2"
+    ]

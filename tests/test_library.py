@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,8 +16,15 @@ import pytest
 import small_models
 
 import bprune_hpc
-from bprune_hpc import data, sweep
-from bprune_hpc.errors import BpruneError, CheckpointError, ConfigError, DataError, GraphError
+from bprune_hpc import config, data, problem, pruning, results, sweep
+from bprune_hpc.errors import (
+    BpruneError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    GraphError,
+    ResultsError,
+)
 from bprune_hpc.tensorflow_import import import_tensorflow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,23 +192,205 @@ def test_numbers_out_of_range(net, digits):
         bprune_hpc.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("model", ["dense_flipout", "normal"])
-def test_keras_weights(tmp_path, model):
+def weights_of(model, tmp_path):
+    """A Keras model with its first weights, and what ``load`` takes for it."""
     import_tensorflow()
     built = getattr(small_models, model)()
     file = tmp_path / "net.weights.h5"
     built.save_weights(str(file))
-    if model == "normal":
-        with pytest.raises(GraphError, match="gives a Normal distribution"):
-            bprune_hpc.load(file, model=f"small_models:{model}")
-        return
-    net = bprune_hpc.load(file, model=f"small_models:{model}")
+    return built, {"case": file, "model": f"small_models:{model}"}
+
+
+def test_keras_weights(tmp_path):
+    built, case = weights_of("dense_flipout", tmp_path)
+    net = bprune_hpc.load(**case)
     kernels = [v.numpy() for v in built.variables if v.name.endswith("kernel_posterior_loc:0")]
     found = [loc for name, loc in net.posterior.loc.items() if "kernel" in name]
     for kernel, loc in zip(kernels, found, strict=True):
         np.testing.assert_array_equal(kernel, loc)
     predicted = net.predict(np.ones((2, 4), np.float32), n_draws=4)
     np.testing.assert_allclose(predicted.mean_probability.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def regressions(tmp_path_factory):
+    """Of a network that gives a Normal and of one that gives its mean: model, case and data."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for model, noise_scale in (("normal_of_one", None), ("mean_of_one", 0.7)):
+        place = tmp_path_factory.mktemp(model)
+        built, case = weights_of(model, place)
+        x = rng.normal(size=(23, *built.input_shape[1:])).astype(np.float32)
+        y = rng.normal(size=23)
+        np.savez(place / "data.npz", x=x, y=y)
+        found[model] = built, {**case, "noise_scale": noise_scale}, x, y, place
+    return found
+
+
+@pytest.mark.parametrize("model", ["normal_of_one", "mean_of_one"])
+def test_a_regression_is_the_sweeps_bit_by_bit(regressions, model):
+    _, case, x, y, place = regressions[model]
+    net = bprune_hpc.load(**case)
+    assert net.task.name == "regression" and net.n_classes == 0 and "Normal" in repr(net)
+    noise = [] if case["noise_scale"] is None else [f"--noise_scale={case['noise_scale']}"]
+    status = sweep.main(
+        [f"--model_dir={case['case']}", f"--model={case['model']}", *noise,
+         f"--data_path={place / 'data.npz'}", "--thresholds=0,1", "--num_monte_carlo=12",
+         f"--seed={SEED}", "--batch_size=10", f"--output={place / 'sweep.h5'}"]
+    )  # fmt: skip
+    assert status == 0
+    with h5py.File(place / "sweep.h5") as file:
+        examples = {name: file["examples"][name][()] for name in file["examples"]}
+    for t, snr in enumerate((0, 1)):
+        pruned = net.prune(snr=snr)
+        found = pruned.predict(x, 12, seed=SEED, batch_size=10, y=y)
+        for name, values in (
+            ("predictive_mean", found.predictive_mean),
+            ("predictive_sd", found.predictive_sd),
+            ("epistemic_sd", np.sqrt(found.epistemic_variance)),
+            ("aleatoric_sd", np.sqrt(found.aleatoric_variance)),
+            ("nll", -found.log_density),
+        ):
+            assert same_bits(values.astype(np.float32), examples[name][t]), name
+        # Without targets the moments are taken about another point, and are the same.
+        apart = pruned.predict(x, 12, seed=SEED, batch_size=10)
+        assert apart.log_density is None
+        for name in ("predictive_mean", "predictive_sd", "aleatoric_variance"):
+            np.testing.assert_allclose(getattr(apart, name), getattr(found, name), rtol=1e-9)
+
+
+@pytest.mark.parametrize("model", ["normal_of_one", "mean_of_one"])
+def test_a_regression_is_what_its_own_calls_give(regressions, model):
+    """The network's own stochastic calls, many times, within Monte Carlo error."""
+    built, case, x, _, _ = regressions[model]
+    n_calls = 600
+    calls = [built(x) for _ in range(n_calls)]
+    if case["noise_scale"] is None:
+        mean, variance = (
+            np.array([getattr(call, of)() for call in calls]) for of in ("mean", "variance")
+        )
+    else:
+        mean = np.array(calls)
+        variance = np.full_like(mean, case["noise_scale"] ** 2)
+    mean, variance = (np.float64(of).reshape(n_calls, -1) for of in (mean, variance))
+    found = bprune_hpc.load(**case).predict(x, n_draws=2000)
+    error = mean.std(axis=0, ddof=1) / np.sqrt(n_calls)
+    assert (abs(found.predictive_mean - mean.mean(axis=0)) < 4.5 * error).all()
+    spread = mean.var(axis=0, ddof=1)
+    np.testing.assert_allclose(found.epistemic_variance, spread, rtol=6 * np.sqrt(2 / n_calls))
+    np.testing.assert_allclose(
+        found.predictive_sd**2, found.epistemic_variance + found.aleatoric_variance, rtol=1e-12
+    )
+    own = variance.mean(axis=0)
+    error = variance.std(axis=0, ddof=1) / np.sqrt(n_calls) + 1e-6 * own
+    assert (abs(found.aleatoric_variance - own) < 4.5 * error).all()
+
+
+def test_what_a_network_is_for_is_told_as_in_a_sweep(regressions):
+    _, case, x, y, _ = regressions["mean_of_one"]
+    with pytest.raises(ConfigError, match="is a single number an example; .* with noise_scale$"):
+        bprune_hpc.load(**{**case, "noise_scale": None})
+    for more, message in (
+        ({"task": "classification"}, "noise_scale: is of a regression"),
+        ({"noise_scale": 0.0}, "noise_scale: 0 is not in"),
+        ({"task": "ranking"}, "task: 'ranking' is none of"),
+    ):
+        with pytest.raises((ConfigError, GraphError), match=message):
+            bprune_hpc.load(**{**case, **more})
+    net = bprune_hpc.load(**case)
+    with pytest.raises(ConfigError, match="is a regression; use predict"):
+        net.logits(x)
+    with pytest.raises(DataError, match="has 3 labels for 23 examples"):
+        net.predict(x, y=y[:3])
+    with pytest.raises(DataError, match="y has nan at example 22"):
+        net.predict(x, y=[*y[:-1], np.nan])
+
+
+def test_labels_give_log_probabilities(net, digits):
+    found = net.predict(digits.x[:9], n_draws=4, y=digits.y[:9])
+    of_label = found.mean_probability[np.arange(9), digits.y[:9]]
+    np.testing.assert_allclose(found.log_probability, np.log(of_label), rtol=0, atol=1e-6)
+    assert net.predict(digits.x[:9], n_draws=4).log_probability is None
+    with pytest.raises(DataError, match="label 10 of example 0 is not a class"):
+        net.predict(digits.x[:1], y=[10])
+
+
+def test_both_numbers_of_threads_reach_the_evaluator(monkeypatch, digits):
+    net = bprune_hpc.load("embedded:digits_fc", n_intra=1, n_inter=2)
+    asked = []
+    make = problem.Problem.make_evaluator
+    monkeypatch.setattr(
+        problem.Problem, "make_evaluator",
+        lambda self, *threads: asked.append(threads) or make(self, *threads),
+    )  # fmt: skip
+    net.predict(digits.x[:3], n_draws=2)
+    assert asked == [(1, 2)]
+
+
+RULES = (
+    ["--thresholds=0,0.3,1", "--criterion=signal_plus_noise"],
+    ["--prune_fractions=0,0.5,0.8", "--scope=layer"],
+    ["--prune_fractions=0,0.5,0.8", "--granularity=neuron"],
+    ["--thresholds=none,3,0.2", "--criterion=log_alpha"],
+    ["--prune_fractions=0,0.5,0.8", "--criterion=kl"],
+    ["--prune_fractions=0,0.5,0.8", "--criterion=bmr", "--prior_scale=0.5"],
+    ["--thresholds=0,0.4,0.7", "--criterion=random", "--seed=5"],
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=" ".join)
+def test_the_network_of_each_point_is_the_sweeps_mask_for_mask(net, digits, tmp_path, rule):
+    path = tmp_path / "sweep.h5"
+    status = sweep.main(
+        ["--model_dir=embedded:digits_fc", *rule, "--num_monte_carlo=8", "--max_nll_rise=10",
+         f"--output={path}"]
+    )  # fmt: skip
+    assert status == 0
+    swept = results.read(path)
+    asked = config.parse(["--model_dir=embedded:digits_fc", *rule])
+    read = problem.read(asked)
+    masks = pruning.cuts(
+        read.posterior, asked.grid_kind, asked.grid, replace(asked.rule, prior=read.prior)
+    )
+    for index, cut in enumerate(masks):
+        pruned = net.prune(**swept.pruning(index))
+        for name, kept in cut.kept.items():
+            np.testing.assert_array_equal(pruned.posterior.scale[name] != 0, kept)
+            np.testing.assert_array_equal(
+                pruned.posterior.loc[name], np.where(kept, net.posterior.loc[name], 0)
+            )
+        assert pruned.n_active == swept.sparsity.n_active[index]
+    chosen = net.prune(**swept.chosen_pruning())
+    assert chosen.n_active == swept.sparsity.n_active[swept.choice.attrs["index"]] < net.n_active
+    seed = 5 if "--seed=5" in rule else 0
+    found = chosen.predict(digits.x, 8, seed=seed, batch_size=1000).mean_probability
+    expected = swept.examples.mean_probability.values[swept.choice.attrs["index"]]
+    assert same_bits(found, expected)
+
+
+def test_a_choice_that_there_is_not(net, tmp_path):
+    path = tmp_path / "sweep.h5"
+    command = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=4", "--thresholds=0,1"]
+    assert sweep.main([*command, f"--output={path}"]) == 0
+    with pytest.raises(ResultsError, match="no choice was asked for; sweep with"):
+        results.read(path).chosen_pruning()
+    assert sweep.main([*command, "--max_accuracy_drop=1e-6", f"--output={path}"]) == 0
+    with pytest.raises(ResultsError, match="there is no network to give: choice: none"):
+        results.read(path).chosen_pruning()
+
+
+def test_rules_that_do_not_fit(net):
+    for arguments, message in (
+        ({"snr": 1, "threshold": 1}, "give one of"),
+        ({"snr": 1, "criterion": "kl"}, "snr is no threshold of kl"),
+        ({"threshold": 1, "criterion": "size"}, "criterion 'size' is none of snr, "),
+        ({"fraction": 0.5, "scope": "here"}, "scope 'here' is none of"),
+        ({"fraction": 0.5, "granularity": "row"}, "granularity 'row' is none of"),
+        ({"fraction": 0.5, "granularity": "filter"}, "no mean-field convolution kernel"),
+        ({"fraction": 0.5, "criterion": "kl", "prior_scale": -1}, "prior_scale -1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            net.prune(**arguments)
 
 
 def test_the_package_offers_it_without_loading_tensorflow():

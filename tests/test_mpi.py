@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import fake_case
 import pytest
-from conftest import MpiRun, run_group
+from conftest import ROOT, MpiRun, find_mpirun, run_group
 from test_resume import KINDS
 from test_sweep import all_bits
 
@@ -98,3 +99,21 @@ def test_processes_that_mpi_does_not_join_are_refused() -> None:
         said[rank] = done.stderr.splitlines()
     assert len(said["0"]) == 1 and "PMI launcher started this as process 0 of 4" in said["0"][0]
     assert said["2"] == []  # the first process speaks for all
+
+
+def test_ranks_with_other_code_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bprune_hpc", tmp_path / "bprune_hpc")
+    with (tmp_path / "bprune_hpc/report.py").open("a") as file:
+        file.write("# one line more\n")
+    output = tmp_path / "x.h5"
+    program = [
+        sys.executable, "-m", "bprune_hpc.sweep", "--model_dir=embedded:digits_fc",
+        "--thresholds=0,1", "--num_monte_carlo=4", f"--output={output}",
+    ]  # fmt: skip
+    here, there = (["-n", "1", "--wdir", str(place), *program] for place in (ROOT, tmp_path))
+    done = run_group([str(find_mpirun()), *here, ":", *there], PYTHONPATH="")
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert len(said) == 1 and "error: rank 1 on " in said[0]
+    assert f"({tmp_path / 'bprune_hpc'}) runs other code of bprune_hpc than rank 0" in said[0]
+    assert not output.exists()

@@ -35,7 +35,7 @@ NAMES = ["accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_in
 
 def test_the_table_has_a_line_for_each_threshold() -> None:
     metric = Metric(np.array([0.25, 0.75]), np.array([0.03, 0.0]), np.array([0.04, 0.02]))
-    found = table(np.array([0, 0.5]), np.array([0, 0.25]), dict.fromkeys(NAMES, metric))
+    found = table(["0", "0.5"], np.array([0, 0.25]), dict.fromkeys(NAMES, metric))
     lines = found.splitlines()
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
     assert lines[2].split()[:3] == ["0", "0.00", "%"]
@@ -46,7 +46,7 @@ def test_the_table_has_a_line_for_each_threshold() -> None:
 
 def test_what_failed_is_said_in_place_of_numbers() -> None:
     metric = Metric(np.array([0.25, np.nan]), np.array([0.03, np.nan]), np.array([0.04, np.nan]))
-    arguments = np.array([0, 0.5]), np.array([0, 0.25]), dict.fromkeys(NAMES, metric)
+    arguments = ["0", "0.5"], np.array([0, 0.25]), dict.fromkeys(NAMES, metric)
     heading, rule, fine, failed = table(*arguments, failures=["", "draw 17, a/MatMul"]).split("\n")
     plain = table(*arguments).split("\n")
     assert [heading, rule, fine] == plain[:3] and len(failed) == len(fine)

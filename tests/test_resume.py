@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_sweep import all_bits
 
-from bprune_hpc import identity, results, sweep
+from bprune_hpc import identity, results, sources, sweep
 from bprune_hpc.comm import Comm, SerialComm, run
 from bprune_hpc.ledger import Ledger, merged
 from bprune_hpc.pace import Pace
@@ -320,6 +320,17 @@ def test_another_environment_warns_and_marks(
     assert start(path, *flags) == 0  # once is for ever
     mixed = results.read(path).attrs["mixed_environment"]
     assert "Other CPU" in mixed and "num_intra 1, 2" in mixed
+
+
+def test_code_of_another_kind_under_the_same_version_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    monkeypatch.setattr(sources, "package_sha256", lambda: "0123" * 16)
+    assert start(path, *flags) == 0
+    assert "sources" in capsys.readouterr().err
+    assert "bprune_hpc sources" in results.read(path).attrs["mixed_environment"]
 
 
 def test_only_what_is_level_is_merged() -> None:

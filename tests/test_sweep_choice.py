@@ -26,8 +26,9 @@ def test_the_choice_is_printed_and_stored(
     assert run(*DIGITS, *flags, f"--output={path}") == 0
     table, choice, where = capsys.readouterr().out.rsplit("\n", 3)[:3]
     assert where == f"results: {path}" and "SNR <=" in table
-    assert choice.startswith("choice: SNR <= 0.5, 83.45 % pruned: NLL rise -0.0")
-    assert "At SNR <= 3 it is 0.2" in choice
+    assert choice.startswith("choice: SNR <= 0.5, 83.45 % pruned: NLL rise below 0.05 at 95 % ")
+    assert "confidence (estimated: -0.0" in choice
+    assert "At SNR <= 3 it is estimated at 0.2" in choice
     found = results.read(path).choice
     assert found.attrs["rule"] == "nll_rise" and found.attrs["limit"] == 0.05
     assert found.attrs["confidence"] == 0.95 and found.attrs["index"] == 1

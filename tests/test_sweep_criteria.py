@@ -87,7 +87,31 @@ def test_automatic_cuts_of_each_layer(
             assert cut.layer_threshold == pytest.approx(limit)
     assert found.metrics.threshold[1] == found.sparsity.layer_threshold[1].min()
     header, _, first, *_ = capsys.readouterr().out.splitlines()
-    assert header.startswith("log alpha >=") and first.split()[:2] == ["none", "0.00"]
+    # No one threshold says what goes, so that none stands there.
+    assert header.startswith("highest log alpha of each layer") and first.split()[0] == "0"
+    assert report.read_findings(tmp_path / "sweep.h5").labels == ["0 %", "25 %", "50 %", "75 %"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "heading", "chosen"),
+    [
+        (["--scope=layer"], "lowest SNR of each layer", "lowest SNR of each layer: 50 %, "),
+        (["--granularity=neuron"], "neuron SNR <=", "neuron SNR <= 0."),
+        (["--criterion=magnitude", "--scope=layer", "--granularity=neuron"],
+         "lowest neuron |loc| of each layer", "lowest neuron |loc| of each layer: 50 %, "),
+        ([], "SNR <=", "SNR <= 0."),
+    ],
+)  # fmt: skip
+def test_table_and_choice_name_what_is_pruned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], heading: str, chosen: str
+) -> None:
+    path = tmp_path / "sweep.h5"
+    limit = ["--prune_fractions=0,0.5", "--max_accuracy_drop=0.9", "--num_monte_carlo=4"]
+    assert run(*DIGITS, *flags, *limit, f"--output={path}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{heading}  ") or lines[0].lstrip().startswith(heading)
+    (choice,) = [line for line in lines if line.startswith("choice: ")]
+    assert choice.startswith(f"choice: {chosen}") and "% pruned: accuracy drop below 0.9" in choice
 
 
 def test_random_weights_are_worse_than_those_of_low_snr(tmp_path: Path) -> None:
