@@ -64,7 +64,7 @@ def open_output(config: SweepConfig) -> Iterator[Output]:
 
 def _if_good(path: str) -> Signature | None:
     """Signature of a file that may become the ``.bak``."""
-    found = signature(Path(path).resolve())
+    found = signature(Path(path))
     try:
         with results.open_results(path):
             return found

@@ -124,7 +124,7 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
     """
     if not Path(path).exists():
         return None
-    found = signature(Path(path).resolve())
+    found = signature(Path(path))
     try:
         with open_results(path) as file:
             if STATE not in file:
