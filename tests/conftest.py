@@ -19,8 +19,8 @@ from bprune_hpc import compiled
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("BPRUNE_REQUIRE_ALL") == "1"
 
-LIMIT_S = 900
-"""After which a command is taken to have locked up; a busy machine takes ten times longer."""
+LIMIT_S = 1800
+"""After which a command is taken to have locked up, however busy the machine is."""
 
 MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import LIMIT_S, ROOT
 
 from bprune_hpc.stop_signals import StopSignals
 
@@ -25,7 +25,7 @@ while True:
     if signals.seen:
         print(signals.seen, flush=True)
         break
-time.sleep(20)
+time.sleep(3600)
 """
 
 
@@ -49,7 +49,7 @@ def test_signals_ask_and_the_second_sigterm_ends(process: subprocess.Popen[str])
     time.sleep(3.2)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == -signal.SIGTERM
+    assert process.wait(LIMIT_S) == -signal.SIGTERM
 
 
 def test_one_request_on_two_ways_is_one_request() -> None:
