@@ -86,7 +86,7 @@ test: $(TEST)
 # With no data but those of the repository, as most have them.
 fast: export BPRUNE_TEST_DATA := $(abspath $(VENV))/no-data
 fast: $(TEST)
-	python -m pytest -m 'not (slow or mpi or slurm or horovod)' $(PYTEST_ARGS)
+	python -m pytest -m 'not (slow or mpi or slurm or horovod or compiled)' $(PYTEST_ARGS)
 	python -m pytest tests/test_fuzz.py -k test_damaged_networks
 
 slurm: $(TEST)
