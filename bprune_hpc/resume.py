@@ -21,7 +21,7 @@ from .config import SweepConfig
 from .criteria import CRITERIA
 from .errors import ResultsError
 from .identity import Environment, Identity, differences
-from .ledger import Ledger
+from .ledger import Ledger, Position
 from .parts import Layout, Part, layout_of
 from .problem import Problem
 from .publishing import Signature, signature
@@ -32,7 +32,7 @@ from .saved_state import (
     as_written,
     check_arrays,
     check_config,
-    check_draws,
+    check_ends,
     check_environment,
     check_layout,
     check_positions,
@@ -80,15 +80,19 @@ class Saved:
         return tuple(value for grid in self.grids for value in grid)
 
     @property
+    def positions(self) -> list[Position]:
+        """How far each ledger is."""
+        return [(int(one["position"][0]), int(one["position"][1])) for one in self.ledgers]
+
+    @property
     def n_units(self) -> int:
         """Most units of draws that any threshold has of the first pass."""
-        return max(int(one["position"][1]) for one in self.ledgers)
+        return max(n_units for _, n_units in self.positions)
 
     def progress(self, draws_per_unit: int) -> str:
         """How far it is, in words."""
         parts = []
-        for grid, one in zip(self.grids, self.ledgers, strict=True):
-            n_blocks, n_units = (int(number) for number in one["position"])
+        for grid, (n_blocks, n_units) in zip(self.grids, self.positions, strict=True):
             of_blocks = f" after {n_blocks} blocks of examples" if n_blocks else ""
             parts.append(f"{n_units * draws_per_unit} draws{of_blocks} at {len(grid)} of the cuts")
         return ", ".join(parts)
@@ -96,7 +100,7 @@ class Saved:
     @property
     def has_finished_blocks(self) -> bool:
         """Whether examples are taken in blocks, and sums of some have been let go."""
-        return any(one["position"][0] > 0 for one in self.ledgers)
+        return any(n_passes > 0 for n_passes, _ in self.positions)
 
 
 def state(
@@ -188,9 +192,9 @@ def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: 
         are not of these examples.
     """
     with as_written(saved.path):
-        check_draws(saved.n_units * draws_per_unit, saved.config)
         sets = problem.on_every_set()
         check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
+        check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
     kept = sorted(set(saved.grid) - set(config.grid))
     if kept:
         logger.info("%s: also has %s, which stay", saved.path, _listed(kept, config))
@@ -240,11 +244,11 @@ def ledgers_of(
     row_of = {value: row for row, value in enumerate(config.grid)}
     found = []
     if saved is not None:
-        for grid, arrays in zip(saved.grids, saved.ledgers, strict=True):
+        everything = zip(saved.grids, saved.positions, saved.ledgers, strict=True)
+        for grid, position, arrays in everything:
             rows = [row_of[value] for value in grid]
             with as_written(saved.path):
-                n_passes, n_units = (int(number) for number in arrays["position"])
-                check_arrays(arrays, len(rows), (n_passes, n_units), parts, size)
+                check_arrays(arrays, len(rows), position, parts, size)
                 found.append(Ledger.from_arrays(rows, arrays, parts[0].problem.task, size))
                 check_sums(found[-1], parts, size)
     there = {row for ledger in found for row in ledger.rows}

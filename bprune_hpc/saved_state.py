@@ -120,10 +120,26 @@ def check_positions(ledgers: Sequence[Mapping[str, Any]]) -> None:
         raise ValueError("a value of 'grid' stands there twice")
 
 
-def check_draws(n_there: int, config: Mapping[str, Any]) -> None:
-    """Raise ValueError if there are more draws than were asked for."""
-    if not n_there <= config["n_draws"] <= MAX_DRAWS:
-        raise ValueError(f"'position' is at draw {n_there} of {config['n_draws']}")
+def check_ends(
+    positions: Sequence[tuple[int, int]], layout: Layout, size: int, n_draws: int
+) -> None:
+    """Raise ValueError where a ledger is further than to the end of what was asked for.
+
+    Parameters
+    ----------
+    layout : Layout
+        Which :func:`check_layout` has passed.
+    size : int
+        Draws of a unit.
+    n_draws : int
+        That were asked for.
+    """
+    n_blocks = sum(map(len, layout))
+    n_most = n_blocks if n_blocks > len(layout) else 0  # passes that are finished
+    for n_passes, n_units in positions:
+        is_over = n_passes == n_most > 0
+        if n_passes > n_most or not n_units * size <= (0 if is_over else n_draws) <= MAX_DRAWS:
+            raise ValueError(f"'position' is {[n_passes, n_units]}, beyond the end")
 
 
 def check_layout(layout: Layout, n_examples: Sequence[int], batch_size: int) -> None:
@@ -178,9 +194,6 @@ def _without_thresholds(position: tuple[int, int], parts: Sequence[Part], size: 
     """The arrays of a ledger that is so far, for no thresholds: their names, types and shapes."""
     steps, (n_passes, n_units) = passes(parts), position
     all_units = len(parts[0].plan.units)
-    n_most = 0 if n_passes == len(steps) else all_units
-    if n_units > n_most or n_passes > (len(steps) if len(steps) > 1 else 0):
-        raise ValueError(f"'position' is {list(position)}, beyond the end")
     ledger = Ledger((), n_passes, n_units)
     for index, (part_index, block) in enumerate(steps[n_passes] if n_units else ()):
         task = parts[part_index].problem.task
