@@ -137,8 +137,10 @@ def contents(
         groups |= blanked(scores, findings.failed)
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, findings)
+    doubt = "" if cuts[0].pruned_fraction else problem.task.doubt(statistics.label, metrics)
     return Contents(
         attrs={
+            **({"doubt": doubt} if doubt else {}),
             "schema": SCHEMA,
             "status": status,
             "n_examples": n_examples,

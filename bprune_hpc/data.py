@@ -25,6 +25,7 @@ from .errors import DataError
 DATASETS = ("auto", "digits", "diabetes", "npz", "mnist", "cifar10", "tfrecord", "hdf5")
 _EMBEDDED = {"digits": data_embedded.digits, "diabetes": data_embedded.diabetes}
 _OF_CLASSES = ("digits", "mnist", "cifar10", "tfrecord")
+_MOST_COUNTS = 12
 _MNIST_FILE = "mnist.npz"
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
@@ -45,12 +46,15 @@ class DataSet:
         One of :data:`DATASETS`, never ``"auto"``.
     sha256 : dict of str to str
         Digest of every file read, by its path.
+    scaling : str
+        Type of the examples as they are stored, and what was done to them.
     """
 
     x: NDArray[np.float32]
     y: NDArray[Any]
     name: str
     sha256: dict[str, str]
+    scaling: str
 
 
 def load(
@@ -112,11 +116,11 @@ def load(
     if subtract_pixel_mean and name != "cifar10":
         logger.warning("--subtract_pixel_mean applies to cifar10, not to %s: no change", name)
     try:
-        x, y, sha256 = _read(name, path or "", split, subtract_pixel_mean, task)
+        x, y, sha256, scaling = _read(name, path or "", split, subtract_pixel_mean, task)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be read ({reason}); check the path") from None
-    return DataSet(x, y, name, sha256)
+    return DataSet(x, y, name, sha256, scaling)
 
 
 def _read(name: str, path: str, split: Split, subtract_pixel_mean: bool, task: str) -> Part:
@@ -132,6 +136,32 @@ def _read(name: str, path: str, split: Split, subtract_pixel_mean: bool, task: s
     if name == "mnist" and file.is_dir():
         file /= _MNIST_FILE
     return data_npz.read(file, split, task)
+
+
+def describe(examples: DataSet, path: str | None) -> str:
+    """What a data set is, in one line: where from, how many, of which shape, range and labels.
+
+    Parameters
+    ----------
+    path : str or None
+        Where it was read; None for what is inside the package.
+    """
+    x, y = examples.x, examples.y
+    shape = " x ".join(map(str, x.shape[1:]))
+    found = (
+        f"{path or 'the embedded ' + examples.name}: {len(x)} examples of {shape}, "
+        f"{examples.scaling}: {x.min():.4g} to {x.max():.4g}, mean {x.mean(dtype=np.float64):.4g}; "
+    )
+    if not np.issubdtype(y.dtype, np.integer):
+        return (
+            f"{found}targets {y.min():.4g} to {y.max():.4g}, mean {y.mean():.4g}, standard "
+            f"deviation {y.std():.4g}"
+        )
+    classes, counts = np.unique(y, return_counts=True)
+    numbers = f"{classes[0]} to {classes[-1]}"
+    if len(classes) <= _MOST_COUNTS:
+        return f"{found}labels {numbers}, of each {', '.join(map(str, counts))}"
+    return f"{found}{len(classes)} labels {numbers}, {counts.min()} to {counts.max()} of each"
 
 
 def fit_input(

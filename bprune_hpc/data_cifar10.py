@@ -23,7 +23,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data_values import Part, Split, blocks, convert, empty_examples, open_binary, sha256_of
+from .data_values import (
+    Part,
+    Split,
+    blocks,
+    convert,
+    empty_examples,
+    open_binary,
+    scaling_of,
+    sha256_of,
+)
 from .errors import DataError
 
 TEST_FILE = "test_batch"
@@ -97,9 +106,11 @@ def read(path: Path, split: Split, subtract_pixel_mean: bool = False) -> Part:
             y.append(numbers)
             n += len(images)
     x = x[:n]
+    scaling = scaling_of(np.dtype(np.uint8))
     if subtract_pixel_mean:
         x -= _channels_last(total / n_train / 255).astype(np.float32)
-    return x, np.concatenate(y), digests
+        scaling += ", less the training set's mean image"
+    return Part(x, np.concatenate(y), digests, scaling)
 
 
 def _size(file: Path) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ def digits(split: Split) -> Part:
     """8 x 8 images of digits in [0, 1], and their classes."""
     x, y, sha256 = _archive("digits.npz")
     chosen = _half(len(y), split)
-    return x[chosen].astype(np.float32) / np.float32(16), y[chosen].astype(np.int64), sha256
+    scaled = x[chosen].astype(np.float32) / np.float32(16)
+    return Part(scaled, y[chosen].astype(np.int64), sha256, f"{x.dtype} divided by 16")
 
 
 def diabetes(split: Split) -> Part:
@@ -35,7 +37,8 @@ def diabetes(split: Split) -> Part:
     training, chosen = _half(len(y), "train"), _half(len(y), split)
     table = np.column_stack([x, y]).astype(np.float64)
     table = (table - table[training].mean(axis=0)) / table[training].std(axis=0)
-    return table[chosen, :-1].astype(np.float32), table[chosen, -1], sha256
+    examples = table[chosen, :-1].astype(np.float32)
+    return Part(examples, table[chosen, -1], sha256, f"{x.dtype} standardised")
 
 
 def _half(n: int, split: Split) -> NDArray[np.bool_]:
@@ -43,7 +46,7 @@ def _half(n: int, split: Split) -> NDArray[np.bool_]:
     return held_out if split == "test" else ~held_out
 
 
-def _archive(name: str) -> Part:
+def _archive(name: str) -> tuple[NDArray[Any], NDArray[Any], dict[str, str]]:
     content = (resources.files("bprune_hpc") / "embedded" / name).read_bytes()
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         x, y = archive["x"], archive["y"]

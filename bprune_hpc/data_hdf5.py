@@ -24,6 +24,7 @@ from .data_values import (
     empty_examples,
     labels_of,
     open_binary,
+    scaling_of,
     sha256_of,
 )
 from .errors import DataError
@@ -57,11 +58,11 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
             check_kind(of_x.shape, of_x.dtype, x_name)
             check_label_shape(of_y.shape, len(of_x), keys, name)
             y = labels_of(task, np.asarray(of_y[()]), y_name)
-            x = _examples(of_x, x_name)
+            x, scaling = _examples(of_x, x_name), scaling_of(of_x.dtype)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: damaged HDF5 file ({reason}); copy it again") from None
-    return x, y, {name: digest}
+    return Part(x, y, {name: digest}, scaling)
 
 
 def _dataset(opened: Any, key: str, name: str, file_bytes: int) -> Any:

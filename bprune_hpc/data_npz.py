@@ -32,6 +32,7 @@ from .data_values import (
     empty_examples,
     labels_of,
     open_binary,
+    scaling_of,
     sha256_of,
 )
 from .errors import DataError
@@ -76,8 +77,8 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
             shape, _ = _declared(archive, members[y_key], y_name, file_bytes)
             check_label_shape(shape, n_examples, keys, name)
             y = labels_of(task, _read_raw(archive, members[y_key], y_name, file_bytes), y_name)
-            x = _read_examples(archive, members[x_key], x_name, file_bytes)
-    return x, y, {name: digest}
+            x, scaling = _read_examples(archive, members[x_key], x_name, file_bytes)
+    return Part(x, y, {name: digest}, scaling)
 
 
 @contextmanager
@@ -161,7 +162,7 @@ def _read_raw(
 
 def _read_examples(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, file_bytes: int
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], str]:
     with archive.open(info) as member:
         shape, is_fortran, dtype = _header(member, name, file_bytes)
         check_kind(shape, dtype, name)
@@ -180,4 +181,4 @@ def _read_examples(
         x = x.T
         if dtype != np.uint8:
             check_finite(x, name)
-    return x
+    return x, scaling_of(dtype)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data_values import Part, Split, convert, empty_examples, open_binary
+from .data_values import Part, Split, convert, empty_examples, open_binary, scaling_of
 from .errors import DataError
 from .tensorflow_import import import_tensorflow, quiet_file_descriptor_2
 
@@ -88,7 +88,8 @@ def read(path: str, split: Split) -> Part:
             convert(image, x[i])
             i += 1
     assert x is not None
-    return x, y, {str(file): digest for file, (_, digest) in zip(files, scans, strict=True)}
+    digests = {str(file): digest for file, (_, digest) in zip(files, scans, strict=True)}
+    return Part(x, y, digests, scaling_of(np.dtype(np.uint8)))
 
 
 def _scan(file: Path) -> tuple[int, str]:

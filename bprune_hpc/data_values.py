@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 Split = Literal["test", "train"]
-Part = tuple[NDArray[Any], NDArray[Any], dict[str, str]]
-"""Examples (float32), labels (int64 classes or float64 targets), digest of every file by path."""
+AS_STORED = "as stored"
+OVER_255 = "divided by 255"
 
 BLOCK_BYTES = 8 * 2**20
 # Deflate, the strongest filter in use, shrinks no further; what claims more is a forged size.
@@ -32,6 +32,32 @@ _MOST_COMPRESSED = 1032
 _GIB = 2**30
 _MOST_CLASSES = 10**6  # of labels that are one-hot rows
 _LARGEST_TARGET = float(np.finfo(np.float32).max)  # what a network could give
+
+
+class Part(NamedTuple):
+    """What a file holds of a data set.
+
+    Attributes
+    ----------
+    x : float32 array, shape (n, ...)
+        Examples.
+    y : int64 or float64 array, shape (n,)
+        Classes, or targets.
+    sha256 : dict of str to str
+        Digest of every file that was read, by path.
+    scaling : str
+        Type of the examples in the file, and what was done to them.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    sha256: dict[str, str]
+    scaling: str
+
+
+def scaling_of(dtype: np.dtype[Any]) -> str:
+    """What :func:`convert` does to examples of a type."""
+    return f"{dtype} {OVER_255 if dtype == np.uint8 else AS_STORED}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ from .plan import draws_per_unit
 from .posterior import Posterior
 from .tasks import Task
 from .tensorflow_import import import_graphs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def read(config: SweepConfig) -> Problem:
     """
     from . import case
 
+    _check_named(config)
     needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
     network = case.read_case(
         config.model_dir,
@@ -131,6 +135,7 @@ def read(config: SweepConfig) -> Problem:
         subtract_pixel_mean=config.subtract_pixel_mean,
         task=task.name,
     )
+    logger.info("test set: %s", data.describe(examples, config.data_path))
     if task.name == "regression" and config.ood_dataset is not None:
         raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
     size = draws_per_unit(config.pairing, task.noises_per_unit)
@@ -143,6 +148,7 @@ def read(config: SweepConfig) -> Problem:
             split="test",
             subtract_pixel_mean=config.subtract_pixel_mean,
         )
+        logger.info("out of distribution: %s", data.describe(ood, config.ood_path))
     dtype = network.graph.input_dtype
     try:
         if task.name == "classification":
@@ -167,6 +173,18 @@ def read(config: SweepConfig) -> Problem:
         evaluator=choose_evaluator(config.evaluator, network.graph),
         prior=network.prior if needs_prior else None,
     )
+
+
+def _check_named(config: SweepConfig) -> None:
+    """Refuse to guess the data: those in the package are of the networks in it alone."""
+    is_embedded = config.model_dir.startswith("embedded:")
+    if config.dataset == "auto" and config.data_path is None and not is_embedded:
+        raise ConfigError(
+            f"--data_path is missing: name the test set of {config.model_dir}, or say which of "
+            "those in the package it is, --dataset=digits or --dataset=diabetes"
+        )
+    if config.ood_dataset == "auto" and config.ood_path is None:
+        raise ConfigError("--ood_path is missing: name the examples of another kind")
 
 
 def check_prior(

@@ -7,6 +7,7 @@ Made of a results file alone; needs no MPI and no TensorFlow.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from .argument_file import ArgumentParser
 from .comm import Comm, run
 from .errors import ResultsError
+from .identity import fault_of
 from .metrics import Metric
 from .pruning import labels_of
-from .results import open_results
+from .results import STATE, open_results
 
 _COLUMNS = (
     ("accuracy", "accuracy"),
@@ -231,8 +233,13 @@ def read_findings(path: str | Path) -> Findings:
         rest = file.attrs.get("rest")
         is_share = "heading" in file.get("requested_fraction", file).attrs
         points = file["requested_fraction" if is_share else "threshold"]
+        doubt = file.attrs.get("doubt")
+        identity = json.loads(file[STATE].attrs["identity"]) if STATE in file else {}
+        fault = fault_of(identity, "evaluator")
         remarks = [
             f"partial: {rest}" if rest is not None else None,
+            f"warning: {doubt}" if doubt is not None else None,
+            f"warning: was made with evaluator {fault}; sweep again" if fault else None,
             group.attrs.get("target_text"),
             file["choice"].attrs["text"] if "choice" in file else None,
         ]

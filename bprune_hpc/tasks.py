@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import compiled, predictive, predictive_normal
 from .compiled_predictions import add_logits
 from .errors import BpruneError
-from .metrics import Statistics
+from .metrics import Metric, Statistics
 from .plan import Draw, Plan
 from .predictive import DrawSums, GroupSums, Predictions
 from .predictive_normal import NormalDrawSums, NormalPrediction, NormalSums
@@ -27,6 +27,7 @@ AnySums = GroupSums | NormalSums
 AnyDrawSums = DrawSums | NormalDrawSums
 
 _MOST_PROBABILITY_BYTES = 2**30
+_IS_IT_THIS = "are these the data that it was trained for, scaled and labelled as then?"
 
 
 def _by_group(draws: Sequence[tuple[int, Draw]]) -> Iterator[tuple[int, slice]]:
@@ -104,6 +105,24 @@ class Classification:
         """Where sums become metrics."""
         n_bytes = 4 * plan.n_thresholds * n_examples * self.n_classes
         return Statistics(plan, n_bytes < _MOST_PROBABILITY_BYTES or save_probabilities)
+
+    def doubt(self, label: NDArray[np.int64], metrics: Mapping[str, Metric]) -> str:
+        """Why the first threshold's numbers may be those of other data; empty if nothing says so.
+
+        Parameters
+        ----------
+        label : int64 array, shape (n_examples,)
+        metrics : mapping of str to Metric
+        """
+        counts = np.bincount(label)
+        share = counts.max() / len(label)
+        accuracy = metrics["accuracy"].value[0]
+        if not accuracy <= share:
+            return ""
+        return (
+            f"the unpruned network is right in {accuracy:.4g} of the examples, no more than "
+            f"{share:.4g} by always naming class {counts.argmax()}; {_IS_IT_THIS}"
+        )
 
 
 @dataclass(frozen=True)
@@ -183,6 +202,16 @@ class Regression:
     ) -> RegressionStatistics:
         """Where sums become metrics."""
         return RegressionStatistics(plan)
+
+    def doubt(self, label: NDArray[np.float64], metrics: Mapping[str, Metric]) -> str:
+        """See :meth:`Classification.doubt`; compared with the mean of the targets."""
+        spread, error = label.std(), metrics["rmse"].value[0]
+        if not error >= spread:
+            return ""
+        return (
+            f"the unpruned network's RMSE is {error:.4g}, no less than {spread:.4g} by always "
+            f"giving the mean of the targets; {_IS_IT_THIS}"
+        )
 
 
 Task = Classification | Regression

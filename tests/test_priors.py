@@ -154,7 +154,13 @@ def test_a_prior_that_cannot_be_known_is_one_line(
     case = read_case(weights, model=model, with_prior=True)
     assert case.prior == {"first/kernel_posterior_loc": Prior(0, 1)}
     assert len(case.posterior.names) == 4
-    flags = [f"--model_dir={weights}", f"--model={model}", "--criterion=bmr", "--thresholds=none"]
+    flags = [
+        f"--model_dir={weights}",
+        f"--model={model}",
+        "--criterion=bmr",
+        "--thresholds=none",
+        "--dataset=digits",
+    ]
     assert sweep.main([*flags, f"--output={tmp_path / 'sweep.h5'}"]) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert "--criterion=bmr: the prior is not known" in error and "and 2 more tensors" in error

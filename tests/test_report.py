@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from bprune_hpc.metrics import Metric
 from bprune_hpc.report import main, number_with_error, table
-from bprune_hpc.results import SCHEMA, Contents, Variable, write
+from bprune_hpc.results import SCHEMA, Contents, Variable, open_results, write
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,29 @@ def test_the_command_prints_the_table_and_draws(
     assert "75.00 %" in capsys.readouterr().out
     start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[ending]
     assert figure.read_bytes().startswith(start)
+
+
+def test_results_that_may_be_wrong_are_shown_with_a_warning(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_results(file) as opened:
+        contents = Contents(
+            dict(opened.attrs),
+            {"threshold": Variable(("threshold",), opened["threshold"][()])},
+            {
+                group: {
+                    name: Variable(("threshold",), opened[group][name][()])
+                    for name in opened[group] if name != "threshold"
+                }
+                for group in ("metrics", "sparsity")
+            },
+            state={"0/grid": np.zeros(2)},
+            state_attrs={"identity": json.dumps({"evaluator": "channels"})},
+        )  # fmt: skip
+    write(file, contents)
+    assert main([str(file)]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("warning: was made with evaluator channels, which left out channels")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def given_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sweep_arguments(output: Path, case: Path, *flags: str) -> list[str]:
     thresholds = ",".join(map(str, THRESHOLDS))
-    return [f"--model_dir={case}", "--task=regression", f"--thresholds={thresholds}",
+    data = [] if any(flag.startswith("--data_path") for flag in flags) else ["--dataset=diabetes"]
+    return [f"--model_dir={case}", *data, "--task=regression", f"--thresholds={thresholds}",
             f"--output={output}", *flags]  # fmt: skip
 
 
