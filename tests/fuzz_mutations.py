@@ -301,7 +301,7 @@ def _giant_rank(graph_def: Any, pool: list[Any], nodes: list[Any], rng: Rng) -> 
     def declares(node: Any) -> bool:
         return node.op == "Const" or "shape" in node.attr
 
-    n_axes, what = int(rng.choice([2**18, 2**20, 2**24])), rng.integers(3)
+    n_axes, what = int(rng.choice([2**18, 2**20, 2**22])), rng.integers(3)
     node = _pick(nodes, rng, declares if what == 2 else is_vector)
     if what == 2 and declares(node):
         is_tensor = node.op == "Const"
