@@ -563,6 +563,22 @@ def test_functions_that_cannot_be_inlined() -> None:
         call = next(node for node in graph_def.node if node.op == "PartitionedCall")
         call.input.append("x")
 
+    def forget(graph_def: Any) -> None:
+        call = next(node for node in graph_def.node if node.op == "PartitionedCall")
+        del call.attr["f"]
+
+    def branch(graph_def: Any) -> None:
+        call = next(node for node in graph_def.node if node.op == "PartitionedCall")
+        yes = graph_def.node.add(name="yes", op="Const")
+        yes.attr["dtype"].type = yes.attr["value"].tensor.dtype = 10
+        yes.attr["value"].tensor.bool_val.append(True)
+        call.op, call.input[0] = "If", "yes"
+
+    def starve(graph_def: Any) -> None:
+        call = next(node for node in graph_def.node if node.op == "PartitionedCall")
+        call.op = "If"
+        del call.input[:]
+
     def rename(graph_def: Any) -> None:
         body = graph_def.library.function[0].node_def
         next(inner for inner in body if inner.op == "Mul").name = "gone"
@@ -573,6 +589,12 @@ def test_functions_that_cannot_be_inlined() -> None:
         _lift(build, lose)
     with pytest.raises(GraphError, match=r"net.meta: .* with 2 arguments instead of 1"):
         _lift(build, overfill)
+    with pytest.raises(GraphError, match=r"net.meta: '.*' \(PartitionedCall\) lacks 'f'"):
+        _lift(build, forget)
+    with pytest.raises(GraphError, match=r"net.meta: '.*' \(If\) lacks 'then_branch'"):
+        _lift(build, branch)
+    with pytest.raises(GraphError, match=r"net.meta: '.*' \(If\) has no inputs"):
+        _lift(build, starve)
     with pytest.raises(GraphError, match=r"net.meta: functions nested more than 50 deep"):
         _lift(build, recurse)
 
