@@ -67,7 +67,7 @@ help:
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make bench    measures speed and memory into benchmarks/results.json, in about 15 minutes' \
-	  'make train    trains the embedded network anew on 2 ranks, into results/digits_fc' \
+	  'make train    trains the embedded network on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
 	  '' \
@@ -78,7 +78,7 @@ demo: $(PACKAGE)
 	@test -s results/sweep.h5 && echo 'HDF5 file: results/sweep.h5'
 
 train: $(TEST)
-	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt --overwrite
+	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt
 
 test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)

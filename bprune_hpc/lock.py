@@ -74,8 +74,10 @@ class Lock:
 
 
 @contextlib.contextmanager
-def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
-    """Be the only one who writes a file, or fail.
+def hold(
+    output: str | os.PathLike[str], timeout_s: float, flag: str = "--output"
+) -> Iterator[Lock]:
+    """Be the only one who writes a file or a directory, or fail.
 
     Parameters
     ----------
@@ -85,6 +87,8 @@ def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
     timeout_s : float
         Silence after which a holder that cannot be looked for, as on another host, is taken to be
         gone; it is waited for.
+    flag : str
+        Where the user says what is written.
 
     Raises
     ------
@@ -98,11 +102,11 @@ def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
         path = target.with_name(f"{target.name}.lock")
         holder = Holder.me()
         try:
-            _acquire(path, holder, timeout_s, target)
+            _acquire(path, holder, timeout_s, target, flag)
         except OSError as error:
             raise LockError(
                 f"{path}: cannot be made or read ({error.strerror}); mend that, or choose another "
-                "--output"
+                f"{flag}"
             ) from error
         lock = Lock(path, holder)
         yield lock
@@ -114,7 +118,7 @@ def hold(output: str | os.PathLike[str], timeout_s: float) -> Iterator[Lock]:
                 directory.rmdir()
 
 
-def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path) -> None:
+def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path, flag: str) -> None:
     give_up = time.monotonic() + timeout_s + 2 * RENEW_S
     last_seen: tuple[str, float] | None = None
     while not _create(path, holder):
@@ -136,7 +140,7 @@ def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path) -> None
         if held_by.is_at(holder) or is_renewed or is_too_late:
             raise LockError(
                 f"{target}: is being written by {held_by}; wait for it, or choose another "
-                f"--output (the lock is {path.name})"
+                f"{flag} (the lock is {path.name})"
             )
         if last_seen is None:
             logger.info("%s: held by %s; waiting to see whether it is there", path, held_by)

@@ -13,7 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _KEPT_BYTES, _OWN_PAGES_BYTES = 64 * 2**20, 32 * 2**20
 
@@ -60,9 +60,15 @@ def forget_peak() -> bool:
     return True
 
 
-def _field(name: str) -> float | None:
+def available_gib() -> float | None:
+    """Memory of this host that is free or can be freed, GiB; None where it is not told."""
+    found = _field("MemAvailable", _MEMINFO)
+    return None if found is None else found / 1024
+
+
+def _field(name: str, file: Path = _STATUS) -> float | None:
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
     except OSError:
         return None
     return int(found[1]) / 1024 if found else None

@@ -166,6 +166,14 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: b
 
 
 def call_of(session: Any, output: Any, fed: Sequence[Any]) -> Callable[..., Any]:
+    """What a session makes of arrays for some tensors: :func:`calls_of` with one output."""
+    call = calls_of(session, [output], fed)
+    return lambda *arrays: call(*arrays)[0]
+
+
+def calls_of(
+    session: Any, outputs: Sequence[Any], fed: Sequence[Any], targets: Sequence[Any] = ()
+) -> Callable[..., list[Any]]:
     """What a session makes of arrays for some tensors, in their order.
 
     ``Session.run`` looks at every array and copies it; this call takes arrays as they lie. They
@@ -175,14 +183,18 @@ def call_of(session: Any, output: Any, fed: Sequence[Any]) -> Callable[..., Any]
     Parameters
     ----------
     session : tf.compat.v1.Session
-    output, fed : tf.Tensor or str, and a sequence of such
+    outputs, fed : sequence of tf.Tensor or str
         Tensors, or their names.
+    targets : sequence of tf.Operation
+        What else is run.
     """
-    names = [getattr(tensor, "name", tensor) for tensor in (output, *fed)]
-    options = import_graphs().CallableOptions(fetch=names[:1], feed=names[1:])
+    options = import_graphs().CallableOptions(
+        fetch=[getattr(tensor, "name", tensor) for tensor in outputs],
+        feed=[getattr(tensor, "name", tensor) for tensor in fed],
+        target=[operation.name for operation in targets],
+    )
     with quiet_file_descriptor_2():  # the first one of a process announces the MLIR passes
-        call = session._make_callable_from_options(options)
-    return lambda *arrays: call(*arrays)[0]
+        return session._make_callable_from_options(options)  # type: ignore[no-any-return]
 
 
 def limit_threads(n_intra: int, n_inter: int) -> None:

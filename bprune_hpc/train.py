@@ -4,35 +4,45 @@
 
 What belongs here: the training run, from flags to a directory with a TF1 checkpoint, its meta
 graph and the text files BPrune's users keep beside it. What does not: networks (``models``), the
-graph (``train_graph``), schedules and shares (``train_config``), pruning.
+graph (``train_graph``), schedules and shares (``train_config``), files (``train_directory``),
+pruning.
 
 Every rank takes its own examples of each step and its own Flipout noise; gradients are averaged.
-The same seed and the same number of ranks give the same bits. Batch normalization sees a rank's
-own examples, and each rank keeps moving statistics of its own: rank 0's are evaluated and saved.
+The same seed and the same number of ranks give the same bits, in one job or in several. Batch
+normalization sees a rank's own examples, and each rank keeps moving statistics of its own: rank 0's
+are evaluated and saved.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from . import stop_signals
+
+if __name__ == "__main__":
+    stop_signals.start()  # before NumPy, MPI and TensorFlow: their threads inherit what is blocked
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import comm as ranks
-from . import graph_info, train_graph, train_report
+from . import deadline, launch_report, train_graph, train_report
 from .data import DataSet, check_labels, load
 from .data_values import Split
 from .environment import versions
-from .errors import BpruneError, ConfigError, LaunchError
+from .errors import BpruneError, ConfigError, DataError, LaunchError
+from .identity import Environment, environment_of, union
 from .models import image_shape
+from .pace import Pace
+from .stop_vote import StopVote
 from .tensorflow_import import import_tensorflow, open_session
 from .train_config import (
     TrainConfig,
@@ -42,102 +52,328 @@ from .train_config import (
     parse,
     steps_per_epoch,
 )
+from .train_directory import RECORD, TrainingDirectory
+from .train_noise import Noise
 
 PROG = "python -m bprune_hpc.train"
-CHECKPOINT = "model.ckpt"
+STOPPED = 3
+"""Exit status of a training that has stopped early; the same command goes on."""
+
+_LOOK_S = 1.0  # between looks at signals and the clock, about
+_SAVE_S = 300.0  # between checkpoints that are for a resume alone, at least
+_SAVE_SHARE = 0.02  # of the time that may go into them
+_MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
+Ask = Callable[[Pace], str | None]
+"""Tells every rank whether to stop, and why; see :class:`bprune_hpc.stop_vote.StopVote`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command on all ranks; returns its exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    started = time.time()
 
     def command(comm: Comm) -> int:
-        train(comm.from_root(lambda: parse(arguments, PROG)), comm)
-        return 0
+        config = comm.from_root(lambda: parse(arguments, PROG))
+        if config.status:
+            return comm.from_root(lambda: _say_status(config))
+        return train(config, comm, started)[0]
 
     return ranks.run(command)
 
 
-def train(config: TrainConfig, comm: Comm) -> dict[str, Any]:
-    """Train, evaluate on rank 0, and write the case directory.
+def train(
+    config: TrainConfig, comm: Comm, started: float | None = None, ask: Ask | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Train, or go on with a training, evaluate on rank 0, and write the directory.
 
     Parameters
     ----------
     config : TrainConfig
     comm : SerialComm or MPIComm
         All of its ranks call this.
+    started : float, optional
+        When this job started, in seconds since 1970; default: now.
+    ask : callable, optional
+        See :data:`Ask`; without, a vote on signals and the end of the job.
 
     Returns
     -------
+    int
+        Exit status, the same on every rank: 0, or 3 if it has stopped early.
     dict
-        On rank 0 what ``train.json`` holds; elsewhere empty.
+        On rank 0, once it is done, what ``train.json`` holds; else empty.
 
     Raises
     ------
     EndedByRoot
-        If the run cannot start as asked for (rank 0 has a ConfigError or DataError); nothing
-        was written then.
+        If the run cannot start as asked for (rank 0 has a ConfigError or DataError), and nothing
+        was written then; or if a checkpoint cannot be written, and what was there is as it was.
     BpruneError
         If the loss is no longer finite.
     """
-    loaded: dict[str, DataSet] = {}  # on rank 0, which alone reads files
-    n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, loaded))
-    on_root: dict[str, NDArray[Any]] | None = None
-    if comm.is_root:
-        on_root = {"x": loaded["train"].x, "y": loaded["train"].y}
-    arrays = comm.bcast_arrays(on_root)
-    x, y = arrays["x"], arrays["y"]
-    horovod = _start_tensorflow(comm)
-    training = train_graph.build(config, x.shape[1:], n_outputs, len(y), comm.rank, horovod)
+    started = time.time() if started is None else started
+    end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
+    with contextlib.ExitStack() as stack:
+        on_root: list[TrainingDirectory] = []
 
-    with open_session(training.graph, config.num_intra, config.num_inter) as session:
-        session.run(training.init)
-        if training.broadcast is not None:
-            session.run(training.broadcast)
-        started = time.monotonic()
+        def enter() -> None:
+            directory = TrainingDirectory(config, comm.size)
+            stack.enter_context(directory.held())
+            on_root.append(directory)
+
+        comm.from_root(enter)
+        return _Run(config, comm, on_root[0] if on_root else None, end, ask).run()
+
+
+def _say_status(config: TrainConfig) -> int:
+    status = TrainingDirectory(config, 1).status()
+    sys.stdout.write(f"{status}\n" if status else "")
+    return 0 if status == "complete" else STOPPED if status else 1
+
+
+class _StoppedError(Exception):
+    """An evaluation is to end; the reason is its text."""
+
+
+class _Run:
+    """One job of a training, on one rank; ``directory`` is held by rank 0, which alone has it."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        comm: Comm,
+        directory: TrainingDirectory | None,
+        end: deadline.Deadline | None,
+        ask: Ask | None,
+    ) -> None:
+        self.config, self.comm, self.directory, self.end = config, comm, directory, end
+        self.ask = ask or StopVote(comm, end, config.stop_margin_s)
+        self.ask_root = ask or StopVote(ranks.SerialComm(), end, config.stop_margin_s)
+
+    def run(self) -> tuple[int, dict[str, Any]]:
+        """See :func:`train`."""
+        config, comm = self.config, self.comm
+        data: dict[str, DataSet] = {}  # on rank 0, which alone reads files
+        self.n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, data))
+        environment = _environment(config, comm)
+        state = comm.from_root(lambda: self._join(data, environment))
+        if state in ("complete", "trained"):
+            return 0, self._record(state) if comm.is_root else {}
+        launch_report.report(comm, config.num_intra, self.end)
+        on_root: dict[str, NDArray[Any]] | None = None
+        if comm.is_root:
+            on_root = {"x": data["train"].x, "y": data["train"].y}
+        arrays = comm.bcast_arrays(on_root)
+        self.x = arrays["x"]
+        is_regression = config.task == "regression"
+        self.y = arrays["y"].astype(np.float32 if is_regression else np.int64)
+        horovod = _start_tensorflow(comm)
+        self.training = train_graph.build(
+            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, horovod
+        )
+        asked_for = f"--hidden and --width, with {n_outputs} outputs"
+        comm.from_root(lambda: train_graph.check_memory(self.training, asked_for))
+        with contextlib.ExitStack() as stack:
+            threads = config.num_intra, config.num_inter
+            self.session = stack.enter_context(open_session(self.training.graph, *threads))
+            self.session.run(self.training.init)
+            step = comm.from_root(lambda: self._start(state))
+            if self.training.broadcast is not None:
+                self.session.run(self.training.broadcast)
+            noise = Noise(self.training.graph, step, *threads)
+            self.noise = stack.enter_context(noise)
+            self.call = train_graph.step_of(self.training, self.session, noise)
+            why = self._train(step)
+            report: dict[str, Any] = {}
+
+            def finish() -> str | None:
+                try:
+                    report.update(self._finish(data))
+                except _StoppedError as stopped:
+                    return str(stopped)
+                return None
+
+            if why is None:
+                why = comm.from_root(finish)
+        if why is not None and comm.is_root:
+            without = " without --overwrite" if config.overwrite else ""
+            logger.info("stopped early (%s); the same command%s goes on from here", why, without)
+        return (0 if why is None else STOPPED), report
+
+    @property
+    def _on_root(self) -> TrainingDirectory:
+        assert self.directory is not None
+        return self.directory
+
+    def _join(self, data: dict[str, DataSet], environment: Environment) -> str:
+        sha256 = data["train"].sha256 | data["test"].sha256
+        return self._on_root.join(sha256, self.config.epochs * self.n_steps, environment)
+
+    def _record(self, state: str) -> dict[str, Any]:
+        """Of a training that an earlier job has done."""
+        final = self._on_root.final
+        if state == "trained":
+            self._on_root.publish()
+        logger.info("%s: is complete; nothing to do (--overwrite trains anew)", final)
+        return dict(json.loads((final / RECORD).read_bytes()))
+
+    def _start(self, state: str) -> int:
+        """Begin, or go on; the number of steps that are done."""
+        directory, n_steps = self._on_root, self.config.epochs * self.n_steps
+        self.saved_at = self.began = time.monotonic()
+        self.save_s = 0.0
+        if state == "unfinished":
+            directory.restore(self.training, self.session)
+            logger.info("%s: going on from step %d of %d", directory.work, directory.step, n_steps)
+        else:
+            directory.begin(self.training, self.session)
+            self.save_s = time.monotonic() - self.saved_at
+            logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
+        return directory.step
+
+    def _train(self, step: int) -> str | None:
+        """Take all steps from one on; why it has stopped, if it has."""
+        config, comm, session = self.config, self.comm, self.session
+        look = _Looks(comm, self.ask)
+        if comm.is_root:
+            look.pace.wrote(self.save_s)
         show = train_report.progress(config.epochs) if comm.is_root else train_report.silent
-        for epoch in range(config.epochs):
-            nll, kl = _one_epoch(config, comm, training, session, x, y, epoch)
+        while step < config.epochs * self.n_steps:
+            epoch, first = divmod(step, self.n_steps)
+            batches = epoch_batches(
+                len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
+            )
+            losses = np.empty((len(batches) - first, 2))
+            for i in range(first, self.n_steps):
+                why, is_due = look.before(step, self._is_save_due)
+                if why is not None or is_due:
+                    self._save(step, look.pace)
+                if why is not None:
+                    return why
+                losses[i - first] = self._step(batches[i], epoch + i / self.n_steps)
+                step += 1
+            nll, kl = (float(loss) for loss in losses.mean(axis=0))
             # One rank's broken gradient breaks all, so rank 0 sees it and says it once: in the
             # losses of the epoch or, if it was the last step's, in what that step left behind.
-            if comm.is_root and not math.isfinite(nll + kl + session.run(training.network.kl)):
+            if comm.is_root and not math.isfinite(nll + kl + session.run(self.training.network.kl)):
+                self._on_root.give_up()
                 raise BpruneError(
                     f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; "
                     "lower --learning_rate"
                 )
             show(epoch + 1, nll, kl)
-            due = config.save_every and (epoch + 1) % config.save_every == 0
-            if comm.is_root and (due or epoch + 1 == config.epochs):
-                prefix = str(Path(config.model_dir) / CHECKPOINT)
-                training.saver.save(session, prefix, global_step=(epoch + 1) * n_steps)
-        if not comm.is_root:
-            return {}
-        seconds = time.monotonic() - started
-        test = loaded["test"]
-        x_test = test.x.reshape(len(test.x), -1)
-        measured = train_graph.evaluate(config, training, session, x_test, test.y)
-    report = {
-        "config": asdict(config),
-        "n_ranks": comm.size,
-        "n_steps": config.epochs * n_steps,
-        "train_time_s": round(seconds, 1),
-        "data": {
-            "name": test.name,
-            "n_train": len(y),
-            "n_test": len(test.y),
-            "sha256": loaded["train"].sha256 | test.sha256,
-            "held_out": not _same_examples(loaded["train"], test),
-        },
-        **measured,
-        "versions": versions(train_report.PACKAGES),
-    }
-    graph_info.write(config.model_dir, training.graph)
-    train_report.write_json(Path(config.model_dir) / "train.json", report)
-    train_report.log_result(report)
-    return report
+            if config.save_every and (epoch + 1) % config.save_every == 0:
+                self._save(step, look.pace)
+        self._save(step, look.pace)
+        return None
+
+    def _step(self, batch: NDArray[np.int64], done: float) -> list[Any]:
+        """Take one step; this rank's negative log-likelihood and KL, nats an example."""
+        return self.call(
+            self.x[batch].reshape(len(batch), -1),
+            self.y[batch],
+            np.float32(learning_rate(self.config, self.comm.size, done)),
+            np.float32(kl_factor(self.config, done)),
+        )
+
+    def _is_save_due(self) -> bool:
+        """Whether a checkpoint is worth its time, on rank 0."""
+        since = time.monotonic() - self.saved_at
+        return since > max(_SAVE_S, self.save_s / _SAVE_SHARE)
+
+    def _save(self, step: int, pace: Pace) -> None:
+        """Save on rank 0; every rank calls this."""
+
+        def save() -> None:
+            began = time.monotonic()
+            self._on_root.save(self.training, self.session, step, began - self.began)
+            self.saved_at = time.monotonic()
+            self.save_s = self.saved_at - began
+            pace.wrote(self.save_s)
+
+        self.comm.from_root(save)
+
+    def _finish(self, data: dict[str, DataSet]) -> dict[str, Any]:
+        """Evaluate, and put the network in its place; on rank 0."""
+        config, directory, test = self.config, self._on_root, data["test"]
+        seconds = directory.seconds + time.monotonic() - self.began
+        pace = Pace()
+        drawn_at = time.monotonic()
+
+        def before_draw() -> None:
+            nonlocal drawn_at
+            now = time.monotonic()
+            pace.slowest_round_s = max(pace.slowest_round_s, now - drawn_at)
+            drawn_at = now
+            why = self.ask_root(pace)
+            if why is not None:
+                raise _StoppedError(why)
+
+        measured = train_graph.evaluate(
+            config, self.training, self.session, test.x.reshape(len(test.x), -1), test.y,
+            self.noise, before_draw,
+        )  # fmt: skip
+        mixed = directory.mixed_environment
+        report = {
+            "config": config.settings,
+            "n_ranks": self.comm.size,
+            "n_steps": config.epochs * self.n_steps,
+            "train_time_s": round(seconds, 1),
+            "data": {
+                "name": test.name,
+                "n_train": len(self.y),
+                "n_test": len(test.y),
+                "sha256": data["train"].sha256 | test.sha256,
+                "held_out": not _same_examples(data["train"], test),
+            },
+            **measured,
+            "versions": versions(train_report.PACKAGES),
+            **({"mixed_environment": mixed} if mixed else {}),
+        }
+        directory.finish(report)
+        train_report.log_result(report)
+        return report
+
+
+class _Looks:
+    """When all ranks look for signals and at the clock: about once a second, between steps.
+
+    Attributes
+    ----------
+    pace : Pace
+        What the vote on the end of the job asks for.
+    """
+
+    def __init__(self, comm: Comm, ask: Ask) -> None:
+        self.pace = Pace()
+        self._comm = comm
+        self._ask = ask
+        self._at = self._next = -1
+        self._looked_at = time.monotonic()
+
+    def before(self, step: int, is_save_due: Callable[[], bool]) -> tuple[str | None, bool]:
+        """Why to stop before a step, and whether to save there; the same on every rank."""
+        if step < self._next:
+            return None, False
+        now = time.monotonic()
+        n_steps = 1
+        if self._at >= 0:
+            seconds = now - self._looked_at
+            n_steps = max(1, int(_LOOK_S * (step - self._at) / max(seconds, 1e-6)))
+            self.pace.slowest_round_s = max(self.pace.slowest_round_s, seconds)
+        why = self._ask(self.pace)
+        n_steps, is_due = self._comm.from_root(lambda: (n_steps, why is None and is_save_due()))
+        self._at, self._next, self._looked_at = step, step + n_steps, now
+        return why, is_due
+
+
+def _environment(config: TrainConfig, comm: Comm) -> Environment:
+    """What the last bits depend on; whole on rank 0; every rank calls this."""
+    packages = {name: [value] for name, value in versions(train_report.PACKAGES).items()}
+    return union([{**packages, **environment_of(comm, config.num_intra, config.num_inter)}])
 
 
 def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> tuple[int, int]:
@@ -153,7 +389,12 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
         )
     n_outputs = 1
     if config.task == "classification":
-        n_outputs = int(loaded["train"].y.max()) + 1
+        n_outputs, n_train = int(loaded["train"].y.max()) + 1, len(loaded["train"].y)
+        if n_outputs > max(n_train, _MOST_CLASSES):
+            raise DataError(
+                f"{config.data_path}: labels go up to {n_outputs - 1} in {n_train} examples to "
+                "train on; number the classes from 0 on, or pass --task=regression"
+            )
         for half in loaded.values():
             check_labels(half.y, n_outputs)
     if loaded["train"].x.shape[1:] != loaded["test"].x.shape[1:]:
@@ -165,7 +406,6 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
     if config.model != "dense":
         image_shape(loaded["train"].x.shape[1:])
     n_steps = steps_per_epoch(len(loaded["train"].y), config.batch_size, n_ranks)
-    _make_directory(config)
     return n_steps, n_outputs
 
 
@@ -206,50 +446,6 @@ def _start_tensorflow(comm: Comm) -> Any:
 
     comm.from_root(check_size)
     return horovod
-
-
-def _one_epoch(
-    config: TrainConfig,
-    comm: Comm,
-    training: train_graph.Training,
-    session: Any,
-    x: NDArray[np.float32],
-    y: NDArray[Any],
-    epoch: int,
-) -> tuple[float, float]:
-    """Run this rank's steps; returns its mean negative log-likelihood and KL, nats an example."""
-    batches = epoch_batches(len(y), config.batch_size, comm.size, comm.rank, config.seed, epoch)
-    losses = np.empty((len(batches), 2))
-    for i, batch in enumerate(batches):
-        done = epoch + i / len(batches)
-        feed = {
-            training.inputs: x[batch].reshape(len(batch), -1),
-            training.labels: y[batch],
-            training.learning_rate: learning_rate(config, comm.size, done),
-            training.kl_factor: kl_factor(config, done),
-        }
-        if training.network.is_training is not None:
-            feed[training.network.is_training] = True
-        losses[i] = session.run((training.step, training.nll, training.network.kl), feed)[1:]
-    nll, kl = losses.mean(axis=0)
-    return float(nll), float(kl)
-
-
-def _make_directory(config: TrainConfig) -> None:
-    directory = Path(config.model_dir)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--model_dir={directory}: cannot be made ({error.strerror}); choose another"
-        ) from None
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"--model_dir={directory}: cannot be written to; choose another")
-    if (directory / "checkpoint").exists() and not config.overwrite:
-        raise ConfigError(
-            f"--model_dir={directory}: already holds a checkpoint; choose another directory or "
-            "pass --overwrite"
-        )
 
 
 def _same_examples(one: DataSet, other: DataSet) -> bool:

@@ -10,7 +10,8 @@ import argparse
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from .data import DATASETS
 from .errors import ConfigError
 from .heads import TASKS
 from .models import MODELS
+
+_MOST_UNITS = 10**6  # of a layer
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class TrainConfig:
     n_draws_eval: int
     save_every: int
     overwrite: bool
+    status: bool
+    time_limit_min: float | None
+    stop_margin_s: float | None
     num_intra: int
     num_inter: int
 
@@ -73,8 +79,26 @@ class TrainConfig:
         self._require("seed", self.seed < 2**63, "below 2**63")
         for name in ("num_intra", "num_inter", "batch_size", "epochs"):
             self._require(name, getattr(self, name) <= 10**6, "a million or less")
-        self._require("hidden", all(width >= 1 for width in self.hidden), "widths of 1 or more")
+        self._require("width", self.width <= _MOST_UNITS, f"{_MOST_UNITS} or less")
+        fits = all(1 <= width <= _MOST_UNITS for width in self.hidden)
+        self._require("hidden", fits, f"widths of 1 to {_MOST_UNITS}")
         self._require("model_dir", bool(self.model_dir), "a directory")
+        margin_s = self.stop_margin_s
+        if margin_s is not None:
+            self._require("stop_margin_s", 0 <= margin_s < math.inf, "seconds, 0 or more")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``train.json`` records: all but what concerns one job alone."""
+        left_out = ("status", "time_limit_min", "stop_margin_s")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @property
+    def defining(self) -> dict[str, Any]:
+        """Settings that decide the numbers, by flag; data are known by what is in them."""
+        other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "num_intra",
+                 "num_inter")  # fmt: skip
+        return {f"--{name}": value for name, value in self.settings.items() if name not in other}
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
@@ -124,7 +148,8 @@ def parser(prog: str) -> ArgumentParser:
         "--model_dir",
         metavar="DIR",
         default="trained",
-        help="new directory for checkpoints and names; default: %(default)s",
+        help="directory of the network; until training is done it is DIR.training; default: "
+        "%(default)s",
     )
     network = flags.add_argument_group("network")
     network.add_argument("--model", choices=MODELS, default="dense", help="default: %(default)s")
@@ -214,7 +239,25 @@ def parser(prog: str) -> ArgumentParser:
     run.add_argument(
         "--overwrite",
         action="store_true",
-        help="write into a DIR that already holds a checkpoint; default: refuse",
+        help="begin anew, and replace the network in DIR once training is done; default: go on "
+        "with what is unfinished, and refuse a DIR that holds another network",
+    )
+    run.add_argument(
+        "--status",
+        action="store_true",
+        help="train nothing: say how far this training is (status 0: complete, 3: partial, else 1)",
+    )
+    run.add_argument(
+        "--time_limit_min",
+        type=float,
+        metavar="MIN",
+        help="stop this long after the start, in good order (without: what the scheduler says)",
+    )
+    run.add_argument(
+        "--stop_margin_s",
+        type=float,
+        metavar="S",
+        help="and this long before the end (without: as a checkpoint takes, and 30 s)",
     )
     run.add_argument(
         "--num_intra", type=int, default=1, help="threads within an op; 0: all cores; default: 1"

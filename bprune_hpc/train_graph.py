@@ -7,18 +7,22 @@ What belongs here: TensorFlow in graph mode. What does not: flags, files, the lo
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import models
+from . import memory, models
+from .errors import ConfigError, WriteError
 from .posterior import snr
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import call_of, calls_of, import_tensorflow
 from .train_config import TrainConfig, op_seed
+from .train_noise import Noise
 from .train_regression import likelihood, measure
 
 _EVALUATED_AT_ONCE = 500
@@ -108,12 +112,69 @@ def build(
         broadcast = None
         if horovod is not None:
             broadcast = horovod.broadcast_global_variables(0)
-        # Relative paths, so that a case directory can be moved; all checkpoints are kept (with
-        # None the list in ``checkpoint`` would hold the newest alone).
-        saver = v1.train.Saver(max_to_keep=config.epochs + 1, save_relative_paths=True)
+        saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
     return Training(
         graph, inputs, labels, rate, factor, network, nll, step, init, broadcast, saver, noise_scale
     )
+
+
+def check_memory(training: Training, asked_for: str) -> None:
+    """Refuse a network whose variables, Adam's among them, are larger than the memory of this host.
+
+    Parameters
+    ----------
+    asked_for : str
+        What decides its size, for the message.
+
+    Raises
+    ------
+    ConfigError
+    """
+    variables = training.graph.get_collection("variables")
+    gib = sum(v.dtype.size * math.prod(v.shape.as_list()) for v in variables) / 2**30
+    available = memory.available_gib()
+    if available is not None and gib > available:
+        raise ConfigError(
+            f"{asked_for}: the network and its optimizer take {gib:.1f} GiB, and {available:.1f} "
+            "GiB are free here; choose a smaller one"
+        )
+
+
+def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., list[Any]]:
+    """A training step as a call.
+
+    It takes examples, labels, learning rate and weight of the KL term as arrays of the graph's
+    types, and gives negative log-likelihood and KL divergence in nats an example.
+    """
+    fed = [training.inputs, training.labels, training.learning_rate, training.kl_factor]
+    outputs = [training.nll, training.network.kl]
+    flag = training.network.is_training
+    fed += noise.fed if flag is None else [flag, *noise.fed]
+    call = calls_of(session, outputs, fed, [training.step])
+    flags = [] if flag is None else [np.bool_(True)]
+    return lambda *arrays: call(*arrays, *flags, *noise.next())
+
+
+def write_checkpoint(training: Training, session: Any, prefix: Path, step: int) -> None:
+    """Write every variable to ``PREFIX-STEP``, and nothing else.
+
+    Raises
+    ------
+    WriteError
+        If the file system refuses.
+    """
+    errors = import_tensorflow().errors
+    try:
+        training.saver.save(
+            session, str(prefix), global_step=step, write_meta_graph=False, write_state=False
+        )
+    except errors.OpError as error:
+        found = re.search(r"; ([^;\n]+)$", error.message, re.MULTILINE)
+        reason = found[1] if found else type(error).__name__
+        raise WriteError(
+            f"{prefix}-{step}: cannot be written ({reason}); what is there is as it was; mend "
+            "that, and run the same command again"
+        ) from error
 
 
 def evaluate(
@@ -122,8 +183,17 @@ def evaluate(
     session: Any,
     x: NDArray[np.float32],
     y: NDArray[Any],
+    noise: Noise,
+    before_draw: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Accuracy or error on held-out examples, and quantiles of the signal-to-noise ratios.
+
+    Parameters
+    ----------
+    noise : Noise
+        What goes into each draw; it goes on from that of the training.
+    before_draw : callable
+        Called before each draw; what it raises ends the evaluation.
 
     Returns
     -------
@@ -134,9 +204,12 @@ def evaluate(
         four, what :func:`bprune_hpc.train_regression.measure` gives.
     """
 
+    call = call_of(session, training.network.logits, [training.inputs, *noise.fed])
+
     def logits() -> NDArray[np.float64]:
+        before_draw()
         parts = [
-            session.run(training.network.logits, {training.inputs: x[i : i + _EVALUATED_AT_ONCE]})
+            call(x[i : i + _EVALUATED_AT_ONCE], *noise.next())
             for i in range(0, len(x), _EVALUATED_AT_ONCE)
         ]
         return np.concatenate(parts).astype(np.float64)

@@ -5,11 +5,9 @@ What belongs here: text for people and the record of the run. What does not: mea
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 _LOG_LINES = 20
@@ -50,13 +48,6 @@ def progress(n_epochs: int) -> Callable[[int, float, float], None]:
 
 def silent(epoch: int, nll: float, kl: float) -> None:
     """Say nothing: ranks other than 0."""
-
-
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write the record of a run; at any moment the file is whole or absent."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(report, indent=2) + "\n")
-    unfinished.replace(path)
 
 
 def log_result(report: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # What the job scripts beside this file share; they source it first of all. Nothing to change here.
 #
-# A script sets BPRUNE_HOME, VENV, MODULES and THREADS; for a sweep ARG_FILE, OUTPUT, MAX_JOBS and
-# a function `resubmit`; for training TRAIN_ARG_FILE and MODEL_DIR. Then it calls what stands below.
+# A script sets BPRUNE_HOME, VENV, MODULES, THREADS, MAX_JOBS and a function `resubmit`, which prints
+# the job's number; for a sweep ARG_FILE and OUTPUT, for training TRAIN_ARG_FILE and MODEL_DIR. Then
+# it calls what stands below.
 
 launched=      # process of the launcher, while it runs
 asked_to_stop= # name of the first stop signal that this script got
@@ -116,33 +117,47 @@ sweep() {
 
 # go_on BEFORE AFTER: submit the next job, unless that would go on for ever or is not wanted.
 go_on() {
-  local resubmitted=3
+  local resubmitted=3 next
   if [[ $asked_to_stop == TERM ]] && (($(date +%s) < ${BPRUNE_END_TIME:-0} - 60)); then
     say "cancelled: no other job is submitted; the same command continues"
   elif (($2 <= $1)); then
     say "this job added nothing ($1 before, $2 now): no other job is submitted; see the log above"
   elif ((JOB_NUMBER >= MAX_JOBS)); then
     say "MAX_JOBS=$MAX_JOBS jobs have run: no other is submitted; the same command continues"
-  elif export JOB_NUMBER=$((JOB_NUMBER + 1)) && resubmit; then
+  elif export JOB_NUMBER=$((JOB_NUMBER + 1)) && next=$(resubmit); then
+    say "job $next goes on"
     resubmitted=${STATUS_IF_RESUBMITTED:-3}
+    follow "$next"
   else
     say "the next job could not be submitted from here; the same command continues"
   fi
   exit "$resubmitted"
 }
 
-# train LAUNCHER ARGUMENT...: train, and end the script with 0 if there is a network that opens.
+# follow JOB: submit what is to come after the job that goes on.
+follow() { :; }
+
+# How far the training is: "complete", or "partial 560/4400 steps", or nothing.
+state_of_training() {
+  python -m bprune_hpc.train "@$TRAIN_ARG_FILE" --model_dir="$MODEL_DIR" --status 2>/dev/null || true
+}
+
+# train LAUNCHER ARGUMENT...: run one job of a training and end the script, as `sweep` does.
 train() {
-  local started
-  started=$(mktemp)
-  run "$@" python -m bprune_hpc.train "@$TRAIN_ARG_FILE" --model_dir="$MODEL_DIR" --overwrite \
-    --num_intra="$THREADS"
-  say "launcher's status $status"
-  # Written last of all.
-  if [[ ! $MODEL_DIR/train.json -nt $started ]]; then
-    say "$MODEL_DIR: this job has written no train.json, so training did not end"
-    status=$((status ? status : 1))
+  local before after
+  # The sweep that waits for this job alone does not start, so that the next job needs one, too.
+  if [[ -n ${PIPELINE:-} ]]; then
+    follow() { "$BPRUNE_HOME/jobs/pipeline.sh" "${PIPELINE%% *}" "$1" || say "no sweep submitted"; }
   fi
-  rm -f "$started"
-  exit "$status"
+  before=$(state_of_training)
+  say "job ${JOB_NUMBER:=1} of at most $MAX_JOBS for $MODEL_DIR (${before:-not begun})"
+  run "$@" python -m bprune_hpc.train "@$TRAIN_ARG_FILE" --model_dir="$MODEL_DIR" \
+    --num_intra="$THREADS"
+  after=$(state_of_training)
+  say "launcher's status $status; $MODEL_DIR: ${after:-no training that can go on}"
+  case $after in
+    complete) exit "$status" ;;
+    partial*) go_on "$(amount_of "$before")" "$(amount_of "$after")" ;;
+    *) exit $((status ? status : 1)) ;;
+  esac
 }

@@ -3,9 +3,14 @@
 
 end_at "${COBALT_ENDTIME:-}"
 
-# A job that Cobalt makes wait for this one starts only if this one has ended well.
-# shellcheck disable=SC2034 # read in common.sh
-STATUS_IF_RESUBMITTED=0
+# A job that Cobalt makes wait for this one starts only if this one has ended well. In a pipeline that
+# is a sweep, which is to wait; the training that goes on has to wait for nothing then.
+wait_for=()
+if [[ -z ${PIPELINE:-} ]]; then
+  # shellcheck disable=SC2034 # read in common.sh
+  STATUS_IF_RESUBMITTED=0
+  wait_for=(--dependencies "$COBALT_JOBID")
+fi
 
 # environment NAME...: the variables as Cobalt's --env takes them.
 environment() {
@@ -26,5 +31,5 @@ resubmit() {
   local text
   # shellcheck disable=SC2154 # set in the scripts
   text=$(environment "${passed_on[@]}" JOB_NUMBER) || return
-  qsub --dependencies "$COBALT_JOBID" --env "$text" "$0"
+  qsub "${wait_for[@]}" --env "$text" "$0" | tail -n 1
 }

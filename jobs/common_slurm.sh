@@ -33,11 +33,11 @@ log_of_next() {
 # The same script again, as large and as long, once this job has ended.
 resubmit() {
   local -a flags=(
-    --dependency="afterany:$this_job" --job-name="$SLURM_JOB_NAME" --export=ALL
+    --parsable --dependency="afterany:$this_job" --job-name="$SLURM_JOB_NAME" --export=ALL
     --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$n_ranks" --cpus-per-task="$THREADS"
     --partition="$SLURM_JOB_PARTITION"
   )
-  local limit log
+  local limit log job
   log=$(log_of_next)
   if [[ -n $log ]]; then flags+=(--output="$log"); fi
   limit=$(field_of_job TimeLimit)
@@ -48,7 +48,7 @@ resubmit() {
   if [[ -n ${SLURM_JOB_ACCOUNT:-} ]]; then flags+=(--account="$SLURM_JOB_ACCOUNT"); fi
   if [[ -n ${SLURM_JOB_QOS:-} ]]; then flags+=(--qos="$SLURM_JOB_QOS"); fi
   if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then flags+=(--array="$SLURM_ARRAY_TASK_ID"); fi
-  sbatch "${flags[@]}" "$0"
+  job=$(sbatch "${flags[@]}" "$0") && echo "${job%%;*}"
 }
 
 # on_all_ranks DO: `sweep` or `train` by the launcher that was asked for.

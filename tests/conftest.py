@@ -90,6 +90,14 @@ def mpirun() -> MpiRun:
     return start
 
 
+@pytest.fixture
+def no_horovod(tmp_path: Path) -> Path:
+    """A place on the path that makes Horovod look absent."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "horovod.py").write_text("raise ImportError('No module: horovod')\n")
+    return tmp_path / "hidden"
+
+
 def run_group(
     command: Sequence[str], timeout: float = LIMIT_S, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -174,9 +174,87 @@ def test_the_sweep_comes_after_training_that_went_well(
     assert submitted.stdout == f"training: job {jobs[0]['id']}; sweep: job {jobs[1]['id']}\n"
     if fails:
         assert [job["status"] for job in jobs] == [1, None]
-        assert "has written no train.json" in jobs[0]["log"]
+        assert "a network: no training that can go on" in jobs[0]["log"]
         return
     assert [job["status"] for job in jobs] == [0, 0], jobs
     assert (checkout / "a network" / "train.json").read_text() == "2 ranks\n"
     assert "  --model_dir=a network\n" in jobs[1]["log"]
+    assert (checkout / "a network.h5").read_text() == "complete 2/2 draws\n"
+
+
+@pytest.mark.parametrize("script", ["cobalt_theta_train.sh", "pbs_polaris_train.sh"])
+def test_a_training_that_needs_more_than_one_job_goes_on_to_its_end(
+    script: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(script.partition("_")[0])
+    settings = {"TRAIN_ARG_FILE": str(arguments(checkout, "--at_most=15")), "MODEL_DIR": "a net"}
+    submit(queue, script, checkout, **settings)
+    jobs = queue.run()
+    assert (checkout / "a net" / "train.json").read_text() == "2 ranks\n"
+    resubmitted = 0 if queue.scheduler == "cobalt" else 3
+    assert [job["status"] for job in jobs] == [resubmitted, resubmitted, 0]
+    assert [job["after"] for job in jobs] == ["", jobs[0]["id"], jobs[1]["id"]]
+    for number, job in enumerate(jobs, 1):
+        assert f"job {number} of at most 20 for a net" in job["log"]
+    assert "a net: partial 30/40 steps" in jobs[1]["log"]
+
+
+@pytest.mark.parametrize(
+    ("said", "launcher", "status"),
+    [
+        ("complete", 0, 0),
+        ("complete", 2, 2),  # as on another number of ranks
+        ("partial 3/9 steps", 3, 3),
+        ("partial 3/9 steps", 0, 3),  # launchers lose the status of a run
+        ("", 0, 1),
+        ("", 2, 2),
+    ],
+)
+def test_what_a_training_ends_with_decides(
+    said: str, launcher: int, status: int, tmp_path: Path
+) -> None:
+    program = f"""
+        . {ROOT}/jobs/common.sh
+        state_of_training() {{ [[ -e {tmp_path}/ran ]] && echo "{said}" || true; }}
+        resubmit() {{ touch {tmp_path}/resubmitted; }}
+        MODEL_DIR={tmp_path}/net TRAIN_ARG_FILE=a.txt MAX_JOBS=9 THREADS=1
+        train bash -c 'touch {tmp_path}/ran; exit {launcher}'
+    """
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.returncode == status, done.stderr
+    assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
+
+
+def test_a_training_that_adds_nothing_is_not_submitted_for_ever(
+    checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue("pbs")
+    (checkout / "a net.training").write_text("5")
+    settings = {"TRAIN_ARG_FILE": str(arguments(checkout, "--at_most=0")), "MODEL_DIR": "a net"}
+    submit(queue, "pbs_polaris_train.sh", checkout, **settings)
+    (job,) = queue.run()
+    assert job["status"] == 3 and "added nothing (5 before, 5 now)" in job["log"]
+
+
+@pytest.mark.parametrize("scheduler", ["cobalt", "pbs"])
+def test_the_sweep_comes_after_the_last_job_of_a_training(
+    scheduler: str, checkout: Path, make_queue: MakeQueue
+) -> None:
+    queue = make_queue(scheduler)
+    train = checkout / "train.txt"
+    train.write_text("--at_most=25")
+    submitted = subprocess.run(
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        capture_output=True,
+        env={**queue.environment, "TRAIN_ARG_FILE": str(train), "MODEL_DIR": "a network",
+             "MAX_JOBS": "7", "ARG_FILE": str(arguments(checkout, "--num_monte_carlo=2"))},
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stderr
+    first, waited, second, sweep = queue.run()
+    # The sweep that was put down with the first job is not started; one after the second is.
+    assert [job["status"] for job in (first, waited, second, sweep)] == [3, None, 0, 0], first
+    assert (waited["after"], sweep["after"]) == (first["id"], second["id"])
+    assert "job 2 of at most 7 for a network (partial 25/40 steps)" in second["log"]
+    assert "job 1 of at most 7 for a network.h5 (not begun)" in sweep["log"]
+    assert "1 threads" in sweep["log"]  # and not those of the training's job
     assert (checkout / "a network.h5").read_text() == "complete 2/2 draws\n"
