@@ -55,13 +55,14 @@ TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
-.PHONY: help demo test fuzz chaos slurm bench train check format clean
+.PHONY: help demo test fast fuzz chaos slurm bench train check format clean
 
 help:
 	@printf '%s\n' \
 	  'make demo     the sweep of configs/ArgFilePrune.txt on NP ranks (first time: a minute more)' \
 	  'make test     all tests, Horovod and MPI ones included (first time: builds Horovod)' \
-	  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
+	  'make fast     the quick ones of these, and some of `make fuzz`, without data from elsewhere' \
+  'make fuzz     opens 2,000 damaged networks, and prints what came of them' \
 	  'make chaos    kills 100 jobs, damages 500 files, and more (about 20 minutes); prints a table' \
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
@@ -81,6 +82,12 @@ train: $(TEST)
 
 test: $(TEST)
 	python -m pytest $(PYTEST_ARGS)
+
+# With no data but those of the repository, as most have them.
+fast: export BPRUNE_TEST_DATA := $(abspath $(VENV))/no-data
+fast: $(TEST)
+	python -m pytest -m 'not (slow or mpi or slurm or horovod or compiled)' $(PYTEST_ARGS)
+	python -m pytest tests/test_fuzz.py -k test_damaged_networks
 
 slurm: $(TEST)
 	python -m pytest tests/test_slurm.py

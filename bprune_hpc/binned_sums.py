@@ -120,6 +120,10 @@ class BinnedSums:
         half = exponent // 2
         return np.ldexp(np.ldexp(head, half), exponent - half)
 
+    def is_negative(self, index: Any) -> NDArray[np.bool_]:
+        """Which of the sums at ``index`` are below zero."""
+        return _carried(self.bins[index])[0] < 0
+
     def log(self, index: Any) -> NDArray[np.float64]:
         """Natural logarithms of sums of positive terms, also where float64 cannot hold the sum.
 

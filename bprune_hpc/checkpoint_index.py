@@ -1,7 +1,8 @@
 """What the index of a V2 checkpoint declares, read before TensorFlow does.
 
-TensorFlow's reader takes declared shapes at their word: one that is negative or beyond 63 bits ends
-the process instead of raising an error, and memory is asked for before a size is looked at. What
+TensorFlow's reader takes declared shapes at their word: one that is negative, beyond 63 bits or of
+too many axes ends the process instead of raising an error, and memory is asked for before a size is
+looked at. What
 belongs here: the file's format and these checks. What does not: values (``checkpoint``).
 
 The format is LevelDB's table (blocks of keys without their common prefixes) of BundleEntryProtos.
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
-from .tensorflow_import import import_graphs
+from .tensorflow_import import MOST_AXES, import_graphs
 
 _FOOTER_BYTES = 48
 _MOST_BYTES = 2**46  # 64 TiB
@@ -67,9 +68,17 @@ def _entry(index: Path, name: str, proto: Any) -> Entry:
         width = import_graphs().as_dtype(dtype).size or 1
     except TypeError:
         width = 1
-    if any(size < 0 for size in shape) or math.prod(shape) * width > _MOST_BYTES:
+    has_too_many_axes = len(shape) > MOST_AXES
+    if (
+        has_too_many_axes
+        or any(size < 0 for size in shape)
+        or math.prod(shape) * width > _MOST_BYTES
+    ):
+        declared_shape = (
+            f"a shape of {len(shape)} axes" if has_too_many_axes else f"the shape {shape}"
+        )
         raise CheckpointError(
-            f"{index}: damaged at '{name}': it declares the shape {shape}, which no tensor has; "
+            f"{index}: damaged at '{name}': it declares {declared_shape}, which no tensor has; "
             "copy the checkpoint's files again"
         )
     is_plain = dtype != _STRING and not proto.slices

@@ -57,6 +57,8 @@ class SweepConfig:
         What pruning may cost, for the choice of a threshold.
     evaluator : {"auto", "chain", "channels", "graph"}
         See ``evaluator_choice``.
+    output : str
+        The results file, without links and ``..``.
     overwrite : bool
         Whether to begin anew where there is a results file.
     lock_timeout_min : float
@@ -184,7 +186,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     for name, reason in NOT_NEEDED.items():
         if getattr(arguments, name) not in (None, False):
             logger.info("--%s is accepted and does nothing: %s", name, reason)
-    output = os.path.expanduser(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
+    output = _resolved(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
     data_path = os.path.expanduser(arguments.data_path) if arguments.data_path else None
     if data_path and os.path.realpath(output) == os.path.realpath(data_path):
         raise ConfigError(f"--output: {output} is the data set itself; choose another file")
@@ -230,6 +232,24 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         ranks=arguments.ranks,
         verbose=arguments.verbose,
     )
+
+
+def _resolved(output: str) -> str:
+    """The one name of a results file, by which it is looked for, held and written.
+
+    Links and ``..`` are followed here and nowhere else: what ``absent/../FILE`` means is another
+    thing to the system, which finds no such file, than to who makes directories. Relative where it
+    lies below the current directory.
+
+    Raises
+    ------
+    ConfigError
+        If it names a directory.
+    """
+    if os.path.basename(output) in ("", ".", ".."):
+        raise ConfigError(f"--output: {output} is a directory; give a file name")
+    path, here = os.path.realpath(os.path.expanduser(output)), os.path.realpath(os.curdir)
+    return os.path.relpath(path, here) if path.startswith(os.path.join(here, "")) else path
 
 
 def _dataset(dataset: str, is_cifar10: bool) -> str:

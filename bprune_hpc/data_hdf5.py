@@ -19,7 +19,7 @@ from .data_values import (
     check_claim,
     check_finite,
     check_kind,
-    check_lengths,
+    check_label_shape,
     choose_keys,
     empty_examples,
     labels_of,
@@ -30,6 +30,7 @@ from .data_values import (
 from .errors import DataError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MOST_STEPS = 64
 
 
 def read(file: Path, split: Split, task: str = "classification") -> Part:
@@ -51,14 +52,16 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
     try:
         with h5py.File(file, "r") as opened:
             keys = x_key, y_key = choose_keys(list(opened), split, name)
-            y_name = f"{name}: '{y_key}'"
-            y = labels_of(task, np.asarray(_dataset(opened, y_key, name, file_bytes)[()]), y_name)
-            examples = _dataset(opened, x_key, name, file_bytes)
-            x, scaling = _examples(examples, f"{name}: '{x_key}'"), scaling_of(examples.dtype)
+            y_name, x_name = (f"{name}: '{key}'" for key in (y_key, x_key))
+            of_x, of_y = (_dataset(opened, key, name, file_bytes) for key in keys)
+            # Sizes are compared before any values are read.
+            check_kind(of_x.shape, of_x.dtype, x_name)
+            check_label_shape(of_y.shape, len(of_x), keys, name)
+            y = labels_of(task, np.asarray(of_y[()]), y_name)
+            x, scaling = _examples(of_x, x_name), scaling_of(of_x.dtype)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: damaged HDF5 file ({reason}); copy it again") from None
-    check_lengths(len(x), len(y), keys, name)
     return Part(x, y, {name: digest}, scaling)
 
 
@@ -66,9 +69,9 @@ def _dataset(opened: Any, key: str, name: str, file_bytes: int) -> Any:
     """A dataset whose values stand in this file, the one that the digest is of."""
     import h5py
 
-    if isinstance(opened.get(key, getlink=True), h5py.ExternalLink):
+    found = _followed(opened, key)
+    if found is None:
         raise DataError(f"{name}: '{key}' links to another file; copy the data into this one")
-    found = opened[key]
     if not isinstance(found, h5py.Dataset) or found.shape is None:
         raise DataError(f"{name}: '{key}' is no array; save an array of that name")
     if found.is_virtual or found.external:
@@ -77,8 +80,37 @@ def _dataset(opened: Any, key: str, name: str, file_bytes: int) -> Any:
     return found
 
 
+def _followed(opened: Any, key: str) -> Any:
+    """What a name stands for, links within the file followed; None where one leaves it.
+
+    No other file is opened on the way, as HDF5 would.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If there is nothing, or links lead on and on.
+    """
+    import h5py
+
+    at, rest = opened, [key]
+    for _ in range(_MOST_STEPS):
+        if not rest:
+            return at
+        step, *rest = rest
+        link = at.get(step, getlink=True) if isinstance(at, h5py.Group) else None
+        if link is None:
+            raise KeyError(f"no '{step}' where '{key}' leads")
+        if isinstance(link, h5py.ExternalLink):
+            return None
+        if isinstance(link, h5py.SoftLink):
+            at = opened if link.path.startswith("/") else at
+            rest = [part for part in link.path.split("/") if part not in ("", ".")] + rest
+        else:
+            at = at[step]
+    raise ValueError(f"'{key}' leads through more than {_MOST_STEPS} links and groups")
+
+
 def _examples(dataset: Any, name: str) -> NDArray[np.float32]:
-    check_kind(dataset.shape, dataset.dtype, name)
     x = empty_examples(dataset.shape, name)
     # HDF5 converts each chunk as it comes: nothing is held twice, and no chunk is unpacked twice,
     # as it would be by blocks that cut across chunks.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from .data_values import (
     check_claim,
     check_finite,
     check_kind,
-    check_lengths,
+    check_label_shape,
     choose_keys,
     convert,
     empty_examples,
@@ -37,8 +38,18 @@ from .data_values import (
 from .errors import DataError
 
 _SUFFIX = ".npy"
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
+_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}
+"""Of the length of a header, by the format's version; a later one is of structured arrays."""
+_MOST_HEADER_BYTES = 10_000
+_MOST_AXES = 32
+_KEYS = {"descr", "fortran_order", "shape"}
+_ITEM = re.compile(
+    r"""\s* (['"]) (?P<key> \w+) \1 \s* : \s*
+    (?: (['"]) (?P<text> [^'"]*) \3 | (?P<flag> True|False) | \( (?P<sizes> [-\dL,\s]*) \)
+    | (?P<fields> \[ .* \]) ) \s* (?: , | $)""",
+    re.VERBOSE | re.DOTALL,
+)
+_DTYPE = re.compile(r"[<>=|]?[A-Za-z?]\d{0,9}(\[\w{1,9}\])?")
 
 
 def read(file: Path, split: Split, task: str = "classification") -> Part:
@@ -59,9 +70,14 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
             members = {info.filename.removesuffix(_SUFFIX): info for info in archive.infolist()}
             keys = x_key, y_key = choose_keys(members, split, name)
             y_name, x_name = (f"{name}: '{key}'" for key in (y_key, x_key))
+            # Sizes are compared before any values are read.
+            shape, dtype = _declared(archive, members[x_key], x_name, file_bytes)
+            check_kind(shape, dtype, x_name)
+            n_examples = shape[0]
+            shape, _ = _declared(archive, members[y_key], y_name, file_bytes)
+            check_label_shape(shape, n_examples, keys, name)
             y = labels_of(task, _read_raw(archive, members[y_key], y_name, file_bytes), y_name)
             x, scaling = _read_examples(archive, members[x_key], x_name, file_bytes)
-    check_lengths(len(x), len(y), keys, name)
     return Part(x, y, {name: digest}, scaling)
 
 
@@ -69,24 +85,56 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
 def _whole(name: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError,
-            RuntimeError) as error:  # fmt: skip
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, KeyError,
+            NotImplementedError, RuntimeError) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: damaged npz file ({reason}); copy it again") from None
 
 
-def _header(
-    member: Any, info: zipfile.ZipInfo, name: str, file_bytes: int
-) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _declared(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, file_bytes: int
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(info) as member:
+        shape, _, dtype = _header(member, name, file_bytes)
+    return shape, dtype
+
+
+def _header(member: Any, name: str, file_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type of an array; its values come next.
+
+    Nothing in it is evaluated as Python, as NumPy's own reader does, which a few thousand brackets
+    exhaust.
+    """
     version = np.lib.format.read_magic(member)
-    if version not in _HEADERS:
+    if version not in _LENGTH_BYTES:
         raise DataError(f"{name} is a structured array; save plain arrays with numpy.savez")
-    shape, is_fortran, dtype = _HEADERS[version](member)
+    n_bytes = int.from_bytes(_read_bytes(member, _LENGTH_BYTES[version]), "little")
+    if n_bytes > _MOST_HEADER_BYTES:
+        raise ValueError(f"a header of {n_bytes} bytes")
+    text = _read_bytes(member, n_bytes).decode("latin1").strip()
+    items: dict[str, re.Match[str]] = {}
+    at, end = 1, len(text) - 1
+    while text[:1] == "{" and at < end and (item := _ITEM.match(text[:end], at)) is not None:
+        items[item["key"]] = item
+        at = item.end()
+    if text[:1] + text[end:] != "{}" or text[at:end].strip() or items.keys() != _KEYS:
+        raise ValueError(f"the header {text[:80]}")
+    descr, flag, sizes = (items[key] for key in ("descr", "fortran_order", "shape"))
+    if descr["fields"] is not None:
+        raise DataError(f"{name} is a structured array; save plain arrays with numpy.savez")
+    if not _DTYPE.fullmatch(descr["text"] or "") or not flag["flag"] or sizes["sizes"] is None:
+        raise ValueError(f"the header {text[:80]}")
+    shape = tuple(
+        int(size.strip().rstrip("L")) for size in sizes["sizes"].split(",") if size.strip()
+    )
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"an array of {len(shape)} axes")
+    dtype = np.dtype(descr["text"])
     # Pickled objects would run code on loading.
     if dtype.hasobject:
         raise DataError(f"{name} holds Python objects; save plain arrays with numpy.savez")
     check_claim(math.prod(shape) * dtype.itemsize, file_bytes, name)
-    return shape, is_fortran, dtype
+    return shape, flag["flag"] == "True", dtype
 
 
 def _read_bytes(member: Any, n_bytes: int) -> bytes:
@@ -106,7 +154,7 @@ def _read_raw(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, file_bytes: int
 ) -> NDArray[Any]:
     with archive.open(info) as member:
-        shape, is_fortran, dtype = _header(member, info, name, file_bytes)
+        shape, is_fortran, dtype = _header(member, name, file_bytes)
         content = _read_bytes(member, math.prod(shape) * dtype.itemsize)
         _end(member)
     return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
@@ -116,7 +164,7 @@ def _read_examples(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, file_bytes: int
 ) -> tuple[NDArray[np.float32], str]:
     with archive.open(info) as member:
-        shape, is_fortran, dtype = _header(member, info, name, file_bytes)
+        shape, is_fortran, dtype = _header(member, name, file_bytes)
         check_kind(shape, dtype, name)
         # In Fortran's order the file has the last axis first, and the result keeps that order.
         stored = shape[::-1] if is_fortran else shape

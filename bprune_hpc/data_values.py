@@ -30,6 +30,7 @@ BLOCK_BYTES = 8 * 2**20
 # Deflate, the strongest filter in use, shrinks no further; what claims more is a forged size.
 _MOST_COMPRESSED = 1032
 _GIB = 2**30
+_MOST_CLASSES = 10**6  # of labels that are one-hot rows
 _LARGEST_TARGET = float(np.finfo(np.float32).max)  # what a network could give
 
 
@@ -241,10 +242,21 @@ def labels_of(task: str, y: NDArray[Any], name: str) -> NDArray[Any]:
     return targets(y, name) if task == "regression" else labels(y, name)
 
 
-def check_lengths(n_examples: int, n_labels: int, keys: tuple[str, str], name: str) -> None:
-    """Raise unless there is one label an example."""
-    if n_examples != n_labels:
+def check_label_shape(
+    shape: Sequence[int], n_examples: int, keys: tuple[str, str], name: str
+) -> None:
+    """Refuse labels that are not one an example, from their shape alone.
+
+    Raises
+    ------
+    DataError
+    """
+    if shape and shape[0] != n_examples:
         raise DataError(
-            f"{name}: '{keys[0]}' has {n_examples} examples, '{keys[1]}' {n_labels} labels; "
+            f"{name}: '{keys[0]}' has {n_examples} examples, '{keys[1]}' {shape[0]} labels; "
             "each example needs one label"
+        )
+    if math.prod(shape[1:]) > _MOST_CLASSES:
+        raise DataError(
+            f"{name}: '{keys[1]}' has shape {tuple(shape)}; save one class number an example, (n,)"
         )

@@ -118,7 +118,7 @@ def _prepare(comm: Comm, config: SweepConfig) -> _Ready:
     saved = comm.from_root(lambda: _what_is_there(config, identity))
     if saved is not None:
         asked = config
-        config = comm.from_root(lambda: resume.joined(asked, saved, size))
+        config = comm.from_root(lambda: resume.joined(asked, saved, problem, size))
     comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
     evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
     rule = dataclasses.replace(config.rule, prior=problem.prior)

@@ -27,7 +27,9 @@ from .graph_nodes import (
     tensor_name,
     typed_node,
 )
+from .graph_shapes import shape_vectors
 from .tensorflow_import import (
+    MOST_AXES,
     import_graphs,
     open_session,
     quiet_file_descriptor_2,
@@ -74,6 +76,8 @@ class Evaluator:
         label: str,
         threads: tuple[int, int],
     ) -> None:
+        for some, vectors in shape_vectors(nodes):
+            _check_lengths(import_graph(build(some), label), vectors, label)
         self._nodes = dict(nodes)
         self._names = dict(names)
         self._values = values
@@ -193,6 +197,18 @@ def static_type(graph: Any, tensor: Tensor) -> StaticType:
     shape = None if found.shape.rank is None else tuple(found.shape.as_list())
     dtype = found.dtype.base_dtype
     return StaticType(shape, dtype.name, dtype.as_datatype_enum)
+
+
+def _check_lengths(graph: Any, vectors: Sequence[tuple[str, Tensor]], label: str) -> None:
+    """Refuse vectors that would make a shape of more axes than a tensor can have."""
+    for taker, tensor in vectors:
+        known = static_type(graph, tensor).shape or ()
+        n_axes = math.prod(size or 0 for size in known)
+        if n_axes > MOST_AXES:
+            raise GraphError(
+                f"{label}: '{taker}' takes a shape of {n_axes} axes from '{tensor_name(tensor)}', "
+                f"and no tensor has more than {MOST_AXES}; the file is damaged: copy it again"
+            )
 
 
 def _with_noise_level(nodes: Nodes, is_scalar: bool = False) -> list[Node]:

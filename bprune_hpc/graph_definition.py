@@ -7,16 +7,40 @@ evaluated (``graph_checks``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .errors import GraphError
 from .graph_nodes import Node, Nodes, operation
+from .tensorflow_import import MOST_AXES
 
 _FIX = "the file is damaged: copy it again"
 # Cycles through these are the loops of TensorFlow 1.
 _CLOSES_LOOP = frozenset({"NextIteration", "RefNextIteration"})
 _KINDS = {"type": "type", "int": "i", "float": "f", "bool": "b", "string": "s", "shape": "shape",
           "tensor": "tensor", "func": "func"}  # fmt: skip
+
+
+def check_declared(definitions: Iterable[Any]) -> None:
+    """Refuse constants and attributes of more axes than a tensor can have.
+
+    Parameters
+    ----------
+    definitions : iterable of NodeDef
+
+    Raises
+    ------
+    GraphError
+    """
+    for definition in definitions:
+        for value in definition.attr.values():
+            shapes = value.list.shape or (value.shape, value.tensor.tensor_shape)
+            n_axes = max(len(shape.dim) for shape in shapes)
+            if n_axes > MOST_AXES:
+                raise GraphError(
+                    f"'{definition.name}' ({definition.op}) has a shape of {n_axes} axes, and no "
+                    f"tensor has more than {MOST_AXES}; {_FIX}"
+                )
 
 
 def check_nodes(nodes: Nodes) -> None:

@@ -7,6 +7,7 @@ not: what any of it means for a Bayesian network (``noise``, ``graph``).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from .errors import GraphError
 from .tensorflow_import import import_graphs
 
 Tensor = tuple[str, int]
+
+_MOST_NUMBERS = 2**20  # of a constant that is looked at
 
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 SAME_VALUE = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"})
@@ -146,7 +149,11 @@ def constant(nodes: Nodes, tensor: Tensor) -> NDArray[Any] | None:
     if node is None:
         return None
     if node.op == "Const":
-        return np.asarray(import_graphs().make_ndarray(node.attr["value"].tensor))
+        proto = node.attr["value"].tensor
+        # A few bytes can declare any size.
+        if math.prod(dim.size for dim in proto.tensor_shape.dim) > _MOST_NUMBERS:
+            return None
+        return np.asarray(import_graphs().make_ndarray(proto))
     if node.op in SAME_VALUE or node.op == "PlaceholderWithDefault":
         return constant(nodes, node.inputs[0])
     if node.op in ("LogicalNot", "LogicalAnd", "LogicalOr"):

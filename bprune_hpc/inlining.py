@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import GraphError
-from .graph_definition import check_nodes
+from .graph_definition import check_declared, check_nodes
 from .graph_nodes import (
     Node,
     Nodes,
@@ -24,6 +24,7 @@ from .graph_nodes import (
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _MAX_DEPTH = 50
+_FIX = "the file is damaged: copy it again"
 
 
 def flatten(graph_def: Any) -> tuple[Nodes, dict[Tensor, Tensor]]:
@@ -39,9 +40,11 @@ def flatten(graph_def: Any) -> tuple[Nodes, dict[Tensor, Tensor]]:
     Raises
     ------
     GraphError
-        If a called function is absent from the library or calls itself, or a node takes data from
-        one that does not exist.
+        If a called function is absent from the library or calls itself, or a node is not one.
     """
+    check_declared(graph_def.node)
+    for function in graph_def.library.function:
+        check_declared(function.node_def)
     nodes = parse_graph(graph_def)
     library = {function.signature.name: function for function in graph_def.library.function}
     renamed: dict[Tensor, Tensor] = {}
@@ -66,13 +69,15 @@ def _called(
     nodes: Nodes, node: Node, library: Mapping[str, Any]
 ) -> tuple[Any, list[Tensor]] | None:
     if node.op in _CALLS:
-        name, arguments = node.attr["f"].func.name, node.inputs
+        name, arguments = _named_function(node, "f"), node.inputs
     elif node.op in ("If", "StatelessIf"):
+        if not node.inputs:
+            raise GraphError(f"'{node.name}' ({node.op}) has no inputs; {_FIX}")
         chosen = constant(nodes, node.inputs[0])
-        if chosen is None:
+        if chosen is None or chosen.size != 1:
             return None
         branch = "then_branch" if bool(chosen) else "else_branch"
-        name, arguments = node.attr[branch].func.name, node.inputs[1:]
+        name, arguments = _named_function(node, branch), node.inputs[1:]
     elif node.op in library:
         name, arguments = node.op, node.inputs
     else:
@@ -80,6 +85,13 @@ def _called(
     if name not in library:
         raise GraphError(f"'{node.name}' calls '{name}', which the graph's library lacks")
     return library[name], arguments
+
+
+def _named_function(node: Node, attribute: str) -> str:
+    """Name of the function that a node calls; nodes are not checked before calls are gone."""
+    if attribute not in node.attr:
+        raise GraphError(f"'{node.name}' ({node.op}) lacks '{attribute}'; {_FIX}")
+    return str(node.attr[attribute].func.name)
 
 
 def _inline(
@@ -90,7 +102,7 @@ def _inline(
     if len(formal) != len(arguments):
         raise GraphError(
             f"'{call.name}' calls '{function.signature.name}' with {len(arguments)} arguments "
-            f"instead of {len(formal)}; the file is damaged: copy it again"
+            f"instead of {len(formal)}; {_FIX}"
         )
     actual = dict(zip(formal, arguments, strict=True))
     body = {definition.name: definition for definition in function.node_def}
@@ -102,8 +114,7 @@ def _inline(
         position = int(rest[1]) if len(rest) > 1 and rest[1].isdecimal() else 0
         if name not in body:
             raise GraphError(
-                f"'{function.signature.name}' takes data from '{name}', which it lacks; the file "
-                "is damaged: copy it again"
+                f"'{function.signature.name}' takes data from '{name}', which it lacks; {_FIX}"
             )
         return f"{call.name}/{name}", _offset(body[name], rest[0] if rest else "") + position
 
@@ -156,7 +167,9 @@ def _decide_switches(nodes: Nodes) -> None:
     taken = {
         node.name: int(bool(chosen))
         for node in nodes.values()
-        if node.op == "Switch" and (chosen := constant(nodes, node.inputs[1])) is not None
+        if node.op == "Switch"
+        and (chosen := constant(nodes, node.inputs[1])) is not None
+        and chosen.size == 1
     }
     if not taken:
         return

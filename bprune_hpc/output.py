@@ -65,7 +65,7 @@ def open_output(config: SweepConfig) -> Iterator[Output]:
 
 def _if_good(path: str) -> Signature | None:
     """Signature of a file that may become the ``.bak``."""
-    found = signature(Path(path).resolve())
+    found = signature(Path(path))
     try:
         with results.open_results(path):
             return found
@@ -110,7 +110,7 @@ class Output:
         if self.saved is None:
             return config
         resume.check_identity(self.saved, self._identity)
-        return resume.joined(config, self.saved, draws_of_unit)
+        return resume.joined(config, self.saved, problem, draws_of_unit)
 
     def begin(
         self,
@@ -121,12 +121,18 @@ class Output:
         environment: Environment,
         run: Mapping[str, Any],
     ) -> None:
-        """Be ready to write; what there was to go on from becomes ledgers."""
+        """Be ready to write; what there was to go on from becomes ledgers.
+
+        Raises
+        ------
+        ResultsError
+            If that is not what a sweep writes.
+        """
         self._config, self._problem, self._cuts, self._parts = config, problem, cuts, parts
         self._run = run
         size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
         there = self.saved.progress(size) if self.saved is not None else ""
-        self.ledgers = resume.ledgers_of(self.saved, config, problem.task, size)
+        self.ledgers = resume.ledgers_of(self.saved, config, parts, size)
         before = [] if self.saved is None else [self.saved.environment]
         self._environment = union([*before, environment])
         if self.saved is None:

@@ -106,6 +106,17 @@ class GroupSums:
         """Begin again at zero."""
         self.buffer.fill(0)
 
+    def are_possible(self, thresholds: NDArray[np.bool_], n_draws: int) -> bool:
+        """Whether so many draws can have given the sums at some thresholds."""
+        for column in range(self.buffer.shape[1]):
+            found = self.buffer[thresholds, column]
+            is_tail = 0 <= column - self.n_classes < N_TAILS
+            is_count = column == self.buffer.shape[1] - 1
+            most = n_draws * (1.0 if is_count else _ONE + 2**20)  # entropies are below 16 nats
+            if found.size and not (-most if is_tail else 0) <= found.min() <= found.max() <= most:
+                return False
+        return True
+
     def add(
         self, threshold: int, rows: slice, predictions: Predictions, draws: slice = slice(None)
     ) -> None:
@@ -256,6 +267,15 @@ class DrawSums:
     def zeros(cls, n_thresholds: int, n_draws: int) -> DrawSums:
         """Empty sums."""
         return cls(np.zeros((2, n_thresholds, n_draws), np.int64))
+
+    def are_possible(self, thresholds: NDArray[np.bool_], n_examples: int) -> bool:
+        """Whether at most so many examples can have given the sums at some thresholds."""
+        correct, nll = self.packed[:, thresholds]
+        largest_nll = n_examples * (MAX_NLL * 2.0**DRAW_NLL_BITS + 1)
+        return bool(
+            ((correct >= 0) & (correct <= n_examples)).all()
+            and ((nll >= 0) & (nll <= largest_nll)).all()
+        )
 
     def first(self, n_draws: int) -> DrawSums:
         """Those of the first draws alone."""

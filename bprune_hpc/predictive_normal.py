@@ -97,6 +97,10 @@ class NormalSums:
         self.sums.clear()
         self._unit, self._met = None, {}
 
+    def are_possible(self, thresholds: NDArray[np.bool_], n_draws: int) -> bool:
+        """Whether draws can have given the sums at some thresholds: all but errors are positive."""
+        return not self.sums.is_negative((thresholds, slice(None), slice(1, None))).any()
+
     def add(self, threshold: int, rows: slice, prediction: NormalPrediction) -> None:
         """Add one draw's prediction for some rows of the block at one threshold."""
         unit = prediction.draw.index // self._draws_per_unit
@@ -126,6 +130,10 @@ class NormalDrawSums:
 
     def __init__(self, n_thresholds: int, n_draws: int) -> None:
         self.sums = BinnedSums((n_thresholds, n_draws, 2))
+
+    def are_possible(self, thresholds: NDArray[np.bool_], n_examples: int) -> bool:
+        """Whether examples can have given the sums at some thresholds: squares are positive."""
+        return not self.sums.is_negative((thresholds, slice(None), 0)).any()
 
     def first(self, n_draws: int) -> NormalDrawSums:
         """Those of the first draws alone."""

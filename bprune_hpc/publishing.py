@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,11 +37,14 @@ _NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EB
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Find out before any work whether a results file can be put at a path; changes nothing.
 
+    Put again and again, with what was there as ``FILE.bak``, and held by ``FILE.lock``.
+
     Raises
     ------
     ResultsError
         If its directory, or the nearest one above it, cannot be written, or what is at the path
-        is a directory, a device, or protected from being written.
+        is a directory, a device, or protected from being written, or what is beside it cannot be
+        replaced.
     """
     target = Path(path)
     if os.fspath(path).endswith(os.sep) or target.is_dir():
@@ -55,6 +59,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ResultsError(
             f"{target}: is protected from being written; chmod u+w it, or choose another --output"
         )
+    for name in (f"{target.name}{suffix}" for suffix in ("", ".bak", ".lock")):
+        _check_replaceable(directory / name, target)
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     try:
@@ -64,6 +70,24 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ResultsError(
             f"{target}: cannot be written ({error.strerror}); choose another --output or --data_dir"
         ) from error
+
+
+def _check_replaceable(there: Path, target: Path) -> None:
+    """Raise where a file cannot be put in the place of what is at a path, which may be nothing."""
+    if there.is_dir() and not there.is_symlink():
+        raise ResultsError(
+            f"{there}: is a directory, where a sweep that writes {target.name} has to put a file; "
+            "move it, or choose another --output"
+        )
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        owner, directory = there.lstat().st_uid, there.parent.stat()
+        # In such directories, as /tmp is one, files are replaced by their owners alone.
+        is_protected = directory.st_mode & stat.S_ISVTX
+        if is_protected and os.geteuid() not in (0, owner, directory.st_uid):
+            raise ResultsError(
+                f"{there}: is another user's, in a directory where only they can replace it; "
+                "choose another --output"
+            )
 
 
 def signature(path: Path) -> Signature | None:

@@ -21,15 +21,26 @@ from .config import SweepConfig
 from .criteria import CRITERIA
 from .errors import ResultsError
 from .identity import Environment, Identity, differences
-from .ledger import Ledger
+from .ledger import Ledger, Position
 from .parts import Layout, Part, layout_of
+from .problem import Problem
 from .publishing import Signature, signature
 from .results import STATE, open_results
-from .tasks import Task
+from .saved_state import (
+    ANEW,
+    arrays_of,
+    as_written,
+    check_arrays,
+    check_config,
+    check_ends,
+    check_environment,
+    check_layout,
+    check_positions,
+    check_sums,
+    json_of,
+)
 
 logger = logging.getLogger(__name__)
-
-_ANEW = "pass --overwrite or another --output"
 
 
 @dataclass(frozen=True)
@@ -69,15 +80,19 @@ class Saved:
         return tuple(value for grid in self.grids for value in grid)
 
     @property
+    def positions(self) -> list[Position]:
+        """How far each ledger is."""
+        return [(int(one["position"][0]), int(one["position"][1])) for one in self.ledgers]
+
+    @property
     def n_units(self) -> int:
         """Most units of draws that any threshold has of the first pass."""
-        return max(int(one["position"][1]) for one in self.ledgers)
+        return max(n_units for _, n_units in self.positions)
 
     def progress(self, draws_per_unit: int) -> str:
         """How far it is, in words."""
         parts = []
-        for grid, one in zip(self.grids, self.ledgers, strict=True):
-            n_blocks, n_units = (int(number) for number in one["position"])
+        for grid, (n_blocks, n_units) in zip(self.grids, self.positions, strict=True):
             of_blocks = f" after {n_blocks} blocks of examples" if n_blocks else ""
             parts.append(f"{n_units * draws_per_unit} draws{of_blocks} at {len(grid)} of the cuts")
         return ", ".join(parts)
@@ -85,7 +100,7 @@ class Saved:
     @property
     def has_finished_blocks(self) -> bool:
         """Whether examples are taken in blocks, and sums of some have been let go."""
-        return any(one["position"][0] > 0 for one in self.ledgers)
+        return any(n_passes > 0 for n_passes, _ in self.positions)
 
 
 def state(
@@ -124,45 +139,34 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
     """
     if not Path(path).exists():
         return None
-    found = signature(Path(path).resolve())
+    found = signature(Path(path))
     try:
-        with open_results(path) as file:
+        with open_results(path) as file, as_written(path):
             if STATE not in file:
-                raise ResultsError(f"{path}: has no state to go on from; {_ANEW}")
+                raise ResultsError(f"{path}: has no state to go on from; {ANEW}")
             group = file[STATE]
-            ledgers = []
-            for index in range(len(group)):
-                arrays: dict[str, NDArray[Any]] = {}
-                one = group[str(index)]
-                if with_sums:
-                    _collect(one, "", arrays)
-                else:
-                    arrays = {name: one[name][()] for name in ("grid", "position")}
-                ledgers.append(arrays)
-            return Saved(
+            names = None if with_sums else ("grid", "position")
+            ledgers = [arrays_of(group[str(index)], names) for index in range(len(group))]
+            check_positions(ledgers)
+            saved = Saved(
                 path=path,
                 status=str(file.attrs["status"]),
-                identity=json.loads(group.attrs["identity"]),
-                environment=json.loads(group.attrs["environment"]),
-                config=json.loads(file.attrs["config"]),
-                layout=json.loads(group.attrs["blocks"]),
+                identity=json_of(group.attrs["identity"], dict),
+                environment=json_of(group.attrs["environment"], dict),
+                config=json_of(file.attrs["config"], dict),
+                layout=json_of(group.attrs["blocks"], list),
                 grids=[tuple(float(value) for value in one.pop("grid")) for one in ledgers],
                 ledgers=list(ledgers),
                 signature=found,
             )
+            check_config(saved.config)
+            check_environment(saved.environment)
+            return saved
     except ResultsError as error:
         if "--overwrite" in str(error):
             raise
         finding = str(error).partition(";")[0]
-        raise ResultsError(f"{finding}; {_ANEW}") from error
-
-
-def _collect(group: Any, prefix: str, into: dict[str, NDArray[Any]]) -> None:
-    for name, item in group.items():
-        if hasattr(item, "items"):
-            _collect(item, f"{prefix}{name}/", into)
-        else:
-            into[prefix + name] = item[()]
+        raise ResultsError(f"{finding}; {ANEW}") from error
 
 
 def check_identity(saved: Saved, identity: Identity) -> None:
@@ -175,17 +179,22 @@ def check_identity(saved: Saved, identity: Identity) -> None:
     """
     found = differences(saved.identity, identity)
     if found:
-        raise ResultsError(f"{saved.path}: was made with {'; with '.join(found)}; {_ANEW}")
+        raise ResultsError(f"{saved.path}: was made with {'; with '.join(found)}; {ANEW}")
 
 
-def joined(config: SweepConfig, saved: Saved, draws_per_unit: int) -> SweepConfig:
+def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: int) -> SweepConfig:
     """What is asked for and what is there, together: the request of the file that will be.
 
     Raises
     ------
     ResultsError
-        If the file was taken in blocks of examples, and they would have to be done again.
+        If the file was taken in blocks of examples, and they would have to be done again; or they
+        are not of these examples.
     """
+    with as_written(saved.path):
+        sets = problem.on_every_set()
+        check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
+        check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
     kept = sorted(set(saved.grid) - set(config.grid))
     if kept:
         logger.info("%s: also has %s, which stay", saved.path, _listed(kept, config))
@@ -200,12 +209,12 @@ def joined(config: SweepConfig, saved: Saved, draws_per_unit: int) -> SweepConfi
         if n_draws > there:
             raise ResultsError(
                 f"{saved.path}: was taken in blocks of examples, whose sums of {there} draws are "
-                f"not kept, so that draws cannot be added; {_ANEW}"
+                f"not kept, so that draws cannot be added; {ANEW}"
             )
         if config.save_probabilities and not saved.config["save_probabilities"]:
             raise ResultsError(
                 f"{saved.path}: was taken in blocks of examples, whose probabilities were not "
-                f"kept; leave --save_probabilities out, or {_ANEW}"
+                f"kept; leave --save_probabilities out, or {ANEW}"
             )
     if there > n_draws:
         logger.info("%s: has %d draws already, which stay", saved.path, there)
@@ -217,20 +226,31 @@ def _listed(values: Sequence[float], config: SweepConfig) -> str:
     return f"{config.grid_kind} {', '.join(f'{value:g}' for value in values)}"
 
 
-def ledgers_of(saved: Saved | None, config: SweepConfig, task: Task, size: int) -> list[Ledger]:
+def ledgers_of(
+    saved: Saved | None, config: SweepConfig, parts: Sequence[Part], size: int
+) -> list[Ledger]:
     """Ledgers for every threshold of the grid: of the file, and empty ones for the rest.
 
     Parameters
     ----------
     size : int
         Draws of a unit.
+
+    Raises
+    ------
+    ResultsError
+        If the file's are not what a sweep of these parts writes.
     """
     row_of = {value: row for row, value in enumerate(config.grid)}
     found = []
     if saved is not None:
-        for grid, arrays in zip(saved.grids, saved.ledgers, strict=True):
+        everything = zip(saved.grids, saved.positions, saved.ledgers, strict=True)
+        for grid, position, arrays in everything:
             rows = [row_of[value] for value in grid]
-            found.append(Ledger.from_arrays(rows, arrays, task, size))
+            with as_written(saved.path):
+                check_arrays(arrays, len(rows), position, parts, size)
+                found.append(Ledger.from_arrays(rows, arrays, parts[0].problem.task, size))
+                check_sums(found[-1], parts, size)
     there = {row for ledger in found for row in ledger.rows}
     rest = tuple(row for row in range(len(config.grid)) if row not in there)
     return [*found, Ledger(rest)] if rest else found

@@ -95,9 +95,9 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
     parts = lay_out(config, problem, len(cuts), comm.from_root(lambda: on(output).layout))
     comm.from_root(lambda: check_memory(config, parts))
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
+    comm.from_root(lambda: on(output).begin(config, problem, cuts, parts, environment, run_facts))
     book = None
     if output is not None:
-        output.begin(config, problem, cuts, parts, environment, run_facts)
         find = partial(find_layer, config, parts, cuts)
         book = Book(config, parts, output.ledgers, comm.size, output.write, find)
         logger.info(

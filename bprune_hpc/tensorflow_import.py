@@ -22,6 +22,9 @@ from typing import Any
 
 from . import streams, tensorflow_graphs
 
+MOST_AXES = 254
+"""Axes that a tensor of TensorFlow can have."""
+
 logger = logging.getLogger(__name__)
 
 _part = SimpleNamespace()

@@ -20,6 +20,7 @@ from typing import Any
 
 import batch_rules
 from batch_rules import RuleError
+from conftest import LIMIT_S
 
 MAX_RANKS = 2
 
@@ -49,13 +50,13 @@ class Queue:
         done = subprocess.run(
             ["qsub", *options, str(script)],
             cwd=cwd, env={**self.environment, **environment}, capture_output=True, text=True,
-            timeout=30,
+            timeout=LIMIT_S,
         )  # fmt: skip
         if done.returncode:
             raise RuleError(done.stderr)
         return done.stdout.strip()
 
-    def run(self, limit_s: float = 60.0, at_most: int = 10) -> list[dict[str, Any]]:
+    def run(self, limit_s: float = LIMIT_S, at_most: int = 10) -> list[dict[str, Any]]:
         """Run all jobs that are put down, and those that they put down; returns them in order."""
         ended: dict[str, dict[str, Any]] = {}
         while True:
@@ -104,7 +105,7 @@ class Queue:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGTERM)
             try:
-                job["log"] = process.communicate(timeout=10)[0]
+                job["log"] = process.communicate(timeout=LIMIT_S)[0]
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 job["log"] = process.communicate()[0]

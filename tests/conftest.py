@@ -19,6 +19,9 @@ from bprune_hpc import compiled
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("BPRUNE_REQUIRE_ALL") == "1"
 
+LIMIT_S = 1800
+"""After which a command is taken to have locked up, however busy the machine is."""
+
 MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -77,7 +80,7 @@ def mpirun() -> MpiRun:
     """Start ranks: ``mpirun(2, ["-m", "bprune_hpc.sweep", ...])`` runs Python on two ranks."""
 
     def start(
-        n_ranks: int, arguments: Sequence[str], timeout: float = 120, cwd: Path = ROOT
+        n_ranks: int, arguments: Sequence[str], timeout: float = LIMIT_S, cwd: Path = ROOT
     ) -> subprocess.CompletedProcess[str]:
         launcher = find_mpirun()
         assert launcher is not None
@@ -96,7 +99,7 @@ def no_horovod(tmp_path: Path) -> Path:
 
 
 def run_group(
-    command: Sequence[str], timeout: float = 120, cwd: Path = ROOT, **environment: str
+    command: Sequence[str], timeout: float = LIMIT_S, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process group of its own; a time-out ends the group and fails."""
     process = subprocess.Popen(

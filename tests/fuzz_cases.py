@@ -33,10 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
+from fuzz_sources import SOURCES  # noqa: E402
 
 SEED = 20200714
 N_CASES = 2000
-TIME_LIMIT_S = 10
+TIME_LIMIT_S = 120  # a case takes a tenth of a second
 SPARE_KIB = 64 * 1024
 ADDRESS_SPACE = 8 << 30
 GOOD = ("refused", "right", "different")
@@ -71,15 +72,18 @@ class Sources:
     def __init__(self, directory: Path, theta: Path | None) -> None:
         self.directory = directory
         _load()
-        said = _forked(lambda: _made(directory, theta), 120)
+        said = _forked(lambda: _made(directory, theta), 600)
         if said.get("what") != "made":
             raise RuntimeError(f"the networks cannot be made: {said}")
         self.names = sorted(path.name for path in directory.iterdir())
+        unknown = [name for name in self.names if {*self.files(name)} != {*SOURCES.get(name, ())}]
+        if unknown:
+            raise RuntimeError(f"not as fuzz_sources.SOURCES has them: {unknown}")
         self.expected: dict[str, Any] = {}
         self.nodes: dict[str, list[str]] = {}
         for name in self.names:
             place = directory / name
-            said = _forked(lambda place=place, name=name: _open(place, name), 60)
+            said = _forked(lambda place=place, name=name: _open(place, name), 600)
             if said.get("what") != "opened":
                 raise RuntimeError(f"{name} cannot be opened undamaged: {said}")
             self.expected[name] = said
@@ -95,8 +99,12 @@ class Sources:
         return found
 
 
-def plan(sources: Sources, n_cases: int) -> list[Damage]:
-    """The first so many cases of a fixed sequence in which all kinds of damage take turns."""
+def plan(n_cases: int) -> list[Damage]:
+    """The first so many cases of a fixed sequence in which all kinds of damage take turns.
+
+    It is the same whichever sources there are. What is larger than any memory comes first, so
+    that every source sees it however few cases there are.
+    """
     from fuzz_mutations import BYTES, GRAPH, INDEX, KERAS
 
     kinds = {
@@ -110,13 +118,13 @@ def plan(sources: Sources, n_cases: int) -> list[Damage]:
     }
     pairs = [
         (name, role, kind)
-        for name in sources.names
-        for role in sources.files(name)
+        for name, roles in SOURCES.items()
+        for role in roles
         for kind in kinds[role]
         if kind != "giant archive" or name == "keras keras"
     ]
     rng = np.random.default_rng(SEED)
-    order: list[int] = []
+    order = [index for index, (_, _, kind) in enumerate(pairs) if kind.startswith("giant")]
     while len(order) < n_cases:
         order.extend(rng.permutation(len(pairs)).tolist())
     return [Damage(number, *pairs[index]) for number, index in enumerate(order[:n_cases])]
@@ -355,11 +363,12 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         sources = Sources(Path(name), _theta())
-        damages = plan(sources, options.n)
+        damages, keep = plan(options.n), None
         damages = [d for d in damages if options.only in f"{d.source}/{d.role}/{d.kind}"]
-        keep = None
         if options.case is not None:
-            damages, keep = [damages[options.case]], Path("fuzz_case")
+            damages, keep = [d for d in damages if d.number == options.case], Path("fuzz_case")
+        absent = Counter(d.source for d in damages if d.source not in sources.names)
+        damages = [d for d in damages if d.source in sources.names]
         start = time.monotonic()
         outcomes = []
         with (options.log or Path(os.devnull)).open("w", buffering=1) as log:
@@ -369,6 +378,8 @@ def main() -> int:
                 if outcome.what in BAD or options.case is not None:
                     sys.stdout.write(f"{outcome}\n".replace("\\n", "\n"))
         sys.stdout.write(table(outcomes) + "\n")
+        for name, n_cases in absent.items():
+            sys.stdout.write(f"{n_cases} more cases are of '{name}', which is not here\n")
         slowest = max(outcomes, key=lambda o: o.seconds)
         largest = max(outcomes, key=lambda o: o.peak_kib - o.limit_kib)
         sys.stdout.write(

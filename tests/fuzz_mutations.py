@@ -98,6 +98,9 @@ def index_entry(data: bytes, rng: Rng, kind: str) -> bytes:
         entry.shape.dim.add(size=int(rng.choice(GIANT)))
         if rng.random() < 0.5:
             entry.size = int(rng.choice(GIANT))
+    elif kind == "giant rank":
+        for _ in range(int(rng.choice([255, 300, 2**20]))):
+            entry.shape.dim.add(size=1)
     else:  # "wrong place"
         which = rng.integers(3)
         if which == 0:
@@ -117,6 +120,7 @@ INDEX = (
     "wrong dtype",
     "wrong shape",
     "giant shape",
+    "giant rank",
     "wrong place",
 )
 
@@ -287,6 +291,46 @@ def _giant(graph_def: Any, pool: list[Any], nodes: list[Any], rng: Rng) -> None:
         shape.dim.add(size=giant)
 
 
+def _giant_rank(graph_def: Any, pool: list[Any], nodes: list[Any], rng: Rng) -> None:
+    """A shape with more axes than any tensor has: a vector of numbers, declared or computed."""
+
+    def is_vector(node: Any) -> bool:
+        tensor = node.attr["value"].tensor if node.op == "Const" else None
+        return tensor is not None and tensor.dtype in (3, 9) and len(tensor.tensor_shape.dim) == 1
+
+    def declares(node: Any) -> bool:
+        return node.op == "Const" or "shape" in node.attr
+
+    n_axes, what = int(rng.choice([2**18, 2**20, 2**22])), rng.integers(3)
+    node = _pick(nodes, rng, declares if what == 2 else is_vector)
+    if what == 2 and declares(node):
+        is_tensor = node.op == "Const"
+        shape = node.attr["value"].tensor.tensor_shape if is_tensor else node.attr["shape"].shape
+        for _ in range(min(n_axes, 2**18)):
+            shape.dim.add(size=1)
+    elif not is_vector(node):
+        _giant(graph_def, pool, nodes, rng)
+    elif what == 0:
+        tensor = node.attr["value"].tensor
+        tensor.tensor_shape.dim[0].size = n_axes
+        for field in ("tensor_content", "int_val", "int64_val"):
+            tensor.ClearField(field)
+    else:
+        dtype = node.attr["dtype"].type
+        owners = [graph_def.node, *(f.node_def for f in graph_def.library.function)]
+        owner = next(o for o in owners if any(n.name == pool[0].name for n in o))
+        suffix = "" if owner is owners[0] else ":output:0"
+        for name, number in {"start": 0, "limit": n_axes, "delta": 1}.items():
+            scalar = owner.add(name=f"{node.name}/{name}", op="Const")
+            scalar.attr["dtype"].type = scalar.attr["value"].tensor.dtype = dtype
+            field = "int_val" if dtype == 3 else "int64_val"
+            getattr(scalar.attr["value"].tensor, field).append(number)
+            node.input.append(scalar.name + suffix)
+        node.op = "Range"
+        node.attr.clear()
+        node.attr["Tidx"].type = dtype
+
+
 def _function(graph_def: Any, pool: list[Any], nodes: list[Any], rng: Rng) -> None:
     """A call of another function, of itself, or a function without its outputs."""
     library = [function for function in graph_def.library.function if function.node_def]
@@ -319,6 +363,7 @@ _CHANGES: dict[str, Callable[[Any, list[Any], list[Any], Rng], None]] = {
     "wrong dtype": _dtype,
     "wrong attribute": _attribute,
     "giant shape": _giant,
+    "giant rank": _giant_rank,
     "function": _function,
 }
 GRAPH = tuple(_CHANGES)

@@ -87,7 +87,7 @@ def fault(comm: Comm, rank: int, kind: str) -> int:
         kinds = {"bug": ZeroDivisionError, "known": BpruneError, "memory": MemoryError}
         raise {**kinds, "disk": OSError}[kind](f"planted on {rank}")
     comm.from_root(lambda: None)
-    time.sleep(60)
+    time.sleep(3600)  # until the job is ended
     return 0
 
 

@@ -26,7 +26,7 @@ from bprune_hpc.holder import started_at
 JOB = str(Path(__file__).with_name("chaos_job.py"))
 FLAGS = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=240", "--batch_size=15"]
 WAIT_LIMIT_MIN = "1"
-END_S = 180.0
+END_S = 1800.0
 """A job that was struck has to have ended by then, as a rank waits 1.5 min for one that is gone; a
 job whose processes stay longer hangs, however busy the machine is."""
 

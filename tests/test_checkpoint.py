@@ -146,11 +146,11 @@ def test_unreadable_index(saved: Path, damage: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("sizes", [(-1, 3), (2**40, 2**40), (2**62,)])
+@pytest.mark.parametrize("sizes", [(-1, 3), (2**40, 2**40), (2**62,), (1,) * 300])
 def test_shape_that_no_tensor_has(saved: Path, sizes: tuple[int, ...]) -> None:
     """The checksums are right; TensorFlow's reader would end the process."""
     _declare(saved / "model.ckpt-20.index", sizes)
-    with pytest.raises(CheckpointError, match=r"damaged at 'kernel': it declares the shape") as no:
+    with pytest.raises(CheckpointError, match=r"damaged at 'kernel': it declares .*shape") as no:
         checkpoint.list_variables(saved / "model.ckpt-20")
     assert "\n" not in str(no.value)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_group
+from conftest import LIMIT_S, ROOT, run_group
 from plain_chains import convolution_of, random_chain
 
 from bprune_hpc import compiled, results, sources, sweep
@@ -154,7 +154,7 @@ def test_without_the_module_tests_of_it_are_skipped_unless_required(is_required:
         environment["BPRUNE_REQUIRE_ALL"] = "1"
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_MODULE], cwd=ROOT, env=environment, capture_output=True,
-        text=True, timeout=60,
+        text=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert done.returncode == is_required, done.stdout + done.stderr
     assert "the compiled module is not built" in done.stdout

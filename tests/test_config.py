@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,31 @@ def test_out_of_range(argument: str, message: str) -> None:
 def test_the_data_are_not_written_over() -> None:
     with pytest.raises(ConfigError, match="x.npz is the data set itself"):
         config.parse([*CASE, "--data_path=a/../x.npz", "--output=x.npz"])
+
+
+def test_a_results_file_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found, held and written under it, whichever way it was named."""
+    home, real = tmp_path / "home", tmp_path / "real"
+    for place in (home, real):
+        place.mkdir()
+    (home / "link").symlink_to(real)
+    (home / "link.h5").symlink_to(real / "s.h5")  # which is not there yet
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+
+    def output(*arguments: str) -> str:
+        return config.parse([*CASE, *arguments]).output
+
+    for name in ("s.h5", "./s.h5", "absent/../s.h5", "~/s.h5", f"{home}/s.h5", "link/../home/s.h5"):
+        assert output(f"--output={name}") == "s.h5", name
+    assert output() == "results/sweep.h5"
+    for name in ("link", "link/.", "absent/../link", "~/link/"):
+        assert output(f"--data_dir={name}") == str(real / "sweep.h5"), name
+    for name in ("link/s.h5", "link.h5", "absent/../link.h5", "../real/s.h5"):
+        assert output(f"--output={name}") == str(real / "s.h5"), name
+    for name in ("results/", "results/.", "absent/..", "~/"):
+        with pytest.raises(ConfigError, match="is a directory; give a file name"):
+            output(f"--output={name}")
 
 
 def test_a_network_must_be_named() -> None:

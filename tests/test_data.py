@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -132,7 +134,11 @@ def test_damaged_and_absent_files(tmp_path):
 
 
 def npy_header(shape: str) -> bytes:
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return npy_header_of(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}")
+
+
+def npy_header_of(text: str) -> bytes:
+    text = text.ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
@@ -154,6 +160,91 @@ def test_a_header_that_the_values_do_not_fit(tmp_path, shape, content, finding):
     with pytest.raises(DataError, match=finding) as caught:
         data.load("npz", str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("(" * 3000, "damaged npz file"),
+        ("[" * 3000, "damaged npz file"),
+        ("-" * 9000 + "1", "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': " + "(" * 3000, "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4)", "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4), 'x': 1}", "damaged npz"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4)}}", "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': 0, 'shape': (7, 4, 4)}", "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': 7}", "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (--7, 4)}", "damaged npz file"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1," * 3000 + ")}", "3000 axes"),
+        ("{'descr': 'zz', 'fortran_order': False, 'shape': (7, 4, 4)}", "damaged npz file"),
+        ("{'descr': '(9,9)u1', 'fortran_order': False, 'shape': (7,)}", "damaged npz file"),
+        ("{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (7,)}", "structured array"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (7,)}", "holds Python objects"),
+        ("", "damaged npz file"),
+        ("{}", "damaged npz file"),
+        ("x" * 20000, "damaged npz file"),
+    ],
+)
+def test_a_header_that_is_none(tmp_path: Path, text: str, finding: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, y=CLASSES)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", npy_header_of(text) + IMAGES.tobytes())
+    with pytest.raises(DataError, match=finding) as caught:
+        data.load("npz", str(path))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (7, 4, 4), }",
+        '{"shape": (7L, 4L, 4L), "fortran_order": False, "descr": "|u1"}',
+        "{'fortran_order':False,'shape':(7,4,4),'descr':'u1'}",
+    ],
+)
+def test_headers_as_others_write_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, y=CLASSES)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", npy_header_of(text) + IMAGES.tobytes())
+    np.testing.assert_array_equal(data.load("npz", str(path)).x, IMAGES.astype(np.float32) / 255)
+
+
+def test_headers_of_the_second_version(tmp_path: Path) -> None:
+    path, stream = tmp_path / "a.npz", io.BytesIO()
+    np.savez(path, y=CLASSES)
+    np.lib.format.write_array(stream, IMAGES, version=(2, 0))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", stream.getvalue())
+    np.testing.assert_array_equal(data.load("npz", str(path)).x, IMAGES.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize(
+    ("shape", "finding"),
+    [((40_000_000,), "7 examples, 'y' 40000000 labels"), ((7, 6_000_000), "save one class number")],
+)
+@pytest.mark.parametrize("kind", ["npz", "hdf5"])
+def test_labels_that_are_not_one_an_example_are_not_read(
+    tmp_path: Path, kind: str, shape: tuple[int, ...], finding: str
+) -> None:
+    labels = np.zeros(shape, np.uint8)
+    if kind == "npz":
+        path = tmp_path / "a.npz"
+        np.savez_compressed(path, x=IMAGES, y=labels)
+    else:
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            file["x"] = IMAGES
+            file.create_dataset("y", data=labels, compression="gzip")
+    del labels
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=finding):
+            data.load(kind, str(path))
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_compressed_and_in_fortrans_order_and_big_endian(tmp_path):

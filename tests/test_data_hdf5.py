@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,49 @@ def test_values_in_other_files_have_no_digest_and_are_refused(tmp_path: Path) ->
         file.create_virtual_dataset("x", layout)
         file["y"] = CLASSES
     with pytest.raises(DataError, match="'x' lies in other files; copy the data into this one"):
+        data.load("hdf5", str(path))
+
+
+@pytest.mark.parametrize("through", ["soft", "group", "twice", "in a group"])
+def test_a_link_to_another_file_is_found_behind_links(tmp_path: Path, through: str) -> None:
+    """And none is opened on the way: to open a pipe would take for ever."""
+    path = tmp_path / "a.h5"
+    os.mkfifo(tmp_path / "b.h5")
+    with h5py.File(path, "w") as file:
+        file["y"] = CLASSES
+        if through == "group":
+            file["other"] = h5py.ExternalLink("b.h5", "/")
+            file["x"] = h5py.SoftLink("/other/x")
+        elif through == "in a group":
+            file["some/more/x"] = h5py.ExternalLink("b.h5", "/x")
+            file["x"] = h5py.SoftLink("./some/more/x")
+        else:
+            file["other"] = h5py.ExternalLink("b.h5", "/x")
+            file["second"] = h5py.SoftLink("other")
+            file["x"] = h5py.SoftLink("second" if through == "twice" else "/other")
+    with pytest.raises(DataError, match="'x' links to another file; copy the data into this one"):
+        data.load("hdf5", str(path))
+
+
+def test_links_within_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["some/more/images"] = IMAGES
+        file["some/labels"] = CLASSES
+        file["here"] = h5py.SoftLink("some")
+        file["some/x"] = h5py.SoftLink("more/images")
+        file["x"] = h5py.SoftLink("/here/x")
+        file["y"] = file["some/labels"]
+    np.testing.assert_array_equal(data.load("hdf5", str(path)).y, CLASSES)
+    with h5py.File(path, "r+") as file:
+        del file["y"]
+        file["y"] = h5py.SoftLink("z")
+        file["z"] = h5py.SoftLink("y")
+    with pytest.raises(DataError, match="damaged HDF5 file .*leads through more than 64 links"):
+        data.load("hdf5", str(path))
+    with h5py.File(path, "r+") as file:
+        del file["z"]
+    with pytest.raises(DataError, match="damaged HDF5 file .*no 'z' where 'y' leads"):
         data.load("hdf5", str(path))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import LIMIT_S
 
 ROOT = Path(__file__).resolve().parent.parent
 N = 8000  # 98 MB as float32
@@ -90,7 +91,7 @@ def test_peak_of_memory(tmp_path: Path, images: np.ndarray, write) -> None:
     path = write(tmp_path, images)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, write.__name__.split("_")[0], str(path), "train"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ},
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, env={**os.environ},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     peak, size = json.loads(f"[{done.stdout.replace(' ', ',')}]")

@@ -119,7 +119,7 @@ def squeue(directory: Path, text: str) -> None:
         ('echo "$*" | grep -q -- "--jobs=7" && echo 1:00', "1:00\n", ""),
         ("echo slurm_load_jobs error: Invalid job id >&2; exit 1", None, "Invalid job id"),
         ("exit 1", None, "status 1"),
-        ("exec sleep 30", None, "TimeoutExpired"),
+        ("exec sleep 3600", None, "TimeoutExpired"),
     ],
 )
 def test_squeue_is_asked_and_not_waited_for(
@@ -128,8 +128,9 @@ def test_squeue_is_asked_and_not_waited_for(
 ) -> None:  # fmt: skip
     squeue(tmp_path, script)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    limit_s = 1.0 if "sleep" in script else 600.0
     with caplog.at_level(logging.WARNING):
-        assert deadline.time_left_from_squeue("7", timeout_s=1.0) == expected
+        assert deadline.time_left_from_squeue("7", timeout_s=limit_s) == expected
     assert warning in caplog.text and bool(warning) == bool(caplog.text)
 
 

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzz_cases
+import fuzz_sources
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, run_group
+from conftest import ROOT, THETA_DIR, run_group
 
 from bprune_hpc import builder
 from bprune_hpc.case import read_case
@@ -31,9 +33,38 @@ def test_damaged_networks() -> None:
     """Each is refused in one line, gives the right answer, or is a valid and different graph."""
     # In a process of its own: a process that has run TensorFlow cannot be forked.
     program = [sys.executable, str(ROOT / "tests" / "fuzz_cases.py"), f"-n{N_CASES}"]
-    done = run_group(program, timeout=280)
+    done = run_group(program)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{N_CASES} cases" in done.stdout
+    n_absent = [damage.source for damage in fuzz_cases.plan(N_CASES)].count("tf1 theta")
+    n_cases = N_CASES if THETA_DIR.is_dir() else N_CASES - n_absent
+    assert f"{n_cases} cases in" in done.stdout
+    assert (f"{n_absent} more cases are of 'tf1 theta'" in done.stdout) == (n_cases < N_CASES)
+
+
+def test_every_source_sees_what_is_larger_than_any_memory() -> None:
+    seen = {(one.source, one.kind) for one in fuzz_cases.plan(N_CASES)}
+    assert {source for source, kind in seen if kind == "giant shape"} == set(fuzz_sources.SOURCES)
+    assert fuzz_cases.plan(2 * N_CASES)[:N_CASES] == fuzz_cases.plan(N_CASES)
+
+
+@pytest.mark.slow
+def test_sources_are_the_same_whichever_there_are(tmp_path: Path) -> None:
+    """So that a case is the same case, with or without data from elsewhere."""
+    stand_in = ROOT / "bprune_hpc" / "embedded" / "digits_fc"
+    contents = []
+    for name, theta in {"without": [], "with": [str(stand_in)]}.items():
+        place = tmp_path / name
+        place.mkdir()
+        done = run_group(
+            [sys.executable, str(ROOT / "tests" / "fuzz_sources.py"), str(place), *theta],
+            PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
+        )
+        assert done.returncode == 0, done.stderr
+        files = [path for path in place.rglob("*") if path.is_file() and fuzz_cases._role(path)]
+        contents.append({str(path.relative_to(place)): path.read_bytes() for path in files})
+    without, with_theta = contents
+    assert {name.split("/")[0] for name in with_theta.keys() - without.keys()} == {"tf1 theta"}
+    assert [name for name in without if without[name] != with_theta[name]] == []
 
 
 def _noisy(tensorflow: Any, x: Any) -> Any:

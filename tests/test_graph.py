@@ -563,6 +563,22 @@ def test_functions_that_cannot_be_inlined() -> None:
         call = next(node for node in graph_def.node if node.op == "PartitionedCall")
         call.input.append("x")
 
+    def forget(graph_def: Any) -> None:
+        call = next(node for node in graph_def.node if node.op == "PartitionedCall")
+        del call.attr["f"]
+
+    def branch(graph_def: Any) -> None:
+        call = next(node for node in graph_def.node if node.op == "PartitionedCall")
+        yes = graph_def.node.add(name="yes", op="Const")
+        yes.attr["dtype"].type = yes.attr["value"].tensor.dtype = 10
+        yes.attr["value"].tensor.bool_val.append(True)
+        call.op, call.input[0] = "If", "yes"
+
+    def starve(graph_def: Any) -> None:
+        call = next(node for node in graph_def.node if node.op == "PartitionedCall")
+        call.op = "If"
+        del call.input[:]
+
     def rename(graph_def: Any) -> None:
         body = graph_def.library.function[0].node_def
         next(inner for inner in body if inner.op == "Mul").name = "gone"
@@ -573,8 +589,74 @@ def test_functions_that_cannot_be_inlined() -> None:
         _lift(build, lose)
     with pytest.raises(GraphError, match=r"net.meta: .* with 2 arguments instead of 1"):
         _lift(build, overfill)
+    with pytest.raises(GraphError, match=r"net.meta: '.*' \(PartitionedCall\) lacks 'f'"):
+        _lift(build, forget)
+    with pytest.raises(GraphError, match=r"net.meta: '.*' \(If\) lacks 'then_branch'"):
+        _lift(build, branch)
+    with pytest.raises(GraphError, match=r"net.meta: '.*' \(If\) has no inputs"):
+        _lift(build, starve)
     with pytest.raises(GraphError, match=r"net.meta: functions nested more than 50 deep"):
         _lift(build, recurse)
+
+
+def _filled(t: _Tools, length: Any) -> Any:
+    return t.tf.raw_ops.Fill(dims=t.tf.reshape(length, (1,)), value=1)
+
+
+def _in_range(t: _Tools, length: Any) -> Any:
+    return t.tf.raw_ops.Range(start=0, limit=length * 1, delta=1)
+
+
+def _tiled(t: _Tools, length: Any) -> Any:
+    return t.tf.raw_ops.Tile(input=[1], multiples=t.tf.reshape(length, (1,)))
+
+
+def _of_others(t: _Tools, length: Any) -> Any:
+    return t.tf.raw_ops.OnesLike(x=_filled(t, length)) * t.tf.constant([3])
+
+
+@pytest.mark.parametrize("make", [_filled, _in_range, _tiled, _of_others])
+def test_shapes_of_more_axes_than_any_tensor(make: Callable[[_Tools, Any], Any]) -> None:
+    """Refused before TensorFlow makes a shape of them, which can take any memory."""
+
+    def build(t: _Tools) -> Any:
+        shape = make(t, t.tf.constant(3, name="length"))
+        return t.x @ t.sampled() + t.tf.reduce_sum(t.tf.zeros(shape, name="more"))
+
+    def change(graph_def: Any) -> None:
+        length = next(node for node in graph_def.node if node.name == "length")
+        length.attr["value"].tensor.int_val[0] = 2**24
+
+    assert _lift(build).posterior.names == ("w",)
+    with pytest.raises(GraphError, match=r"^net.meta: '.*' takes a shape of 16777216 axes from "):
+        _lift(build, change)
+
+
+@pytest.mark.parametrize("where", ["attribute", "constant", "function"])
+def test_declared_shapes_of_more_axes_than_any_tensor(where: str) -> None:
+    def build(t: _Tools) -> Any:
+        total = t.tf.while_loop(
+            lambda i: i < 3, lambda i: i + t.tf.constant(1, name="step"), [0], name="loop"
+        )[0]
+        return t.x @ t.sampled() + t.tf.cast(total, t.tf.float32)
+
+    def change(graph_def: Any) -> None:
+        if where == "attribute":
+            shape = next(n for n in graph_def.node if n.name == "x").attr["shape"].shape
+        elif where == "constant":
+            constant = next(n for n in graph_def.node if n.op == "Const")
+            shape = constant.attr["value"].tensor.tensor_shape
+        else:
+            bodies = (n for f in graph_def.library.function for n in f.node_def)
+            shape = next(n for n in bodies if n.op == "Const").attr["value"].tensor.tensor_shape
+        for _ in range(255):
+            shape.dim.add(size=1)
+
+    assert _lift(build).posterior.names == ("w",)
+    with pytest.raises(
+        GraphError, match=r"^net.meta: '.*' \(.*\) has a shape of 25[5-9] axes, and no"
+    ):
+        _lift(build, change)
 
 
 def test_assignment_between_input_and_output() -> None:

@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from conftest import LIMIT_S
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -114,7 +115,7 @@ def test_importing_any_module_loads_no_heavy_package() -> None:
     modules = ["bprune_hpc" if name == "__init__" else f"bprune_hpc.{name}" for name in SOURCES]
     done = subprocess.run(
         [sys.executable, "-c", program, ",".join(HEAVY), *modules],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {}, "package: first module that loads it"
@@ -203,7 +204,7 @@ def test_no_file_names_a_place_of_one_machine() -> None:
 def test_ci_calls_targets_that_exist_and_sets_variables_that_are_read() -> None:
     ci = (ROOT / ".ci/run").read_text()
     targets = re.findall(r"\bmake (\w+)$", ci, re.MULTILINE)
-    assert targets == ["check", "test"]
+    assert targets == ["check", "test", "fast"]
     assert set(targets) <= make_targets()
     assert os.access(ROOT / ".ci/run", os.X_OK)
     variables = re.findall(r"^(BPRUNE_\w+)=", ci, re.MULTILINE)
@@ -220,7 +221,7 @@ def make_targets() -> set[str]:
 
 
 def test_make_says_what_there_is() -> None:
-    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
     assert said.returncode == 0, said.stderr
     assert set(re.findall(r"^make (\w+)", said.stdout, re.MULTILINE)) == make_targets() - {"help"}
 
@@ -257,7 +258,9 @@ def test_a_wheel_made_from_the_sdist_holds_the_embedded_case(tmp_path: Path) -> 
          "--wheel-dir", tmp_path, tmp_path / "bprune_hpc-0.1.0.tar.gz"],
     )  # fmt: skip
     for command in commands:
-        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, timeout=LIMIT_S
+        )
         assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("bprune_hpc-*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, THETA_DIR, needs_theta, run_group
+from conftest import LIMIT_S, ROOT, THETA_DIR, needs_theta, run_group
 
 from bprune_hpc import case as cases
 from bprune_hpc import inspect_figure, inspect_view
@@ -341,7 +341,7 @@ def test_help_is_quick_and_the_document_shows_what_it_prints(
 ) -> None:
     helped = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "bprune_hpc.inspect", "--help"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert helped.returncode == 0
     assert not re.search(r"\| +(tensorflow|mpi4py|matplotlib)\b", helped.stderr)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from batch_stubs import Queue
-from conftest import ROOT, find_mpirun, launch_environment, run_group
+from conftest import LIMIT_S, ROOT, find_mpirun, launch_environment, run_group
 
 pytestmark = pytest.mark.mpi
 
@@ -191,7 +191,7 @@ def test_what_is_complete_with_failures_is_not_submitted_again(
         OUTPUT={tmp_path}/s.h5 ARG_FILE=a.txt MAX_JOBS=9 THREADS=1
         sweep bash -c 'touch {tmp_path}/ran; exit {launcher}'
     """
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == status, done.stderr
     assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
 
@@ -223,7 +223,7 @@ def test_a_signal_that_comes_while_the_launcher_is_started_is_passed_on() -> Non
         trap - DEBUG
         echo "$asked_to_stop $status"
     """
-    done = run_group(["bash", "-c", program], timeout=60)
+    done = run_group(["bash", "-c", program])
     # A signal that nobody waits for ends `sleep`.
     assert done.stdout == f"USR1 {128 + signal.SIGUSR1}\n", done.stderr
 
@@ -246,7 +246,7 @@ def test_the_sweep_comes_after_training_that_went_well(
     train = checkout / "train.txt"
     train.write_text("--fail" if fails else "")
     submitted = subprocess.run(
-        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=LIMIT_S,
         capture_output=True,
         env={**queue.environment, "TRAIN_ARG_FILE": str(train), "MODEL_DIR": "a network",
              "ARG_FILE": str(arguments(checkout, "--num_monte_carlo=2"))},

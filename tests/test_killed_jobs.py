@@ -105,12 +105,10 @@ def test_killed_ranks_and_a_resume_on_other_ranks(
 ) -> None:
     path = tmp_path / "s.h5"
     flags = [*FLAGS, f"--output={path}"]
-    killed = mpirun(
-        n_ranks, [JOB, json.dumps({"round_s": 0.0, "strike": strike}), *flags], timeout=60
-    )
+    killed = mpirun(n_ranks, [JOB, json.dumps({"round_s": 0.0, "strike": strike}), *flags])
     assert killed.returncode != 0
     assert results.read(path).attrs["status"] == "partial"
-    done = mpirun(5 - n_ranks, [JOB, json.dumps({"round_s": 60}), *flags], timeout=60)
+    done = mpirun(5 - n_ranks, [JOB, json.dumps({"round_s": 60}), *flags])
     assert done.returncode == 0, done.stderr
     assert all_bits(path) == whole
 

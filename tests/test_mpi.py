@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import fake_case
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.mpi
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_collectives(mpirun: MpiRun, n_ranks: int) -> None:
-    done = mpirun(n_ranks, [PROGRAM, "collectives"], timeout=60)
+    done = mpirun(n_ranks, [PROGRAM, "collectives"])
     assert done.returncode == 0, done.stderr
     assert f"all collectives hold on {n_ranks} ranks" in done.stdout
 
@@ -33,9 +32,7 @@ def test_collectives(mpirun: MpiRun, n_ranks: int) -> None:
 def test_an_exception_on_any_rank_ends_the_job(
     mpirun: MpiRun, n_ranks: int, rank: int, kind: str
 ) -> None:
-    start = time.monotonic()
-    done = mpirun(n_ranks, [PROGRAM, "fault", str(rank), kind], timeout=30)
-    assert time.monotonic() - start < 20
+    done = mpirun(n_ranks, [PROGRAM, "fault", str(rank), kind])
     assert done.returncode != 0
     message = [line for line in done.stderr.splitlines() if "error: " in line]
     assert len(message) == 1 and f"planted on {rank}" in message[0], done.stderr
@@ -65,7 +62,7 @@ def test_a_fault_in_a_sweep_ends_it_and_leaves_the_old_results(
     output.write_bytes(b"what was there before")
     arguments = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=20", f"--output={output}"]
     arguments += ["--overwrite"]
-    done = mpirun(3, [PROGRAM, "sweep_fault", str(rank), *arguments], timeout=60)
+    done = mpirun(3, [PROGRAM, "sweep_fault", str(rank), *arguments])
     assert done.returncode != 0
     message = [line for line in done.stderr.splitlines() if "error: " in line]
     assert len(message) == 1 and f"planted on {rank}" in message[0], done.stderr
@@ -76,7 +73,7 @@ def test_a_fault_in_a_sweep_ends_it_and_leaves_the_old_results(
 
 
 def test_bad_input_is_said_once_and_ends_every_rank_with_status_2(mpirun: MpiRun) -> None:
-    done = mpirun(3, [PROGRAM, "bad_input"], timeout=30)
+    done = mpirun(3, [PROGRAM, "bad_input"])
     assert done.returncode == 2
     assert done.stderr.count("data.npz: broken; mend it") == 1
     assert "Traceback" not in done.stderr
@@ -93,7 +90,7 @@ def test_stops_anywhere_on_any_number_of_ranks_do_not_change_a_bit(
         if "--state_limit_gb" not in " ".join(kind):  # then the others catch up
             arguments += ["-", *kind, *flags, "--thresholds=0.5", output]
         arguments += ["-", *kind, *flags, output]
-    done = mpirun(n_ranks, [PROGRAM, "stopped", *arguments[1:]], timeout=180)
+    done = mpirun(n_ranks, [PROGRAM, "stopped", *arguments[1:]])
     assert done.returncode == 0, done.stderr
     fake_case.install(monkeypatch.setattr)
     for number, kind in enumerate(KINDS.values()):

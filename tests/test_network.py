@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import LIMIT_S
 
 from bprune_hpc.network import GraphNetwork, LiftedGraph
 from bprune_hpc.tensorflow_import import import_tensorflow
@@ -51,14 +52,14 @@ def test_imports_leave_tensorflow_out() -> None:
     modules = "tensorflow_import checkpoint graph inlining noise noise_removal case network"
     code = f"import sys\nfor m in '{modules}'.split(): __import__('bprune_hpc.' + m)\n"
     code += "sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT_S).returncode == 0
 
 
 def run_alone(code: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run a program in a process of its own; what it says on standard error is shown, too."""
     ended = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True,
-        timeout=120,
+        timeout=LIMIT_S,
     )  # fmt: skip
     sys.stderr.write(ended.stderr.decode())
     return ended
@@ -135,7 +136,7 @@ def test_another_thread_that_imports_tensorflow_meanwhile_gets_it() -> None:
         "thread = threading.Thread(target=look, daemon=True)\n"
         "thread.start()\n"
         "import_graphs()\n"
-        "thread.join(10)\n"
+        "thread.join()\n"
         "assert found[0].constant(3).numpy() == 3\n"
     )
     assert run_alone(code).returncode == 0

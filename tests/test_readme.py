@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conftest import LIMIT_S
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -74,7 +75,7 @@ def environment() -> dict[str, str]:
 def help_of(module: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, f"{module} --help: {done.stderr}"
     return done.stdout
@@ -158,7 +159,6 @@ def test_files_that_are_named_exist() -> None:
 
 @pytest.mark.slow
 @pytest.mark.mpi
-@pytest.mark.timeout(900)
 def test_its_commands_run(tmp_path: Path) -> None:
     script = runnable(readme())
     assert "python -m bprune_hpc.sweep" in script
@@ -168,6 +168,6 @@ def test_its_commands_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT, clone, ignore=products)
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", script],
-        cwd=clone, env=environment(), capture_output=True, text=True, timeout=850,
+        cwd=clone, env=environment(), capture_output=True, text=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -147,6 +147,38 @@ def test_thresholds_are_added_and_kept(
     assert all_bits(path) == all_bits(whole(*plain, thresholds))
 
 
+@pytest.mark.parametrize("name", ["absent/../keep.h5", "link.h5", "deep/../keep.h5", "./keep.h5"])
+def test_a_file_of_another_sweep_stays_under_any_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("deep").mkdir()
+    Path("link.h5").symlink_to("keep.h5")
+    flags = [*KINDS["classes"], *FLAGS]
+    assert start(Path("keep.h5"), *flags) == 0
+    before = Path("keep.h5").read_bytes()
+    assert start(Path(name), *flags, "--seed=7") == 2
+    assert "keep.h5: was made with seed 0, now 7; pass --overwrite" in capsys.readouterr().err
+    assert Path("keep.h5").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "keep.h5", "link.h5"]
+    assert start(Path(name), *flags, "--seed=7", "--overwrite") == 0
+    assert Path("keep.h5.bak").read_bytes() == before != Path("keep.h5").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".bak", ".lock"])
+def test_a_directory_in_the_way_of_a_later_write_is_found_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    (tmp_path / f"s.h5{suffix}").mkdir()
+    assert start(path, *flags) == 2
+    assert f"s.h5{suffix}: is a directory" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"s.h5{suffix}"]
+
+
 @pytest.mark.parametrize("kind", ["other examples", "regression"])
 def test_more_draws_extend_a_finished_file(
     tmp_path: Path, whole: Callable[..., Path], kind: str

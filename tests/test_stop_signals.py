@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import LIMIT_S, ROOT
 
 from bprune_hpc.stop_signals import StopSignals
 
@@ -25,7 +25,7 @@ while True:
     if signals.seen:
         print(signals.seen, flush=True)
         break
-time.sleep(20)
+time.sleep(3600)
 """
 
 
@@ -53,7 +53,7 @@ def test_signals_ask_and_the_second_sigterm_ends(process: subprocess.Popen[str])
     time.sleep(3.2)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == -signal.SIGTERM
+    assert process.wait(LIMIT_S) == -signal.SIGTERM
 
 
 def test_the_second_sigint_ends(process: subprocess.Popen[str]) -> None:

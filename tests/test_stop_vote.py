@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, find_mpirun, launch_environment, run_group
+from conftest import LIMIT_S, ROOT, find_mpirun, launch_environment, run_group
 
 from bprune_hpc.comm import SerialComm
 from bprune_hpc.deadline import Deadline
@@ -104,7 +104,7 @@ def test_a_signal_to_the_launcher_stops_a_sweep(tmp_path: Path) -> None:
                 if "6464 weights" in line:
                     break
             sweep.send_signal(signal.SIGUSR1)
-            said = sweep.communicate(timeout=100)[1]
+            said = sweep.communicate(timeout=LIMIT_S)[1]
         finally:
             sweep.kill()
     assert sweep.returncode == 3, said

@@ -152,7 +152,7 @@ def test_the_same_bits_on_any_number_of_ranks(
     small: Path, mpirun: MpiRun, tmp_path: Path, n_ranks: int
 ) -> None:
     arguments = ["-m", "bprune_hpc.sweep", *SMALL, f"--output={tmp_path / 'sweep.h5'}"]
-    done = mpirun(n_ranks, arguments, timeout=120)
+    done = mpirun(n_ranks, arguments)
     assert done.returncode == 0, done.stderr
     assert all_bits(tmp_path / "sweep.h5") == all_bits(small)
     assert results.read(tmp_path / "sweep.h5").run.n_ranks == n_ranks
@@ -164,7 +164,7 @@ def test_more_ranks_than_draws_and_thresholds(mpirun: MpiRun, tmp_path: Path) ->
     few = [*DIGITS, "--thres_val=0.5", "--num_monte_carlo=2"]
     assert run(*few, f"--output={tmp_path / 'one.h5'}") == 0
     arguments = ["-m", "bprune_hpc.sweep", *few, f"--output={tmp_path / 'many.h5'}"]
-    assert mpirun(4, arguments, timeout=120).returncode == 0
+    assert mpirun(4, arguments).returncode == 0
     assert all_bits(tmp_path / "one.h5") == all_bits(tmp_path / "many.h5")
 
 
@@ -359,7 +359,7 @@ def test_what_two_horovod_ranks_train_can_be_swept(
 ) -> None:
     flags = [f"--model={model}", "--dataset=digits", "--epochs=8", "--learning_rate=0.02"]
     arguments = ["-m", "bprune_hpc.train", *flags, f"--model_dir={tmp_path / 'case'}"]
-    done = mpirun(2, arguments, timeout=120)
+    done = mpirun(2, arguments)
     assert done.returncode == 0, done.stderr
     status = run(
         f"--model_dir={tmp_path / 'case'}", "--dataset=digits", "--thresholds=0,0.1,100",

@@ -354,7 +354,7 @@ def test_seven_ranks_that_do_their_cells_in_any_order_give_the_same_bits(
     digits = [*SMALL, f"--output={tmp_path / 'digits.h5'}"]
     regression = sweep_arguments(tmp_path / "regression.h5", given_noise, *FOR_RANKS)
     program = str(Path(__file__).with_name("mpi_program.py"))
-    done = mpirun(7, [program, "shuffled", *regression, "-", *digits], timeout=180)
+    done = mpirun(7, [program, "shuffled", *regression, "-", *digits])
     assert done.returncode == 0, done.stderr
     assert results.read(tmp_path / "regression.h5").run.n_ranks == 7
     assert all_bits(tmp_path / "regression.h5") == all_bits(one_rank)

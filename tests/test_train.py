@@ -10,12 +10,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import find_mpirun, run_group
+from conftest import LIMIT_S, find_mpirun, run_group
 
 from bprune_hpc import train, train_config
 from bprune_hpc.case import Case, read_case
@@ -36,7 +35,7 @@ def config(*flags: str) -> train_config.TrainConfig:
 
 
 def launch(
-    n_ranks: int, *flags: str, timeout_s: float = 120, first_on_path: Path = ROOT
+    n_ranks: int, *flags: str, timeout_s: float = LIMIT_S, first_on_path: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in processes of its own: plain at 0 ranks, else under mpirun."""
     command = [sys.executable, "-m", "bprune_hpc.train", *flags]
@@ -322,17 +321,16 @@ def test_the_embedded_case_is_small_and_knows_no_machine():
 # Runs of the command
 
 
-def test_help_and_errors_come_at_once():
+def test_help_and_errors_come_without_tensorflow(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
     for flags, status, text in (
         (["--help"], 0, "--kl_anneal_epochs"),
         (["--epochs=0"], 2, "error: --epochs=0: must be 1 or more\n"),
         (["--data_path=/nowhere.npz"], 2, "error: /nowhere.npz: no such file; check the path\n"),
     ):
-        started = time.monotonic()
-        done = launch(0, *flags)
+        done = launch(0, *flags, first_on_path=tmp_path)
         assert (done.returncode, text in done.stdout + done.stderr) == (status, True), done.stderr
         assert status == 0 or len(done.stderr.splitlines()) == 1
-        assert time.monotonic() - started < 1.5  # TensorFlow alone takes more
 
 
 @pytest.mark.horovod
@@ -376,19 +374,19 @@ class TestTwoRanks:
             assert not (value == (1 if name.endswith("variance") else 0)).any()
 
     def test_bad_input_is_said_once_and_ends_both(self, tmp_path):
-        done = launch(2, *SMALL, "--data_path=/nowhere", "--dataset=npz", timeout_s=60)
+        done = launch(2, *SMALL, "--data_path=/nowhere", "--dataset=npz")
         assert done.returncode == 2
         assert done.stderr.count("/nowhere: no such file") == 1
 
     def test_without_horovod_they_do_not_train_apart(self, tmp_path, no_horovod):
         case = tmp_path / "case"
-        done = launch(2, *SMALL, f"--model_dir={case}", first_on_path=no_horovod, timeout_s=60)
+        done = launch(2, *SMALL, f"--model_dir={case}", first_on_path=no_horovod)
         assert done.returncode == 2
         assert done.stderr.count("2 processes cannot train together; install it") == 1
         assert not case.exists() and not case.with_name("case.training").exists()
 
     def test_a_failing_rank_ends_the_other(self, tmp_path):
-        done = launch(2, *SMALL, f"--model_dir={tmp_path}", "--learning_rate=1e38", timeout_s=60)
+        done = launch(2, *SMALL, f"--model_dir={tmp_path}", "--learning_rate=1e38")
         assert done.returncode == 1
         assert done.stderr.count("the loss is not finite") == 1
         assert not (tmp_path / "checkpoint").exists()
@@ -399,7 +397,7 @@ class TestTwoRanks:
     "n_ranks", [pytest.param(1, marks=needs_horovod), pytest.param(2, marks=needs_horovod)]
 )
 def test_the_shipped_config_reaches_95_percent_in_two_minutes(n_ranks, tmp_path):
-    done = launch(n_ranks, "@configs/train_digits.txt", f"--model_dir={tmp_path}", timeout_s=120)
+    done = launch(n_ranks, "@configs/train_digits.txt", f"--model_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "train.json").read_text())
     assert report["n_ranks"] == n_ranks

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import find_mpirun, launch_environment
+from conftest import LIMIT_S, find_mpirun, launch_environment
 from test_train import (
     ROOT,
     SMALL,
@@ -222,7 +222,7 @@ def test_other_versions_are_marked(looks, tmp_path, monkeypatch, caplog):
 def test_a_kill_at_any_change_of_a_file_leaves_a_whole_network(tmp_path, how):
     program = [sys.executable, ROOT / "tests" / "killed_trainings.py", tmp_path / "home", how]
     done = subprocess.run(
-        program, capture_output=True, text=True, timeout=300, env=launch_environment()
+        program, capture_output=True, text=True, timeout=LIMIT_S, env=launch_environment()
     )
     assert done.stderr == ""
     *wrong, last = done.stdout.splitlines()
@@ -371,7 +371,7 @@ def start(
 
 
 def wait_for(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + LIMIT_S
     while not holds():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until
@@ -380,7 +380,7 @@ def wait_for(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
-        err = process.communicate(timeout=150)[1]
+        err = process.communicate(timeout=LIMIT_S)[1]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"no end: {process.communicate()[1]}")

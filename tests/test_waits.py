@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import ROOT, MpiRun, find_mpirun, run_group
+from conftest import LIMIT_S, ROOT, MpiRun, find_mpirun, run_group
 
 from bprune_hpc import alarm, arrivals
 from bprune_hpc.errors import LaunchError
 
 PROGRAM = ROOT / "tests" / "waits_program.py"
-LIMIT_MIN = "0.03"
+LIMIT_MIN = "0.1"
 
 
 class Clock:
@@ -78,14 +79,14 @@ def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("mishap", "status", "message"),
     [
-        ("late 2", 1, r"^error: not heard of for 0.03 min: rank 2 on \S+ \(process \d+\); rank 0"),
-        ("late 0", 1, r"^error: not heard of for 0.03 min: rank 0 on \S+ \(process \d+\); rank 1"),
-        ("stuck 1", 1, r"^error: not heard of for 0.03 min: rank 1 on .*a vote of all ranks"),
-        ("stuck 0", 1, r"^error: not heard of for 0.03 min: rank 0 on .*a vote of all ranks"),
+        ("late 2", 1, r"^error: not heard of for 0.1 min: rank 2 on \S+ \(process \d+\); rank 0"),
+        ("late 0", 1, r"^error: not heard of for 0.1 min: rank 0 on \S+ \(process \d+\); rank 1"),
+        ("stuck 1", 1, r"^error: not heard of for 0.1 min: rank 1 on .*a vote of all ranks"),
+        ("stuck 0", 1, r"^error: not heard of for 0.1 min: rank 0 on .*a vote of all ranks"),
         (
             "absent 1",
             137,
-            r"^error: rank 0 on .* has waited 0.03 min in MPI_Init for rank 1 on \S+ "
+            r"^error: rank 0 on .* has waited 0.1 min in MPI_Init for rank 1 on \S+ "
             r"\(process \d+\); look for",
         ),
         ("absent 0", 137, r"^error: rank 1 on .* in MPI_Init for rank 0 on \S+ \(process \d+\); "),
@@ -99,7 +100,7 @@ def test_a_rank_that_does_not_come_ends_the_job_and_is_named(
     assert launcher
     done = run_group(
         [launcher, "-n", "3", sys.executable, str(PROGRAM), *mishap.split()],
-        timeout=30, BPRUNE_WAIT_LIMIT_MIN=LIMIT_MIN,
+        timeout=LIMIT_S, BPRUNE_WAIT_LIMIT_MIN=LIMIT_MIN,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert re.search(message, done.stderr, re.MULTILINE), done.stderr
@@ -133,15 +134,17 @@ def test_who_does_not_wait_is_told_from_other_launches_and_other_waits() -> None
 
 @pytest.mark.mpi
 def test_a_rank_that_pauses_is_waited_for(mpirun: MpiRun) -> None:
-    done = mpirun(3, [PROGRAM, "paused", "1"], timeout=60)
+    done = mpirun(3, [PROGRAM, "paused", "1"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "sum [3 3 3] after 3 s\n"
+    assert done.stdout == "sum [3 3 3]\n"
 
 
 @pytest.mark.mpi
-def test_a_signal_is_seen_while_mpi_blocks_and_all_ranks_agree(mpirun: MpiRun) -> None:
-    done = mpirun(3, [PROGRAM, "signalled", "1"], timeout=60)
+def test_a_signal_is_seen_while_mpi_blocks_and_all_ranks_agree(
+    mpirun: MpiRun, tmp_path: Path
+) -> None:
+    done = mpirun(3, [PROGRAM, "signalled", "1", tmp_path / "seen"])
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [
-        "SIGUSR1 seen 2 s before MPI came back", "votes [True, True, True]",
+        "SIGUSR1 seen before MPI came back", "votes [True, True, True]",
     ]  # fmt: skip
