@@ -99,7 +99,7 @@ def index_entry(data: bytes, rng: Rng, kind: str) -> bytes:
         if rng.random() < 0.5:
             entry.size = int(rng.choice(GIANT))
     elif kind == "giant rank":
-        for _ in range(int(rng.choice([255, 300, 2**20]))):
+        for _ in range(int(rng.choice([255, 300, 2**18]))):
             entry.shape.dim.add(size=1)
     else:  # "wrong place"
         which = rng.integers(3)
