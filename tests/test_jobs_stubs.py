@@ -143,7 +143,7 @@ def test_names_that_begin_so_in_the_slurm_scripts(
         output = place / "case.model.ckpt-7.h5"
         environment |= {"CASES": name, "RESULTS": name}
     done = run_group(
-        ["bash", str(checkout / "jobs" / script)], timeout=60, cwd=checkout, **environment
+        ["bash", str(checkout / "jobs" / script)], timeout=LIMIT_S, cwd=checkout, **environment
     )
     assert done.returncode == 0, done.stderr
     assert output.read_text() == "complete 2/2 draws\n"
@@ -205,7 +205,7 @@ def test_an_interrupted_script_submits_nothing(tmp_path: Path) -> None:
         sweep bash -c 'touch {tmp_path}/ran; kill -INT $PPID; exec sleep 20'
     """
     done = subprocess.run(
-        ["bash", "-c", program], capture_output=True, text=True, timeout=20,
+        ["bash", "-c", program], capture_output=True, text=True, timeout=LIMIT_S,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -274,7 +274,7 @@ def test_names_that_begin_so_in_a_pipeline(
     (checkout / "-train.txt").write_text("")
     (checkout / "-sweep.txt").write_text("--num_monte_carlo=2")
     submitted = subprocess.run(
-        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=LIMIT_S,
         capture_output=True,
         env={**queue.environment, "HOME": str(home), "BPRUNE_HOME": "~/checkout",
              "TRAIN_ARG_FILE": "-train.txt", "ARG_FILE": "-sweep.txt", "MODEL_DIR": "~/net",
@@ -325,7 +325,7 @@ def test_what_a_training_ends_with_decides(
         MODEL_DIR={tmp_path}/net TRAIN_ARG_FILE=a.txt MAX_JOBS=9 THREADS=1
         train bash -c 'touch {tmp_path}/ran; exit {launcher}'
     """
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == status, done.stderr
     assert (tmp_path / "resubmitted").exists() == said.startswith("partial")
 
@@ -349,7 +349,7 @@ def test_the_sweep_comes_after_the_last_job_of_a_training(
     train = checkout / "train.txt"
     train.write_text("--at_most=25")
     submitted = subprocess.run(
-        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=30,
+        [checkout / "jobs" / "pipeline.sh", scheduler], cwd=checkout, text=True, timeout=LIMIT_S,
         capture_output=True,
         env={**queue.environment, "TRAIN_ARG_FILE": str(train), "MODEL_DIR": "a network",
              "MAX_JOBS": "7", "ARG_FILE": str(arguments(checkout, "--num_monte_carlo=2"))},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fake_case
 import pytest
-from conftest import ROOT, MpiRun, find_mpirun, run_group
+from conftest import LIMIT_S, ROOT, MpiRun, find_mpirun, run_group
 from test_resume import KINDS
 from test_sweep import all_bits
 
@@ -46,7 +46,7 @@ def test_an_exception_on_any_rank_ends_the_job(
 def test_what_the_machine_lacks_is_one_line(
     mpirun: MpiRun, n_ranks: int, rank: int, kind: str
 ) -> None:
-    done = mpirun(n_ranks, [PROGRAM, "fault", str(rank), kind], timeout=30)
+    done = mpirun(n_ranks, [PROGRAM, "fault", str(rank), kind], timeout=LIMIT_S)
     assert done.returncode == 1
     (message,) = [line for line in done.stderr.splitlines() if "error: " in line]
     assert ("out of memory" in message) == (kind == "memory") and f"planted on {rank}" in message

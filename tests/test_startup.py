@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import LIMIT_S, ROOT
 
 MIB = 2**20
 
@@ -29,7 +29,7 @@ def test_too_little_memory_is_one_line(command: str, limit_mib: int) -> None:
     limit = limit_mib * MIB
     done = subprocess.run(
         [sys.executable, "-m", f"bprune_hpc.{name}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 1
@@ -66,5 +66,5 @@ def test_a_bug_at_an_import_keeps_its_traceback(raised: str) -> None:
 def at_import(raised: str) -> subprocess.CompletedProcess[str]:
     program = f"from bprune_hpc import startup; startup.begin(saves=True); raise {raised}"
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
     )

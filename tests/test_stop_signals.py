@@ -89,7 +89,7 @@ def test_a_sigint_in_a_callback_is_not_lost() -> None:
         "del thing; time.sleep(0.2); print(signals.seen)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, timeout=20, capture_output=True, text=True
+        [sys.executable, "-c", program], cwd=ROOT, timeout=LIMIT_S, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("SIGINT\n", "")
 
@@ -102,7 +102,7 @@ def test_with_nothing_to_save_the_first_sigint_ends(order: str) -> None:
     program += send + "signals.save_nothing()" if order == "before" else (
         "signals.save_nothing()\n" + send
     )  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=LIMIT_S)
     assert done.returncode == -signal.SIGINT
 
 
