@@ -87,16 +87,16 @@ test: $(TEST)
 fast: export BPRUNE_TEST_DATA := $(abspath $(VENV))/no-data
 fast: $(TEST)
 	python -m pytest -m 'not (slow or mpi or slurm or horovod or compiled)' $(PYTEST_ARGS)
-	python -m pytest tests/test_fuzz.py -k test_damaged_networks
+	python -m pytest tests/robustness/test_fuzz.py -k test_damaged_networks
 
 slurm: $(TEST)
-	python -m pytest tests/test_slurm.py
+	python -m pytest tests/cluster/test_slurm.py
 
 fuzz: $(TEST)
-	python tests/fuzz_cases.py
+	python -m tests.robustness.fuzz_cases
 
 chaos: $(TEST)
-	python tests/chaos.py
+	python -m tests.robustness.chaos
 
 # NAME=dense: one part. QUICK=1: small sizes, to see that it runs. PEERS=1: bayesian-torch too.
 bench: $(PACKAGE)

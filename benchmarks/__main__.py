@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bprune_hpc import memory as process_memory
+from bprune_hpc.job import memory as process_memory
 
 from . import bprune, convolutions, dense, memory, peers, ranks, standard_error, start
 from .record import Measured, Record, measure

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bprune_hpc.results import open_results
+from bprune_hpc.results.file import open_results
 
 from . import overpruned
 from .bprune_case import DATA_NAME, save

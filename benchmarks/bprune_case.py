@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bprune_hpc import graph_info, train_config, train_graph
-from bprune_hpc.problem import Problem
+from bprune_hpc import graph_info
+from bprune_hpc.runner.problem import Problem
 from bprune_hpc.tensorflow_import import open_session
+from bprune_hpc.training import config as train_config
+from bprune_hpc.training import graph as train_graph
 
 from .overpruned import SIZES
 from .peers import untransformed

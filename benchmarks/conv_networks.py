@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc import models, models_layers
-from bprune_hpc.case import read_case
-from bprune_hpc.evaluator_choice import choose_evaluator
-from bprune_hpc.graph import lift
-from bprune_hpc.network import LiftedGraph
-from bprune_hpc.posterior import Posterior
-from bprune_hpc.problem import Problem
-from bprune_hpc.tasks import Classification
+from bprune_hpc.checkpoints.case import read_case
+from bprune_hpc.evaluators.selection import choose_evaluator
+from bprune_hpc.graph.lifted import LiftedGraph
+from bprune_hpc.graph.lifting import lift
+from bprune_hpc.metrics.tasks import Classification
+from bprune_hpc.models import layers as models_layers
+from bprune_hpc.models import zoo as models_zoo
+from bprune_hpc.posterior.mean_field import Posterior
+from bprune_hpc.runner.problem import Problem
 from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 
 from .processes import ROOT
@@ -72,7 +73,7 @@ def resnet18(n_examples: int, width: int = 64) -> Problem:
 
 def _random(name: str, image: tuple[int, ...], n_examples: int, width: int = 64) -> Problem:
     def build(inputs: Any) -> Any:
-        return models.build(
+        return models_zoo.build(
             name, inputs, N_CLASSES, 50_000, example_shape=image, width=width
         ).logits
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bprune_hpc import pruning
-from bprune_hpc.problem import Problem
+from bprune_hpc.posterior import pruning
+from bprune_hpc.runner.problem import Problem
 from bprune_hpc.tensorflow_import import import_tensorflow
 
 from . import conv_networks

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bprune_hpc import config as configuration
-from bprune_hpc import pruning
-from bprune_hpc.evaluation import evaluate
-from bprune_hpc.evaluators import Evaluator
-from bprune_hpc.plan import make_plan, round_of
-from bprune_hpc.problem import Problem
-from bprune_hpc.pruning import Cut
+from bprune_hpc.config import sweep_config as configuration
+from bprune_hpc.evaluators.interface import Evaluator
+from bprune_hpc.posterior import pruning
+from bprune_hpc.posterior.pruning import Cut
+from bprune_hpc.runner.evaluation import evaluate
+from bprune_hpc.runner.problem import Problem
+from bprune_hpc.runner.work_split import make_plan, round_of
 
 from . import overpruned
 from .record import Measured

@@ -13,22 +13,22 @@ import sys
 import time
 from typing import Any
 
-from bprune_hpc import rank_work
-from bprune_hpc.comm import run
+from bprune_hpc.mpi.comm import run
+from bprune_hpc.runner import worker
 from bprune_hpc.sweep import sweep
 
 
 def main(launched: float, arguments: list[str]) -> int:
     """Run the sweep, with its loop wrapped in a clock."""
     begun: list[tuple[float, bool]] = []
-    evaluate = rank_work.evaluate
+    evaluate = worker.evaluate
 
     def timed(*given: Any, **named: Any) -> None:
         if not begun:
             begun.append((time.time() - launched, "tensorflow" in sys.modules))
         evaluate(*given, **named)
 
-    rank_work.evaluate = timed  # type: ignore[assignment]
+    worker.evaluate = timed  # type: ignore[assignment]
 
     def command(comm: Any) -> int:
         status = sweep(comm, arguments)

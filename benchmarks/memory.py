@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bprune_hpc.results import open_results
+from bprune_hpc.results.file import open_results
 
 from .processes import python
 from .ranks import on_ranks

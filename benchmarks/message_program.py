@@ -16,9 +16,9 @@ from statistics import median
 
 import numpy as np
 
-from bprune_hpc.comm import Comm, run
-from bprune_hpc.predictive import DrawSums
-from bprune_hpc.reduction import reduce_draws
+from bprune_hpc.accumulators.classification import DrawSums
+from bprune_hpc.mpi.comm import Comm, run
+from bprune_hpc.runner.reduction import reduce_draws
 
 _REPEATS = 15
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.alive import alive_units
-from bprune_hpc.chain import Activation, Bias, Chain, Product, Step
-from bprune_hpc.network import LiftedGraph
-from bprune_hpc.posterior import Posterior
-from bprune_hpc.problem import Problem
-from bprune_hpc.pruning import Cut
-from bprune_hpc.tasks import Classification
+from bprune_hpc.evaluators.compaction import alive_units
+from bprune_hpc.graph.chain import Activation, Bias, Chain, Product, Step
+from bprune_hpc.graph.lifted import LiftedGraph
+from bprune_hpc.metrics.tasks import Classification
+from bprune_hpc.posterior.mean_field import Posterior
+from bprune_hpc.posterior.pruning import Cut
+from bprune_hpc.runner.problem import Problem
 
 SIZES = (784, 256, 256, 10)
 N_WEIGHTS = sum(n_in * n_out for n_in, n_out in itertools.pairwise(SIZES))

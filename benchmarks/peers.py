@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc import pruning
-from bprune_hpc.models_layers import keras, probability
-from bprune_hpc.posterior import Posterior
+from bprune_hpc.models.layers import keras, probability
+from bprune_hpc.posterior import pruning
+from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.tensorflow_import import import_tensorflow
 
 from . import overpruned

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from bprune_hpc import identity
-from bprune_hpc import problem as problems
-from bprune_hpc.comm import Comm
-from bprune_hpc.comm import run as run_on_ranks
-from bprune_hpc.config import SweepConfig
-from bprune_hpc.posterior import Posterior
-from bprune_hpc.problem import Problem
-from bprune_hpc.results import open_results
+from bprune_hpc.config.sweep_config import SweepConfig
+from bprune_hpc.mpi.comm import Comm
+from bprune_hpc.mpi.comm import run as run_on_ranks
+from bprune_hpc.posterior.mean_field import Posterior
+from bprune_hpc.results import identity
+from bprune_hpc.results.file import open_results
+from bprune_hpc.runner import problem as problems
+from bprune_hpc.runner.problem import Problem
 
 from . import overpruned
 

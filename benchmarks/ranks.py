@@ -29,15 +29,16 @@ from typing import Any
 
 import numpy as np
 
-from bprune_hpc import config as configuration
-from bprune_hpc import pruning
-from bprune_hpc.evaluation import costs_of, units_at_once
-from bprune_hpc.outstanding import Outstanding
-from bprune_hpc.pace import Pace
-from bprune_hpc.plan import N_GROUPS, make_plan, round_of
-from bprune_hpc.predictive import bytes_per_cell
-from bprune_hpc.schedule import stretch_of
-from bprune_hpc.sum_tree import messages, n_steps
+from bprune_hpc.accumulators.classification import bytes_per_cell
+from bprune_hpc.config import sweep_config as configuration
+from bprune_hpc.mpi.reduction_tree import messages, n_steps
+from bprune_hpc.posterior import pruning
+from bprune_hpc.posterior.draws import N_GROUPS
+from bprune_hpc.runner.evaluation import costs_of, units_at_once
+from bprune_hpc.runner.reduction import Outstanding
+from bprune_hpc.runner.scheduler import stretch_of
+from bprune_hpc.runner.timing import Pace
+from bprune_hpc.runner.work_split import make_plan, round_of
 
 from . import overpruned
 from .processes import python

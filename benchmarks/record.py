@@ -15,7 +15,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from bprune_hpc.environment import cpu_model, variables, versions
+from bprune_hpc.job.environment import cpu_model, variables, versions
 
 from .requirements import judge
 from .timing import Settings

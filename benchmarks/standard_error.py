@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc import config as configuration
-from bprune_hpc import problem as problems
-from bprune_hpc.comm import SerialComm
-from bprune_hpc.problem import Problem
+from bprune_hpc.config import sweep_config as configuration
+from bprune_hpc.mpi.comm import SerialComm
+from bprune_hpc.runner import problem as problems
+from bprune_hpc.runner.problem import Problem
 
 from . import conv_networks
 from .peers import flipout_draw, numpy_draw, tensorflow_draw

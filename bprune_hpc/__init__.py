@@ -16,16 +16,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "library",
     "BayesianNetwork": "library",
-    "NormalPredictive": "predicted",
-    "Predictive": "predicted",
+    "NormalPredictive": "library",
+    "Predictive": "library",
 }
-_MODULES = ("graph_info", "results")
+_MODULES = ("data", "graph_info", "results")
 
 __all__ = [
     "BayesianNetwork",
     "NormalPredictive",
     "Predictive",
     "__version__",
+    "data",
     "graph_info",
     "load",
     "results",

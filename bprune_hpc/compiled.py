@@ -2,7 +2,7 @@
 
 Without it all is done by NumPy, more slowly; the last bits of results are then others, as they are
 with another set of instructions. What it computes is described where it is called
-(``compiled_chain``, ``compiled_predictions``).
+(``evaluators.chain_compiled``, ``accumulators.classification_compiled``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The two text files BPrune's users keep beside a checkpoint: what the graph's things are called.
 
 What belongs here: writing them for the network that was trained. What does not: reading them, or
-deciding from names what has a posterior (structure decides that, in ``graph``).
+deciding from names what has a posterior (structure decides that, in ``graph.lifting``).
 """
 
 from __future__ import annotations

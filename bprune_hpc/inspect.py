@@ -4,8 +4,8 @@
     python -m bprune_hpc.inspect --status results/sweep.h5
 
 Needs neither MPI nor Horovod nor data, and does not start MPI where there is one. The flags and
-the order of the work stand here; the numbers are made in ``inspection``, laid out in
-``inspect_view`` and drawn in ``inspect_figure``.
+the order of the work stand here; the numbers are made in ``inspection.tensors``, laid out in
+``inspection.text`` and drawn in ``inspection.figure``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import startup
+from .job import startup
 
 if __name__ == "__main__":
     startup.begin(saves=False)
 
-from . import inspect_figure, inspect_view, results, streams
-from .argument_file import ArgumentParser
-from .case import read_case
-from .comm import SerialComm, run
+from . import results, streams
+from .checkpoints.case import read_case
+from .config.argument_file import ArgumentParser
 from .errors import ConfigError, DamagedError, ResultsError
-from .inspection import COLLAPSED_BELOW_NATS, tensor_rows
+from .inspection import figure, text
+from .inspection.tensors import COLLAPSED_BELOW_NATS, tensor_rows
+from .mpi.comm import SerialComm, run
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +76,10 @@ def inspect(argv: Sequence[str]) -> int:
         )
     prior_scale = arguments.prior_scale
     rows = tensor_rows(case.posterior, case.fixed, case.source.stripped, prior_scale)
-    show = inspect_view.as_json if arguments.json else inspect_view.text
+    show = text.as_json if arguments.json else text.text
     shown = show(arguments.case, case, rows, prior_scale)
     if arguments.plot is not None:
-        inspect_figure.plot(Path(arguments.plot), case.posterior, prior_scale)
+        figure.plot(Path(arguments.plot), case.posterior, prior_scale)
     streams.show(shown)
     streams.check_shown("the tensors are not all told")
     return 0
@@ -125,7 +126,7 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
     if not (math.isfinite(arguments.prior_scale) and arguments.prior_scale > 0):
         raise ConfigError(f"--prior_scale: {arguments.prior_scale:g} is not positive and finite")
     if arguments.plot is not None:
-        inspect_figure.check_figure(Path(arguments.plot))
+        figure.check_figure(Path(arguments.plot))
     return arguments
 
 

@@ -1,8 +1,8 @@
 """Which code this is: digests of the package's sources, since a version number stands for many.
 
 What belongs here: the standard library alone, since ``setup.py`` runs this file too, to give the
-compiled module the digest of what it is built from. Comparing digests does not (``comm``,
-``compiled``, ``identity``).
+compiled module the digest of what it is built from. Comparing digests does not (``mpi.comm``,
+``compiled``, ``results.identity``).
 """
 
 from __future__ import annotations

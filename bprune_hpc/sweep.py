@@ -15,29 +15,29 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from . import startup
+from .job import startup
 
 if __name__ == "__main__":
     startup.begin(saves=True)
 
-from . import deadline, launch_report, memory, pruning
-from . import problem as problems
-from .book import Book
-from .comm import Comm, run
-from .config import SweepConfig, parse
-from .environment import Stopwatch, describe_run
-from .estimate import estimate
-from .evaluation import costs_of
-from .fault_search import find_layer
-from .gathering import Ask, gather
-from .identity import environment_of
-from .output import Output, on, open_output
-from .parts import check_memory, lay_out
-from .plan import draws_per_unit
-from .progress import progress
-from .publishing import check_writable
-from .stop_vote import StopVote
-from .units import tensors_of_units
+from .config.sweep_config import SweepConfig, parse
+from .estimate.command import estimate
+from .files.atomic_write import check_writable
+from .job import deadline, launch_report, memory
+from .job.environment import Stopwatch, describe_run
+from .job.progress import progress
+from .job.provenance import environment_of
+from .mpi.comm import Comm, run
+from .posterior import pruning
+from .posterior.draws import draws_per_unit
+from .posterior.pruning import tensors_of_units
+from .results.output import Output, on, open_output
+from .runner import problem as problems
+from .runner.coordinator import Book
+from .runner.datasets import check_memory, lay_out
+from .runner.evaluation import costs_of
+from .runner.loop import Ask, StopVote, gather
+from .runner.nonfinite_search import find_layer
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     argv : sequence of str
         Arguments without the program's name; read on rank 0.
     ask : callable, optional
-        See :data:`bprune_hpc.gathering.Ask`; without, a vote on signals and the end of the job.
+        See :data:`bprune_hpc.runner.loop.Ask`; without, a vote on signals and the end of the job.
 
     Returns
     -------

@@ -2,9 +2,9 @@
 
     mpirun -n 2 python -m bprune_hpc.train @configs/train_digits.txt
 
-What belongs here: the training run, from flags to a directory with a TF1 checkpoint, its meta
-graph and the text files BPrune's users keep beside it. What does not: networks (``models``), the
-graph (``train_graph``), schedules and shares (``train_config``), files (``train_directory``),
+What belongs here: the training run, from flags to a directory with a TF1 checkpoint, its meta graph
+and the text files BPrune's users keep beside it. What does not: networks (``models``), the graph
+(``training.graph``), schedules and shares (``training.config``), files (``training.directory``),
 pruning.
 
 Every rank takes its own examples of each step and its own Flipout noise; gradients are averaged.
@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import startup
+from .job import startup
 
 if __name__ == "__main__":
     startup.begin(saves=True)
@@ -33,18 +33,21 @@ if __name__ == "__main__":
 import numpy as np
 from numpy.typing import NDArray
 
-from . import comm as ranks
-from . import deadline, launch_report, streams, train_graph, train_report
-from .data import DataSet, check_labels, load
-from .data_values import Split
-from .environment import versions
+from . import streams
+from .data.loading import DataSet, check_labels, load
+from .data.values import Split
 from .errors import BpruneError, ConfigError, DataError, LaunchError
-from .identity import Environment, environment_of, union
-from .models import image_shape
-from .pace import Pace
-from .stop_vote import StopVote
+from .job import deadline, launch_report
+from .job.environment import versions
+from .job.provenance import Environment, environment_of, union
+from .models.zoo import image_shape
+from .mpi import comm as ranks
+from .runner.loop import StopVote
+from .runner.timing import Pace
 from .tensorflow_import import import_tensorflow, open_session
-from .train_config import (
+from .training import graph
+from .training import report as train_report
+from .training.config import (
     TrainConfig,
     epoch_batches,
     kl_factor,
@@ -52,8 +55,8 @@ from .train_config import (
     parse,
     steps_per_epoch,
 )
-from .train_directory import RECORD, TrainingDirectory
-from .train_noise import Noise
+from .training.directory import RECORD, TrainingDirectory
+from .training.noise import Noise
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -67,7 +70,7 @@ _MOST_CLASSES = 10_000  # of fewer examples than classes
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
 Ask = Callable[[Pace], str | None]
-"""Tells every rank whether to stop, and why; see :class:`bprune_hpc.stop_vote.StopVote`."""
+"""Tells every rank whether to stop, and why; see :class:`bprune_hpc.runner.loop.StopVote`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,11 +176,11 @@ class _Run:
         is_regression = config.task == "regression"
         self.y = arrays["y"].astype(np.float32 if is_regression else np.int64)
         horovod = _start_tensorflow(comm)
-        self.training = train_graph.build(
+        self.training = graph.build(
             config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, horovod
         )
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
-        comm.from_root(lambda: train_graph.check_memory(self.training, asked_for))
+        comm.from_root(lambda: graph.check_memory(self.training, asked_for))
         with contextlib.ExitStack() as stack:
             threads = config.num_intra, config.num_inter
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
@@ -187,7 +190,7 @@ class _Run:
                 self.session.run(self.training.broadcast)
             noise = Noise(self.training.graph, step, *threads)
             self.noise = stack.enter_context(noise)
-            self.call = train_graph.step_of(self.training, self.session, noise)
+            self.call = graph.step_of(self.training, self.session, noise)
             why = self._train(step)
             report: dict[str, Any] = {}
 
@@ -314,7 +317,7 @@ class _Run:
             if why is not None:
                 raise _StoppedError(why)
 
-        measured = train_graph.evaluate(
+        measured = graph.evaluate(
             config, self.training, self.session, test.x.reshape(len(test.x), -1), test.y,
             self.noise, before_draw,
         )  # fmt: skip

@@ -6,23 +6,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from bprune_hpc import compiled
+from tests.helpers.launch import LIMIT_S, ROOT, MpiRun, find_mpirun, run_group
 
-ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("BPRUNE_REQUIRE_ALL") == "1"
-
-LIMIT_S = 1800
-"""After which a command is taken to have locked up, however busy the machine is."""
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def _reason_to_skip(item: pytest.Item) -> str | None:
@@ -53,28 +47,6 @@ def has_slurm() -> bool:
     )
 
 
-def find_mpirun() -> str | None:
-    """The ``mpirun`` beside this Python, else the one on PATH."""
-    beside = Path(sys.executable).parent / "mpirun"
-    return str(beside) if beside.exists() else shutil.which("mpirun")
-
-
-def launch_environment() -> dict[str, str]:
-    """Environment for ranks that outnumber the cores."""
-    return {
-        **os.environ,
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_hwloc_base_binding_policy": "none",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-
-
 @pytest.fixture
 def mpirun() -> MpiRun:
     """Start ranks: ``mpirun(2, ["-m", "bprune_hpc.sweep", ...])`` runs Python on two ranks."""
@@ -96,36 +68,6 @@ def no_horovod(tmp_path: Path) -> Path:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "horovod.py").write_text("raise ImportError('No module: horovod')\n")
     return tmp_path / "hidden"
-
-
-def run_group(
-    command: Sequence[str], timeout: float = LIMIT_S, cwd: Path = ROOT, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process group of its own; a time-out ends the group and fails."""
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**launch_environment(), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        pytest.fail(f"no end within {timeout} s: {command}\n{out}\n{err}")
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-TEST_DATA = Path(os.environ.get("BPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
-THETA_DIR = TEST_DATA / "theta_2rank_250"
-"""The checkpoint that two Horovod ranks wrote on ALCF Theta in 2020."""
-needs_theta = pytest.mark.skipif(
-    not THETA_DIR.is_dir(), reason=f"no {THETA_DIR.name} in {TEST_DATA}; set BPRUNE_TEST_DATA"
-)
 
 
 COMPILED = [pytest.param(name, marks=pytest.mark.compiled) for name in compiled.supported()] or [

@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, find_mpirun, run_group
-from test_sweep import all_bits
 
-from bprune_hpc import alarm
+from bprune_hpc.mpi import watchdog
+from tests.helpers.bits import all_bits
+from tests.helpers.launch import ROOT, find_mpirun, run_group
 
-JOB = str(Path(__file__).with_name("chaos_job.py"))
+JOB = str(ROOT / "tests/robustness/chaos_job.py")
 FLAGS = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=20", "--batch_size=15"]
 Bits = dict[str, tuple[object, ...]]
 
@@ -209,7 +209,7 @@ def test_an_alarm_that_cannot_be_heard_ends_its_process_all_the_same(end: str) -
         arguments = ["0.1", str(waiting.pid), "", "MPI_Init", "message"]
         line = f'sleep 5 | "$@" {ENDS[end]}'
         with subprocess.Popen(
-            ["bash", "-c", line, "bash", sys.executable, "-I", "-S", alarm.__file__, *arguments]
+            ["bash", "-c", line, "bash", sys.executable, "-I", "-S", watchdog.__file__, *arguments]
         ) as started:
             try:
                 assert waiting.wait(4) == -signal.SIGKILL

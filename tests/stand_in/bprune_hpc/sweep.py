@@ -18,7 +18,7 @@ def main() -> int:
     """Run; 0 if all draws are done, 3 if some are."""
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("stop_signals", _REAL / "stop_signals.py")
+    spec = importlib.util.spec_from_file_location("stop_signals", _REAL / "job/signals.py")
     assert spec and spec.loader
     stop_signals = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stop_signals)

@@ -1,0 +1,274 @@
+"""Exact, order-free sums over draws of what a regression predicts: a Normal for each example.
+
+The predictive distribution is the mixture of the draws' Normals. What it takes to know its mean,
+variance, density, PIT and CRPS are sums over draws of the quantities in ``MOMENTS``. They are
+unbounded, so that they go to ``accumulators.binned``. Statistics of the sums do not belong here
+(``metrics.regression``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..posterior.draws import Draw
+from .binned import INTEGERS_PER_SUM, BinnedSums
+
+Floats = NDArray[np.float64]
+
+_LOG2_ROOT_2PI = 0.5 * math.log2(2 * math.pi)
+_HALF_LOG2_E = 0.5 * math.log2(math.e)
+
+
+def log2_density(error: Floats, scale: Floats) -> Floats:
+    """Logarithm, to base 2, of the density of N(loc, scale²) at ``loc - error``.
+
+    Parameters
+    ----------
+    error, scale : float64 array, shape (...)
+        The scale is positive.
+    """
+    ratio = error / scale
+    return -_HALF_LOG2_E * ratio * ratio - np.log2(scale) - _LOG2_ROOT_2PI
+
+
+def probability_below(error: Floats, scale: Floats) -> Floats:
+    """Φ(-error / scale): probability that N(loc, scale²) gives less than ``loc - error``."""
+    from scipy import special
+
+    return np.asarray(special.ndtr(-error / scale))
+
+
+def expected_distance(error: Floats, scale: Floats) -> Floats:
+    """Mean of |Y| for Y ~ N(error, scale²): how far draws of a Normal lie from a number.
+
+    With the difference of two independent Normals (their locs subtracted, their scales' squares
+    added) it is the mean distance of their draws. Both are what CRPS is made of.
+
+    Parameters
+    ----------
+    error, scale : float64 array, shape (...)
+        The scale is positive.
+
+    References
+    ----------
+    T. Gneiting, A. Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA 102
+    (2007) 359, eq. 21: CRPS = E|Y - y| - E|Y - Y'| / 2; the folded Normal's mean is F. Leone et
+    al., Technometrics 3 (1961) 543.
+    """
+    from scipy import special
+
+    ratio = error / scale
+    with np.errstate(over="ignore"):  # a square that is infinite leaves exp at its limit, 0
+        bell = np.exp(-0.5 * ratio * ratio)
+    near = math.sqrt(2 / math.pi) * scale * bell
+    return near + np.asarray(error * special.erf(ratio / math.sqrt(2)))
+
+
+MOMENTS = ("error", "squared_error", "variance", "below", "distance", "spread", "density")
+"""What is summed over draws, for each example: loc - target; its square; scale²; Φ((target - loc)
+/ scale); E|Y - target|; E|Y - Y'| of two draws with independent noise; the density at the target.
+"""
+MAX_LOG2 = 2.0**52
+"""A density below 2**-MAX_LOG2 counts as that: an NLL of 3.1e15 nats."""
+
+_DENSITY = MOMENTS.index("density")
+_SPREAD = MOMENTS.index("spread")
+
+
+@dataclass(frozen=True)
+class NormalPrediction:
+    """What one draw says of a batch of examples.
+
+    Attributes
+    ----------
+    error, scale : float64 array, shape (n_examples,)
+        Mean less target, and standard deviation.
+    draw : Draw
+        Which one.
+    """
+
+    error: Floats
+    scale: Floats
+    draw: Draw
+
+    @property
+    def log2_density(self) -> Floats:
+        """Logarithm to base 2 of the density at the target, at least ``-MAX_LOG2``."""
+        with np.errstate(over="ignore"):
+            return np.maximum(log2_density(self.error, self.scale), -MAX_LOG2)
+
+    def moments(self) -> Floats:
+        """The quantities of ``MOMENTS`` before the density, shape (n_examples, 6); spread is 0."""
+        error, scale = self.error, self.scale
+        columns = [
+            error,
+            error * error,
+            scale * scale,
+            probability_below(error, scale),
+            expected_distance(error, scale),
+            np.zeros_like(error),
+        ]
+        return np.stack(columns, axis=-1)
+
+    def spread(self, other: NormalPrediction) -> Floats:
+        """Mean distance of a number drawn by one and a number drawn by the other."""
+        return expected_distance(self.error - other.error, np.hypot(self.scale, other.scale))
+
+
+class NormalSums:
+    """Sums over the draws of one group, for every threshold and for a block of examples.
+
+    Parameters
+    ----------
+    draws_per_unit : int
+        Draws are numbered unit by unit; each is also compared with those of its unit that have
+        other noise, so that a unit is to be added as a whole before the next.
+
+    Attributes
+    ----------
+    sums : BinnedSums of shape (n_thresholds, n_examples, 7)
+        In the order of ``MOMENTS``.
+    """
+
+    def __init__(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> None:
+        self.sums = BinnedSums((n_thresholds, n_examples, len(MOMENTS)))
+        self._draws_per_unit = draws_per_unit
+        self._unit: int | None = None
+        self._met: dict[tuple[int, int], list[NormalPrediction]] = {}
+
+    def clear(self) -> None:
+        """Begin again at zero, and with another unit."""
+        self.sums.clear()
+        self._unit, self._met = None, {}
+
+    def are_possible(self, thresholds: NDArray[np.bool_], n_draws: int) -> bool:
+        """Whether draws can have given the sums at some thresholds: all but errors are positive."""
+        return not self.sums.is_negative((thresholds, slice(None), slice(1, None))).any()
+
+    def add(self, threshold: int, rows: slice, prediction: NormalPrediction) -> None:
+        """Add one draw's prediction for some rows of the block at one threshold."""
+        unit = prediction.draw.index // self._draws_per_unit
+        if unit != self._unit:
+            self._unit, self._met = unit, {}
+        self.sums.add((threshold, rows, slice(_DENSITY)), prediction.moments())
+        log2 = prediction.log2_density
+        whole = np.floor(log2)
+        self.sums.add_scaled(
+            (threshold, rows, _DENSITY), np.exp2(log2 - whole), whole.astype(np.int64)
+        )
+        met = self._met.setdefault((threshold, rows.start), [])
+        for other in met:
+            if other.draw.noise != prediction.draw.noise:
+                self.sums.add((threshold, rows, _SPREAD), prediction.spread(other))
+        met.append(prediction)
+
+
+class NormalDrawSums:
+    """Sums over the examples, kept for each draw.
+
+    Attributes
+    ----------
+    sums : BinnedSums of shape (n_thresholds, n_draws, 2)
+        Squared error, and NLL in nats.
+    """
+
+    def __init__(self, n_thresholds: int, n_draws: int) -> None:
+        self.sums = BinnedSums((n_thresholds, n_draws, 2))
+
+    def are_possible(self, thresholds: NDArray[np.bool_], n_examples: int) -> bool:
+        """Whether examples can have given the sums at some thresholds: squares are positive."""
+        return not self.sums.is_negative((thresholds, slice(None), 0)).any()
+
+    def first(self, n_draws: int) -> NormalDrawSums:
+        """Those of the first draws alone."""
+        found = NormalDrawSums(0, 0)
+        found.sums.top = self.sums.top[:, :n_draws]
+        found.sums.bins = self.sums.bins[:, :n_draws]
+        return found
+
+    def add(self, threshold: int, draw: int, prediction: NormalPrediction) -> None:
+        """Add a batch of examples that one draw has predicted."""
+        nll = -math.log(2) * prediction.log2_density
+        both = np.array([(prediction.error**2).sum(), nll.sum()])
+        self.sums.add((threshold, draw), both)
+
+    def rmse(self, n_examples: int) -> Floats:
+        """Root of the mean squared error of each draw, shape (n_thresholds, n_draws)."""
+        return np.sqrt(self.sums.value()[..., 0] / n_examples)
+
+    def nll(self, n_examples: int) -> Floats:
+        """Mean NLL of each draw in nats, shape (n_thresholds, n_draws)."""
+        return self.sums.value()[..., 1] / n_examples
+
+
+def bytes_per_cell() -> int:
+    """Bytes of one group's sums for one threshold and one example, and of their float64 values."""
+    return 8 * len(MOMENTS) * (INTEGERS_PER_SUM + 1)
+
+
+@dataclass(frozen=True)
+class MeanNormal:
+    """Means over draws: what is known of the mixture of their Normals.
+
+    Attributes
+    ----------
+    error : float64 array, shape (n_thresholds, n_examples)
+        Mean of the mixture less target.
+    squared_error : float64 array, the same shape
+        Mean over draws of the squared error.
+    variance : float64 array, the same shape
+        Mean over draws of the Normals' own variance: the aleatoric part.
+    below : float64 array, the same shape
+        PIT: probability that the mixture gives less than the target.
+    distance, spread : float64 array, the same shape
+        E|Y - target|; E|Y - Y'| of independent draws, NaN where there were none.
+    log_density : float64 array, the same shape
+        Of the mixture at the target, nats.
+    """
+
+    error: Floats
+    squared_error: Floats
+    variance: Floats
+    below: Floats
+    distance: Floats
+    spread: Floats
+    log_density: Floats
+
+
+@dataclass(frozen=True)
+class GroupValues:
+    """Sums of one or several groups, as numbers.
+
+    Attributes
+    ----------
+    sums : float64 array, shape (n_thresholds, n_examples, 6)
+        In the order of ``MOMENTS``, without the density.
+    log_density : float64 array, shape (n_thresholds, n_examples)
+        Logarithm of the summed density, which float64 may not be able to hold.
+    """
+
+    sums: Floats
+    log_density: Floats
+
+    @classmethod
+    def of(cls, group: NormalSums) -> GroupValues:
+        """Round a group's exact sums."""
+        of_densities = (slice(None), slice(None), _DENSITY)
+        return cls(group.sums.value()[..., :_DENSITY], group.sums.log(of_densities))
+
+    def __add__(self, other: GroupValues) -> GroupValues:
+        return GroupValues(
+            self.sums + other.sums, np.logaddexp(self.log_density, other.log_density)
+        )
+
+    def mean(self, n_draws: int, n_comparisons: int) -> MeanNormal:
+        """Means over draws, and over comparisons of draws."""
+        counts = np.full(_DENSITY, float(n_draws))
+        counts[_SPREAD] = n_comparisons or np.nan
+        means = self.sums / counts
+        columns = dict(zip(MOMENTS, np.moveaxis(means, -1, 0), strict=False))
+        return MeanNormal(log_density=self.log_density - math.log(n_draws), **columns)

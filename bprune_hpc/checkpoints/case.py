@@ -1,0 +1,278 @@
+"""A case: a trained network as it was found on disk, lifted and checked.
+
+What belongs here: telling the kinds of sources apart, checking what was lifted, and the record of
+where it came from. What does not: opening each kind (the ``source_*`` modules), reading tensors
+(``checkpoints.saver``), lifting (``graph.lifting``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CheckpointError, ConfigError
+from ..graph.lifted import LiftedGraph
+from ..graph.lifting import lift
+from ..graph.priors import find_priors
+from ..graph.source import Ends, Opened
+from ..posterior.mean_field import Posterior, Prior
+from ..sources import HOME
+from . import saver
+from .keras import SUFFIXES, open_keras
+from .saved_model import FILE_NAME as SAVED_MODEL_FILE
+from .saved_model import open_saved_model
+from .tf1 import open_tf1
+from .tf2 import is_object_based, open_tf2_checkpoint
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a case came from.
+
+    Attributes
+    ----------
+    kind : str
+        ``tf1``: a meta graph and a Saver checkpoint; ``keras``: a file of Keras weights;
+        ``tf2_checkpoint``: an object-based checkpoint; ``saved_model``: a SavedModel directory.
+    path : str
+        The checkpoint without suffixes, the file, or the directory.
+    tf_version : str
+        TensorFlow or Keras that wrote it; empty where the files do not say.
+    step : int or None
+        Training step.
+    sha256 : mapping of str to str
+        Digest of every file read, by base name.
+    stripped : mapping of str to (tuple of int, str)
+        Shape and type of what is stored and inference does not need.
+    dropped_ops : mapping of str to int
+        How many operations of each type inference does not need.
+    """
+
+    kind: str
+    path: str
+    tf_version: str
+    step: int | None
+    sha256: Mapping[str, str]
+    stripped: Mapping[str, tuple[tuple[int, ...], str]]
+    dropped_ops: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A lifted network, its posterior, its deterministic variables, and where it came from.
+
+    ``scale_variables`` names the variables that each mean-field tensor's scale is computed from;
+    they are stored, used, and neither fixed nor stripped. ``prior`` is empty unless it was asked
+    for, and lacks the tensors whose prior the source does not say.
+    """
+
+    graph: LiftedGraph
+    posterior: Posterior
+    fixed: dict[str, NDArray[Any]]
+    source: Source
+    scale_variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prior: Mapping[str, Prior] = field(default_factory=dict)
+
+
+def case_directory(name: str | Path) -> Path:
+    """Directory of a case by its path, or by ``embedded:NAME`` for one in the package.
+
+    Raises
+    ------
+    CheckpointError
+        If the package has no case of that name.
+    """
+    scheme, _, embedded = str(name).partition(":")
+    if scheme != "embedded":
+        return Path(name)
+    home = HOME / "embedded"
+    cases = sorted(entry.name for entry in home.iterdir() if entry.is_dir())
+    if embedded not in cases:
+        raise CheckpointError(f"{name}: no such embedded case; there are {', '.join(cases)}")
+    return home / embedded
+
+
+def read_case(
+    model_dir: str | Path,
+    model_ckpt: str | None = None,
+    *,
+    model: str | None = None,
+    input_op: str | None = None,
+    logits_op: str | None = None,
+    loc_op: str | None = None,
+    scale_op: str | None = None,
+    with_prior: bool = False,
+    n_intra: int = 1,
+    n_inter: int = 1,
+) -> Case:
+    """Read a trained network from any source: what is on disk decides which kind it is.
+
+    Parameters
+    ----------
+    model_dir : path
+        Directory of a TF1 case (``embedded:NAME`` is one that comes with the package), of an
+        object-based checkpoint, of a SavedModel or of a file of Keras weights; or such a file.
+    model_ckpt : str, optional
+        Checkpoint or weights file in it; see :func:`bprune_hpc.checkpoints.saver.find_checkpoint`.
+    model : str, optional
+        ``MODULE:FUNCTION`` that builds the tf_keras model; needed for weights and for object-based
+        checkpoints, where the files hold no graph.
+    input_op, logits_op : str, optional
+        Override what ``Ops_name_BNN.txt`` (here or one directory up), the signature or the graph
+        says.
+    loc_op, scale_op : str, optional
+        In place of ``logits_op``: mean and standard deviation of a regression's output.
+    with_prior : bool
+        Whether to look for the prior of every mean-field tensor.
+    n_intra, n_inter : int
+        TensorFlow threads; the same as for the networks of this process.
+
+    Returns
+    -------
+    Case
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing or damaged, a weight is not finite or a scale is negative.
+    ConfigError
+        If the source needs ``model`` and there is none, or it cannot be built.
+    GraphError
+        If the graph cannot be lifted.
+    """
+    given = Ends(input_op, logits_op, loc_op, scale_op)
+    opened = _open(case_directory(model_dir), model_ckpt, model, given, (n_intra, n_inter))
+    ends = given.or_else(opened.ends)
+    lifted = lift(
+        opened.graph_def,
+        opened.read,
+        input_op=ends.input_op,
+        logits_op=ends.logits_op,
+        loc_op=ends.loc_op,
+        scale_op=ends.scale_op,
+        variable_names=opened.variable_names,
+        variable_types=opened.types,
+        label=opened.label,
+        n_intra=n_intra,
+        n_inter=n_inter,
+    )
+    _check_weights(opened.path.name, lifted.posterior, lifted.fixed)
+    stored = {**opened.types, **opened.others}
+    source = Source(
+        kind=opened.kind,
+        path=str(opened.path),
+        tf_version=opened.tf_version,
+        step=opened.step,
+        sha256=saver.file_sha256(opened.files),
+        stripped={
+            name: stored[name] for name in sorted(stored) if name not in lifted.used_variables
+        },
+        dropped_ops=lifted.dropped_ops,
+    )
+    prior = {}
+    if with_prior:
+        prior = find_priors(
+            opened, lifted.posterior, lifted.scale_variables, threads=(n_intra, n_inter)
+        )
+    case = Case(lifted.graph, lifted.posterior, lifted.fixed, source, lifted.scale_variables, prior)
+    _log_summary(case)
+    return case
+
+
+def _open(
+    place: Path,
+    model_ckpt: str | None,
+    model: str | None,
+    given: Ends,
+    threads: tuple[int, int],
+) -> Opened:
+    if place.is_file():
+        if place.name == SAVED_MODEL_FILE:
+            place = place.parent
+        else:
+            place, model_ckpt = place.parent, place.name
+    elif not place.is_dir() and place.with_name(place.name + ".index").is_file():
+        place, model_ckpt = place.parent, place.name
+    if model_ckpt is None and (place / SAVED_MODEL_FILE).is_file():
+        return open_saved_model(place, given)
+    weights = _weights_file(place, model_ckpt)
+    if weights is not None:
+        return open_keras(weights, _needed(model, weights), *threads)
+    prefix = saver.find_checkpoint(place, model_ckpt)
+    if not prefix.with_name(prefix.name + ".meta").is_file():
+        reader = saver.CheckpointReader(prefix)
+        if is_object_based(reader):
+            return open_tf2_checkpoint(prefix, _needed(model, prefix), *threads)
+    return open_tf1(prefix, given)
+
+
+def _weights_file(directory: Path, name: str | None) -> Path | None:
+    """The file of Keras weights that is meant, if one is."""
+    if name is not None:
+        return directory / name if name.endswith(SUFFIXES) else None
+    if not directory.is_dir() or any(directory.glob("*.index")):
+        return None
+    found = sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIXES))
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{directory}: several files of weights: {', '.join(path.name for path in found)}; "
+            "pass one as --model_ckpt"
+        )
+    return found[0] if found else None
+
+
+def _needed(model: str | None, path: Path) -> str:
+    if model is None:
+        raise ConfigError(
+            f"{path}: holds weights but no graph; pass --model=MODULE:FUNCTION, which builds the "
+            "tf_keras model"
+        )
+    return model
+
+
+def _check_weights(label: str, posterior: Posterior, fixed: Mapping[str, NDArray[Any]]) -> None:
+    tables = [("loc", posterior.loc), ("scale", posterior.scale), ("weights", fixed)]
+    for what, table in tables:
+        for name, values in table.items():
+            if not np.issubdtype(values.dtype, np.inexact):
+                continue
+            n_bad = int(np.count_nonzero(~np.isfinite(values)))
+            if n_bad:
+                kind = "NaN" if np.isnan(values).any() else "infinities"
+                raise CheckpointError(
+                    f"{label}: {kind} in weights: {n_bad} of {values.size} numbers are not finite "
+                    f"in the {what} of '{name}'; choose a checkpoint from before training diverged"
+                )
+    for name, scale in posterior.scale.items():
+        n_negative = int(np.count_nonzero(scale < 0))
+        if n_negative:
+            raise CheckpointError(
+                f"{label}: {n_negative} of {scale.size} scales of '{name}' are negative; use the "
+                ".meta file that was written with this checkpoint"
+            )
+
+
+def _log_summary(case: Case) -> None:
+    kinds = Counter(name.rpartition("/")[2] for name in case.source.stripped)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
+    _LOG.info("stripped %d variables (%s)", len(case.source.stripped), listed or "none")
+    ops = case.source.dropped_ops
+    n_horovod = sum(count for op, count in ops.items() if op.startswith("Horovod"))
+    _LOG.info("dropped %d operations, %d of them Horovod's", sum(ops.values()), n_horovod)
+    for name, loc in case.posterior.loc.items():
+        _LOG.info("mean-field: %s %s", name, loc.shape)
+    for name, one in case.prior.items():
+        _LOG.info("prior of %s: N(%g, %g²)", name, one.loc, one.scale)
+    for name, values in case.fixed.items():
+        _LOG.info("fixed: %s %s", name, values.shape)
+    for note in case.graph.notes:
+        _LOG.info("note: %s", note)

@@ -1,0 +1,136 @@
+"""Opens weights that Keras stored (``.weights.h5``, ``.h5``, ``.keras``) for a model that is built.
+
+What belongs here: weights alone. The file's own description of a model is never read, so nothing in
+it is executed. What does not: building and tracing the model (``checkpoints.keras_tracing``).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CheckpointError
+from ..graph.source import Opened, VariableTypes
+from . import keras_tracing, keras_weights
+from .saver import reading
+
+SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
+
+_OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
+
+
+def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int = 1) -> Opened:
+    """Build a model, give it a file's weights, and trace its call.
+
+    Parameters
+    ----------
+    path : Path
+        The weights.
+    model_function : str
+        ``MODULE:FUNCTION``.
+    n_intra, n_inter : int
+        TensorFlow threads.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot be built.
+    CheckpointError
+        If the file is damaged or holds the weights of another model.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; check --model_dir and --model_ckpt")
+    with reading(path):
+        file = keras_weights.open_hdf5(path)
+        version, others = _version(path, file), _optimizer(file)
+    is_whole = path.name.endswith((".weights.h5", ".keras"))
+    model = keras_tracing.build_model(model_function, n_intra, n_inter, has_values=False)
+    found = _found(path, file, model, is_whole, model_function)
+    variables = keras_tracing.variables_by_name(model)
+    if any(id(variable) not in found for variable in variables.values()):
+        # Something keeps the value that it starts with, or a layer loads in a way of its own.
+        model = keras_tracing.build_model(model_function, n_intra, n_inter)
+        found = _found(path, file, model, is_whole, model_function)
+        variables = keras_tracing.variables_by_name(model)
+    traced = keras_tracing.trace(model_function, model)
+    types = {name: (tuple(v.shape), v.dtype.name) for name, v in variables.items()}
+    sources = {
+        name: found[id(v)] if id(v) in found else np.asarray(v.read_value())
+        for name, v in variables.items()
+    }
+    del model, variables
+    # Keras models refer to themselves; without this their constants stay in memory.
+    gc.collect()
+
+    def read(names: Collection[str]) -> dict[str, NDArray[Any]]:
+        values = {}
+        for name in names:
+            with reading(path, f" at '{name}'"):
+                source = sources[name]
+                is_held = isinstance(source, np.ndarray)
+                values[name] = source if is_held else keras_weights.read(source, types[name][1])
+        return values
+
+    return Opened(
+        kind="keras",
+        path=path,
+        label=path.name,
+        graph_def=traced.graph_def,
+        read=read,
+        types=types,
+        variable_names=traced.handles,
+        ends=traced.ends,
+        files=[path],
+        tf_version=version,
+        others=others,
+    )
+
+
+def _found(
+    path: Path, file: Any, model: Any, is_whole: bool, model_function: str
+) -> dict[int, Any]:
+    try:
+        return keras_weights.data_sets(file, model, is_whole)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: does not fit the model of {model_function}: "
+            f"{' '.join(str(error).split())[:200]}; pass the --model that it was saved from"
+        ) from error
+
+
+def _version(path: Path, file: Any) -> str:
+    """Version of Keras that wrote a file, where it says so."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return _with_keras(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+    version = file.attrs.get("keras_version", "")
+    if not version and "model_weights" in file:
+        version = file["model_weights"].attrs.get("keras_version", "")
+    return _with_keras(version)
+
+
+def _with_keras(version: Any) -> str:
+    text = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
+    return f"{text} (Keras)" if text else ""
+
+
+def _optimizer(file: Any) -> VariableTypes:
+    import h5py
+
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[f"{group}/{name}"] = (tuple(item.shape), item.dtype.name)
+
+    for group in _OPTIMIZER_GROUPS:
+        if isinstance(file.get(group), h5py.Group):
+            file[group].visititems(note)
+    return found

@@ -1,0 +1,182 @@
+"""The command line of a sweep: which flags there are, and what ``--help`` says of them.
+
+Their ranges do not belong here (``config.sweep_config``), nor how argument files are read
+(``config.argument_file``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..data.loading import DATASETS
+from ..evaluators.selection import EVALUATORS
+from ..metrics.tasks import TASKS
+from ..posterior.criteria import CRITERIA
+from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
+from . import targets
+from .argument_file import ArgumentParser
+
+NOT_NEEDED = {
+    "horovod_used": "Horovod is not needed to evaluate; the graph's Horovod ops are dropped",
+    "name_scope": "names under scopes are read from the graph",
+    "cluster": "threads are set by --num_intra and --num_inter alone",
+    "plotting": "plots are made from the results file",
+    "kmp_blocktime": "export KMP_BLOCKTIME instead: it must be set before the process starts",
+    "kmp_affinity": "export KMP_AFFINITY instead: it must be set before the process starts",
+}
+"""Flags of BPrune that do nothing here, and why."""
+
+
+class _Grid(argparse.Action):
+    """Keep the last of --thresholds, --thres_val and --prune_fractions, with its kind."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        kind = "fraction" if option_string == "--prune_fractions" else "threshold"
+        namespace.grid = (kind, values)
+
+
+def parser() -> ArgumentParser:
+    """The command line of ``python -m bprune_hpc.sweep``."""
+    root = ArgumentParser(
+        prog="python -m bprune_hpc.sweep",
+        description="Prune a mean-field Bayesian network by signal-to-noise ratio, or another "
+        "criterion, over a range of thresholds; accuracy, NLL and uncertainty at each go to an "
+        "HDF5 file.",
+        epilog="@FILE reads arguments from a file, one a line; the last occurrence wins.",
+    )
+    case = root.add_argument_group("network")
+    case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
+    case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
+    case.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
+    )
+    case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
+    case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
+    case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
+    case.add_argument(
+        "--task", choices=TASKS, default="auto", help="default: what the network's output says"
+    )
+    case.add_argument(
+        "--noise_scale",
+        type=float,
+        metavar="X",
+        help="deviation of the targets' noise, for a regression that gives a mean alone",
+    )
+    data = root.add_argument_group("data")
+    data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
+    data.add_argument("--dataset", choices=DATASETS, default="auto")
+    data.add_argument("--cifar10", action="store_true", help="the same as --dataset=cifar10")
+    data.add_argument(
+        "--subtract_pixel_mean",
+        action="store_true",
+        help="of cifar10: subtract the training set's mean image",
+    )
+    data.add_argument(
+        "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
+    )
+    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument(
+        "--batch_size", type=int, default=1000, help="examples evaluated at once (%(default)s)"
+    )
+    data.add_argument(
+        "--evaluator", choices=EVALUATORS, default="auto", help="auto: the fastest that fits"
+    )
+    sweep = root.add_argument_group("sweep")
+    for flag, form, text in (
+        ("--thresholds", "LIST", "0,0.1,0.5, START:STOP:COUNT[:log], or auto:N for N equal steps"),
+        ("--thres_val", "X", "one threshold"),
+        ("--prune_fractions", "LIST", "fractions of weights to prune, in [0, 1)"),
+    ):
+        sweep.add_argument(
+            flag,
+            action=_Grid,
+            dest="grid",
+            metavar=form,
+            default=("threshold", None),
+            help=text,
+        )
+    for flag, choices, text in (
+        ("--criterion", CRITERIA, "score by which weights are pruned"),
+        ("--scope", SCOPES, "fractions of all weights together, or layer by layer"),
+        ("--granularity", GRANULARITIES, "what is pruned as a whole"),
+        ("--pruned_weights", PRUNED_SCALE, "exactly zero, or noise as BPrune leaves it"),
+    ):
+        default = next(iter(choices))
+        sweep.add_argument(
+            flag, choices=tuple(choices), default=default, help=f"{text} ({default})"
+        )
+    sweep.add_argument(
+        "--prior_scale",
+        type=float,
+        metavar="X",
+        help="deviation of the weights' prior, for kl and bmr; default: what the graph says",
+    )
+    sweep.add_argument(
+        "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
+    )
+    targets.add_arguments(sweep)
+    sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
+    mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}
+    sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
+    sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)
+    output = root.add_argument_group("output")
+    output.add_argument("--data_dir", metavar="DIR", default="results", help="for sweep.h5")
+    output.add_argument("--output", metavar="FILE", help="results file; default DIR/sweep.h5")
+    output.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew; without, what the results file has is gone on from",
+    )
+    output.add_argument(
+        "--lock_timeout_min",
+        type=float,
+        default=3.0,
+        metavar="MIN",
+        help="silence after which a job on another host that writes the file is taken to be gone "
+        "(%(default)s)",
+    )
+    output.add_argument(
+        "--save_probabilities",
+        action="store_true",
+        help="store every mean probability even above 1 GiB",
+    )
+    output.add_argument("--verbose", action="store_true", help="log more")
+    plan = root.add_argument_group("before a long sweep")
+    plan.add_argument(
+        "--plan",
+        action="store_true",
+        help="sweep nothing: say what it takes in time, memory and disk, by a few timed draws",
+    )
+    plan.add_argument(
+        "--ranks", type=int, metavar="N", help="with --plan: on so many (default: as started)"
+    )
+    machine = root.add_argument_group("machine")
+    machine.add_argument(
+        "--time_limit_min",
+        type=float,
+        metavar="MIN",
+        help="stop this long after the start, in good order (without: what the scheduler says)",
+    )
+    machine.add_argument(
+        "--stop_margin_s",
+        type=float,
+        metavar="S",
+        help="and this long before the end (without: as rounds and writes take, and 30 s)",
+    )
+    machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
+    machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")
+    machine.add_argument(
+        "--state_limit_gb",
+        type=float,
+        default=1.0,
+        metavar="GIB",
+        help="sums on rank 0 before examples are taken in blocks (%(default)s)",
+    )
+    accepted = root.add_argument_group("flags of BPrune, accepted and not needed")
+    for name, reason in NOT_NEEDED.items():
+        action: dict[str, Any] = {} if name.startswith("kmp_") else {"action": "store_true"}
+        accepted.add_argument(f"--{name}", help=reason, **action)
+    return root

@@ -1,0 +1,258 @@
+"""What a sweep is asked to do: one frozen dataclass, checked once and saved with the results.
+
+The ranges of flags belong here. What flags there are does not (``config.flags``), nor does opening
+any of the files that are named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..accumulators.classification import MAX_DRAWS
+from ..errors import ConfigError
+from ..metrics.stopping import Target
+from ..metrics.threshold_selection import Limit
+from ..posterior.pruning import Rule
+from ..posterior.thresholds import read_grid
+from . import targets
+from .flags import NOT_NEEDED, parser
+
+logger = logging.getLogger(__name__)
+
+MAX_COUNT = 10**6
+"""Largest batch, number of threads and GiB of sums that are taken to be meant."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """One sweep, as it was asked for.
+
+    Attributes
+    ----------
+    grid_kind : {"threshold", "fraction"}
+        Whether ``grid`` holds thresholds of the criterion or fractions of weights to prune.
+    grid : tuple of float
+        From the least that is pruned to the most, without repeats; an infinity is the unpruned
+        network of a criterion whose scores can be negative.
+    criterion, scope, granularity, prior_scale
+        See :class:`bprune_hpc.posterior.pruning.Rule`.
+    pruned_weights : {"zero", "bprune"}
+        What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    ood_path, ood_dataset : str or None
+        Examples to be told from the test set; None for both: no such.
+    task : {"auto", "classification", "regression"}
+    noise_scale : float or None
+        Standard deviation of a regression's noise, where the network does not give it.
+    n_draws : int
+        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+    target : Target or None
+        Monte Carlo error at which to stop earlier.
+    limit : Limit or None
+        What pruning may cost, for the choice of a threshold.
+    evaluator : {"auto", "chain", "channels", "graph"}
+        See ``evaluator_choice``.
+    output : str
+        The results file, without links and ``..``.
+    overwrite : bool
+        Whether to begin anew where there is a results file.
+    lock_timeout_min : float
+        Silence after which a job elsewhere that holds the results file is taken to be gone.
+    time_limit_min : float or None
+        Time for this job; None for what the scheduler says.
+    stop_margin_s : float or None
+        Time before its end at which to stop; None for what is measured.
+    state_limit_gb : float
+        GiB that the exact sums may take on rank 0 before examples are taken in blocks.
+    plan : bool
+        Whether to say what the sweep takes, and not to run it.
+    ranks : int or None
+        For how many ranks to say so; None for those that there are.
+    """
+
+    model_dir: str
+    model_ckpt: str | None
+    model: str | None
+    input_op: str | None
+    logits_op: str | None
+    loc_op: str | None
+    scale_op: str | None
+    task: str
+    noise_scale: float | None
+    data_path: str | None
+    dataset: str
+    subtract_pixel_mean: bool
+    ood_path: str | None
+    ood_dataset: str | None
+    grid_kind: str
+    grid: tuple[float, ...]
+    criterion: str
+    scope: str
+    granularity: str
+    prior_scale: float | None
+    pruned_weights: str
+    n_draws: int
+    seed: int
+    pairing: str
+    target: Target | None
+    limit: Limit | None
+    batch_size: int
+    evaluator: str
+    output: str
+    overwrite: bool
+    lock_timeout_min: float
+    time_limit_min: float | None
+    stop_margin_s: float | None
+    save_probabilities: bool
+    state_limit_gb: float
+    num_intra: int
+    num_inter: int
+    plan: bool
+    ranks: int | None
+    verbose: bool
+
+    def to_json(self) -> str:
+        """The whole configuration as JSON, as it is stored with the results."""
+        grid = [value if math.isfinite(value) else "none" for value in self.grid]
+        return json.dumps({**dataclasses.asdict(self), "grid": grid}, sort_keys=True)
+
+    @property
+    def rule(self) -> Rule:
+        """In which order weights are pruned."""
+        return Rule(self.criterion, self.scope, self.granularity, self.prior_scale, self.seed)
+
+
+def parse(argv: Sequence[str]) -> SweepConfig:
+    """Read a command line into a checked configuration.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments without the program's name; ``@FILE`` names an argument file.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown, missing, out of range or does not fit the others.
+    """
+    arguments = parser().parse(argv)
+    for name in ("model_dir", "data_path", "data_dir", "output"):
+        if getattr(arguments, name) == "":
+            raise ConfigError(f"--{name}: is empty; give a path, or leave the flag out")
+    if arguments.model_dir is None:
+        raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
+    if arguments.mode == "inference":
+        arguments.grid = ("threshold", "none")
+    kind, text = arguments.grid
+    kind, grid = read_grid(text, kind, arguments.criterion)
+    if arguments.prior_scale is not None and not 1e-30 <= arguments.prior_scale <= 1e30:
+        raise ConfigError(f"--prior_scale: {arguments.prior_scale:g} is not in 1e-30 to 1e30")
+    if arguments.noise_scale is not None and not 1e-30 <= arguments.noise_scale <= 1e30:
+        raise ConfigError(f"--noise_scale: {arguments.noise_scale:g} is not in 1e-30 to 1e30")
+    n_draws = arguments.num_monte_carlo
+    if not 1 <= n_draws <= MAX_DRAWS:
+        raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
+    if arguments.pairing == "antithetic" and n_draws % 2:
+        n_draws += 1
+        logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
+    target, limit = targets.read(
+        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
+    )
+    for name in ("batch_size", "num_intra", "num_inter"):
+        if not 1 <= getattr(arguments, name) <= MAX_COUNT:
+            raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
+    if arguments.ranks is not None and not arguments.plan:
+        raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
+    if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
+        raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
+    if not 0 <= arguments.seed < 2**64:
+        raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
+    if not 0 < arguments.state_limit_gb <= MAX_COUNT:
+        raise ConfigError(
+            f"--state_limit_gb: {arguments.state_limit_gb} is not in 0 to {MAX_COUNT}"
+        )
+    margin_s = arguments.stop_margin_s
+    if margin_s is not None and not 0 <= margin_s < math.inf:
+        raise ConfigError(f"--stop_margin_s: {margin_s:g} is no time; give seconds, 0 or more")
+    if not 0 < arguments.lock_timeout_min <= MAX_COUNT:
+        raise ConfigError(
+            f"--lock_timeout_min: {arguments.lock_timeout_min:g} is not in 0 to {MAX_COUNT}"
+        )
+    for name, reason in NOT_NEEDED.items():
+        if getattr(arguments, name) not in (None, False):
+            logger.info("--%s is accepted and does nothing: %s", name, reason)
+    output = _resolved(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
+    data_path = os.path.expanduser(arguments.data_path) if arguments.data_path else None
+    if data_path and os.path.realpath(output) == os.path.realpath(data_path):
+        raise ConfigError(f"--output: {output} is the data set itself; choose another file")
+    return SweepConfig(
+        model_dir=os.path.expanduser(arguments.model_dir),
+        model_ckpt=arguments.model_ckpt,
+        model=arguments.model,
+        input_op=arguments.input_op,
+        logits_op=arguments.logits_op,
+        loc_op=arguments.loc_op,
+        scale_op=arguments.scale_op,
+        task=arguments.task,
+        noise_scale=arguments.noise_scale,
+        data_path=data_path,
+        dataset=_dataset(arguments.dataset, arguments.cifar10),
+        subtract_pixel_mean=arguments.subtract_pixel_mean,
+        ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
+        ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
+        grid_kind=kind,
+        grid=grid,
+        criterion=arguments.criterion,
+        scope=arguments.scope,
+        granularity=arguments.granularity,
+        prior_scale=arguments.prior_scale,
+        pruned_weights=arguments.pruned_weights,
+        n_draws=n_draws,
+        seed=arguments.seed,
+        pairing=arguments.pairing,
+        target=target,
+        limit=limit,
+        batch_size=arguments.batch_size,
+        evaluator=arguments.evaluator,
+        output=output,
+        overwrite=arguments.overwrite,
+        lock_timeout_min=arguments.lock_timeout_min,
+        time_limit_min=arguments.time_limit_min,
+        stop_margin_s=margin_s,
+        save_probabilities=arguments.save_probabilities,
+        state_limit_gb=arguments.state_limit_gb,
+        num_intra=arguments.num_intra,
+        num_inter=arguments.num_inter,
+        plan=arguments.plan,
+        ranks=arguments.ranks,
+        verbose=arguments.verbose,
+    )
+
+
+def _resolved(output: str) -> str:
+    """The one name of a results file, by which it is looked for, held and written.
+
+    Links and ``..`` are followed here and nowhere else: what ``absent/../FILE`` means is another
+    thing to the system, which finds no such file, than to who makes directories. Relative where it
+    lies below the current directory.
+
+    Raises
+    ------
+    ConfigError
+        If it names a directory.
+    """
+    if os.path.basename(output) in ("", ".", ".."):
+        raise ConfigError(f"--output: {output} is a directory; give a file name")
+    path, here = os.path.realpath(os.path.expanduser(output)), os.path.realpath(os.curdir)
+    return os.path.relpath(path, here) if path.startswith(os.path.join(here, "")) else path
+
+
+def _dataset(dataset: str, is_cifar10: bool) -> str:
+    if is_cifar10 and dataset not in ("auto", "cifar10"):
+        logger.info("--cifar10 does nothing: --dataset=%s is named", dataset)
+    return "cifar10" if is_cifar10 and dataset == "auto" else dataset

@@ -1,0 +1,147 @@
+"""What a sweep is to reach: flags for an error to draw until, and for what pruning may cost.
+
+Their grammar and ranges belong here; what is made of them does not (``metrics.stopping``,
+``metrics.threshold_selection``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+
+from ..errors import ConfigError
+from ..metrics import classification, regression
+from ..metrics.ood import ood_metric_names
+from ..metrics.stopping import Target, parse_target
+from ..metrics.threshold_selection import STEPS, Limit
+from ..posterior.criteria import CRITERIA
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the flags to a group of a command line."""
+    group.add_argument(
+        "--target_se",
+        metavar="METRIC=VALUE",
+        help="stop once this Monte Carlo error is reached, tested at 50, 100, 200, ... draws; "
+        "--num_monte_carlo is the most",
+    )
+    for metric in STEPS:
+        group.add_argument(
+            f"--max_{metric}",
+            action=_Limit,
+            dest="limit",
+            type=float,
+            metavar="X",
+            help="name the most-pruned threshold that is below it with 95 %% confidence",
+        )
+
+
+def read(
+    arguments: argparse.Namespace, kind: str, least: float, n_units: int
+) -> tuple[Target | None, Limit | None]:
+    """What is asked for.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        ``target_se``, ``limit``, ``criterion``, ``task`` and those of the other examples are read.
+    kind : {"threshold", "fraction"}
+        Of the grid.
+    least : float
+        The first value of the grid.
+    n_units : int
+        Antithetic pairs, or single draws, at most.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, or the sweep cannot answer.
+    """
+    limit = arguments.limit
+    target = None if arguments.target_se is None else _target(arguments)
+    if limit is not None:
+        _check_limit(limit, kind, least, arguments.criterion)
+    if n_units < 2 and (target is not None or limit is not None):
+        raise ConfigError(
+            f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
+            "--num_monte_carlo to 4 or more"
+        )
+    return target, limit
+
+
+def check_task(
+    target: Target | None, limit: Limit | None, task: str, n_units: int, draws_per_unit: int
+) -> None:
+    """Refuse what the task that was found does not have.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+    n_units : int
+        Independent units of draws, at most.
+    draws_per_unit : int
+
+    Raises
+    ------
+    ConfigError
+    """
+    if target is not None and target.metric not in (names := _names(task, has_ood=True)):
+        raise ConfigError(
+            f"--target_se: '{target.metric}' is not of a {task}; there are {', '.join(names)}"
+        )
+    if limit is not None and task == "regression" and limit.metric != "nll_rise":
+        raise ConfigError(f"--max_{limit.metric}: is of a classification; give --max_nll_rise")
+    if n_units < 2 and (target is not None or limit is not None):
+        raise ConfigError(
+            f"{_flag(limit)}: the draws of a {task} come {draws_per_unit} at a time, and one such "
+            f"unit has no standard error; raise --num_monte_carlo to {2 * draws_per_unit} or more"
+        )
+
+
+def _flag(limit: Limit | None) -> str:
+    return "--target_se" if limit is None else f"--max_{limit.metric}"
+
+
+def _names(task: str, has_ood: bool) -> list[str]:
+    """Metrics of a task, or of any with ``auto``, that have a Monte Carlo error."""
+    names: dict[str, None] = {}
+    if task != "regression":
+        names |= dict.fromkeys(classification.metric_names())
+        names |= dict.fromkeys(ood_metric_names() if has_ood else [])
+    if task != "classification":
+        names |= dict.fromkeys(regression.metric_names())
+    return [name for name in names if "_mean_weights" not in name]
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    has_ood = bool(arguments.ood_path or arguments.ood_dataset)
+    target = parse_target(arguments.target_se, _names(arguments.task, has_ood))
+    if classification.is_discrete(target.metric) or regression.is_discrete(target.metric):
+        logger.warning(
+            "--target_se: %s moves in steps; its error can be small, even 0, by luck", target.metric
+        )
+    return target
+
+
+def _check_limit(limit: Limit, kind: str, least: float, criterion: str) -> None:
+    flag = f"--max_{limit.metric}"
+    if not (math.isfinite(limit.value) and limit.value > 0):
+        raise ConfigError(f"{flag}: {limit.value:g} is not positive")
+    unpruned = 0.0 if kind == "fraction" else CRITERIA[criterion].unpruned
+    if least != unpruned:
+        where = "0 to --prune_fractions" if kind == "fraction" else "0 to --thresholds"
+        if not math.isfinite(unpruned):
+            where = "none to --thresholds"
+        raise ConfigError(
+            f"{flag}: the unpruned network, to compare with, is not in the sweep; add {where}"
+        )
+
+
+class _Limit(argparse.Action):
+    """Keep the last of --max_accuracy_drop and --max_nll_rise."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        namespace.limit = Limit(option_string.removeprefix("--max_"), values)

@@ -1,0 +1,216 @@
+"""The text of an estimate, for a person who is about to submit a sweep."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config.sweep_config import SweepConfig
+from ..evaluators.selection import FORMS
+from ..posterior.draws import draws_per_unit
+from ..results.resume import Saved
+from ..runner.datasets import Part
+from ..runner.problem import Problem
+from .cost_model import Memory, Timeline
+from .submission import NO_FILE, Lines, Request, clock
+
+_INDENT = 13
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is said of a sweep.
+
+    Attributes
+    ----------
+    n_ranks, n_here : int
+        Ranks that it is for, and those that rehearsed.
+    n_cores : int
+        That the ranks of this host may run on.
+    costs : sequence of int
+        Work of a draw at each threshold, as the evaluator sees it.
+    multiplications : int or None
+        Of one draw for one example, with nothing left out; None: not to be counted.
+    saved : Saved or None
+        What the results file has.
+    start_s : float
+        Start of the program, and reading.
+    others : mapping of int to Timeline
+        With other numbers of ranks.
+    """
+
+    config: SweepConfig
+    parts: Sequence[Part]
+    n_ranks: int
+    n_here: int
+    n_cores: int
+    costs: Sequence[int]
+    multiplications: int | None
+    saved: Saved | None
+    start_s: float
+    timeline: Timeline
+    others: dict[int, Timeline]
+    memory: Memory
+    file_bytes: int
+
+    @property
+    def problem(self) -> Problem:
+        """The network and the test set."""
+        return self.parts[0].problem
+
+    @property
+    def n_evaluations(self) -> int:
+        """Of the network, by draws, thresholds and examples."""
+        n_examples = sum(len(part.problem.label) for part in self.parts)
+        return len(self.costs) * self.config.n_draws * n_examples
+
+
+def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
+    """The whole of what is printed."""
+    rows = [
+        ("network", _network(said.problem)),
+        ("work", _work(said)),
+        ("operations", _operations(said)),
+        ("evaluator", f"{said.problem.evaluator}: {FORMS[said.problem.evaluator]}"),
+        ("results", _results(said)),
+        ("time", _time(said)),
+        ("", _other_numbers(said)),
+        ("memory", _memory(said.memory)),
+        ("ask for", _limit(said, request)),
+    ]
+    wrapped = [
+        textwrap.fill(
+            what, _WIDTH, initial_indent=name.ljust(_INDENT), subsequent_indent=" " * _INDENT
+        )
+        for name, what in rows
+    ]
+    return "\n".join(
+        [
+            "A plan: nothing is swept, and no results file is written.",
+            *wrapped,
+            "",
+            *_typed(request, lines),
+        ]
+    )
+
+
+def _network(problem: Problem) -> str:
+    n_fixed = sum(value.size for value in problem.fixed.values())
+    n_prunable = problem.posterior.n_weights
+    return (
+        f"{problem.checkpoint}: {n_prunable + n_fixed:,} weights, {n_prunable:,} of them with a "
+        "posterior, which can be pruned"
+    )
+
+
+def _work(said: Estimate) -> str:
+    n_examples = sum(len(part.problem.label) for part in said.parts)
+    at_most = "at most " if said.config.target is not None else ""
+    return (
+        f"{len(said.costs)} {said.config.grid_kind}s x {at_most}{said.config.n_draws} draws x "
+        f"{n_examples:,} examples = {said.n_evaluations:,} evaluations of the network"
+    )
+
+
+def _operations(said: Estimate) -> str:
+    found = "cannot be counted"
+    if said.multiplications is not None:
+        each = 2 * said.multiplications
+        found = f"{each:,} an evaluation, {said.n_evaluations * each:.2g} in all"
+    share = float(np.mean(said.costs)) / max(said.costs)
+    if share > 0.995:
+        return found
+    return f"{found}; without what pruning has made idle about {100 * share:.0f} % of that work"
+
+
+def _results(said: Estimate) -> str:
+    where = f"{said.config.output}: {_bytes(said.file_bytes)}"
+    if said.saved is None:
+        return f"{where}, begun anew" if said.config.overwrite else where
+    size = draws_per_unit(said.config.pairing, said.problem.task.noises_per_unit)
+    return (
+        f"{where}; it is there, {said.saved.status}, with {said.saved.progress(size)}: "
+        f"{'times are of what is left' if said.timeline.n_writes else 'nothing is left to be done'}"
+    )
+
+
+def _time(said: Estimate) -> str:
+    timeline = said.timeline
+    total = said.start_s + timeline.seconds
+    ranks = _count(said.n_ranks, "rank")
+    parts = (
+        f"{_seconds(said.start_s)} to start and read, {_seconds(timeline.draw_s)} to draw, "
+        f"{_seconds(timeline.reduce_s + timeline.write_s)} for sums, statistics and "
+        f"{_count(timeline.n_writes, 'write')}"
+    )
+    basis = (
+        f"draws as measured with {_count(said.n_here, 'rank')} here at the same time, without what "
+        "others took of the processors meanwhile"
+    )
+    n_threads = said.n_ranks * said.config.num_intra
+    if said.n_ranks != said.n_here or n_threads > said.n_cores:
+        basis += (
+            f"; {ranks} are taken to have a core like those here for each of their "
+            f"{_count(said.config.num_intra, 'thread')}"
+        )
+    return f"{_seconds(total)} on {ranks}: {parts} ({basis})"
+
+
+def _other_numbers(said: Estimate) -> str:
+    times = [
+        f"{n}: {_seconds(said.start_s + one.seconds)}" for n, one in sorted(said.others.items())
+    ]
+    return f"on other numbers of ranks: {', '.join(times)}"
+
+
+def _memory(memory: Memory) -> str:
+    if memory.n_ranks == 1:
+        return f"{memory.root_mib:,.0f} MiB at its peak"
+    return (
+        f"at its peak {memory.root_mib:,.0f} MiB on rank 0, {memory.other_mib:,.0f} MiB on each "
+        f"other, {memory.together_mib:,.0f} MiB in all (what ranks of a node share is counted for "
+        "each)"
+    )
+
+
+def _limit(said: Estimate, request: Request) -> str:
+    n_nodes, per_node = request.placed(request.n_cores)
+    return (
+        f"{clock(request.seconds)} of time: a quarter more than predicted, the margin in which a "
+        f"sweep stops, and 2 minutes to start; {_count(n_nodes, 'node')} if they have "
+        f"{_count(request.n_cores, 'core')} like this one, {_count(per_node, 'rank')} each. A job "
+        "that is too short goes on in the next"
+    )
+
+
+def _typed(request: Request, lines: Sequence[Lines]) -> list[str]:
+    out = []
+    if request.argument_file is None:
+        out.append(f"{NO_FILE}, below, is a file of these arguments, one a line.")
+    for one in lines:
+        first = (
+            f"{one.title}, after these directives in the script:" if one.directives else one.title
+        )
+        out += [first, *(f"    {line}" for line in (*one.directives, one.command))]
+    return out
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _seconds(seconds: float) -> str:
+    """Two digits, in the unit that people take."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _bytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.2g} MB" if n_bytes < 1e7 else f"{n_bytes / 1e6:,.0f} MB"

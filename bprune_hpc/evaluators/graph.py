@@ -1,0 +1,176 @@
+"""The evaluator for any architecture: the lifted graph, run once for each draw.
+
+Nothing is left out, and nothing is shared between draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..graph.lifted import LiftedGraph
+from ..posterior.mean_field import Posterior
+from ..tensorflow_import import call_of, import_graphs, open_session
+from .interface import Noise, Pruned, Sampled, Weights, stacks_of
+
+
+class Network(Protocol):
+    """The deterministic half of a Bayesian network."""
+
+    def __call__(self, x: NDArray[Any], weights: Weights) -> NDArray[np.float32]:
+        """Outputs, one row an example, of inputs under given mean-field weights."""
+
+
+@dataclass(frozen=True)
+class GraphEvaluator:
+    """Runs a network as it is; nothing is left out, and nothing is shared between draws."""
+
+    network: Network
+
+    def prune(self, table: Posterior) -> Pruned:
+        """See :class:`Evaluator`."""
+        return _PrunedGraph(self.network, table)
+
+
+@dataclass(frozen=True)
+class _PrunedGraph:
+    network: Network
+    table: Posterior
+
+    @property
+    def cost(self) -> int:
+        return 1  # the same at every threshold, as nothing is left out
+
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        return stacks_of(noises, 1)
+
+    def sample(self, noises: Sequence[Noise]) -> Sampled:
+        weights = [weights_of(self.table, noise) for noise in noises]
+        return _SampledGraph(self.network, weights)
+
+
+@dataclass(frozen=True)
+class _SampledGraph:
+    network: Network
+    weights: Sequence[Sequence[Weights]]
+
+    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
+        for stack in stacks:
+            rows = [
+                self.network(x, weights).reshape(len(x), -1)
+                for of_noise in self.weights[stack]
+                for weights in of_noise
+            ]
+            yield np.stack([outputs.T for outputs in rows])
+
+
+def weights_of(table: Posterior, noise: Noise) -> list[Weights]:
+    """Weights of each draw: ``loc + sign * scale * noise``."""
+    if noise.values is None:
+        return [table.loc]
+    deviation = {name: scale * noise.values[name] for name, scale in table.scale.items()}
+    return [
+        {name: loc + np.float32(draw.sign) * deviation[name] for name, loc in table.loc.items()}
+        for draw in noise.draws
+    ]
+
+
+class GraphNetwork:
+    """A lifted graph that can be called; serves any architecture.
+
+    Parameters
+    ----------
+    lifted : LiftedGraph
+    fixed : mapping of str to array
+        Value of every deterministic variable, by the names of ``lifted.fixed_tensors``.
+    n_intra, n_inter : int
+        TensorFlow threads within and between operations; the same for all networks of a process.
+    with_scale : bool
+        Whether a Normal's standard deviations, where the graph gives one, follow its means.
+    """
+
+    def __init__(
+        self,
+        lifted: LiftedGraph,
+        fixed: Mapping[str, NDArray[Any]],
+        n_intra: int = 1,
+        n_inter: int = 1,
+        with_scale: bool = False,
+    ) -> None:
+        missing = set(lifted.fixed_tensors) - set(fixed)
+        if missing:
+            raise ValueError(f"no value for {sorted(missing)}")
+        tensorflow = import_graphs()
+        graph_def = tensorflow.GraphDef.FromString(lifted.graph_def)
+        graph = tensorflow.Graph()
+        with graph.as_default():
+            tensorflow.import_graph_def(graph_def, name="")
+            output: Any = lifted.output_tensor
+            if with_scale and "loc" in lifted.output_tensors:
+                output = _side_by_side(tensorflow, graph, lifted)
+        self.lifted = lifted
+        self.n_intra, self.n_inter = n_intra, n_inter
+        self._fixed = [
+            np.asarray(
+                fixed[name], graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype, order="C"
+            )
+            for name, tensor in lifted.fixed_tensors.items()
+        ]
+        self._session = open_session(graph, n_intra, n_inter)
+        fed = [lifted.input_tensor, *lifted.loc_tensors.values(), *lifted.fixed_tensors.values()]
+        self._call = call_of(self._session, output, fed)
+
+    def __call__(
+        self, x: ArrayLike, weights: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Outputs of the examples under one set of weights.
+
+        Parameters
+        ----------
+        x : array, shape (n_examples, ...)
+            Examples, as the network's input takes them.
+        weights : mapping of str to float32 array
+            One array for every name of ``lifted.loc_tensors``.
+
+        Returns
+        -------
+        float32 array, shape (n_examples, n_classes)
+            Logits; where the graph gives a Normal, its mean and, if asked for, its standard
+            deviation as a further column.
+        """
+        drawn = [np.asarray(weights[name], np.float32) for name in self.lifted.loc_tensors]
+        examples = np.asarray(x, np.dtype(self.lifted.input_dtype))
+        return np.asarray(self._call(examples, *drawn, *self._fixed), np.float32)
+
+    def close(self) -> None:
+        """Release the session; the network cannot be called afterwards."""
+        self._session.close()
+
+    def __enter__(self) -> GraphNetwork:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _side_by_side(tensorflow: Any, graph: Any, lifted: LiftedGraph) -> Any:
+    """Mean and standard deviation of a Normal as the columns of one tensor."""
+    loc, scale = (
+        tensorflow.cast(graph.get_tensor_by_name(lifted.output_tensors[kind]), tensorflow.float32)
+        for kind in ("loc", "scale")
+    )
+    columns = [loc, tensorflow.broadcast_to(scale, tensorflow.shape(loc))]
+    n_examples = tensorflow.shape(loc)[0]
+    return tensorflow.concat(
+        [tensorflow.reshape(column, [n_examples, -1]) for column in columns], axis=1
+    )

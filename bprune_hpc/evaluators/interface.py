@@ -1,0 +1,104 @@
+"""Evaluators: from a table of Gaussians and noise to the outputs of the network, batch by batch.
+
+The interface that the loop over draws (``runner.evaluation``) knows. What has it:
+``evaluators.graph``, for any architecture, and forms that are faster where the shape allows
+(``evaluators.chain``). Which one runs is decided in ``evaluators.selection``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..posterior.draws import Draw
+from ..posterior.mean_field import Posterior
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The draws that share one set of standard normals.
+
+    Attributes
+    ----------
+    unit : int
+        That they belong to.
+    draws : tuple of Draw
+        Each with the sign that it gives the noise; 0 for the posterior mean.
+    values : mapping of str to float32 array, or None
+        For every mean-field tensor; None for the posterior mean.
+    """
+
+    unit: int
+    draws: tuple[Draw, ...]
+    values: Weights | None
+
+
+class Sampled(Protocol):
+    """A pruned network under some draws of its weights."""
+
+    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
+        """Outputs of a batch for each stack of noises, one draw after the other.
+
+        Yields
+        ------
+        float32 array, shape (n_draws, n_outputs, n_examples)
+        """
+
+
+class Pruned(Protocol):
+    """A network some of whose weights may be exactly zero.
+
+    Attributes
+    ----------
+    cost : int
+        Work of a draw for an example, in about the time of a float32 operation of a matrix
+        product; at least 1.
+    """
+
+    @property
+    def cost(self) -> int:
+        """See the class."""
+
+    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        """Noises that are best evaluated together, for a size of batch; see :func:`stacks_of`."""
+
+    def sample(self, noises: Sequence[Noise]) -> Sampled:
+        """Weights of the draws; the bits of each are the same whichever others there are."""
+
+
+class Evaluator(Protocol):
+    """A way to run a network."""
+
+    def prune(self, table: Posterior) -> Pruned:
+        """The network with another table of Gaussians, which may have exact zeros."""
+
+
+def stacks_of(noises: Sequence[Noise], most: int, group: int = 1) -> list[slice]:
+    """Divide noises evenly into stacks of so many at most; the posterior mean is an extra one.
+
+    Parameters
+    ----------
+    group : int
+        A stack is made of whole groups of up to so many noises, or is one of them. Groups are those
+        that ``stacks_of(noises, group)`` gives.
+    """
+    if not noises:
+        return []
+    with_noise = [at for at, noise in enumerate(noises) if noise.values is not None]
+    groups = _evenly(len(with_noise), group)
+    starts = [groups[at] for at in _evenly(len(groups) - 1, max(1, most // group))[:-1]]
+    bounds = [0, *(with_noise[start] for start in starts[1:]), len(noises)]
+    return [slice(*of_stack) for of_stack in pairwise(bounds)]
+
+
+def _evenly(n: int, most: int) -> list[int]:
+    """Where parts of ``n`` begin, sizes differing by 1 at most; the last is ``n``."""
+    n_parts = max(1, -(-n // most))
+    return [n * part // n_parts for part in range(n_parts + 1)]

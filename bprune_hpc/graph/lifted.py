@@ -1,0 +1,52 @@
+"""Evaluators: the deterministic half of a Bayesian network, ``outputs = f(x, weights)``.
+
+What belongs here: calling a lifted graph with given weights. What does not: how the graph was
+lifted (``graph.lifting``), where the weights come from (``posterior.draws``,
+``posterior.pruning``), sums over draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .chain import Chain
+
+
+@dataclass(frozen=True)
+class LiftedGraph:
+    """A network as a graph without noise and without weights: every weight is an argument.
+
+    Attributes
+    ----------
+    graph_def : bytes
+        Serialized GraphDef; holds constants, but no variable's value.
+    input_tensor, output_tensor : str
+        Names of the tensors that take the examples and give the logits (in a regression, the mean).
+    output_tensors : mapping of str to str
+        Every output by what it is: ``logits``; or ``loc`` and ``scale``, the mean and the standard
+        deviation of a regression's Normal, each of one shape with the other or broadcast to it.
+    input_shape, output_shape : tuple of int or None; None
+        First axis: examples. An axis that the graph leaves open is None; None in place of the
+        tuple says that not even the number of axes is known.
+    input_dtype : str
+        NumPy's name of the type that examples are cast to.
+    loc_tensors, fixed_tensors : mapping of str to str
+        Name of each mean-field tensor, and of each deterministic one, to the tensor it is fed to.
+    notes : tuple of str
+        What a reader of results should know about the lift.
+    chain : Chain or None
+        The same network as a chain of layers, where it is one.
+    """
+
+    graph_def: bytes
+    input_tensor: str
+    input_shape: tuple[int | None, ...] | None
+    input_dtype: str
+    output_tensor: str
+    output_shape: tuple[int | None, ...] | None
+    loc_tensors: Mapping[str, str]
+    fixed_tensors: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    output_tensors: Mapping[str, str] = field(default_factory=dict)
+    chain: Chain | None = None

@@ -1,0 +1,299 @@
+"""Lifts any TensorFlow graph to ``f(x, weights)`` and the mean-field posterior that it holds.
+
+What belongs here: the cut, from a flat graph whose noise is known to a graph whose weights are
+arguments. What does not: files (``checkpoints.saver``, ``checkpoints.case``), finding the input and
+the logits (``graph.endpoints``), telling noise from noise (``graph.noise``), calls and conditionals
+(``graph.inlining``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import GraphError
+from ..posterior.mean_field import Posterior
+from ..tensorflow_import import import_graphs
+from . import endpoints
+from .chain import Chain
+from .chain_search import find_chain
+from .checks import check_lifted, check_operations, used_functions
+from .constant_folding import Evaluator, static_types
+from .inlining import flatten
+from .lifted import LiftedGraph
+from .nodes import (
+    Nodes,
+    Tensor,
+    ancestors,
+    build_graph,
+    describe,
+    is_random,
+    placeholder_node,
+    tensor_name,
+)
+from .noise import find_noise
+from .noise_removal import NoiseRemoval
+from .source import ReadVariables, VariableTypes, VariableValues
+from .variables import expose_variables
+
+_FLAGS = {"logits": "--logits_op", "loc": "--loc_op", "scale": "--scale_op"}
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """What :func:`lift` gives.
+
+    Attributes
+    ----------
+    graph : LiftedGraph
+    posterior : Posterior
+    fixed : dict of str to array
+        Deterministic variables that the network reads, by checkpoint name.
+    used_variables : tuple of str
+        Checkpoint names of all variables that were read, scales included.
+    scale_variables : dict of str to tuple of str
+        Variables that each mean-field tensor's scale is computed from.
+    dropped_ops : dict of str to int
+        How many operations of each type the lifted graph does without, functions included.
+    """
+
+    graph: LiftedGraph
+    posterior: Posterior
+    fixed: dict[str, NDArray[Any]]
+    used_variables: tuple[str, ...]
+    scale_variables: dict[str, tuple[str, ...]]
+    dropped_ops: dict[str, int]
+
+
+def lift(
+    graph_def: Any,
+    read_variables: ReadVariables,
+    *,
+    input_op: str | None = None,
+    logits_op: str | None = None,
+    loc_op: str | None = None,
+    scale_op: str | None = None,
+    variable_names: Mapping[str, str] | None = None,
+    variable_types: VariableTypes | None = None,
+    label: str = "graph",
+    n_intra: int = 1,
+    n_inter: int = 1,
+) -> Lifted:
+    """Separate a graph into a deterministic network and a table of Gaussians.
+
+    Parameters
+    ----------
+    graph_def : GraphDef
+        Of a TF1 meta graph, a traced Keras call or a SavedModel; it is not changed.
+    read_variables : callable
+        Takes names of variables, returns their values.
+    input_op, logits_op : str, optional
+        Operations (or tensors) between which the network lies; searched for where not given.
+    loc_op, scale_op : str, optional
+        In place of ``logits_op``: mean and standard deviation of a regression's output.
+    variable_names : mapping of str to str, optional
+        Stored names of variables where they are not their nodes' own: of placeholders that take a
+        variable's handle (in traces), of variables that a Saver stores under another name.
+    variable_types : mapping of str to (tuple of int, str), optional
+        Shape and type of what can be read. With it, variables are read one at a time, each once,
+        and let go once used.
+    label : str
+        What error messages call the graph; a file's name.
+    n_intra, n_inter : int
+        TensorFlow threads; the same as for the networks of this process.
+
+    Returns
+    -------
+    Lifted
+
+    Raises
+    ------
+    GraphError
+        If there is no mean-field posterior in the graph, or something that cannot be evaluated.
+    """
+    if (loc_op is None) != (scale_op is None) or (loc_op and logits_op):
+        raise GraphError(
+            f"{label}: --loc_op and --scale_op go together, and in place of --logits_op; pass "
+            "either both or --logits_op"
+        )
+    with _named(label):
+        return _lift(
+            graph_def,
+            read_variables,
+            input_op,
+            {"loc": loc_op, "scale": scale_op} if loc_op else {"logits": logits_op},
+            variable_names or {},
+            variable_types,
+            label,
+            (n_intra, n_inter),
+        )
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    # What walks a graph does not know the file that it came from.
+    try:
+        yield
+    except GraphError as error:
+        if str(error).startswith(f"{label}: "):
+            raise
+        raise GraphError(f"{label}: {error}") from error
+    except RecursionError as error:
+        raise GraphError(
+            f"{label}: operations nested too deep to be followed; export the graph for inference"
+        ) from error
+
+
+def _lift(
+    graph_def: Any,
+    read_variables: ReadVariables,
+    input_op: str | None,
+    output_ops: Mapping[str, str | None],
+    variable_names: Mapping[str, str],
+    variable_types: VariableTypes | None,
+    label: str,
+    threads: tuple[int, int],
+) -> Lifted:
+    nodes, renamed = flatten(graph_def)
+    original = {name: node.op for name, node in nodes.items()}
+    outputs = {
+        kind: endpoints.named_tensor(nodes, renamed, name, _FLAGS[kind], label)
+        if name
+        else endpoints.find_logits(nodes, label)
+        for kind, name in output_ops.items()
+    }
+    if "logits" in outputs:
+        outputs["logits"] = endpoints.before_softmax(nodes, outputs["logits"])
+    ends = list(outputs.values())
+    given = (
+        endpoints.named_tensor(nodes, renamed, input_op, "--input_op", label)
+        if input_op
+        else endpoints.find_input(nodes, ends[0], label)
+    )
+    input_tensor = _isolate_input(nodes, given)
+    for node in nodes.values():
+        if node.op == "PlaceholderWithDefault":
+            node.op = "Identity"
+            node.attr = {"T": node.attr["dtype"]}
+    order = ancestors(nodes, ends)
+    if input_tensor[0] not in order:
+        raise GraphError(
+            f"{label}: no path from input '{tensor_name(given)}' to output "
+            f"'{tensor_name(ends[0])}'; check --input_op and {_FLAGS[next(iter(outputs))]}"
+        )
+    nodes = {name: nodes[name] for name in order}
+    names = expose_variables(nodes, variable_names, label)
+    order = ancestors(nodes, ends)
+    nodes = {name: nodes[name] for name in order}
+    names = {node: name for node, name in names.items() if node in nodes}
+    others = {name: node for name, node in nodes.items() if name not in names}
+    check_operations(others, graph_def.library, label)
+    values = VariableValues(names.values(), read_variables, variable_types)
+    for node_name, name in names.items():
+        dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
+        nodes[node_name] = placeholder_node(node_name, dtype, values.shape(name))
+
+    sites = find_noise(nodes, ends, input_tensor, names, label)
+    if not sites:
+        random = [name for name in nodes if is_random(nodes[name].op)]
+        found = f"only {describe(nodes, random)}" if random else "nothing random"
+        raise GraphError(
+            f"{label}: no mean-field posterior: '{tensor_name(ends[0])}' is computed from no "
+            f"normal noise; found {found}; check --logits_op, or train a variational network"
+        )
+    functions = used_functions(nodes.values(), graph_def.library)
+    evaluator = Evaluator(
+        nodes,
+        names,
+        values,
+        build=lambda some: build_graph(some, graph_def.versions, functions),
+        label=label,
+        threads=threads,
+    )
+    removal = NoiseRemoval(nodes, names, values, evaluator, label)
+    removal.apply_all(sites)
+    kept = ancestors(nodes, ends)
+    check_lifted(nodes, kept, input_tensor, {*names, *removal.placeholders.values()}, label)
+    fixed_nodes = {names[name]: name for name in kept if name in names}
+    kept_nodes = [nodes[name] for name in kept]
+    final = build_graph(
+        kept_nodes, graph_def.versions, used_functions(kept_nodes, graph_def.library)
+    )
+    types = static_types(final, [input_tensor, *ends], label)
+    lifted = LiftedGraph(
+        graph_def=final.SerializeToString(deterministic=True),
+        input_tensor=tensor_name(input_tensor),
+        input_shape=types[input_tensor].shape,
+        input_dtype=types[input_tensor].dtype,
+        output_tensor=tensor_name(ends[0]),
+        output_shape=types[ends[0]].shape,
+        output_tensors={kind: tensor_name(tensor) for kind, tensor in outputs.items()},
+        loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
+        fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
+        notes=tuple(removal.notes),
+        chain=_chain(
+            final,
+            nodes,
+            input_tensor,
+            outputs,
+            {node: name for name, node in (*fixed_nodes.items(), *removal.placeholders.items())},
+        ),
+    )
+    return Lifted(
+        graph=lifted,
+        posterior=Posterior(loc=removal.loc, scale=removal.scale),
+        # A mean that is read without its noise too is in memory already.
+        fixed={
+            name: removal.loc[name] if name in removal.loc else values[name]
+            for name in lifted.fixed_tensors
+        },
+        used_variables=values.names,
+        scale_variables=removal.scale_variables,
+        dropped_ops=_dropped(graph_def, [n.op for n in kept_nodes if original.get(n.name) == n.op]),
+    )
+
+
+def _chain(
+    final: Any,
+    nodes: Nodes,
+    input_tensor: Tensor,
+    outputs: Mapping[str, Tensor],
+    weights: Mapping[str, str],
+) -> Chain | None:
+    # A Normal has two outputs.
+    output = outputs.get("logits")
+    return find_chain(final, nodes, input_tensor, output, weights) if output else None
+
+
+def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:
+    """A placeholder in place of the tensor that examples are fed to."""
+    name, output = given
+    node = nodes[name]
+    if node.op == "Placeholder":
+        return given
+    types = node.attr["output_types"].list.type if "output_types" in node.attr else ()
+    shapes = node.attr["output_shapes"].list.shape if "output_shapes" in node.attr else ()
+    keys = [key for key in ("dtype", "DstT", "T") if key in node.attr]
+    if not types and not keys:
+        raise GraphError(f"'{name}' ({node.op}) cannot be fed; pass another --input_op")
+    dtype = types[output] if types else node.attr[keys[0]].type
+    shape = shapes[output] if shapes else node.attr["shape"].shape if "shape" in node.attr else None
+    fed = f"{name}/fed"
+    nodes[fed] = placeholder_node(fed, dtype, shape)
+    for other in nodes.values():
+        other.inputs = [(fed, 0) if tensor == given else tensor for tensor in other.inputs]
+    return fed, 0
+
+
+def _dropped(graph_def: Any, kept_ops: Collection[str]) -> dict[str, int]:
+    """How many operations of each type are gone, those inside functions included."""
+    before = Counter(node.op for node in graph_def.node)
+    for function in graph_def.library.function:
+        before.update(node.op for node in function.node_def)
+    gone = before - Counter(kept_ops)
+    return dict(sorted(gone.items()))

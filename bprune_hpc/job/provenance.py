@@ -1,0 +1,90 @@
+"""What numbers rest on, and where they were made: facts by name, compared in words.
+
+Two runs of one identity can be one: a resume compares. The environment changes the last bits only;
+where it has changed, a file says so. What defines a sweep's numbers does not belong here
+(``results.identity``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..mpi.comm import Comm
+from .environment import BIT_VARIABLES, cpu_model, variables, versions
+
+Identity = dict[str, Any]
+"""What defines the numbers, by name: what JSON can hold, digests of what is large."""
+
+Environment = dict[str, list[str]]
+"""Every value that each fact of the environment has had, sorted."""
+
+_NAMES = {
+    "graph": "network graph",
+    "pruned_weights": "--pruned_weights",
+    "grid": "a grid of",
+}
+_FAULTS = {
+    ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "
+    "numbers may be wrong",
+}
+"""Why what stood under a name is not used any more, in place of what it was."""
+_PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs, in words: ``seed 1, now 2``."""
+    return [
+        f"{_NAMES.get(name, name)} {fault_of(before, name) or _short(before.get(name))}, "
+        f"now {_short(now.get(name))}"
+        for name in dict.fromkeys([*now, *before])
+        if before.get(name) != now.get(name)
+    ]
+
+
+def fault_of(identity: Mapping[str, Any], name: str) -> str:
+    """What is known to be wrong with numbers of an identity; empty where nothing is."""
+    value = identity.get(name)
+    return _FAULTS.get((name, value), "") if isinstance(value, str) else ""
+
+
+def environment_of(comm: Comm, n_intra: int, n_inter: int) -> Environment:
+    """Where this job computes; every rank calls this.
+
+    Returns
+    -------
+    Environment
+        Whole on rank 0 only.
+    """
+    mine = {
+        "cpu": cpu_model(),
+        "num_intra": str(n_intra),
+        "num_inter": str(n_inter),
+        **versions(_PACKAGES),
+        **variables(BIT_VARIABLES),
+    }
+    del mine["python"]
+    everyone = comm.gather(mine) or [mine]
+    return union([{name: [value] for name, value in one.items()} for one in everyone])
+
+
+def union(environments: Sequence[Mapping[str, Sequence[str]]]) -> Environment:
+    """Every value of each fact; what is missing in one of them has the value "unset" there."""
+    names = sorted({name for one in environments for name in one})
+    return {
+        name: sorted({value for one in environments for value in one.get(name, ["unset"])})
+        for name in names
+    }
+
+
+def mixture(environment: Environment) -> str:
+    """Facts that were not the same for all of the work, in words; empty where all were."""
+    return "; ".join(
+        f"{name} {', '.join(values)}" for name, values in environment.items() if len(values) > 1
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return f"{value[:19]}…" if value.startswith("sha256 ") else value
+    return "none" if value is None else f"{value}"

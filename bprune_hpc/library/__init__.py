@@ -1,0 +1,9 @@
+"""The library for notebooks: load a network, look at its posterior, prune it, predict with it.
+
+May import: ``runner`` and all below it. Begin with ``network``.
+"""
+
+from .network import BayesianNetwork, load
+from .predictive import NormalPredictive, Predictive
+
+__all__ = ["BayesianNetwork", "NormalPredictive", "Predictive", "load"]

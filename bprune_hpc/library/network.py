@@ -1,0 +1,479 @@
+"""The library for notebooks: load a network, look at its posterior, prune it, predict with it.
+
+    net = bprune_hpc.load("embedded:digits_fc")
+    net.prune(snr=0.5).predict(x, n_draws=200).predictive_entropy
+
+What belongs here: a thin shell over the modules that the commands use, so that a number found
+here is the number that a sweep writes. What does not: maths of its own, and what users' arrays
+have to be like (``library.validation``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..checkpoints.case import Source, read_case
+from ..errors import ConfigError, InputError
+from ..evaluators.graph import GraphEvaluator, GraphNetwork
+from ..evaluators.interface import Evaluator, Weights
+from ..evaluators.selection import choose_evaluator
+from ..metrics.regression import RegressionStatistics
+from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
+from ..posterior.criteria import CRITERIA
+from ..posterior.mean_field import Posterior, Prior
+from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES, Rule, cut_at_threshold, cuts
+from ..posterior.pruning import prune as pruned_posterior
+from ..runner.evaluation import NotFinite, batches, evaluate
+from ..runner.problem import Problem, check_prior
+from ..runner.task_selection import choose_task
+from ..runner.work_split import make_plan, round_of
+from .predictive import NormalPredictive, Predictive
+from .validation import (
+    check_outputs,
+    checked_batch_size,
+    checked_draws,
+    checked_examples,
+    checked_labels,
+    checked_weights,
+)
+
+_SUMS_LIMIT_BYTES = 2**30
+
+
+@dataclass(frozen=True, repr=False)
+class BayesianNetwork:
+    """A mean-field Bayesian network: a function of examples and weights, and a posterior.
+
+    Made by :func:`load`; nothing changes it. Pruning gives a new one that shares the function.
+
+    Attributes
+    ----------
+    posterior : Posterior
+        Read-only table of the weights' means and standard deviations, by tensor.
+    fixed : mapping of str to array
+        Read-only; the network's tensors that have no posterior.
+    source : Source
+        Where the network came from.
+    task : Classification or Regression
+        What the network is for.
+    prior : mapping of str to Prior
+        Of each tensor whose Gaussian prior the graph says.
+    """
+
+    posterior: Posterior
+    fixed: Mapping[str, NDArray[Any]]
+    source: Source
+    task: Task
+    prior: Mapping[str, Prior]
+    _network: GraphNetwork
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights that have a posterior, pruned ones included."""
+        return self.posterior.n_weights
+
+    @property
+    def n_active(self) -> int:
+        """Number of them that are not exactly zero (mean and deviation)."""
+        loc, scale = self.posterior.loc, self.posterior.scale
+        return sum(int(np.count_nonzero((loc[n] != 0) | (scale[n] != 0))) for n in loc)
+
+    @property
+    def pruned_fraction(self) -> float:
+        """Share of the weights with a posterior that are exactly zero."""
+        return 1.0 - self.n_active / self.n_weights
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes; 0 for a regression."""
+        return self.task.n_classes
+
+    def prune(
+        self,
+        *,
+        snr: float | None = None,
+        threshold: float | None = None,
+        fraction: float | None = None,
+        criterion: str = "snr",
+        scope: str = "global",
+        granularity: str = "weight",
+        prior_scale: float | None = None,
+        seed: int = 0,
+        pruned_weights: str = "zero",
+    ) -> BayesianNetwork:
+        """A new network without the weights that matter least; this one stays.
+
+        Everything means what it means in a sweep: the network that a sweep has chosen is
+        ``net.prune(**bprune_hpc.results.read("sweep.h5").chosen_pruning())``.
+
+        Parameters
+        ----------
+        snr : float
+            A threshold of the signal-to-noise ratio: ``criterion="snr"`` and ``threshold``.
+        threshold : float
+            Prune what has a score of the criterion at this or beyond; its units are the
+            criterion's.
+        fraction : float
+            Prune this share, in [0, 1), of what the granularity counts.
+        criterion : str
+            A key of :data:`bprune_hpc.posterior.criteria.CRITERIA`.
+        scope : {"global", "layer"}
+            Whether a fraction is of all tensors together, or of each alone.
+        granularity : {"weight", "neuron", "filter"}
+            What is pruned as a whole.
+        prior_scale : float, optional
+            Standard deviation of the weights' Gaussian prior, for the criteria that need one;
+            without, what the graph says (``prior``).
+        seed : int
+            Of the criterion ``random``: that of the sweep.
+        pruned_weights : {"zero", "bprune"}
+            What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+
+        Returns
+        -------
+        BayesianNetwork
+
+        Raises
+        ------
+        ConfigError
+            Unless exactly one of the first three is given, and all are in their range.
+        """
+        points = {"snr": snr, "threshold": threshold, "fraction": fraction}
+        given = [(name, value) for name, value in points.items() if value is not None]
+        if len(given) != 1:
+            raise ConfigError("prune: give one of snr, threshold and fraction")
+        ((point, value),) = given
+        if point == "snr" and criterion != "snr":
+            raise ConfigError(f"prune: snr is no threshold of {criterion}; give threshold")
+        for name, asked, known in (
+            ("criterion", criterion, CRITERIA), ("scope", scope, SCOPES),
+            ("granularity", granularity, GRANULARITIES),
+            ("pruned_weights", pruned_weights, PRUNED_SCALE),
+        ):  # fmt: skip
+            if asked not in known:
+                raise ConfigError(f"prune: {name} '{asked}' is none of {', '.join(known)}")
+        prior = None
+        if CRITERIA[criterion].needs_prior and prior_scale is None:
+            prior = self.prior
+            with _flags_as_arguments():
+                check_prior(criterion, self.posterior, prior, self.source.path)
+        rule = Rule(criterion, scope, granularity, prior_scale, seed, prior)
+        try:
+            (cut,) = cuts(
+                self.posterior, "fraction" if point == "fraction" else "threshold", [value], rule
+            )
+        except ValueError as error:
+            raise ConfigError(f"prune: {error}") from error
+        pruned = pruned_posterior(self.posterior, cut, PRUNED_SCALE[pruned_weights])
+        return dataclasses.replace(self, posterior=_frozen(pruned))
+
+    def predict(
+        self,
+        x: ArrayLike,
+        n_draws: int = 200,
+        seed: int = 0,
+        pairing: str = "antithetic",
+        batch_size: int = 500,
+        y: ArrayLike | None = None,
+    ) -> Predictive | NormalPredictive:
+        """The predictive distribution of examples, averaged over draws from the posterior.
+
+        A sweep with the same draws, seed, pairing and batch size writes the same bits.
+
+        Parameters
+        ----------
+        x : float array, shape (n_examples, ...)
+            Examples, scaled as the network was trained; reshaped where only the axes differ.
+        n_draws : int
+            Rounded up to what is taken together: two for antithetic pairs, four in a regression.
+        seed : int
+            In [0, 2**64); decides every draw.
+        pairing : {"antithetic", "none"}
+            Whether draws come in pairs with opposite noise.
+        batch_size : int
+            Examples evaluated at once.
+        y : array, shape (n_examples,), optional
+            Class numbers, or targets, whose log-probability or log-density is wanted.
+
+        Returns
+        -------
+        Predictive
+            Of a classification.
+        NormalPredictive
+            Of a regression.
+
+        Raises
+        ------
+        DataError
+            If examples or labels do not fit the network or are not finite.
+        ConfigError
+            If a number is out of its range.
+        BpruneError
+            If an output is not finite.
+        """
+        n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
+        examples = checked_examples(x, self._network.lifted)
+        label = checked_labels(y, len(examples), self.task)
+        statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
+
+        def of(name: str) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = statistics.per_example(name)[0]
+            return found
+
+        log_of_label = None if label is None else -of("nll")
+        if isinstance(statistics, RegressionStatistics):
+            return NormalPredictive(
+                predictive_mean=statistics.target + of("error"),
+                predictive_sd=of("predictive_sd"),
+                epistemic_variance=of("epistemic_variance"),
+                aleatoric_variance=of("aleatoric_variance"),
+                log_density=log_of_label,
+                n_draws=n_draws,
+                seed=seed,
+                pairing=pairing,
+            )
+        mean_probability = statistics.mean_probability
+        assert mean_probability is not None  # it was asked for
+        return Predictive(
+            mean_probability=mean_probability[0],
+            predictive_entropy=of("predictive_entropy"),
+            expected_entropy=of("expected_entropy"),
+            mutual_information=of("mutual_information"),
+            log_probability=log_of_label,
+            n_draws=n_draws,
+            seed=seed,
+            pairing=pairing,
+        )
+
+    def _statistics(
+        self,
+        examples: NDArray[Any],
+        label: NDArray[Any] | None,
+        n_draws: int,
+        seed: int,
+        pairing: str,
+        batch_size: int,
+    ) -> AnyStatistics:
+        """What a sweep at threshold 0 finds of the examples."""
+        if label is None:
+            label = self._stand_in_label(examples, batch_size)
+        lifted = self._network.lifted
+        problem = Problem(
+            graph=lifted,
+            posterior=self.posterior,
+            fixed=self.fixed,
+            x=examples,
+            label=label,
+            task=self.task,
+            checkpoint=self.source.path,
+            sha256=self.source.sha256,
+            evaluator=choose_evaluator("auto", lifted),
+        )
+        plan = make_plan(
+            n_draws=n_draws,
+            pairing=pairing,
+            n_thresholds=1,
+            n_examples=len(examples),
+            bytes_per_cell=self.task.bytes_per_cell,
+            batch_size=batch_size,
+            limit_bytes=_SUMS_LIMIT_BYTES,
+            noises_per_unit=self.task.noises_per_unit,
+        )
+        everything = [cut_at_threshold(self.posterior, 0.0)]
+        evaluator = self._evaluator(problem)
+        (share,) = round_of(range(len(plan.units)), [1], 1).shares
+        draw_sums: Any = self.task.draw_sums(1, n_draws)
+        not_finite: NotFinite = {}
+        statistics: Any = self.task.statistics(plan, len(examples), True)
+        for block in plan.blocks:
+            sums: dict[int, AnySums] = {}
+            evaluate(
+                evaluator, problem, everything, plan, share, block,
+                sums, draw_sums, not_finite,
+                seed=seed, advance=lambda n_cells: None,
+            )  # fmt: skip
+            check_outputs(not_finite)
+            statistics.add_block(sums, label[block.start : block.stop])
+        found: AnyStatistics = statistics
+        return found
+
+    def _stand_in_label(self, examples: NDArray[Any], batch_size: int) -> NDArray[Any]:
+        """Labels where none are given; what is asked for does not depend on them.
+
+        Of a regression those are the means at the posterior mean: moments are taken about them,
+        which loses least to rounding.
+        """
+        if isinstance(self.task, Classification):
+            return np.zeros(len(examples), np.int64)
+        means = self._outputs(examples, self.posterior.loc, batch_size)[:, 0].astype(np.float64)
+        return np.where(np.isfinite(means), means, 0.0)
+
+    def logits(
+        self,
+        x: ArrayLike,
+        weights: Mapping[str, ArrayLike] | None = None,
+        batch_size: int = 500,
+    ) -> NDArray[np.float32]:
+        """Logits of examples at the posterior mean, or under given weights.
+
+        Parameters
+        ----------
+        x : float array, shape (n_examples, ...)
+        weights : mapping of str to array, optional
+            One array for each name of ``posterior.loc``, of the same shape; as they are, so that
+            pruning is not applied to them.
+        batch_size : int
+
+        Returns
+        -------
+        float32 array, shape (n_examples, n_classes)
+
+        Raises
+        ------
+        DataError
+            If examples or weights do not fit the network.
+        """
+        checked_batch_size(batch_size)
+        if not isinstance(self.task, Classification):
+            raise ConfigError("logits: the network is a regression; use predict")
+        examples = checked_examples(x, self._network.lifted)
+        chosen = self.posterior.loc
+        if weights is not None:
+            chosen = checked_weights(weights, self.posterior)
+        return self._outputs(examples, chosen, batch_size)
+
+    def _outputs(
+        self, examples: NDArray[Any], weights: Weights, batch_size: int
+    ) -> NDArray[np.float32]:
+        """Outputs under one set of weights, shape (n_examples, n_outputs)."""
+        size = min(batch_size, len(examples))
+        parts = [
+            self._network(batch, weights)[: rows.stop - rows.start].reshape(
+                rows.stop - rows.start, -1
+            )
+            for rows, batch in batches(examples, range(len(examples)), size)
+        ]
+        return np.concatenate(parts)
+
+    def __repr__(self) -> str:
+        shape = self._network.lifted.input_shape
+        axes = "any" if shape is None else ", ".join("n" if s is None else str(s) for s in shape)
+        return (
+            f"<BayesianNetwork {Path(self.source.path).name}: {self.n_weights:,} weights with a "
+            f"posterior in {len(self.posterior.names)} tensors, {100 * self.pruned_fraction:.1f} % "
+            f"pruned; ({axes}) -> {self._output_in_words()}>"
+        )
+
+    def _output_in_words(self) -> str:
+        if isinstance(self.task, Classification):
+            return f"{self.n_classes} classes"
+        noise = self.task.noise_scale
+        return "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
+
+    def _evaluator(self, problem: Problem) -> Evaluator:
+        if problem.evaluator == "graph":
+            return GraphEvaluator(self._network)
+        return problem.make_evaluator(self._network.n_intra, self._network.n_inter)
+
+
+def load(
+    case: str | Path,
+    model_ckpt: str | None = None,
+    model: str | None = None,
+    *,
+    input_op: str | None = None,
+    logits_op: str | None = None,
+    loc_op: str | None = None,
+    scale_op: str | None = None,
+    task: str = "auto",
+    noise_scale: float | None = None,
+    n_intra: int = 1,
+    n_inter: int = 1,
+) -> BayesianNetwork:
+    """Load a trained Bayesian network, a classifier or a regression.
+
+    Parameters
+    ----------
+    case : path or str
+        Case directory or file; ``embedded:digits_fc`` is one that comes with the package.
+    model_ckpt : str, optional
+        Which checkpoint of a directory; without, the newest.
+    model : str, optional
+        ``MODULE:FUNCTION``, the builder of the Keras model that a weight file belongs to.
+    input_op, logits_op : str, optional
+        Operations of the graph, where they are not found.
+    loc_op, scale_op : str, optional
+        Of a regression: operations that give mean and standard deviation.
+    task : {"auto", "classification", "regression"}
+        What the network is for; ``auto``: what its output says, as in a sweep.
+    noise_scale : float, optional
+        Of a regression that gives a mean alone: the standard deviation of the targets.
+    n_intra, n_inter : int
+        TensorFlow threads. The first network of a process decides; the bits depend on them.
+
+    Returns
+    -------
+    BayesianNetwork
+
+    Raises
+    ------
+    CheckpointError, GraphError
+        If it cannot be read, or is no mean-field network.
+    ConfigError
+        If what it is for cannot be told, or is not what was asked for.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"task: '{task}' is none of {', '.join(TASKS)}")
+    if noise_scale is not None and not 1e-30 <= noise_scale <= 1e30:
+        raise ConfigError(f"noise_scale: {noise_scale:g} is not in 1e-30 to 1e30")
+    found = read_case(
+        case,
+        model_ckpt,
+        model=model,
+        input_op=input_op,
+        logits_op=logits_op,
+        loc_op=loc_op,
+        scale_op=scale_op,
+        with_prior=True,
+        n_intra=n_intra,
+        n_inter=n_inter,
+    )
+    with _flags_as_arguments():
+        chosen = choose_task(task, noise_scale, found.graph, found.source.path)
+    is_normal = isinstance(chosen, Regression) and chosen.noise_scale is None
+    network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)
+    return BayesianNetwork(
+        _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
+        MappingProxyType(dict(found.prior)), network,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _flags_as_arguments() -> Iterator[None]:
+    """What a command calls a flag is an argument here: say so in messages."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(re.sub(r"--(\w+)", r"\1", str(error))) from None
+
+
+def _frozen(posterior: Posterior) -> Posterior:
+    return Posterior(_read_only(posterior.loc), _read_only(posterior.scale))
+
+
+def _read_only(arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """The same arrays, protected, since networks that come from one another share them."""
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return MappingProxyType(views)

@@ -1,0 +1,148 @@
+"""What a notebook hands over, checked before it is used: each error is one line.
+
+What belongs here: ranges, shapes and types of the library's arguments. What does not: using them
+(``library``), or the flags of a command (``config.sweep_config``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..accumulators.classification import MAX_DRAWS
+from ..data.loading import check_labels, fit_input
+from ..data.values import labels_of
+from ..errors import BpruneError, ConfigError, DataError
+from ..graph.lifted import LiftedGraph
+from ..metrics.tasks import Task
+from ..posterior.draws import MEAN, draws_per_unit
+from ..posterior.mean_field import Posterior
+from ..runner.evaluation import NotFinite
+
+_PAIRINGS = ("antithetic", "none")
+
+logger = logging.getLogger(__name__)
+
+
+def checked_batch_size(batch_size: int) -> None:
+    """Raise :class:`ConfigError` unless a batch holds an example."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: {batch_size} is below 1")
+
+
+def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int, task: Task) -> int:
+    """Number of draws to take: as many as the task takes together, as in a sweep.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of its range.
+    """
+    checked_batch_size(batch_size)
+    if pairing not in _PAIRINGS:
+        raise ConfigError(f"pairing: '{pairing}' is none of {', '.join(_PAIRINGS)}")
+    if not 1 <= n_draws <= MAX_DRAWS:
+        raise ConfigError(f"n_draws: {n_draws} is not in 1 to {MAX_DRAWS}")
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed: {seed} is not in 0 to 2**64 - 1")
+    size = draws_per_unit(pairing, task.noises_per_unit)
+    rounded = -(-n_draws // size) * size
+    if rounded != n_draws:
+        logger.info("draws come %d at a time: n_draws rounded up to %d", size, rounded)
+    return rounded
+
+
+def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[Any] | None:
+    """Labels or targets of examples, as a sweep has them; None where there are none.
+
+    Raises
+    ------
+    DataError
+        If they do not fit the examples or the network.
+    """
+    if y is None:
+        return None
+    try:
+        label = labels_of(task.name, np.asarray(y), "y")
+    except ValueError as error:
+        raise DataError(f"y: is no array ({error}); give one label an example") from error
+    if len(label) != n_examples:
+        raise DataError(f"y: has {len(label)} labels for {n_examples} examples; give one for each")
+    if task.name == "classification":
+        check_labels(label, task.n_classes)
+    return label
+
+
+def checked_examples(x: ArrayLike, lifted: LiftedGraph) -> NDArray[Any]:
+    """Examples in the shape and type that a network takes.
+
+    Parameters
+    ----------
+    x : array, shape (n_examples, ...)
+        Floating point where the network's input is: integers may not be scaled yet.
+
+    Returns
+    -------
+    array of the type and the axes of ``lifted``'s input
+
+    Raises
+    ------
+    DataError
+        If there are none, or they do not fit the network or are not finite.
+    """
+    try:
+        examples = np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"x: is no array ({error}); give (n_examples, ...)") from error
+    if examples.ndim == 0 or not examples.size:
+        raise DataError(f"x: shape {examples.shape} holds no examples; give (n_examples, ...)")
+    wanted = np.dtype(lifted.input_dtype)
+    if wanted.kind != examples.dtype.kind:
+        raise DataError(
+            f"x: is {examples.dtype}, the network takes {wanted}; convert it as for training "
+            "(images by x / 255, say)"
+        )
+    with np.errstate(over="ignore"):  # what overflows is named as infinite below
+        fitted = fit_input(examples, lifted.input_shape).astype(wanted)
+    if not np.isfinite(fitted).all():
+        raise DataError("x: holds numbers that are not finite; mend or drop these examples")
+    return fitted
+
+
+def checked_weights(
+    weights: Mapping[str, ArrayLike], posterior: Posterior
+) -> dict[str, NDArray[np.float32]]:
+    """One array for each mean-field tensor, in the order of the posterior.
+
+    Raises
+    ------
+    DataError
+        If one is missing, of another shape, or of a name that the posterior lacks.
+    """
+    odd = sorted(set(weights) ^ set(posterior.names))
+    if odd:
+        raise DataError(
+            f"weights: {', '.join(map(repr, odd))} missing or unknown; give one array for each "
+            "name of posterior.loc"
+        )
+    given = {name: np.asarray(weights[name], np.float32) for name in posterior.names}
+    for name, array in given.items():
+        if array.shape != posterior.loc[name].shape:
+            raise DataError(
+                f"weights: '{name}' has shape {array.shape}, the network takes "
+                f"{posterior.loc[name].shape}"
+            )
+    return given
+
+
+def check_outputs(not_finite: NotFinite) -> None:
+    """Raise BpruneError where outputs of a draw, or of the posterior mean, are not finite."""
+    for draw, _ in not_finite.values():
+        which = "the posterior mean" if draw == MEAN else f"draw {draw}"
+        raise BpruneError(
+            f"outputs are not finite for {which}; check the scale of examples and weights"
+        )

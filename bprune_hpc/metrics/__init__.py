@@ -1,0 +1,5 @@
+"""From sums over draws to numbers with two standard errors, and the decisions made on them.
+
+May import: ``accumulators``, ``posterior``, ``compiled``, ``errors``. Begin with ``tasks``;
+``classification`` and ``regression`` hold the statistics of each.
+"""

@@ -1,0 +1,217 @@
+"""Statistics of a regression's predictions at each threshold, with two standard errors each.
+
+The counterpart of ``metrics.classification`` for Normals: sums in, numbers out. The predictive
+distribution of an example is the mixture of the draws' Normals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..accumulators.regression import GroupValues, MeanNormal, NormalSums
+from ..posterior.draws import MEAN, DrawDesign
+from .classification import Metric
+from .example_means import Estimate, ExampleMeans
+
+Floats = NDArray[np.float64]
+
+LEVELS = (50, 90, 95)
+"""Central intervals, per cent of probability, whose share of targets is counted."""
+
+MEANS = {
+    "mae": "absolute_error",
+    "nll": "nll",
+    "crps": "crps",
+    **{f"coverage_{level}": f"inside_{level}" for level in LEVELS},
+    "sharpness": "predictive_sd",
+    "epistemic_variance": "epistemic_variance",
+    "aleatoric_variance": "aleatoric_variance",
+}
+"""Metrics that are means over examples, by the quantity of single examples that they average."""
+
+ROOTS = {
+    "rmse": "squared_error",
+    "rmse_single_draw": "squared_error_single_draw",
+    "rmse_mean_weights": "squared_error_mean_weights",
+}
+"""Metrics that are roots of such means."""
+
+DISCRETE = tuple(f"coverage_{level}" for level in LEVELS)
+BIAS_CORRECTED = ("rmse", "mae", "nll", "sharpness", "epistemic_variance")
+"""Smooth functions of the mixture whose bias of order 1/draws is taken off; the rest have none."""
+
+
+def metric_names() -> list[str]:
+    """Every metric of :meth:`RegressionStatistics.metrics`."""
+    names = [*ROOTS, *MEANS]
+    return [*names, *map(_difference, names)]
+
+
+def is_discrete(name: str) -> bool:
+    """Whether a metric moves in steps, so that its errors are rough."""
+    return name.removesuffix("_change") in DISCRETE
+
+
+def _difference(name: str) -> str:
+    """What the difference of a metric to the first threshold is called."""
+    return "nll_rise" if name == "nll" else f"{name}_change"
+
+
+def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
+    """What the mixture says of each example.
+
+    Returns
+    -------
+    mapping of str to float64 array, shape (n_thresholds, n_examples)
+        ``error``: mean of the mixture less target, whose square is ``squared_error``;
+        ``squared_error_single_draw``: mean over draws; ``nll``, nats; ``crps``, unbiased for any
+        number of draws, so that single values can be negative; ``pit``; ``inside_50`` and so on:
+        whether the target is in the mixture's central interval; ``aleatoric_variance``: mean over
+        draws of the Normals' variances; ``epistemic_variance``: variance over draws of their
+        means; ``predictive_sd``: root of the sum of both.
+    """
+    error = mean.error
+    epistemic = np.maximum(mean.squared_error - error * error, 0.0)
+    pit = np.clip(mean.below, 0.0, 1.0)
+    return {
+        "error": error,
+        "squared_error": error * error,
+        "squared_error_single_draw": mean.squared_error,
+        "absolute_error": np.abs(error),
+        "nll": -mean.log_density,
+        "crps": mean.distance - 0.5 * mean.spread,
+        "pit": pit,
+        **{
+            f"inside_{level}": (np.abs(pit - 0.5) <= level / 200).astype(np.float64)
+            for level in LEVELS
+        },
+        "aleatoric_variance": mean.variance,
+        "epistemic_variance": epistemic,
+        "predictive_sd": np.sqrt(mean.variance + epistemic),
+    }
+
+
+@dataclass
+class RegressionStatistics:
+    """Statistics gathered block by block of examples, then turned into metrics.
+
+    Attributes
+    ----------
+    plan : DrawDesign
+        Whose units hold draws of two noises each, so that they can be compared.
+    """
+
+    plan: DrawDesign
+    _means: ExampleMeans = field(init=False)
+    _targets: list[Floats] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._means = ExampleMeans(self.plan.batch_size)
+
+    def add_block(self, sums: Mapping[int, NormalSums], label: Floats) -> None:
+        """Take in a block of examples.
+
+        Parameters
+        ----------
+        sums : mapping of group to NormalSums
+            Of every group, and of the mean network under ``MEAN``.
+        label : float64 array, shape (n_examples,) of the block
+            Targets.
+        """
+        sizes = self.plan.group_sizes
+        groups = [GroupValues.of(sums[group]) for group in range(len(sizes))]
+        total, without = _all_and_without_each(groups)
+        whole = example_quantities(self._mean(total, sum(sizes)))
+        at_mean = GroupValues.of(sums[MEAN]).mean(1, 0)
+        whole["squared_error_mean_weights"] = at_mean.error * at_mean.error
+        self._means.add(
+            whole,
+            (
+                example_quantities(self._mean(rest, sum(sizes) - size))
+                for rest, size in zip(without, sizes, strict=False)
+            ),
+        )
+        self._targets.append(label)
+
+    def columns(self) -> dict[str, Floats]:
+        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
+        return self._means.columns()
+
+    def take_columns(self, columns: Mapping[str, Floats], label: Floats) -> None:
+        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of."""
+        self._means.take_columns(columns)
+        self._targets = [label]
+
+    @property
+    def label(self) -> Floats:
+        """The targets, under the name that they have with classes."""
+        return self.target
+
+    @property
+    def target(self) -> Floats:
+        """Targets of the examples so far."""
+        return np.concatenate(self._targets)
+
+    def per_example(self, name: str) -> Floats:
+        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
+        return self._means.values(name)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric of the examples so far, and differences to the first threshold.
+
+        ``NAME_change`` is the value less that at the first threshold, ``nll_rise`` that of NLL.
+        """
+        n_groups = len(self.plan.group_sizes)
+        found: dict[str, Estimate] = {}
+        for name, quantity in ROOTS.items():
+            found[name] = self._means.mean(quantity, n_groups).root()
+        for name, quantity in MEANS.items():
+            found[name] = self._means.mean(quantity, n_groups)
+        out = {name: self._metric(name, one) for name, one in found.items()}
+        for name, one in found.items():
+            out[_difference(name)] = self._metric(name, one.less_the_first())
+        return out
+
+    def _metric(self, name: str, estimate: Estimate) -> Metric:
+        if name == "rmse_mean_weights":  # no draws, so no Monte Carlo error
+            estimate = Estimate(estimate.value, None, estimate.influence)
+        return estimate.metric(self.plan.group_sizes, name in BIAS_CORRECTED)
+
+    def _mean(self, values: GroupValues, n_units: int) -> MeanNormal:
+        unit = self.plan.units[0]
+        comparisons = sum(
+            one.noise != other.noise for k, one in enumerate(unit) for other in unit[:k]
+        )
+        return values.mean(n_units * len(unit), n_units * comparisons)
+
+
+def _all_and_without_each(
+    groups: Sequence[GroupValues],
+) -> tuple[GroupValues, Iterator[GroupValues]]:
+    """The sum of all groups, and the sums of all but each in turn.
+
+    What is left is added up anew, from both sides: taken off the whole, a density next to one
+    that is many powers of ten larger would be lost.
+    """
+    after = [groups[-1]]
+    for group in groups[-2::-1]:
+        after.append(group + after[-1])
+    after.reverse()
+
+    def without_each() -> Iterator[GroupValues]:
+        if len(groups) < 2:
+            return
+        before: GroupValues | None = None
+        for index, group in enumerate(groups):
+            last = index + 1 == len(groups)
+            if before is None:
+                yield after[1]
+            else:
+                yield before if last else before + after[index + 1]
+            before = group if before is None else before + group
+
+    return after[0], without_each()

@@ -1,0 +1,232 @@
+"""What a network is for: classes, or numbers. The one place where the two part.
+
+A task knows how outputs become a prediction, which sums are kept of predictions, and which
+statistics are made of the sums. Which task a network is for is decided in
+``runner.task_selection``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import compiled
+from ..accumulators import classification, regression
+from ..accumulators.classification import DrawSums, GroupSums, Predictions
+from ..accumulators.classification_compiled import add_logits
+from ..accumulators.regression import NormalDrawSums, NormalPrediction, NormalSums
+from ..errors import BpruneError
+from ..posterior.draws import Draw, DrawDesign
+from .classification import Metric, Statistics
+from .regression import RegressionStatistics
+
+AnySums = GroupSums | NormalSums
+AnyDrawSums = DrawSums | NormalDrawSums
+
+_MOST_PROBABILITY_BYTES = 2**30
+_IS_IT_THIS = "are these the data that it was trained for, scaled and labelled as then?"
+
+
+def _by_group(draws: Sequence[tuple[int, Draw]]) -> Iterator[tuple[int, slice]]:
+    """Groups, and which of the draws are theirs."""
+    start = 0
+    for group, members in groupby(draws, key=lambda member: member[0]):
+        stop = start + len(list(members))
+        yield group, slice(start, stop)
+        start = stop
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Outputs are logits of classes, labels are class numbers.
+
+    Attributes
+    ----------
+    n_classes : int
+    """
+
+    n_classes: int
+    name: ClassVar[str] = "classification"
+    noises_per_unit: ClassVar[int] = 1
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Bytes of one group's sums for one threshold and example."""
+        return classification.bytes_per_cell(self.n_classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that the network gives for an example."""
+        return self.n_classes
+
+    def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> GroupSums:
+        """Empty sums of a group of draws."""
+        return GroupSums(n_thresholds, n_examples, self.n_classes)
+
+    def draw_sums(self, n_thresholds: int, n_draws: int) -> DrawSums:
+        """Empty sums of each draw."""
+        return DrawSums.zeros(n_thresholds, n_draws)
+
+    def add_up(
+        self,
+        outputs: NDArray[np.float32],
+        label: NDArray[np.int64],
+        draws: Sequence[tuple[int, Draw]],
+        at: tuple[int, slice],
+        sums: Mapping[int, GroupSums],
+        draw_sums: DrawSums,
+    ) -> None:
+        """Add what some draws say of a batch of examples.
+
+        Parameters
+        ----------
+        outputs : float32 array, shape (n_draws, n_outputs, n_examples)
+        draws : sequence of (group, Draw)
+            Those of one group come one after the other.
+        at : tuple
+            Threshold, and rows within the block of examples.
+        """
+        # The posterior mean is no draw; it comes first.
+        indices = [draw.index for _, draw in draws if draw.sign]
+        places = slice(len(draws) - len(indices), None)
+        if compiled.instructions() != compiled.NONE:
+            narrow = label.astype(np.int32)
+            of_draws = [
+                add_logits(sums[group], *at, outputs[some], narrow)
+                for group, some in _by_group(draws)
+            ]
+            draw_sums.add_sums(at[0], indices, np.concatenate(of_draws, axis=1)[:, places])
+            return
+        predictions = Predictions.from_logits(outputs, label)
+        for group, some in _by_group(draws):
+            sums[group].add(*at, predictions, some)
+        if indices:
+            draw_sums.add(at[0], indices, predictions, places)
+
+    def statistics(self, plan: DrawDesign, n_examples: int, save_probabilities: bool) -> Statistics:
+        """Where sums become metrics."""
+        n_bytes = 4 * plan.n_thresholds * n_examples * self.n_classes
+        return Statistics(plan, n_bytes < _MOST_PROBABILITY_BYTES or save_probabilities)
+
+    def doubt(self, label: NDArray[np.int64], metrics: Mapping[str, Metric]) -> str:
+        """Why the first threshold's numbers may be those of other data; empty if nothing says so.
+
+        Parameters
+        ----------
+        label : int64 array, shape (n_examples,)
+        metrics : mapping of str to Metric
+        """
+        counts = np.bincount(label)
+        share = counts.max() / len(label)
+        accuracy = metrics["accuracy"].value[0]
+        if not accuracy <= share:
+            return ""
+        return (
+            f"the unpruned network is right in {accuracy:.4g} of the examples, no more than "
+            f"{share:.4g} by always naming class {counts.argmax()}; {_IS_IT_THIS}"
+        )
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Outputs are the mean of a Normal, or its mean and standard deviation; labels are numbers.
+
+    Attributes
+    ----------
+    noise_scale : float or None
+        The standard deviation of every example, where the network gives a mean alone.
+    """
+
+    noise_scale: float | None
+    name: ClassVar[str] = "regression"
+    n_classes: ClassVar[int] = 0
+    # The mean distance of two draws, a part of CRPS, has to be that of independent ones: never of
+    # the two of one antithetic pair. So two pairs make a unit, and are compared with each other.
+    noises_per_unit: ClassVar[int] = 2
+
+    @property
+    def bytes_per_cell(self) -> int:
+        """Bytes of one group's sums for one threshold and example."""
+        return regression.bytes_per_cell()
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that the network gives for an example."""
+        return 1 if self.noise_scale is not None else 2
+
+    def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> NormalSums:
+        """Empty sums of a group of draws."""
+        return NormalSums(n_thresholds, n_examples, draws_per_unit)
+
+    def draw_sums(self, n_thresholds: int, n_draws: int) -> NormalDrawSums:
+        """Empty sums of each draw."""
+        return NormalDrawSums(n_thresholds, n_draws)
+
+    def add_up(
+        self,
+        outputs: NDArray[np.float32],
+        label: NDArray[np.float64],
+        draws: Sequence[tuple[int, Draw]],
+        at: tuple[int, slice],
+        sums: Mapping[int, NormalSums],
+        draw_sums: NormalDrawSums,
+    ) -> None:
+        """Add what some draws say of a batch of examples.
+
+        Parameters
+        ----------
+        outputs : float32 array, shape (n_draws, n_outputs, n_examples)
+        draws : sequence of (group, Draw)
+            Those of a unit come one after the other.
+        at : tuple
+            Threshold, and rows within the block of examples.
+
+        Raises
+        ------
+        BpruneError
+            If there is not one mean an example, or a standard deviation is not positive.
+        """
+        if outputs.shape[1] != self.n_outputs:
+            raise BpruneError(
+                f"the network gives {outputs.shape[1]} numbers an example, not {self.n_outputs}; a "
+                "regression needs one mean an example"
+            )
+        for columns, (group, draw) in zip(outputs.astype(np.float64), draws, strict=True):
+            scale = np.full(len(label), self.noise_scale) if self.n_outputs == 1 else columns[1]
+            if not (scale > 0).all():
+                raise BpruneError(
+                    f"draw {draw.index}: the standard deviation that the network gives is "
+                    f"{scale.min():g}; name another operation with --scale_op"
+                )
+            prediction = NormalPrediction(columns[0] - label, scale, draw)
+            sums[group].add(*at, prediction)
+            if draw.sign:
+                draw_sums.add(at[0], draw.index, prediction)
+
+    def statistics(
+        self, plan: DrawDesign, n_examples: int, save_probabilities: bool
+    ) -> RegressionStatistics:
+        """Where sums become metrics."""
+        return RegressionStatistics(plan)
+
+    def doubt(self, label: NDArray[np.float64], metrics: Mapping[str, Metric]) -> str:
+        """See :meth:`Classification.doubt`; compared with the mean of the targets."""
+        spread, error = label.std(), metrics["rmse"].value[0]
+        if not error >= spread:
+            return ""
+        return (
+            f"the unpruned network's RMSE is {error:.4g}, no less than {spread:.4g} by always "
+            f"giving the mean of the targets; {_IS_IT_THIS}"
+        )
+
+
+Task = Classification | Regression
+AnyStatistics = Statistics | RegressionStatistics
+AnyLabels = NDArray[Any]
+
+TASKS = ("auto", "classification", "regression")

@@ -1,0 +1,217 @@
+"""The architectures of the zoo, as layers: the same ones for a TF1 graph and for a Keras model.
+
+What belongs here: layers, their priors, posteriors and initial values, and how they are joined.
+What does not: placeholders, training (``models``), models without arguments (``models.zoo``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..tensorflow_import import import_tensorflow
+
+THETA_FILTERS = 64
+THETA_KERNEL = 5
+_VGG_STAGES = 3
+_RESNET_STAGES = 4
+_RESNET_BLOCKS = 2
+# On images below this, a part of each 3 x 3 filter would only ever meet padding.
+_SMALLEST_IMAGE = 4
+# Keras's 0.99 would take hundreds of steps to follow, longer than many a training here.
+_NORM_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Flipout:
+    """Makes Flipout layers with one prior, one initial posterior and one share of the KL.
+
+    Attributes
+    ----------
+    n_train : int
+        Examples in the whole training set, by which each layer's KL divergence is divided.
+    prior_scale : float
+        Standard deviation of the weights' Gaussian prior.
+    posterior_scale_init : float
+        Standard deviation of the posterior before training, about.
+    is_deep : bool
+        Whether means start with a variance of 2 over the number of inputs (K. He et al.,
+        "Delving deep into rectifiers", ICCV 2015) instead of a standard deviation of 0.1.
+    """
+
+    n_train: int
+    prior_scale: float = 1.0
+    posterior_scale_init: float = 0.05
+    is_deep: bool = False
+
+    def dense(self, units: int, **arguments: Any) -> Any:
+        """A DenseFlipout layer."""
+        layer = probability().layers.DenseFlipout
+        return layer(units, **{**self._arguments(), **arguments})
+
+    def conv(self, filters: int, size: int, **arguments: Any) -> Any:
+        """A Convolution2DFlipout layer with SAME padding."""
+        layer = probability().layers.Convolution2DFlipout
+        return layer(
+            filters, kernel_size=size, padding="SAME", **{**self._arguments(), **arguments}
+        )
+
+    def _arguments(self) -> dict[str, Any]:
+        # A SavedModel takes copies of what these functions close over: numbers alone.
+        prior_scale, n_train = self.prior_scale, self.n_train
+
+        def prior(dtype: Any, shape: Sequence[int], *_: Any) -> Any:
+            tf, tfd = import_tensorflow(), probability().distributions
+            normal = tfd.Normal(tf.zeros(shape, dtype), tf.cast(prior_scale, dtype))
+            return tfd.Independent(normal, reinterpreted_batch_ndims=len(shape))
+
+        def kl_per_example(posterior: Any, prior: Any, _: Any) -> Any:
+            return probability().distributions.kl_divergence(posterior, prior) / n_train
+
+        # TF1 initializers follow the graph's seed; Keras's own draw one from Python's global state.
+        initial = import_tensorflow().compat.v1.initializers
+        softplus_inverse = math.log(math.expm1(self.posterior_scale_init))
+        loc = initial.variance_scaling(2.0) if self.is_deep else initial.random_normal(stddev=0.1)
+        mean_field = probability().layers.default_mean_field_normal_fn
+        return {
+            "kernel_prior_fn": prior,
+            "kernel_posterior_fn": mean_field(
+                loc_initializer=loc,
+                untransformed_scale_initializer=initial.random_normal(
+                    mean=softplus_inverse, stddev=0.1
+                ),
+            ),
+            "bias_posterior_fn": mean_field(
+                is_singular=True,
+                loc_initializer=initial.zeros()
+                if self.is_deep
+                else initial.random_normal(stddev=0.1),
+            ),
+            "kernel_divergence_fn": kl_per_example,
+        }
+
+
+def dense(n_classes: int, flipout: Flipout, hidden: Sequence[int]) -> list[Any]:
+    """Fully connected Flipout layers with ReLU between them."""
+    relu = keras().activations.relu
+    layers = [flipout.dense(width, activation=relu) for width in hidden]
+    return [*layers, flipout.dense(n_classes)]
+
+
+def conv_flipout(n_classes: int, flipout: Flipout) -> list[Any]:
+    """One Flipout convolution and a deterministic head: the network BPrune's authors ran on Theta.
+
+    64 filters 5 x 5 (SAME, ReLU), 2 x 2 max-pool (SAME), flatten, Dense to the classes.
+    """
+    layers = keras().layers
+    return [
+        flipout.conv(THETA_FILTERS, THETA_KERNEL, activation=keras().activations.relu),
+        layers.MaxPooling2D(pool_size=2, strides=2, padding="SAME"),
+        layers.Flatten(),
+        layers.Dense(
+            n_classes,
+            kernel_initializer=import_tensorflow().compat.v1.initializers.glorot_uniform(),
+        ),
+    ]
+
+
+def vgg(n_classes: int, flipout: Flipout, width: int) -> list[Any]:
+    """A VGG-style net: three stages of conv, conv, pool; two dense layers; all of them Flipout.
+
+    Filters are 3 x 3; there are ``width`` of them in the first stage and twice as many from stage
+    to stage. The hidden dense layer has ``4 * width`` units.
+
+    References
+    ----------
+    K. Simonyan and A. Zisserman, "Very deep convolutional networks for large-scale image
+    recognition", ICLR 2015.
+    """
+    layers, relu = keras().layers, keras().activations.relu
+    made: list[Any] = []
+    for stage in range(_VGG_STAGES):
+        for conv in (1, 2):
+            name = f"stage{stage + 1}_conv{conv}"
+            made.append(flipout.conv(width * 2**stage, 3, activation=relu, name=name))
+        made.append(layers.MaxPooling2D(2, padding="SAME", name=f"stage{stage + 1}_pool"))
+    made.append(layers.Flatten(name="flatten"))
+    made.append(flipout.dense(4 * width, activation=relu, name="hidden"))
+    return [*made, flipout.dense(n_classes, name="head")]
+
+
+def resnet18(
+    images: Any, n_classes: int, flipout: Flipout, width: int, is_training: Any = None
+) -> tuple[Any, list[Any]]:
+    """ResNet-18 for small images, with batch normalization; every product is a Flipout layer.
+
+    A 3 x 3 stem without pooling, four stages of two basic blocks, mean over the image, one dense
+    layer. ``width`` filters in the first stage, twice as many from stage to stage (64 make the
+    ResNet-18 of the reference). From the second stage on height and width are halved, as long as
+    they are above 4.
+
+    Parameters
+    ----------
+    images : float32 tensor, shape (n, height, width, channels)
+        Of a TF1 graph, or a Keras input.
+    is_training : bool tensor, optional
+        Whether batch statistics are used and the moving ones updated; without, Keras decides.
+
+    Returns
+    -------
+    logits : float32 tensor, shape (n, n_classes)
+    layers : list
+
+    References
+    ----------
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016.
+    """
+    layers, made = keras().layers, []
+
+    def apply(layer: Any, x: Any, **arguments: Any) -> Any:
+        made.append(layer)
+        return layer(x, **arguments)
+
+    def conv_norm(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
+        # The normalization's own offset makes a bias redundant.
+        conv = flipout.conv(
+            filters, size, strides=stride, bias_posterior_fn=None, name=f"{name}_conv"
+        )
+        norm = layers.BatchNormalization(momentum=_NORM_MOMENTUM, name=f"{name}_norm")
+        return apply(norm, apply(conv, x), training=is_training)
+
+    def relu(x: Any, name: str) -> Any:
+        return apply(layers.ReLU(name=f"{name}_relu"), x)
+
+    x = relu(conv_norm(images, width, 3, 1, "stem"), "stem")
+    n_filters = width
+    for stage in range(_RESNET_STAGES):
+        for block in range(_RESNET_BLOCKS):
+            name = f"stage{stage + 1}_block{block + 1}"
+            is_first = stage > 0 and block == 0
+            filters = width * 2**stage
+            stride = 2 if is_first and min(x.shape[1:3]) > _SMALLEST_IMAGE else 1
+            inner = relu(conv_norm(x, filters, 3, stride, f"{name}_1"), f"{name}_1")
+            inner = conv_norm(inner, filters, 3, 1, f"{name}_2")
+            if stride != 1 or filters != n_filters:
+                x = conv_norm(x, filters, 1, stride, f"{name}_shortcut")
+            x = relu(apply(layers.Add(name=f"{name}_add"), [inner, x]), f"{name}_2")
+            n_filters = filters
+    x = apply(layers.GlobalAveragePooling2D(name="mean"), x)
+    return apply(flipout.dense(n_classes, name="head"), x), made
+
+
+def keras() -> Any:
+    """The Keras that TFP's layers belong to."""
+    import_tensorflow()
+    import tf_keras
+
+    return tf_keras
+
+
+def probability() -> Any:
+    """TensorFlow Probability."""
+    import_tensorflow()
+    import tensorflow_probability
+
+    return tensorflow_probability

@@ -1,0 +1,138 @@
+"""Standard normals for one draw: a pure function of (seed, tensor name, pair).
+
+No global state and no rank: any process that asks for the same draw gets the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def standard_normal(seed: int, tensor: str, unit: int, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Standard normal noise for one tensor of one unit.
+
+    The generator is Philox (Salmon et al. 2011), keyed by seed and name, with the unit in the
+    high words of its counter: streams of different units cannot meet.
+
+    Parameters
+    ----------
+    seed : int
+        In [0, 2**64).
+    tensor : str
+        Name of the mean-field tensor.
+    unit : int
+        Index of the pair (or of the single draw without pairing), not negative.
+    shape : sequence of int
+
+    Returns
+    -------
+    float32 array of that shape
+    """
+    digest = hashlib.blake2b(f"{seed}/{tensor}".encode(), digest_size=16).digest()
+    key = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+    counter = np.array([0, 0, unit, 0], dtype=np.uint64)
+    generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return generator.standard_normal(tuple(shape), dtype=np.float32)
+
+
+N_GROUPS = 20
+"""Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
+
+MEAN = -1
+"""The unit that stands for the network at its posterior mean (no noise), in a group alone."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One posterior draw: ``loc + sign * scale * standard_normal(..., unit)``.
+
+    Attributes
+    ----------
+    index : int
+        Position along the draw dimension of the results.
+    sign : {1, -1, 0}
+        0 is the network at its posterior mean.
+    noise : int
+        Which standard normals it uses: the index of its pair (or of the draw, without pairing).
+    """
+
+    index: int
+    sign: int
+    noise: int
+
+
+def units_of(n_draws: int, pairing: str, noises_per_unit: int = 1) -> list[tuple[Draw, ...]]:
+    """Draws grouped into their independent units: antithetic pairs, or single draws.
+
+    Draw ``k`` of a pairing uses ``(-1)**k`` times the noise of pair ``k // 2``, so that the two
+    draws of a pair cancel each other's odd errors (Hammersley and Morton 1956).
+
+    Parameters
+    ----------
+    n_draws : int
+        A multiple of :func:`draws_per_unit`.
+    pairing : {"antithetic", "none"}
+    noises_per_unit : int
+        Pairs (or single draws) that make up a unit; 2 where they are compared with each other.
+
+    Returns
+    -------
+    list of tuple of Draw
+        One entry for each unit, which is the unit of every Monte Carlo standard error.
+    """
+    size = draws_per_unit(pairing, noises_per_unit)
+    if n_draws % size:
+        raise ValueError(f"draws come {size} at a time, but there are {n_draws}")
+    if pairing == "none":
+        draws = [Draw(k, 1, k) for k in range(n_draws)]
+    else:
+        draws = [Draw(k, -1 if k % 2 else 1, k // 2) for k in range(n_draws)]
+    return [tuple(draws[k : k + size]) for k in range(0, n_draws, size)]
+
+
+def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
+    """Draws of one unit, of which their number is a multiple."""
+    return noises_per_unit * (1 if pairing == "none" else 2)
+
+
+def group_of(unit: int) -> int:
+    """Group of a unit: its index modulo 20, so that more draws never regroup earlier ones."""
+    return MEAN if unit == MEAN else unit % N_GROUPS
+
+
+def group_sizes(n_units: int) -> list[int]:
+    """Number of units in each group that is not empty, in the order of the groups."""
+    return [len(range(group, n_units, N_GROUPS)) for group in range(min(N_GROUPS, n_units))]
+
+
+@dataclass(frozen=True)
+class DrawDesign:
+    """Which draws there are, of how many thresholds, and in which steps examples are added up.
+
+    Attributes
+    ----------
+    units : sequence of tuple of Draw
+        The independent units and their draws.
+    n_thresholds : int
+    batch_size : int
+        Examples that are evaluated, and added up, at once.
+    """
+
+    units: Sequence[tuple[Draw, ...]]
+    n_thresholds: int
+    batch_size: int
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws, the posterior mean not counted."""
+        return sum(len(draws) for draws in self.units)
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """Number of units in each group."""
+        return group_sizes(len(self.units))

@@ -1,0 +1,117 @@
+"""The grammar of a sweep's grid: ``0,0.1,0.5``, ``START:STOP:COUNT[:log]``, ``auto:N``, ``none``.
+
+Text in, thresholds or fractions out, in the order in which more and more is pruned.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import ConfigError
+from .criteria import CRITERIA, Criterion
+
+DEFAULT_THRESHOLDS = {"snr": "0,0.1,0.25,0.5,1,2,3,5"}
+DEFAULT_OF_OTHERS = "auto:10"
+_FLAGS = {"threshold": "--thresholds", "fraction": "--prune_fractions"}
+
+MAX_COUNT = 10_000
+"""Values that a range may have."""
+
+
+def read_grid(text: str | None, kind: str, criterion: str = "snr") -> tuple[str, tuple[float, ...]]:
+    """The grid that a user asks for.
+
+    Parameters
+    ----------
+    text : str or None
+        What :func:`parse_grid` takes, or ``auto:N`` for N cuts at equal steps of pruned weights;
+        None for the criterion's default.
+    kind : {"threshold", "fraction"}
+        Of the flag that has the text.
+    criterion : str
+
+    Returns
+    -------
+    str
+        Kind of the grid: ``auto:N`` is one of fractions, 0 to (N - 1) / N.
+    tuple of float
+
+    Raises
+    ------
+    ConfigError
+        If the text is none of these, or a value is not in range.
+    """
+    if text is None:
+        kind, text = "threshold", DEFAULT_THRESHOLDS.get(criterion, DEFAULT_OF_OTHERS)
+    name, _, count = text.strip().partition(":")
+    if name != "auto":
+        return kind, parse_grid(text, kind, criterion)
+    if not (count.isdecimal() and int(count) > 0):
+        raise ConfigError(f"{_FLAGS[kind]}: '{text}' is not auto:N with N at least 1")
+    return "fraction", tuple(index / int(count) for index in range(int(count)))
+
+
+def parse_grid(text: str, kind: str, criterion: str = "snr") -> tuple[float, ...]:
+    """Thresholds or fractions from ``0,0.1,0.5`` or ``START:STOP:COUNT[:log]``.
+
+    Parameters
+    ----------
+    text : str
+        A list, or a range with both ends included, evenly spaced (in the logarithm with
+        ``log``). ``none`` in a list of thresholds stands for the unpruned network.
+    kind : {"threshold", "fraction"}
+        Thresholds are finite, and not negative where no score is; fractions are in [0, 1).
+    criterion : str
+        Whose thresholds.
+
+    Returns
+    -------
+    tuple of float
+        Without repeats, from the least that is pruned to the most: ascending, but for thresholds
+        beyond which weights are pruned from above.
+
+    Raises
+    ------
+    ConfigError
+        If the list is empty or a value is not in range.
+    """
+    flag, chosen = _FLAGS[kind], CRITERIA[criterion]
+    values = _values(text, flag, chosen)
+    if not values:
+        raise ConfigError(f"{flag}: the list is empty; give at least one value")
+    signed = kind == "threshold" and chosen.signed
+    lower, upper = -math.inf if signed else 0.0, 1.0 if kind == "fraction" else math.inf
+    for value in values:
+        if kind == "threshold" and value == chosen.unpruned:
+            continue
+        if not (math.isfinite(value) and lower <= value < upper):
+            allowed = "at least 0 and below 1" if kind == "fraction" else "finite and not negative"
+            allowed = "finite, or none for the unpruned network" if signed else allowed
+            raise ConfigError(f"{flag}: {value:g} is not allowed; values are {allowed}")
+    descending = kind == "threshold" and chosen.keeps == "below"
+    return tuple(sorted(set(values), reverse=descending))
+
+
+def _values(text: str, flag: str, criterion: Criterion) -> list[float]:
+    try:
+        if ":" in text:
+            start, stop, count, *spacing = text.split(":")
+            if spacing not in ([], ["log"]):
+                raise ConfigError(f"{flag}: '{text}' is not START:STOP:COUNT[:log]")
+            if not 1 <= int(count) <= MAX_COUNT:
+                raise ConfigError(f"{flag}: '{text}': COUNT is 1 to {MAX_COUNT}")
+            if not (math.isfinite(float(start)) and math.isfinite(float(stop))):
+                raise ConfigError(f"{flag}: '{text}': START and STOP are finite")
+            if spacing and min(float(start), float(stop)) <= 0:
+                raise ConfigError(f"{flag}: '{text}': a log range starts above 0")
+            space = np.geomspace if spacing else np.linspace
+            return [float(value) for value in space(float(start), float(stop), int(count))]
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        unpruned = criterion.unpruned if flag == _FLAGS["threshold"] else 0.0
+        return [unpruned if item == "none" else float(item) for item in items]
+    except ValueError as error:
+        raise ConfigError(
+            f"{flag}: '{text}' is neither numbers with commas nor START:STOP:COUNT[:log]"
+        ) from error

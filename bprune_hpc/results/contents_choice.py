@@ -1,0 +1,64 @@
+"""The choice of a threshold in a results file: which number goes under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..config.sweep_config import SweepConfig
+from ..metrics import threshold_selection as choices
+from ..posterior.pruning import Cut, labels_of
+from ..runner.statistics import Findings
+from .file import Variable
+
+
+def group(
+    config: SweepConfig, cuts: Sequence[Cut], findings: Findings
+) -> tuple[dict[str, Variable], dict[str, Any]] | None:
+    """Datasets and attributes of ``/choice``; None where there is none to make.
+
+    While more is drawn there may be one group of draws alone, or no unpruned network yet.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut
+        Of the findings.
+    """
+    limit = config.limit
+    if limit is None or findings.n_units < 2 or cuts[0].pruned_fraction != 0:
+        return None
+    statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
+    n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)
+    rise = statistics.per_example("nll")
+    skewness = choices.skewness_of(rise - rise[0]) if limit.metric == "nll_rise" else None
+    chosen = choices.choose(difference, limit, n_examples, n_groups, skewness, findings.failed)
+    names = _names_of(config, cuts)
+    fractions = np.array([cut.pruned_fraction for cut in cuts])
+    attrs = {
+        "rule": limit.metric,
+        "limit": limit.value,
+        "confidence": chosen.confidence,
+        "index": chosen.index,
+        "n_examples_needed": chosen.n_examples_needed,
+        "text": choices.sentences(chosen, difference.value, names, fractions, n_examples),
+    }
+    bound = {
+        "long_name": f"upper bound of {limit.metric}, at the confidence, of each threshold alone: "
+        "no claim about one that is picked after looking"
+    }
+    variables = {
+        "upper_bound": Variable(("threshold",), chosen.upper_bound, bound),
+        "is_below": Variable(("threshold",), chosen.is_below.astype(np.int8)),
+    }
+    return variables, {name: value for name, value in attrs.items() if value is not None}
+
+
+def _names_of(config: SweepConfig, cuts: Sequence[Cut]) -> list[str]:
+    """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
+    is_share = config.rule.is_by_layer(config.grid_kind)
+    values = [cut.requested_fraction if is_share else cut.threshold for cut in cuts]
+    heading = config.rule.heading(config.grid_kind) + (":" if is_share else "")
+    labels = labels_of(values, is_share=is_share)
+    return [label if label == "none" else f"{heading} {label}" for label in labels]

@@ -1,0 +1,127 @@
+"""What defines a sweep's numbers, and in what environment they were made.
+
+Two sweeps of one identity can be one: a resume compares. The environment changes the last bits
+only; where it has changed, a file says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.sweep_config import SweepConfig
+from ..graph.lifted import LiftedGraph
+from ..job.provenance import Identity
+from ..runner.problem import Problem
+
+_REVISIONS = {"channels": "channels-2"}
+"""Evaluators whose numbers are not those that they once gave under their own name."""
+
+
+def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identity:
+    """What defines the numbers of a sweep.
+
+    Parameters
+    ----------
+    evaluator : str
+        How outputs are computed.
+    """
+    return {
+        "checkpoint": _sha256(
+            [*_named(problem.posterior.loc), *_named(problem.posterior.scale)],
+            _named(problem.fixed),
+        ),
+        "graph": graph_sha256(problem.graph),
+        "data": _sha256([("x", problem.x), ("label", problem.label)]),
+        "ood data": None if problem.ood_x is None else _sha256([("x", problem.ood_x)]),
+        "task": problem.task.name,
+        "noise_scale": config.noise_scale,
+        "grid": f"{config.grid_kind}s",
+        "seed": config.seed,
+        "pairing": config.pairing,
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "granularity": config.granularity,
+        "prior_scale": config.prior_scale,
+        "prior of the graph": None
+        if problem.prior is None
+        else _sha256(
+            [(name, np.array([one.loc, one.scale])) for name, one in problem.prior.items()]
+        ),
+        "pruned_weights": config.pruned_weights,
+        "evaluator": _REVISIONS.get(evaluator, evaluator),
+        "batch_size": min(config.batch_size, max(len(one.label) for one in problem.on_every_set())),
+    }
+
+
+def graph_sha256(lifted: LiftedGraph) -> str:
+    """Digest of the function that a lifted graph computes.
+
+    Not of its bytes: names and order of operations, which a trace may change from process to
+    process, do not count; what goes in is known by its role.
+    """
+    from ..tensorflow_import import import_graphs
+
+    graph = import_graphs().GraphDef.FromString(lifted.graph_def)
+    nodes = {node.name: node for node in graph.node}
+    if graph.library.function or any(node.op == "NextIteration" for node in graph.node):
+        whole = graph.SerializeToString(deterministic=True)  # loops: names and all
+        return f"sha256 {hashlib.sha256(whole).hexdigest()}"
+    fed = {lifted.input_tensor: "input"}
+    fed |= {tensor: f"loc {name}" for name, tensor in lifted.loc_tensors.items()}
+    fed |= {tensor: f"fixed {name}" for name, tensor in lifted.fixed_tensors.items()}
+    known: dict[str, bytes] = {
+        _output(tensor): hashlib.sha256(role.encode()).digest() for tensor, role in fed.items()
+    }
+    outputs = {"output": lifted.output_tensor, **lifted.output_tensors}
+    total = hashlib.sha256(lifted.input_dtype.encode())
+    for role, tensor in sorted(outputs.items()):
+        total.update(role.encode() + _digest(_output(tensor), nodes, known))
+    return f"sha256 {total.hexdigest()}"
+
+
+def _digest(output: str, nodes: Mapping[str, Any], known: dict[str, bytes]) -> bytes:
+    """Digest of an output: its operation, attributes and inputs; without recursion."""
+    waiting = [output]
+    while waiting:
+        at = waiting[-1]
+        name, _, port = at.rpartition(":")
+        node = nodes[name]
+        inputs = [_output(one) for one in node.input if not one.startswith("^")]
+        missing = [one for one in inputs if one not in known]
+        if at in known or not missing:
+            waiting.pop()
+            if at not in known:
+                found = hashlib.sha256(f"{node.op}:{port}".encode())
+                for key in sorted(node.attr):
+                    if not key.startswith("_"):
+                        value = node.attr[key].SerializeToString(deterministic=True)
+                        found.update(key.encode() + hashlib.sha256(value).digest())
+                for one in inputs:
+                    found.update(known[one])
+                known[at] = found.digest()
+        else:
+            waiting += missing
+    return known[output]
+
+
+def _output(tensor: str) -> str:
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
+def _named(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
+    return sorted(arrays.items())
+
+
+def _sha256(*tables: Iterable[tuple[str, NDArray[Any]]]) -> str:
+    digest = hashlib.sha256()
+    for table in tables:
+        for name, array in table:
+            digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(b"|")
+    return f"sha256 {digest.hexdigest()}"

@@ -1,0 +1,265 @@
+"""What a results file on disk means for a sweep that is to write there: go on, or refuse.
+
+Reading the state and comparing it with what is asked for belong here; doing the rest of the work
+does not (``runner.loop``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.sweep_config import SweepConfig
+from ..errors import ResultsError
+from ..files.atomic_write import Signature, signature
+from ..job.provenance import Environment, Identity, differences
+from ..posterior.criteria import CRITERIA
+from ..runner.datasets import Layout, Part, layout_of
+from ..runner.problem import Problem
+from ..runner.state import Ledger, Position
+from .file import STATE, open_results
+from .saved_state import (
+    ANEW,
+    arrays_of,
+    as_written,
+    check_arrays,
+    check_config,
+    check_ends,
+    check_environment,
+    check_layout,
+    check_positions,
+    check_sums,
+    json_of,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A results file, as far as a resume needs it.
+
+    Attributes
+    ----------
+    path : str
+    status : str
+    identity : Identity
+    environment : Environment
+    config : mapping
+        What was asked for.
+    layout : Layout
+    grids : list of tuple of float
+        Thresholds (or fractions) of each ledger.
+    ledgers : list of mapping of str to array
+        What :meth:`bprune_hpc.runner.state.Ledger.arrays` gave.
+    signature : Signature
+        Of the file that was read.
+    """
+
+    path: str
+    status: str
+    identity: Identity
+    environment: Environment
+    config: Mapping[str, Any]
+    layout: Layout
+    grids: list[tuple[float, ...]]
+    ledgers: list[Mapping[str, NDArray[Any]]]
+    signature: Signature | None
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """All thresholds or fractions."""
+        return tuple(value for grid in self.grids for value in grid)
+
+    @property
+    def positions(self) -> list[Position]:
+        """How far each ledger is."""
+        return [(int(one["position"][0]), int(one["position"][1])) for one in self.ledgers]
+
+    @property
+    def n_units(self) -> int:
+        """Most units of draws that any threshold has of the first pass."""
+        return max(n_units for _, n_units in self.positions)
+
+    def progress(self, draws_per_unit: int) -> str:
+        """How far it is, in words."""
+        parts = []
+        for grid, (n_blocks, n_units) in zip(self.grids, self.positions, strict=True):
+            of_blocks = f" after {n_blocks} blocks of examples" if n_blocks else ""
+            parts.append(f"{n_units * draws_per_unit} draws{of_blocks} at {len(grid)} of the cuts")
+        return ", ".join(parts)
+
+    @property
+    def has_finished_blocks(self) -> bool:
+        """Whether examples are taken in blocks, and sums of some have been let go."""
+        return any(n_passes > 0 for n_passes, _ in self.positions)
+
+
+def state(
+    identity: Identity,
+    environment: Environment,
+    config: SweepConfig,
+    parts: Sequence[Part],
+    ledgers: Sequence[Ledger],
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and attributes of ``/state``."""
+    arrays = {}
+    for index, ledger in enumerate(ledgers):
+        arrays[f"{index}/grid"] = np.array([config.grid[row] for row in ledger.rows])
+        for name, array in ledger.arrays().items():
+            arrays[f"{index}/{name}"] = array
+    attrs = {
+        "identity": json.dumps(identity),
+        "environment": json.dumps(environment),
+        "blocks": json.dumps(layout_of(parts)),
+    }
+    return arrays, attrs
+
+
+def read(path: str, *, with_sums: bool = True) -> Saved | None:
+    """Read what an earlier job has left; None where there is nothing.
+
+    Parameters
+    ----------
+    with_sums : bool
+        Without them it can be told how far the file is, and not be gone on from.
+
+    Raises
+    ------
+    ResultsError
+        If the file is damaged, or no sweep's.
+    """
+    if not Path(path).exists():
+        return None
+    found = signature(Path(path))
+    try:
+        with open_results(path) as file, as_written(path):
+            if STATE not in file:
+                raise ResultsError(f"{path}: has no state to go on from; {ANEW}")
+            group = file[STATE]
+            names = None if with_sums else ("grid", "position")
+            ledgers = [arrays_of(group[str(index)], names) for index in range(len(group))]
+            check_positions(ledgers)
+            saved = Saved(
+                path=path,
+                status=str(file.attrs["status"]),
+                identity=json_of(group.attrs["identity"], dict),
+                environment=json_of(group.attrs["environment"], dict),
+                config=json_of(file.attrs["config"], dict),
+                layout=json_of(group.attrs["blocks"], list),
+                grids=[tuple(float(value) for value in one.pop("grid")) for one in ledgers],
+                ledgers=list(ledgers),
+                signature=found,
+            )
+            check_config(saved.config)
+            check_environment(saved.environment)
+            return saved
+    except ResultsError as error:
+        if "--overwrite" in str(error):
+            raise
+        finding = str(error).partition(";")[0]
+        raise ResultsError(f"{finding}; {ANEW}") from error
+
+
+def check_identity(saved: Saved, identity: Identity) -> None:
+    """Refuse to go on where other numbers are asked for.
+
+    Raises
+    ------
+    ResultsError
+        Naming what differs.
+    """
+    found = differences(saved.identity, identity)
+    if found:
+        raise ResultsError(f"{saved.path}: was made with {'; with '.join(found)}; {ANEW}")
+
+
+def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: int) -> SweepConfig:
+    """What is asked for and what is there, together: the request of the file that will be.
+
+    Raises
+    ------
+    ResultsError
+        If the file was taken in blocks of examples, and they would have to be done again; or they
+        are not of these examples.
+    """
+    with as_written(saved.path):
+        sets = problem.on_every_set()
+        check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
+        check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
+    kept = sorted(set(saved.grid) - set(config.grid))
+    if kept:
+        logger.info("%s: also has %s, which stay", saved.path, _listed(kept, config))
+    new = sorted(set(config.grid) - set(saved.grid))
+    if new:
+        logger.info("%s: lacks %s, which are caught up first", saved.path, _listed(new, config))
+    descending = config.grid_kind == "threshold" and CRITERIA[config.criterion].keeps == "below"
+    grid = tuple(sorted({*config.grid, *saved.grid}, reverse=descending))
+    n_draws, there = config.n_draws, saved.n_units * draws_per_unit
+    if saved.has_finished_blocks:
+        there = int(saved.config["n_draws"])
+        if n_draws > there:
+            raise ResultsError(
+                f"{saved.path}: was taken in blocks of examples, whose sums of {there} draws are "
+                f"not kept, so that draws cannot be added; {ANEW}"
+            )
+        if config.save_probabilities and not saved.config["save_probabilities"]:
+            raise ResultsError(
+                f"{saved.path}: was taken in blocks of examples, whose probabilities were not "
+                f"kept; leave --save_probabilities out, or {ANEW}"
+            )
+    if there > n_draws:
+        logger.info("%s: has %d draws already, which stay", saved.path, there)
+        n_draws = there
+    return dataclasses.replace(config, grid=grid, n_draws=n_draws)
+
+
+def _listed(values: Sequence[float], config: SweepConfig) -> str:
+    return f"{config.grid_kind} {', '.join(f'{value:g}' for value in values)}"
+
+
+def ledgers_of(
+    saved: Saved | None, config: SweepConfig, parts: Sequence[Part], size: int
+) -> list[Ledger]:
+    """Ledgers for every threshold of the grid: of the file, and empty ones for the rest.
+
+    Parameters
+    ----------
+    size : int
+        Draws of a unit.
+
+    Raises
+    ------
+    ResultsError
+        If the file's are not what a sweep of these parts writes.
+    """
+    row_of = {value: row for row, value in enumerate(config.grid)}
+    found = []
+    if saved is not None:
+        everything = zip(saved.grids, saved.positions, saved.ledgers, strict=True)
+        for grid, position, arrays in everything:
+            rows = [row_of[value] for value in grid]
+            with as_written(saved.path):
+                check_arrays(arrays, len(rows), position, parts, size)
+                found.append(Ledger.from_arrays(rows, arrays, parts[0].problem.task, size))
+                check_sums(found[-1], parts, size)
+    there = {row for ledger in found for row in ledger.rows}
+    rest = tuple(row for row in range(len(config.grid)) if row not in there)
+    return [*found, Ledger(rest)] if rest else found
+
+
+def is_the_same(saved: Saved, config: SweepConfig) -> bool:
+    """Whether a complete file holds what is asked for, and was asked for in the same way."""
+    if saved.status != "complete":
+        return False
+    now = json.loads(config.to_json())
+    names = ("grid", "n_draws", "target", "limit", "save_probabilities")
+    return all(saved.config[name] == now[name] for name in names)

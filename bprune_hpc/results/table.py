@@ -1,0 +1,166 @@
+"""The table of a sweep, as a person reads it: made of a results file alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..job.provenance import fault_of
+from ..metrics.classification import Metric
+from ..posterior.pruning import labels_of
+from ..streams import show
+from .file import STATE, open_results
+
+_COLUMNS = (
+    ("accuracy", "accuracy"),
+    ("nll", "NLL"),
+    ("predictive_entropy", "pred. entropy"),
+    ("expected_entropy", "exp. entropy"),
+    ("mutual_information", "mutual info."),
+)
+_REGRESSION_COLUMNS = (
+    ("rmse", "RMSE"),
+    ("nll", "NLL"),
+    ("crps", "CRPS"),
+    ("coverage_90", "in 90 %"),
+    ("sharpness", "sharpness"),
+)
+Floats = NDArray[np.float64]
+
+
+def number_with_error(value: float, error: float) -> str:
+    """``value ± error``, with two significant digits of the error.
+
+    >>> number_with_error(0.96875, 0.0219)
+    '0.969 ± 0.022'
+    """
+    if not np.isfinite(value):
+        return f"{value}"
+    if not np.isfinite(error) or error == 0:
+        return f"{value + 0.0:.4f} ± {'0' if error == 0 else 'n/a'}"
+    rounded = float(f"{error:.1e}")
+    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
+    if decimals > 6:
+        return f"{value + 0.0:.6f} ± {error:.0e}"
+    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def table(
+    labels: Sequence[str],
+    pruned_fraction: Floats,
+    metrics: Mapping[str, Metric],
+    heading: str = "SNR <=",
+    failures: Sequence[str] = (),
+) -> str:
+    """Table of a sweep: one line a threshold; errors are both kinds combined.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Of the points of the sweep: thresholds, say.
+    pruned_fraction : float array, shape (n_thresholds,)
+    metrics : mapping of str to Metric
+    heading : str
+        Of the column of labels.
+    failures : sequence of str
+        What failed at each threshold, empty where nothing did; stands in place of numbers.
+
+    Returns
+    -------
+    str
+        Lines of equal width, without a newline at the end.
+    """
+    columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+    said = dict(enumerate(failures))
+    rows = [[heading, "pruned", *(title for _, title in columns)]]
+    numbers = [(metrics[name].value, metrics[name].se_combined) for name, _ in columns]
+    for index, label in enumerate(labels):
+        row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
+        for value, error in numbers if not said.get(index) else ():
+            row.append(number_with_error(value[index], error[index]))
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    lines = [
+        f"{line}  failed: {said[index]}" if said.get(index) else line
+        for index, line in enumerate(lines, -1)
+    ]
+    width = max(map(len, lines))
+    lines = [line.ljust(width) for line in lines]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a results file has to say.
+
+    Attributes
+    ----------
+    labels : list of str
+        Of the points of the sweep.
+    pruned_fraction : float64 array, shape (n_thresholds,)
+    metrics : mapping of str to Metric
+    heading : str
+        What the labels are of, as a heading of their column.
+    failures : list of str
+        What failed at each threshold, empty where nothing did.
+    remarks : list of str
+        Sentences that belong below the table.
+    """
+
+    labels: list[str]
+    pruned_fraction: Floats
+    metrics: Mapping[str, Metric]
+    heading: str
+    failures: list[str]
+    remarks: list[str]
+
+    def show(self) -> None:
+        """Print them."""
+        show(table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures))
+        for remark in self.remarks:
+            show(remark)
+
+
+def read_findings(path: str | Path) -> Findings:
+    """Read a results file, once: the whole of it is compared with its digest.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such file, or it is not a sweep's.
+    """
+    with open_results(path) as file:
+        group = file["metrics"]
+        rest = file.attrs.get("rest")
+        is_share = "heading" in file.get("requested_fraction", file).attrs
+        points = file["requested_fraction" if is_share else "threshold"]
+        doubt = file.attrs.get("doubt")
+        identity = json.loads(file[STATE].attrs["identity"]) if STATE in file else {}
+        fault = fault_of(identity, "evaluator")
+        remarks = [
+            f"partial: {rest}" if rest is not None else None,
+            f"warning: {doubt}" if doubt is not None else None,
+            f"warning: was made with evaluator {fault}; sweep again" if fault else None,
+            group.attrs.get("target_text"),
+            file["choice"].attrs["text"] if "choice" in file else None,
+        ]
+        return Findings(
+            labels=labels_of(points[()], is_share=is_share),
+            pruned_fraction=file["sparsity/pruned_fraction"][()],
+            metrics={
+                name: Metric(group[name][()], group[f"{name}_se"][()], group[f"{name}_se_data"][()])
+                for name in group
+                if f"{name}_se" in group
+            },
+            heading=str(points.attrs.get("heading", "SNR <=")),
+            failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
+            remarks=[str(text) for text in remarks if text is not None],
+        )

@@ -1,0 +1,146 @@
+"""The loop of a sweep on all ranks: rank 0 says what comes next, every rank does it, until all
+stop.
+
+What belongs here: the loop, and the agreement on stopping before each piece of work. What does not:
+what comes next (``runner.coordinator``), doing it (``runner.worker``), when a job ends
+(``job.deadline``), how signals are seen (``job.signals``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ..config.sweep_config import SweepConfig
+from ..evaluators.interface import Evaluator
+from ..job.deadline import Deadline, margin
+from ..job.environment import Stopwatch
+from ..job.signals import StopSignals, signals
+from ..mpi.comm import Comm
+from ..posterior.pruning import Cut
+from .coordinator import Book
+from .datasets import Part
+from .scheduler import Publication, Step, Stretch
+from .timing import Pace
+from .worker import RankWork
+
+Ask = Callable[[Pace], str | None]
+"""Asked on every rank before each stretch of work: why to stop now, the same on all; or None.
+
+Rank 0's pace is the one that has been measured; it knows what another round needs.
+"""
+
+
+def gather(
+    comm: Comm,
+    evaluator: Evaluator,
+    parts: Sequence[Part],
+    cuts: Sequence[Cut],
+    costs: Sequence[int],
+    config: SweepConfig,
+    book: Book | None,
+    watch: Stopwatch,
+    advance: Callable[[int], None],
+    ask: Ask,
+) -> str | None:
+    """Do the work; every rank calls this.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut
+        Of every threshold of the grid.
+    costs : sequence of int
+        Work of a draw at each; see :func:`bprune_hpc.runner.work_split.split`.
+    book : Book on rank 0, None elsewhere
+
+    Returns
+    -------
+    str or None
+        Why it has stopped before all was done. What was done since the last write is in the book.
+    """
+    rank = RankWork(comm, evaluator, parts, cuts, costs, config, watch, advance, book)
+    pace, why = book.pace if book is not None else Pace(), None
+    while True:
+        why = why or ask(pace)
+        with watch.time("write"):
+            step = comm.from_root(partial(_next, book, why is not None))
+        if step is None:
+            return why if comm.from_root(partial(_is_unfinished, book)) else None
+        if isinstance(step, Stretch):
+            rank.work(step)
+        elif isinstance(step, Publication):
+            with watch.time("write"):
+                comm.from_root(partial(_publish, book))
+        else:
+            rank.bring_together()
+
+
+def _next(book: Book | None, is_stopping: bool) -> Step | None:
+    assert book is not None  # only rank 0 calls this
+    return book.next(is_stopping)
+
+
+def _publish(book: Book | None) -> None:
+    assert book is not None
+    book.publish()
+
+
+def _is_unfinished(book: Book | None) -> bool:
+    assert book is not None
+    return not book.is_complete
+
+
+class StopVote:
+    """Asked by every rank before each stretch of work (``gathering.Ask``).
+
+    Parameters
+    ----------
+    deadline : Deadline or None
+        Read on rank 0, whose clock alone decides.
+    margin_s : float or None
+        ``--stop_margin_s``.
+    """
+
+    def __init__(
+        self,
+        comm: Comm,
+        deadline: Deadline | None,
+        margin_s: float | None,
+        stop_signals: StopSignals = signals,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._comm = comm
+        self._deadline = deadline
+        self._margin_s = margin_s
+        self._signals = stop_signals
+        self._now = now
+
+    def __call__(self, pace: Pace) -> str | None:
+        """Why to stop now, the same on every rank; None: there is no reason.
+
+        On rank 0 the pace learns how much time there is left for work.
+        """
+        mine = self._reason(pace)
+        if not self._comm.any_of(mine is not None):
+            return None
+        reasons = self._comm.gather(mine) or [mine]
+        return self._comm.from_root(lambda: _first(reasons))
+
+    def _reason(self, pace: Pace) -> str | None:
+        if self._signals.seen is not None:
+            return f"{self._signals.seen} on rank {self._comm.rank}"
+        if self._deadline is None or not self._comm.is_root:
+            return None
+        margin_s = margin(self._margin_s, pace.slowest_round_s, pace.next_write_s)
+        now = self._now()
+        pace.room_s = self._deadline.left_s(now) - margin(self._margin_s, 0.0, pace.next_write_s)
+        if not self._deadline.is_near(margin_s, now):
+            return None
+        too_short = "" if pace.slowest_round_s else "; too short a job for one round"
+        ends = self._deadline.describe(now)
+        return f"the job ends {ends}, and {margin_s:.0f} s are kept for that{too_short}"
+
+
+def _first(reasons: list[str | None]) -> str:
+    return next(reason for reason in reasons if reason is not None)

@@ -1,0 +1,147 @@
+"""Sums of all ranks, brought together on rank 0: exact, so that who added what does not matter.
+
+Until then ranks hold the sums of the groups that they add to; which are still where they were made
+is the same on every rank. Rank 0 keeps what it gets and goes on adding its own part to it; the
+other ranks send theirs, and begin again at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..accumulators.binned import BinnedSums
+from ..accumulators.classification import DrawSums, GroupSums
+from ..metrics.tasks import AnyDrawSums, AnySums
+from ..mpi.comm import Comm
+from ..mpi.reduction_tree import Part
+from ..posterior.draws import MEAN, N_GROUPS
+from .work_split import Plan, Round, round_of
+
+
+class Outstanding:
+    """Groups that other ranks have a part of, which rank 0 has not got yet.
+
+    Parameters
+    ----------
+    most : int
+        Groups that a rank may hold, or as many as a round has it add to if those are more.
+    """
+
+    def __init__(self, n_ranks: int, most: int = N_GROUPS + 1) -> None:
+        self._groups: list[set[int]] = [set() for _ in range(n_ranks)]
+        self._most = most
+
+    @classmethod
+    def of(cls, plan: Plan, n_ranks: int) -> Outstanding:
+        """None yet, of the whole of a sweep's work."""
+        return cls(n_ranks, most_groups_held(len(plan.units), plan.n_thresholds, n_ranks))
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to bring together."""
+        return any(self._groups[1:])
+
+    def has_room(self, of_round: Round) -> bool:
+        """Whether ranks may take part in a round before sums are brought together."""
+        return not self or all(
+            len(groups | share.groups) <= max(self._most, len(share.groups))
+            for groups, share in zip(self._groups[1:], of_round.shares[1:], strict=True)
+        )
+
+    def add(self, of_round: Round) -> None:
+        """Take in the shares of a round."""
+        if not self:
+            self.clear()  # what rank 0 alone added to is there
+        for groups, share in zip(self._groups, of_round.shares, strict=True):
+            groups |= share.groups
+
+    def clear(self) -> None:
+        """All is on rank 0."""
+        self._groups = [set() for _ in self._groups]
+
+    @property
+    def participants(self) -> dict[int, tuple[int, ...]]:
+        """Ranks, ascending, that have a part of a group, where others than rank 0 do."""
+        members = {
+            group: tuple(rank for rank, groups in enumerate(self._groups) if group in groups)
+            for group in (MEAN, *range(N_GROUPS))
+        }
+        return {group: ranks for group, ranks in members.items() if any(ranks)}
+
+
+def most_groups_held(n_units: int, n_thresholds: int, n_ranks: int) -> int:
+    """Groups that a rank other than 0 may hold the sums of: somewhat more than a long round's.
+
+    From round to round shares begin and end elsewhere; the first has the posterior mean.
+    """
+    if n_ranks == 1:
+        return 0
+    of_all = round_of(range(n_units), [1] * n_thresholds, n_ranks)
+    of_one = max(2, *(len(share.groups) for share in of_all.shares))
+    return min(of_one + of_one // 4 + 3, N_GROUPS + 1)
+
+
+def reduce_groups(
+    comm: Comm,
+    participants: Mapping[int, Sequence[int]],
+    sums: dict[int, AnySums],
+    make: Callable[[], AnySums],
+) -> None:
+    """Add up each group over the ranks that had a part of it; every rank calls this.
+
+    Parameters
+    ----------
+    participants : mapping of group to sequence of int
+        Ranks that have a part.
+    sums : dict of group to AnySums
+        This rank's; afterwards those of every round so far on rank 0, and spent elsewhere.
+    make : callable
+        Gives sums, whatever their numbers, for a group that rank 0 has no part of.
+    """
+    empty = participants.keys() - sums.keys() if comm.is_root else set()
+    for group in sorted(empty):
+        sums[group] = make()
+    mine = [group for group in participants if comm.is_root or comm.rank in participants[group]]
+    parts = {group: _part(sums[group], is_empty=group in empty) for group in mine}
+    comm.add_to_root(parts, participants)
+
+
+def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:
+    """Add up the sums of every draw over all ranks, on rank 0."""
+    comm.add_to_root({0: _part(draws)}, {0: range(comm.size)})
+
+
+class _Integers:
+    """Sums that are integers."""
+
+    def __init__(self, sums: NDArray[np.int64], is_empty: bool) -> None:
+        self.is_empty = is_empty
+        if not sums.flags.c_contiguous:
+            raise ValueError("sums that are not contiguous cannot be added to in place")
+        self.arrays = (sums.reshape(-1),)
+
+    def add(self, at: slice, arrays: Sequence[NDArray[np.int64]]) -> None:
+        self.arrays[0][at] += arrays[0]
+
+
+class _Binned:
+    """Sums that are integers in bins, of which each rank's begin at a place of their own."""
+
+    def __init__(self, sums: BinnedSums, is_empty: bool) -> None:
+        self.is_empty = is_empty
+        self._sums = sums
+        self.arrays = sums.arrays
+
+    def add(self, at: slice, arrays: Sequence[NDArray[np.int64]]) -> None:
+        top, bins = arrays
+        self._sums.add_sums(at, top, bins)
+
+
+def _part(sums: AnySums | AnyDrawSums, is_empty: bool = False) -> Part:
+    if isinstance(sums, GroupSums):
+        return _Integers(sums.buffer, is_empty)
+    if isinstance(sums, DrawSums):
+        return _Integers(sums.packed, is_empty)
+    return _Binned(sums.sums, is_empty)

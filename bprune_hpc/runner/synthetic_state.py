@@ -1,0 +1,123 @@
+"""The ledger of a whole sweep that was never run: sums of a few draws, repeated to full size.
+
+So statistics, file and memory can be had as they will be at the end. The numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..accumulators.binned import BIN_BITS
+from ..accumulators.classification import DRAW_NLL_BITS, DrawSums, GroupSums
+from ..metrics.tasks import AnyDrawSums, AnySums
+from ..posterior.draws import MEAN
+from .datasets import Part, passes
+from .state import Ledger
+
+
+def repeated_labels(parts: Sequence[Part], n_examples: int) -> list[Part]:
+    """The parts with the labels of the first examples repeated, as sums are."""
+    return [
+        replace(
+            part,
+            problem=replace(
+                part.problem,
+                label=part.problem.label[np.arange(len(part.problem.label)) % n_examples],
+            ),
+        )
+        for part in parts
+    ]
+
+
+def fill(
+    ledger: Ledger,
+    parts: Sequence[Part],
+    like: Sequence[int],
+    of_mean: AnySums,
+    of_unit: AnySums,
+    draws: AnyDrawSums,
+) -> None:
+    """Give a ledger that has begun a pass the sums of its end.
+
+    Parameters
+    ----------
+    like : sequence of int
+        For every threshold, which one of the sums it is to have.
+    of_mean, of_unit : GroupSums or NormalSums
+        Of the posterior mean and of one unit of draws, for some thresholds and examples.
+    draws : DrawSums or NormalDrawSums
+        Of that unit's draws.
+    """
+    for index, (part_index, block) in enumerate(passes(parts)[ledger.n_passes]):
+        plan = parts[part_index].plan
+        sums = ledger.sums_of(index)
+        sums[MEAN] = _repeated(of_mean, like, len(block), 1)
+        for group, n_units in enumerate(plan.group_sizes):
+            sums[group] = _repeated(of_unit, like, len(block), n_units)
+        ledger.draws[part_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
+    ledger.n_units = len(plan.units)
+
+
+def finish(ledger: Ledger, parts: Sequence[Part]) -> None:
+    """Let a ledger that has ended its first pass have ended them all, with the same in each."""
+    ended, draws = ledger.finished[0], ledger.finished_draws[0]
+    for index, part in enumerate(parts):
+        n_examples = len(part.problem.label)
+        n_batches = -(-n_examples // part.plan.batch_size)
+        ledger.finished[index] = {
+            name: _repeated_column(name, column, n_examples, n_batches)
+            for name, column in ended.items()
+        }
+        ledger.finished_draws[index] = draws
+    ledger.n_passes = len(passes(parts))
+
+
+def _repeated_column(
+    name: str, column: NDArray[Any], n_examples: int, n_batches: int
+) -> NDArray[Any]:
+    """Statistics that a pass has left, for more examples; some are kept batch by batch."""
+    kind = name.partition("/")[0]
+    axis = 2 if kind in ("deleted", "without", "scores") else 1
+    number = n_batches if kind in ("deleted", "without") else n_examples
+    return np.take(column, np.arange(number) % column.shape[axis], axis=axis)
+
+
+def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int) -> AnySums:
+    """Sums as of so many units that all say the same, for more examples and thresholds."""
+    if isinstance(small, GroupSums):
+        rows = np.arange(n_examples) % small.buffer.shape[2]
+        group = GroupSums(len(like), n_examples, small.n_classes)
+        for into, index in zip(group.buffer, like, strict=True):
+            np.multiply(small.buffer[index][:, rows], n_units, out=into)
+        return group
+    rows = np.arange(n_examples) % small.sums.top.shape[1]
+    normal = type(small)(len(like), n_examples, 1)
+    for row, index in enumerate(like):
+        normal.sums.top[row] = small.sums.top[index][rows]
+        np.multiply(small.sums.bins[index][rows], n_units, out=normal.sums.bins[row])
+    return normal
+
+
+def _repeated_draws(
+    small: AnyDrawSums, like: Sequence[int], n_draws: int, n_examples: int
+) -> AnyDrawSums:
+    """Sums of more draws, which differ as draws do: a file of equals would be smaller."""
+    rows, rng = np.array(like), np.random.default_rng(0)
+    if isinstance(small, DrawSums):
+        places = np.arange(n_draws) % small.packed.shape[2]
+        packed = small.packed[:, rows][:, :, places]
+        packed[0] += rng.integers(0, math.isqrt(n_examples) + 1, packed.shape[1:])
+        packed[1] += rng.integers(0, 2 ** (DRAW_NLL_BITS - 4), packed.shape[1:])
+        return DrawSums(packed)
+    places = np.arange(n_draws) % small.sums.top.shape[1]
+    many = type(small)(0, 0)
+    many.sums.top = small.sums.top[rows][:, places]
+    many.sums.bins = small.sums.bins[rows][:, places]
+    many.sums.bins[..., 1] += rng.integers(0, 2 ** (BIN_BITS - 4), many.sums.top.shape)
+    return many

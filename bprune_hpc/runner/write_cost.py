@@ -1,0 +1,124 @@
+"""What a write of the results will take, before one was measured.
+
+Statistics of a few thresholds and examples are timed, on sums of made-up draws; what is written
+and read back is taken to go at a rate. How writes are borne out, and what follows for the work,
+belongs to ``runner.timing``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..posterior.draws import group_sizes
+from .datasets import Part, passes
+from .state import Ledger
+from .statistics import Findings
+from .synthetic_state import fill
+
+BYTES_PER_S = 100e6
+"""Sums that are copied, hashed and put on disk, and read back at the end."""
+_N_TIMES = 3  # of which the least counts: the first time more is loaded
+_N_THRESHOLDS = 4
+_MOST_EXAMPLES = 512
+_NUMBERS = 2**20  # in sums of all groups that are timed
+
+
+@dataclass(frozen=True)
+class WriteCost:
+    """Seconds of a write for each threshold and example.
+
+    Attributes
+    ----------
+    cell_s : float
+        Statistics and sums of the posterior mean, and of all draws.
+    group_s : float
+        Of each group of draws.
+    """
+
+    cell_s: float
+    group_s: float
+
+    @classmethod
+    def measure(cls, parts: Sequence[Part], save_probabilities: bool) -> WriteCost:
+        """Time it, in about a tenth of a second."""
+        small = _in_small(parts)
+        n_units = len(parts[0].plan.units)
+        few_s, all_s = (
+            min(_seconds(small, n, save_probabilities) for _ in range(_N_TIMES))
+            for n in (1, n_units)
+        )
+        n_cells = small[0].plan.n_thresholds * sum(len(part.problem.label) for part in small)
+        n_more = len(group_sizes(n_units)) - 1
+        group_s = max(all_s - few_s, 0.0) / n_cells / n_more if n_more else 0.0
+        file_s = parts[0].problem.task.bytes_per_cell / BYTES_PER_S
+        return cls(few_s / n_cells + file_s, group_s + file_s)
+
+    def seconds(self, parts: Sequence[Part], ledgers: Sequence[Ledger], n_more: int = 0) -> float:
+        """What a write of these takes, if so many more units were drawn.
+
+        Examples of finished passes count as those of the one in progress. Where passes follow each
+        other, the end of one has statistics of its own, which count as well.
+
+        Parameters
+        ----------
+        ledgers : sequence of Ledger
+            Their sums are not looked at; the last one is furthest behind, and has the units.
+        """
+        of_passes = [sum(len(block) for _, block in blocks) for blocks in passes(parts)]
+        n_units = len(parts[0].plan.units)
+        seconds = 0.0
+        for one in ledgers:
+            there = min(one.n_units + n_more, n_units) if one is ledgers[-1] else one.n_units
+            in_progress = sum(of_passes[one.n_passes : one.n_passes + 1])
+            if n_more and len(of_passes) > 1:
+                in_progress *= 2
+            finished = sum(of_passes[: one.n_passes])
+            seconds += len(one.rows) * (
+                in_progress * self._of_units(there) + finished * self._of_units(n_units)
+            )
+        return seconds
+
+    def _of_units(self, n_units: int) -> float:
+        return self.cell_s + self.group_s * len(group_sizes(n_units))
+
+
+def _in_small(parts: Sequence[Part]) -> list[Part]:
+    """The same sets with a few of their examples, all in one block."""
+    plan, task = parts[0].plan, parts[0].problem.task
+    n_thresholds = min(_N_THRESHOLDS, plan.n_thresholds)
+    of_example = (1 + len(plan.group_sizes)) * n_thresholds * task.bytes_per_cell / 8
+    most = min(max(int(_NUMBERS / of_example), 16), _MOST_EXAMPLES)
+    small = []
+    for part in parts:
+        label = part.problem.label[:most]
+        small.append(
+            Part(
+                replace(part.problem, label=label),
+                replace(part.plan, n_thresholds=n_thresholds, blocks=(range(len(label)),)),
+            )
+        )
+    return small
+
+
+def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> float:
+    """Of statistics after some units."""
+    plan, task, label = parts[0].plan, parts[0].problem.task, parts[0].problem.label
+    unit, n_thresholds, n_examples = plan.units[0], plan.n_thresholds, len(label)
+    sums: Any = task.sums(n_thresholds, n_examples, len(unit))
+    draws: Any = task.draw_sums(n_thresholds, len(unit))
+    rng = np.random.default_rng(0)
+    for threshold in range(n_thresholds):
+        outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
+        at = threshold, slice(0, n_examples)
+        task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
+    ledger = Ledger(tuple(range(n_thresholds)))
+    fill(ledger, parts, range(n_thresholds), sums, sums, draws)
+    ledger.n_units = n_units
+    start = time.perf_counter()
+    Findings(parts, ledger, save_probabilities).metrics  # noqa: B018
+    return time.perf_counter() - start

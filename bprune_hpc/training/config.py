@@ -1,0 +1,342 @@
+"""What a training run is told, and what follows from that alone.
+
+What belongs here: the flags, their ranges, the schedules and the share of each rank, all of them
+pure functions. What does not: TensorFlow, Horovod, files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.argument_file import ArgumentParser
+from ..data.loading import DATASETS
+from ..errors import ConfigError
+from ..metrics.tasks import TASKS
+from ..models.zoo import MODELS
+
+_MOST_UNITS = 10**6  # of a layer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; see :func:`parser` for what each one means.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range.
+    """
+
+    dataset: str
+    data_path: str | None
+    subtract_pixel_mean: bool
+    model_dir: str
+    model: str
+    task: str
+    noise_scale: float | None
+    hidden: tuple[int, ...]
+    width: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_epochs: float
+    kl_weight: float
+    kl_anneal_epochs: float
+    prior_scale: float
+    posterior_scale_init: float
+    seed: int
+    n_draws_eval: int
+    save_every: int
+    overwrite: bool
+    status: bool
+    time_limit_min: float | None
+    stop_margin_s: float | None
+    num_intra: int
+    num_inter: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "n_draws_eval", "width"):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("learning_rate", "prior_scale", "posterior_scale_init"):
+            value = getattr(self, name)
+            self._require(name, math.isfinite(value) and value > 0, "positive and finite")
+        for name in ("kl_weight", "warmup_epochs", "kl_anneal_epochs"):
+            value = getattr(self, name)
+            self._require(name, math.isfinite(value) and value >= 0, "0 or more, and finite")
+        if self.noise_scale is not None:
+            self._require("noise_scale", 1e-30 <= self.noise_scale <= 1e30, "in 1e-30 to 1e30")
+            self._require("noise_scale", self.task == "regression", "left out of a classification")
+        for name in ("save_every", "num_intra", "num_inter", "seed"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("seed", self.seed < 2**63, "below 2**63")
+        for name in ("num_intra", "num_inter", "batch_size", "epochs"):
+            self._require(name, getattr(self, name) <= 10**6, "a million or less")
+        self._require("width", self.width <= _MOST_UNITS, f"{_MOST_UNITS} or less")
+        fits = all(1 <= width <= _MOST_UNITS for width in self.hidden)
+        self._require("hidden", fits, f"widths of 1 to {_MOST_UNITS}")
+        self._require("model_dir", bool(self.model_dir), "a directory")
+        margin_s = self.stop_margin_s
+        if margin_s is not None:
+            self._require("stop_margin_s", 0 <= margin_s < math.inf, "seconds, 0 or more")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``train.json`` records: all but what concerns one job alone."""
+        left_out = ("status", "time_limit_min", "stop_margin_s")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @property
+    def defining(self) -> dict[str, Any]:
+        """Settings that decide the numbers, by flag; data are known by what is in them."""
+        other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "num_intra",
+                 "num_inter")  # fmt: skip
+        return {f"--{name}": value for name, value in self.settings.items() if name not in other}
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"--{name}={getattr(self, name)}: must be {wanted}")
+
+
+def parse(argv: Sequence[str], prog: str) -> TrainConfig:
+    """Settings from a command line, whose ``@FILE`` arguments are argument files.
+
+    Raises
+    ------
+    ConfigError
+        If a flag is not known or a value is of the wrong type or out of its range.
+    """
+    arguments = vars(parser(prog).parse(argv))
+    for name in ("model_dir", "data_path"):
+        if arguments[name]:
+            arguments[name] = os.path.expanduser(arguments[name])
+    if arguments["task"] == "auto":
+        is_regression = arguments["dataset"] == "diabetes" or arguments["noise_scale"] is not None
+        arguments["task"] = "regression" if is_regression else "classification"
+    return TrainConfig(**arguments)
+
+
+def parser(prog: str) -> ArgumentParser:
+    """Flags of the trainer.
+
+    Parameters
+    ----------
+    prog : str
+        The command's name in its help.
+    """
+    flags = ArgumentParser(
+        prog=prog,
+        description="Train a mean-field Bayesian network with Flipout; writes a TF1 checkpoint.",
+        epilog="@FILE reads arguments from FILE, one a line; the last occurrence of a flag wins.",
+    )
+    data = flags.add_argument_group("data")
+    data.add_argument("--dataset", choices=DATASETS, default="auto", help="default: %(default)s")
+    data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
+    data.add_argument(
+        "--subtract_pixel_mean",
+        action="store_true",
+        help="of cifar10: subtract the training set's mean image",
+    )
+    data.add_argument(
+        "--model_dir",
+        metavar="DIR",
+        default="trained",
+        help="directory of the network; until training is done it is DIR.training; default: "
+        "%(default)s",
+    )
+    network = flags.add_argument_group("network")
+    network.add_argument("--model", choices=MODELS, default="dense", help="default: %(default)s")
+    network.add_argument(
+        "--task",
+        choices=TASKS,
+        default="auto",
+        help="default: regression of diabetes or with --noise_scale, else classification",
+    )
+    network.add_argument(
+        "--noise_scale",
+        type=float,
+        metavar="SD",
+        help="of a regression: standard deviation of the targets around the network's output; "
+        "default: learned, from 1 on (standardise the targets)",
+    )
+    network.add_argument(
+        "--hidden",
+        type=_widths,
+        default=(64, 32),
+        metavar="N,N",
+        help="units of the hidden layers of 'dense'; empty for none; default: 64,32",
+    )
+    network.add_argument(
+        "--width",
+        type=int,
+        default=16,
+        metavar="N",
+        help="filters in the first stage of 'resnet18' (64 in its reference) and 'vgg'; "
+        "default: %(default)s",
+    )
+    network.add_argument(
+        "--prior_scale",
+        type=float,
+        default=1.0,
+        metavar="SD",
+        help="standard deviation of the weights' prior; default: %(default)s",
+    )
+    network.add_argument(
+        "--posterior_scale_init",
+        type=float,
+        default=0.05,
+        metavar="SD",
+        help="standard deviation of the posterior before training; default: %(default)s",
+    )
+    training = flags.add_argument_group("training")
+    training.add_argument("--epochs", type=int, default=200, help="default: %(default)s")
+    training.add_argument(
+        "--batch_size", type=int, default=32, help="examples a step on each rank; default: 32"
+    )
+    training.add_argument(
+        "--learning_rate",
+        type=float,
+        default=0.005,
+        help="Adam's, for one rank: it is multiplied by the number of ranks; default: %(default)s",
+    )
+    training.add_argument(
+        "--warmup_epochs",
+        type=float,
+        default=5.0,
+        help="epochs over which the learning rate grows from one rank's to all ranks'; default: 5",
+    )
+    training.add_argument(
+        "--kl_weight", type=float, default=1.0, help="1 is the ELBO; default: %(default)s"
+    )
+    training.add_argument(
+        "--kl_anneal_epochs",
+        type=float,
+        default=0.0,
+        help="epochs over which the KL term grows to its weight; default: 0, at once",
+    )
+    training.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    run = flags.add_argument_group("run")
+    run.add_argument(
+        "--n_draws_eval",
+        type=int,
+        default=100,
+        help="posterior draws of the accuracy at the end; default: %(default)s",
+    )
+    run.add_argument(
+        "--save_every",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="also save every so many epochs; default: 0, only at the end",
+    )
+    run.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew, and replace the network in DIR once training is done; default: go on "
+        "with what is unfinished, and refuse a DIR that holds another network",
+    )
+    run.add_argument(
+        "--status",
+        action="store_true",
+        help="train nothing: say how far this training is (status 0: complete, 3: partial, else 1)",
+    )
+    run.add_argument(
+        "--time_limit_min",
+        type=float,
+        metavar="MIN",
+        help="stop this long after the start, in good order (without: what the scheduler says)",
+    )
+    run.add_argument(
+        "--stop_margin_s",
+        type=float,
+        metavar="S",
+        help="and this long before the end (without: as a checkpoint takes, and 30 s)",
+    )
+    run.add_argument(
+        "--num_intra", type=int, default=1, help="threads within an op; 0: all cores; default: 1"
+    )
+    run.add_argument(
+        "--num_inter", type=int, default=1, help="ops at once; 0: all cores; default: 1"
+    )
+    return flags
+
+
+def learning_rate(config: TrainConfig, n_ranks: int, epoch: float) -> float:
+    """Linear scaling with a gradual warm-up: n_ranks times one rank's rate after the warm-up.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    n_ranks : int
+    epoch : float
+        Epochs done when the step begins, with fraction.
+
+    References
+    ----------
+    P. Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour",
+    arXiv:1706.02677, 2017.
+    """
+    done = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs else 1.0
+    return config.learning_rate * (1.0 + (n_ranks - 1) * done)
+
+
+def kl_factor(config: TrainConfig, epoch: float) -> float:
+    """Weight of the KL term at ``epoch`` (epochs done, with fraction)."""
+    done = min(1.0, epoch / config.kl_anneal_epochs) if config.kl_anneal_epochs else 1.0
+    return config.kl_weight * done
+
+
+def steps_per_epoch(n_train: int, batch_size: int, n_ranks: int) -> int:
+    """Steps of an epoch, the same for every rank: all ranks' batches are full.
+
+    Raises
+    ------
+    ConfigError
+        If there are not enough examples for one step.
+    """
+    n_steps = n_train // (batch_size * n_ranks)
+    if n_steps == 0:
+        raise ConfigError(
+            f"--batch_size={batch_size}: {n_ranks} rank(s) need {batch_size * n_ranks} examples a "
+            f"step, the training set has {n_train}; choose {max(1, n_train // n_ranks)} or less"
+        )
+    return n_steps
+
+
+def epoch_batches(
+    n_train: int, batch_size: int, n_ranks: int, rank: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Examples that ``rank`` takes in each step of ``epoch``.
+
+    The permutation depends on ``(seed, epoch)`` alone, so ranks never share an example within an
+    epoch; the few examples that do not fill a last step differ from epoch to epoch.
+
+    Returns
+    -------
+    int64 array, shape (n_steps, batch_size)
+    """
+    n_steps = steps_per_epoch(n_train, batch_size, n_ranks)
+    order = np.random.Generator(np.random.Philox([seed, epoch])).permutation(n_train)
+    used = order[: n_steps * n_ranks * batch_size].astype(np.int64)
+    return used.reshape(n_steps, n_ranks, batch_size)[:, rank]
+
+
+def op_seed(seed: int, rank: int) -> int:
+    """Seed of a rank's TensorFlow ops: its own noise, the same again in the next run."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(",") if width.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not numbers with commas, as in 64,32"
+        ) from None

@@ -1,0 +1,347 @@
+"""The graph of a training run: network, ELBO, optimizer; and what is measured at its end.
+
+What belongs here: TensorFlow in graph mode; the likelihood of classes, and of a regression a Normal
+around the network's output whose noise scale is given or learned. What does not: flags, files, the
+loop over epochs (``train``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoints.tf1 import LOC_OP, SCALE_OP
+from ..errors import ConfigError, WriteError
+from ..job import memory
+from ..models import zoo as models_zoo
+from ..posterior.mean_field import snr
+from ..tensorflow_import import call_of, calls_of, import_tensorflow
+from .config import TrainConfig, op_seed
+from .noise import Noise
+
+_SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
+
+
+def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[Any, Any]:
+    """Mean negative log-likelihood of a Normal around the output, and its standard deviation.
+
+    The operations that a sweep takes the predictive from are called ``predictive/loc`` and
+    ``predictive/scale``.
+
+    Parameters
+    ----------
+    output : float32 tensor, shape (n, 1)
+    targets : float32 tensor, shape (n,)
+    noise_scale : float or None
+        None: one for all examples is learned, from 1 on; targets of unit variance suit it.
+
+    Returns
+    -------
+    nll, scale : float32 tensor, shape ()
+    """
+    tf = import_tensorflow()
+    import tensorflow_probability as tfp
+
+    loc = tf.identity(output, name=LOC_OP)
+    if noise_scale is None:
+        start = math.log(math.expm1(1.0))
+        raw = tf.compat.v1.get_variable("noise/untransformed_scale", initializer=start)
+        noise: Any = _SMALLEST_SCALE + tf.nn.softplus(raw)
+    else:
+        noise = tf.constant(noise_scale, tf.float32)
+    scale = tf.identity(noise, name=SCALE_OP)
+    normal = tfp.distributions.Normal(loc[:, 0], scale, name="target_dist")
+    return -tf.reduce_mean(normal.log_prob(targets)), scale
+
+
+def measure(
+    draws: Iterator[NDArray[np.float64]],
+    at_mean: Callable[[], NDArray[np.float64]],
+    targets: NDArray[np.float64],
+    scale: float,
+) -> dict[str, float]:
+    """Errors on the test half.
+
+    Parameters
+    ----------
+    draws : iterator of float64 array, shape (n, 1)
+        Means under draws of the weights.
+    at_mean : callable
+        Gives those under the mean weights.
+    targets : float64 array, shape (n,)
+    scale : float
+
+    Returns
+    -------
+    dict
+        ``rmse_mean_weights``, ``rmse_averaged`` (of the mean over the draws), ``rmse_single_draw``,
+        ``nll_averaged`` (of the mixture of the draws' Normals, nats an example), ``noise_scale``.
+    """
+    error = np.stack([draw[:, 0] for draw in draws]) - targets
+    log_density = -0.5 * (error / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
+    mixture = np.logaddexp.reduce(log_density, axis=0) - math.log(len(error))
+    return {
+        "rmse_mean_weights": _root_mean_square(at_mean()[:, 0] - targets),
+        "rmse_averaged": _root_mean_square(error.mean(axis=0)),
+        "rmse_single_draw": _root_mean_square(error),
+        "nll_averaged": -float(mixture.mean()),
+        "noise_scale": scale,
+    }
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return math.sqrt(float((values**2).mean()))
+
+
+_EVALUATED_AT_ONCE = 500
+_NO_SCALE = -200.0  # its softplus is 0 in float32
+
+
+@dataclass(frozen=True)
+class Training:
+    """The graph of a training run and the handles that a step needs."""
+
+    graph: Any
+    inputs: Any
+    labels: Any
+    learning_rate: Any
+    kl_factor: Any
+    network: models_zoo.Network
+    nll: Any
+    step: Any
+    init: Any
+    broadcast: Any | None
+    saver: Any
+    noise_scale: Any | None = None  # of a regression
+
+
+def build(
+    config: TrainConfig,
+    example_shape: tuple[int, ...],
+    n_classes: int,
+    n_train: int,
+    rank: int = 0,
+    horovod: Any = None,
+) -> Training:
+    """Build network, ELBO and optimizer into a new TF1 graph.
+
+    The first two ops are the placeholders of examples and labels, ``Placeholder`` and
+    ``Placeholder_1``: BPrune's users find them by their place.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    example_shape : tuple of int
+        Shape of one example; it is flattened into the placeholder.
+    n_classes, n_train : int
+        Classes, or 1 for a regression; examples in the whole training set.
+    rank : int
+        Decides the seed of this process's noise.
+    horovod : module, optional
+        ``horovod.tensorflow``, initialised; averages the gradients.
+    """
+    tf = import_tensorflow()
+    import tensorflow_probability as tfp
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        v1.set_random_seed(op_seed(config.seed, rank))
+        inputs = v1.placeholder(tf.float32, (None, math.prod(example_shape)))
+        is_regression = config.task == "regression"
+        labels = v1.placeholder(tf.float32 if is_regression else tf.int64, (None,))
+        rate = v1.placeholder(tf.float32, (), name="learning_rate")
+        factor = v1.placeholder(tf.float32, (), name="kl_factor")
+        network = models_zoo.build(
+            config.model,
+            inputs,
+            n_classes,
+            n_train,
+            example_shape=example_shape,
+            hidden=config.hidden,
+            width=config.width,
+            prior_scale=config.prior_scale,
+            posterior_scale_init=config.posterior_scale_init,
+        )
+        noise_scale = None
+        if is_regression:
+            nll, noise_scale = likelihood(network.logits, labels, config.noise_scale)
+        else:
+            label_dist = tfp.distributions.Categorical(logits=network.logits, name="label_dist")
+            nll = -tf.reduce_mean(label_dist.log_prob(labels))
+        optimizer = v1.train.AdamOptimizer(rate)
+        if horovod is not None:
+            optimizer = horovod.DistributedOptimizer(optimizer)
+        step = optimizer.minimize(
+            nll + factor * network.kl, global_step=v1.train.get_or_create_global_step()
+        )
+        if network.updates:
+            step = tf.group(step, *network.updates)
+        init = v1.global_variables_initializer()
+        broadcast = None
+        if horovod is not None:
+            broadcast = horovod.broadcast_global_variables(0)
+        saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
+    return Training(
+        graph, inputs, labels, rate, factor, network, nll, step, init, broadcast, saver, noise_scale
+    )
+
+
+def check_memory(training: Training, asked_for: str) -> None:
+    """Refuse a network whose variables, Adam's among them, are larger than the memory of this host.
+
+    Parameters
+    ----------
+    asked_for : str
+        What decides its size, for the message.
+
+    Raises
+    ------
+    ConfigError
+    """
+    variables = training.graph.get_collection("variables")
+    gib = sum(v.dtype.size * math.prod(v.shape.as_list()) for v in variables) / 2**30
+    available = memory.available_gib()
+    if available is not None and gib > available:
+        raise ConfigError(
+            f"{asked_for}: the network and its optimizer take {gib:.1f} GiB, and {available:.1f} "
+            "GiB are free here; choose a smaller one"
+        )
+
+
+def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., list[Any]]:
+    """A training step as a call.
+
+    It takes examples, labels, learning rate and weight of the KL term as arrays of the graph's
+    types, and gives negative log-likelihood and KL divergence in nats an example.
+    """
+    fed = [training.inputs, training.labels, training.learning_rate, training.kl_factor]
+    outputs = [training.nll, training.network.kl]
+    flag = training.network.is_training
+    fed += noise.fed if flag is None else [flag, *noise.fed]
+    call = calls_of(session, outputs, fed, [training.step])
+    flags = [] if flag is None else [np.bool_(True)]
+    return lambda *arrays: call(*arrays, *flags, *noise.next())
+
+
+def write_checkpoint(training: Training, session: Any, prefix: Path, step: int) -> None:
+    """Write every variable to ``PREFIX-STEP``, and nothing else.
+
+    Raises
+    ------
+    WriteError
+        If the file system refuses.
+    """
+    errors = import_tensorflow().errors
+    try:
+        training.saver.save(
+            session, str(prefix), global_step=step, write_meta_graph=False, write_state=False
+        )
+    except errors.OpError as error:
+        found = re.search(r"; ([^;\n]+)$", error.message, re.MULTILINE)
+        reason = found[1] if found else type(error).__name__
+        raise WriteError(
+            f"{prefix}-{step}: cannot be written ({reason}); what is there is as it was; mend "
+            "that, and run the same command again"
+        ) from error
+
+
+def evaluate(
+    config: TrainConfig,
+    training: Training,
+    session: Any,
+    x: NDArray[np.float32],
+    y: NDArray[Any],
+    noise: Noise,
+    before_draw: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Accuracy or error on held-out examples, and quantiles of the signal-to-noise ratios.
+
+    Parameters
+    ----------
+    noise : Noise
+        What goes into each draw; it goes on from that of the training.
+    before_draw : callable
+        Called before each draw; what it raises ends the evaluation.
+
+    Returns
+    -------
+    dict
+        ``accuracy_mean_weights``, ``accuracy_averaged`` (mean probability over the draws),
+        ``accuracy_single_draw`` (mean over the draws), ``nll_averaged`` (nats an example) and
+        ``snr_quantiles`` of all kernels, by quantile; of a regression, in place of the first
+        four, what :func:`bprune_hpc.training.graph.measure` gives.
+    """
+
+    call = call_of(session, training.network.logits, [training.inputs, *noise.fed])
+
+    def logits() -> NDArray[np.float64]:
+        before_draw()
+        parts = [
+            call(x[i : i + _EVALUATED_AT_ONCE], *noise.next())
+            for i in range(0, len(x), _EVALUATED_AT_ONCE)
+        ]
+        return np.concatenate(parts).astype(np.float64)
+
+    def at_mean() -> NDArray[np.float64]:
+        with _no_noise(training, session):
+            return logits()
+
+    draws = (logits() for _ in range(config.n_draws_eval))
+    if training.noise_scale is not None:
+        measured = measure(draws, at_mean, y, float(session.run(training.noise_scale)))
+    else:
+        measured = _measure_classes(draws, at_mean, y)
+    locs, scales = session.run((training.network.locs, training.network.scales))
+    ratios = np.concatenate([snr(locs[name], scales[name]).ravel() for name in locs])
+    quantiles = (0.01, 0.25, 0.5, 0.75, 0.9, 0.99)
+    return {
+        **measured,
+        "snr_quantiles": {str(q): float(np.quantile(ratios, q)) for q in quantiles},
+    }
+
+
+def _measure_classes(
+    draws: Iterator[NDArray[np.float64]],
+    at_mean: Callable[[], NDArray[np.float64]],
+    y: NDArray[np.int64],
+) -> dict[str, float]:
+    mean_probability, single = np.zeros(()), []
+    for draw in draws:
+        single.append((draw.argmax(axis=1) == y).mean())
+        weights = np.exp(draw - draw.max(axis=1, keepdims=True))
+        mean_probability = mean_probability + weights / weights.sum(axis=1, keepdims=True)
+    mean_probability = mean_probability / len(single)
+    with np.errstate(divide="ignore"):
+        nll = -np.log(mean_probability[np.arange(len(y)), y]).mean()
+    return {
+        "accuracy_mean_weights": float((at_mean().argmax(axis=1) == y).mean()),
+        "accuracy_averaged": float((mean_probability.argmax(axis=1) == y).mean()),
+        "accuracy_single_draw": float(np.mean(single)),
+        "nll_averaged": float(nll),
+    }
+
+
+@contextmanager
+def _no_noise(training: Training, session: Any) -> Iterator[None]:
+    """The network at its posterior mean: TFP's scale is then float32's epsilon, 1.2e-7."""
+    variables = training.network.untransformed_scales
+    trained = session.run(variables)
+
+    def assign(values: dict[str, NDArray[np.float32]]) -> None:
+        initializers = {name: variable.initializer for name, variable in variables.items()}
+        feeds = {op.inputs[1]: values[name] for name, op in initializers.items()}
+        session.run(list(initializers.values()), feeds)
+
+    assign({name: np.full_like(value, _NO_SCALE) for name, value in trained.items()})
+    try:
+        yield
+    finally:
+        assign(trained)

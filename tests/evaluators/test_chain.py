@@ -1,0 +1,327 @@
+"""Chains of dense layers without their idle parts, against the same network written out plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bprune_hpc.evaluators.chain import ChainNetwork
+from bprune_hpc.evaluators.compaction import alive_units
+from bprune_hpc.evaluators.dense_ops import activate
+from bprune_hpc.evaluators.im2col import Patches
+from bprune_hpc.evaluators.interface import Noise
+from bprune_hpc.graph.chain import (
+    ACTIVATIONS,
+    Bias,
+    Chain,
+    ConvolutionLayer,
+    DenseLayer,
+    Layers,
+    Product,
+    Reshaping,
+    layers_of,
+)
+from bprune_hpc.posterior.draws import MEAN, Draw, standard_normal
+from bprune_hpc.posterior.mean_field import Posterior
+from tests.helpers.reference_chains import REFERENCE, plain_convolution
+
+SIZES = (9, 7, 8, 6, 3)
+
+
+class Example:
+    """A random chain, a share of whose weights are exactly zero, and its plain evaluation."""
+
+    def __init__(self, seed: int, pruned: float, activation: str | None, bias: str) -> None:
+        rng = np.random.default_rng(seed)
+        loc, scale, self.fixed = {}, {}, {}
+        self.layers = []
+        for layer, (n_in, n_out) in enumerate(pairwise(SIZES)):
+            kept = rng.random((n_in, n_out)) >= pruned
+            # Whole units, too.
+            kept &= (rng.random((n_in, 1)) >= pruned / 2) & (rng.random((1, n_out)) >= pruned / 2)
+            loc[f"k{layer}"] = np.where(kept, rng.normal(size=kept.shape), 0).astype(np.float32)
+            scale[f"k{layer}"] = np.where(kept, rng.random(kept.shape), 0).astype(np.float32)
+            values = rng.normal(size=n_out).astype(np.float32)
+            if bias == "posterior":
+                loc[f"b{layer}"] = values
+                scale[f"b{layer}"] = rng.random(n_out).astype(np.float32)
+            elif bias == "fixed":
+                self.fixed[f"b{layer}"] = values
+            last = layer == len(SIZES) - 2
+            self.layers.append(
+                DenseLayer(
+                    f"k{layer}",
+                    f"b{layer}" if bias != "none" else None,
+                    None if last else activation,
+                )
+            )
+        if bias == "fixed":  # one kernel without a posterior
+            self.fixed["k2"] = loc.pop("k2")
+            del scale["k2"]
+        self.posterior = Posterior(loc, scale)
+        self.x = rng.normal(size=(11, SIZES[0])).astype(np.float32)
+
+    @property
+    def network(self) -> ChainNetwork:
+        return ChainNetwork(Layers(None, tuple(self.layers)), self.fixed)
+
+    def outputs(self, noises: Sequence[Noise], stacks: Sequence[slice]) -> np.ndarray:
+        sampled = self.network.prune(self.posterior).sample(noises)
+        return np.concatenate(list(sampled.outputs(self.x, stacks)))
+
+    def plainly(self, noise: Noise, draw: Draw) -> np.ndarray:
+        weights = dict(self.fixed)
+        for name, loc in self.posterior.loc.items():
+            weights[name] = loc.astype(float)
+            if noise.values is not None:
+                weights[name] += draw.sign * (
+                    self.posterior.scale[name].astype(float) * noise.values[name]
+                )
+        values = self.x.astype(float)
+        for layer in self.layers:
+            values = values @ weights[layer.kernel]
+            if layer.bias is not None:
+                values = values + weights[layer.bias]
+            values = REFERENCE[layer.activation](values)
+        return values
+
+    def pairs(self, n: int) -> list[Noise]:
+        return [
+            Noise(
+                unit,
+                (Draw(2 * unit, 1, unit), Draw(2 * unit + 1, -1, unit)),
+                {
+                    name: standard_normal(3, name, unit, loc.shape)
+                    for name, loc in self.posterior.loc.items()
+                },
+            )
+            for unit in range(n)
+        ]
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("bias", ["none", "fixed", "posterior"])
+@pytest.mark.parametrize("activation", [None, *sorted(ACTIVATIONS)])
+@pytest.mark.parametrize("pruned", [0.0, 0.5, 0.8, 1.0])
+def test_leaving_out_idle_parts_is_exact(pruned: float, activation: str | None, bias: str) -> None:
+    for seed in range(4):
+        example = Example(seed, pruned, activation, bias)
+        noises = [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None), *example.pairs(3)]
+        found = example.outputs(noises, [slice(0, 1), slice(1, 3), slice(3, 4)])
+        plain = [example.plainly(noise, draw).T for noise in noises for draw in noise.draws]
+        assert found.dtype == np.float32 and found.shape == (7, SIZES[-1], 11)
+        largest = np.abs(plain).max()
+        np.testing.assert_allclose(found, np.array(plain), rtol=0, atol=1e-6 * largest)
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("activation", ["Relu", "Tanh"])
+def test_a_draw_has_the_same_bits_whatever_is_evaluated_beside_it(activation: str) -> None:
+    example = Example(5, 0.5, activation, "posterior")
+    noises = example.pairs(6)
+    together = example.outputs(noises, [slice(0, 6)])
+    in_twos = example.outputs(noises, [slice(0, 2), slice(2, 4), slice(4, 6)])
+    alone = np.concatenate([example.outputs([noise], [slice(0, 1)]) for noise in noises])
+    assert together.tobytes() == in_twos.tobytes() == alone.tobytes()
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("activation", ["Relu", "Sigmoid"])
+def test_nothing_is_left_of_numbers_that_were_not_finite(activation: str) -> None:
+    example = Example(6, 0.3, activation, "posterior")
+    network, noises = example.network, example.pairs(3)
+    clean = example.outputs(noises, [slice(0, 3)])
+    for fraction in (0.0, 0.2):  # the arrays that are used again have other sizes
+        other = Example(6, fraction, activation, "posterior")
+        sampled = network.prune(other.posterior).sample(noises)
+        with np.errstate(invalid="ignore"):
+            outputs = list(sampled.outputs(np.full_like(example.x, np.nan), [slice(0, 3)]))
+        assert np.isnan(outputs).all()
+    sampled = network.prune(example.posterior).sample(noises)
+    again = np.concatenate(list(sampled.outputs(example.x, [slice(0, 3)])))
+    assert again.tobytes() == clean.tobytes()
+
+
+@pytest.mark.usefixtures("instructions")
+def test_without_pairs() -> None:
+    example = Example(6, 0.5, "Relu", "fixed")
+    pairs = example.pairs(3)
+    noises = [Noise(pair.unit, pair.draws[:1], pair.values) for pair in pairs]
+    found = example.outputs(noises, [slice(0, 3)])
+    assert found.tobytes() == example.outputs(pairs, [slice(0, 3)])[::2].tobytes()
+
+
+def test_alive_units_by_hand() -> None:
+    # Input 0 feeds unit 0, which feeds the output; unit 1 is fed by nothing and feeds the output;
+    # unit 2 is fed and feeds nothing; input 1 feeds unit 2 alone.
+    first = np.array([[True, False, False], [False, False, True]])
+    second = np.array([[True], [True], [False]])
+    inputs, hidden, outputs = alive_units([first, second])
+    assert inputs.varying.tolist() == [0] and inputs.constant.tolist() == []
+    assert hidden.varying.tolist() == [0] and hidden.constant.tolist() == [1]
+    assert outputs.varying.tolist() == [0] and outputs.constant.tolist() == []
+
+
+def test_a_unit_fed_by_constants_alone_is_constant() -> None:
+    zero = np.zeros((2, 2), bool)
+    inputs, first, second, outputs = alive_units([zero, ~zero, ~zero])
+    assert inputs.varying.size == 0
+    assert first.constant.tolist() == second.constant.tolist() == [0, 1]
+    assert outputs.varying.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_at_extremes(name: str) -> None:
+    values = np.array([-1e30, -200, -1, -1e-30, 0, 1e-30, 1, 5.9, 6.1, 80], np.float32)
+    expected = REFERENCE[name](values.astype(float))
+    with np.errstate(all="raise", under="ignore"):
+        activate(name, values)
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-30)
+
+
+def test_which_chains_are_dense() -> None:
+    steps = (Reshaping((12,)), Product("k0"), Bias("b0"), Product("k1"))
+    dense = (DenseLayer("k0", "b0", None), DenseLayer("k1", None, None))
+    assert layers_of(Chain(steps)) == Layers(None, dense)
+    assert layers_of(Chain((Bias("b0"),))) is None
+    assert layers_of(Chain(())) is None
+    assert layers_of(None) is None
+
+
+IMAGE, N_FILTERS = (8, 6, 2), 5
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("pruned", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("bias", ["none", "fixed", "posterior"])
+@pytest.mark.parametrize("activation", ["Elu", "Relu"])
+@pytest.mark.parametrize(
+    ("strides", "padding", "window", "pool"),
+    [
+        ((1, 1), "SAME", (3, 5), (2, 2)),
+        ((1, 1), "VALID", (3, 3), (2, 4)),
+        ((2, 1), "SAME", (4, 2), (1, 1)),
+        ((2, 2), "VALID", (2, 2), (2, 3)),
+    ],
+)
+def test_a_convolution_before_dense_layers(
+    strides: tuple[int, int], padding: str, window: tuple[int, int], pool: tuple[int, int],
+    activation: str, bias: str, pruned: float,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(7)
+    layer = ConvolutionLayer(
+        "conv",
+        window,
+        "bias" if bias != "none" else None,
+        activation,
+        IMAGE,
+        strides,
+        padding,
+        pool,
+    )
+    n_units = N_FILTERS * Patches(layer).n_positions
+    shapes = {"conv": (*window, IMAGE[2], N_FILTERS), "k0": (n_units, 4), "k1": (4, 3)}
+    loc = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    scale = {name: rng.random(shape).astype(np.float32) for name, shape in shapes.items()}
+    gone = rng.random(N_FILTERS) < pruned
+    for table in (loc, scale):
+        table["conv"][..., gone] = 0
+        table["k0"][: n_units // 3] *= pruned < 1
+    fixed = {}
+    if bias == "posterior":
+        loc["bias"], scale["bias"] = rng.normal(size=(2, N_FILTERS)).astype(np.float32)
+        scale["bias"] = np.abs(scale["bias"])
+    elif bias == "fixed":
+        fixed["bias"] = rng.normal(size=N_FILTERS).astype(np.float32)
+    posterior = Posterior(loc, scale)
+    layers = Layers(layer, (DenseLayer("k0", None, "Relu"), DenseLayer("k1", None, None)))
+    network = ChainNetwork(layers, fixed)
+    x = rng.normal(size=(7, *IMAGE)).astype(np.float32)
+    values = {name: standard_normal(1, name, 0, value.shape) for name, value in loc.items()}
+    noises = [
+        Noise(MEAN, (Draw(MEAN, 0, MEAN),), None),
+        Noise(0, (Draw(0, 1, 0), Draw(1, -1, 0)), values),
+    ]
+    sampled = network.prune(posterior).sample(noises)
+    found = np.concatenate(list(sampled.outputs(x, [slice(0, 1), slice(1, 2)])))
+    plainly = []
+    for sign in (0, 1, -1):
+        w = {name: loc[name].astype(float) + sign * (scale[name] * values[name]) for name in loc}
+        w |= fixed
+        seen = plain_convolution(x.astype(float), w["conv"], strides, padding)
+        seen = REFERENCE[activation](seen + w.get("bias", 0))
+        rows, columns = seen.shape[1] // pool[0], seen.shape[2] // pool[1]
+        tiles = seen.reshape(len(x), rows, pool[0], columns, pool[1], N_FILTERS)
+        plain = tiles.max(axis=(2, 4)).reshape(len(x), -1)
+        plainly.append((np.maximum(plain @ w["k0"], 0) @ w["k1"]).T)
+    largest = np.abs(plainly).max()
+    np.testing.assert_allclose(found, np.array(plainly), rtol=0, atol=1e-6 * largest)
+
+
+@pytest.mark.usefixtures("instructions")
+def test_long_sums_round_little() -> None:
+    rng = np.random.default_rng(8)
+    n = 20_000
+    kernel = rng.normal(size=(n, 2)).astype(np.float32)
+    layers = Layers(None, (DenseLayer("k", None, "Relu"), DenseLayer("h", None, None)))
+    first = np.eye(3, n, dtype=np.float32) + rng.random((3, n)).astype(np.float32)
+    posterior = Posterior({"h": kernel}, {"h": np.zeros_like(kernel)})
+    network = ChainNetwork(layers, {"k": first})
+    x = rng.random((5, 3)).astype(np.float32)
+    sampled = network.prune(posterior).sample([Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)])
+    (found,) = sampled.outputs(x, [slice(0, 1)])
+    units = (x.astype(float) @ first).astype(np.float32).astype(float)
+    terms = np.abs(units) @ np.abs(kernel).astype(float)
+    error = np.abs(found[0].T - units @ kernel)
+    assert (error <= 4e-7 * terms).all()
+
+
+def at_mean(weights: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Outputs of a ReLU network, kernels "k0" and so on, biases "b0", at its posterior mean."""
+    last = sum(name.startswith("k") for name in weights) - 1
+    layers = tuple(
+        DenseLayer(
+            f"k{layer}", f"b{layer}" if f"b{layer}" in weights else None,
+            "Relu" if layer < last else None,
+        )
+        for layer in range(last + 1)
+    )  # fmt: skip
+    posterior = Posterior(weights, {k: np.full_like(v, 0.01) for k, v in weights.items()})
+    network = ChainNetwork(Layers(None, layers), {})
+    sampled = network.prune(posterior).sample([Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)])
+    (found,) = sampled.outputs(x, [slice(0, 1)])
+    return found[0].T
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize(
+    ("n_hidden", "n_out"), [(256, 10), (319, 10), (512, 10), (1200, 10), (2000, 6), (4000, 3)]
+)
+def test_few_outputs_of_many_units_round_little(n_hidden: int, n_out: int) -> None:
+    rng = np.random.default_rng(n_hidden)
+    sizes = (64, n_hidden, n_out)
+    weights = {
+        f"k{layer}": rng.normal(0, n_in**-0.5, (n_in, n_after)).astype(np.float32)
+        for layer, (n_in, n_after) in enumerate(pairwise(sizes))
+    }
+    weights["b0"] = rng.normal(size=n_hidden).astype(np.float32)
+    x = rng.random((500, 64)).astype(np.float32)
+    hidden = np.maximum(x.astype(float) @ weights["k0"] + weights["b0"], 0)
+    plain = hidden @ weights["k1"].astype(float)
+    assert np.abs(at_mean(weights, x) - plain).max() <= 1e-6 * np.abs(plain).max()
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("n_units", [7, 8])
+def test_a_unit_that_overflows_spoils_no_bias(n_units: int) -> None:
+    weights = {
+        "k0": np.full((2, n_units), 3e38), "k1": -np.ones((n_units, n_units)),
+        "b1": np.ones(n_units), "k2": np.ones((n_units, 2)), "b2": np.array([3.0, -4.0]),
+    }  # fmt: skip
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = at_mean(weights, np.full((5, 2), 10, np.float32))
+    assert found.tolist() == 5 * [[3, -4]]

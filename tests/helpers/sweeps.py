@@ -1,0 +1,40 @@
+"""HELPERDOC"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bprune_hpc import sweep
+from bprune_hpc.mpi.comm import Comm, SerialComm, run
+from bprune_hpc.runner.timing import Pace
+
+KINDS = {
+    "classes": ["--model_dir=fake"],
+    "other examples": ["--model_dir=fake", "--ood_dataset=digits"],
+    "regression": ["--model_dir=fake:regression"],
+    "blocks": ["--model_dir=fake", "--state_limit_gb=0.0001"],
+    "blocks and other examples": [
+        "--model_dir=fake", "--ood_dataset=digits", "--state_limit_gb=0.0002",
+    ],
+    "blocks of a regression": ["--model_dir=fake:regression", "--state_limit_gb=0.0002"],
+    "single draws": ["--model_dir=fake", "--pairing=none"],
+}  # fmt: skip
+FLAGS = ["--thresholds=0,0.5,1", "--num_monte_carlo=28", "--batch_size=10"]
+
+
+def start(
+    output: Path, *flags: str, n_stretches: int | None = None, ask: Callable | None = None
+) -> int:
+    """Run a sweep, to its end or for so many stretches of work; the exit status."""
+    asked = []
+
+    def after_some(pace: Pace) -> str | None:
+        asked.append(pace)
+        return "test" if n_stretches is not None and len(asked) > n_stretches else None
+
+    def main(comm: Comm) -> int:
+        assert isinstance(comm, SerialComm)
+        return sweep.sweep(comm, [*flags, f"--output={output}"], ask or after_some)
+
+    return run(main)

