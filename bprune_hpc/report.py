@@ -12,16 +12,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .job import startup
+
+if __name__ == "__main__":
+    startup.begin(saves=False)
+
 from .config.argument_file import ArgumentParser
 from .errors import ResultsError
-from .job import startup
 from .mpi.comm import Comm, run
 from .results.figure import plot
 from .results.table import read_findings
 from .streams import check_shown
-
-if __name__ == "__main__":
-    startup.begin(saves=False)
 
 logger = logging.getLogger(__name__)
 

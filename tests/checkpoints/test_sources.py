@@ -200,7 +200,7 @@ def test_models_that_cannot_be_used(
 
 def test_names_of_models_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    program = "from small_models import dense_flipout as build\n"
+    program = "from tests.helpers.small_models import dense_flipout as build\n"
     (tmp_path / "net_in_cwd.py").write_text(program)
     assert keras_tracing.build_model("net_in_cwd:build").built
     for name, message in (

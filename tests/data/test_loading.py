@@ -15,8 +15,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from bprune_hpc import data
-from bprune_hpc.data import loading as data_loading
 from bprune_hpc.errors import DataError
+from tests.helpers.launch import ROOT
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4), np.uint8)
 CLASSES = np.array([0, 1, 2, 0, 1, 2, 1], np.int64)
@@ -41,7 +41,7 @@ def test_digits_are_those_of_scikit_learn():
 
 def test_digits_digest_is_that_of_the_file_in_the_package():
     (name, digest), *others = data.load().sha256.items()
-    file = Path(data_loading.__file__).parents[1] / name
+    file = ROOT / name
     assert not others
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
 

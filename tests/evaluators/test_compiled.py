@@ -100,8 +100,8 @@ def test_any_change_of_code_or_flags_is_other_code(tmp_path: Path) -> None:
         sources.package_sha256.cache_clear()
         seen.add(sources.package_sha256(home))
         assert (sources.compiled_sha256(home) == built) == (name == "report.py")
-    (home / "data").mkdir()
-    (home / "data" / "new.py").touch()
+    (home / "more").mkdir()
+    (home / "more" / "new.py").touch()
     sources.package_sha256.cache_clear()
     assert len({*seen, sources.package_sha256(home)}) == 6
 
@@ -142,7 +142,7 @@ WITHOUT_MODULE = """
 import sys
 sys.modules["bprune_hpc._compiled"] = None
 import pytest
-test = "tests/test_compiled.py::test_there_are_instructions_that_every_processor_has"
+test = "tests/evaluators/test_compiled.py::test_there_are_instructions_that_every_processor_has"
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", test]))
 """
 

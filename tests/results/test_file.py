@@ -147,7 +147,7 @@ def test_what_is_no_results_file_is_refused(
     ):
         file["metrics/nll"]
     with monkeypatch.context() as patch:
-        patch.setattr(results, "SCHEMA", "bprune-hpc/0")
+        patch.setattr(results_file, "SCHEMA", "bprune-hpc/0")
         results_file.write(tmp_path / "other.h5", contents())
     with pytest.raises(ResultsError, match="schema bprune-hpc/0, not 'bprune-hpc/1'"):
         results.read(tmp_path / "other.h5")
