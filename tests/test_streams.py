@@ -84,7 +84,9 @@ def test_a_reader_that_leaves_does_not_end_a_sweep(
     assert done.returncode == 0, done.stderr
     assert all_bits(path) == all_bits(whole)
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
-    assert done.stderr.count(WARNING) == (0 if streams else 1)
+    # `true` has left long before there is a table; `head` may leave after all of it is in the pipe.
+    least = 1 if reader == "true" and not streams else 0
+    assert least <= done.stderr.count(WARNING) <= (0 if streams else 1)
 
 
 @pytest.mark.parametrize("end", ["output full", "both closed"])

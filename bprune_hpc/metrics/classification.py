@@ -9,6 +9,7 @@ examples. Sums in, numbers out; the definitions stand in ``metrics.definitions``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,9 +165,10 @@ class Statistics:
             self._add_batch(packed, label[rows])
 
     def _add_batch(self, sums: Mapping[int, NDArray[np.int64]], label: NDArray[np.int64]) -> None:
-        n_thresholds, at_once = len(sums[0]), max(1, _NUMBERS // sums[0][0].size)
+        n_thresholds, *shape_of_one = sums[0].shape
+        at_once = max(1, _NUMBERS // math.prod(shape_of_one))
         whole, deleted, scores = found = dict[str, Any](), dict[str, Any](), dict[str, Any]()
-        for at in range(0, n_thresholds, at_once):
+        for at in range(0, max(n_thresholds, 1), at_once):  # types and shapes also of none
             some = slice(at, at + at_once)
             parts = self._of_thresholds({k: one[some] for k, one in sums.items()}, label)
             for out, part, axis in zip(found, parts, (0, 1, 1), strict=True):

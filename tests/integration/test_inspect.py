@@ -304,7 +304,8 @@ def test_what_is_wrong_is_one_line_and_comes_at_once(tmp_path: Path) -> None:
         "import json, sys\n"
         "from bprune_hpc.inspect import main\n"
         "for argv in json.loads(sys.argv[1]):\n"
-        "    sys.stderr.write(f'{main(argv)} ')\n"
+        "    status = main(argv)\n"
+        "    sys.stderr.write(f'{status} ')\n"
         "assert not {'tensorflow', 'mpi4py', 'horovod'} & set(sys.modules)\n"
     )
     # A line is written before its status, so that line k holds the status of the case before.
