@@ -199,8 +199,8 @@ def run_at_the_end() -> None:
 
 @pytest.mark.compiled
 def test_nothing_behind_an_array_is_read_or_written() -> None:
-    program = "import test_compiled; test_compiled.run_at_the_end()"
-    done = run_group([sys.executable, "-X", "faulthandler", "-c", program], cwd=ROOT / "tests")
+    program = "from tests.evaluators import test_compiled; test_compiled.run_at_the_end()"
+    done = run_group([sys.executable, "-X", "faulthandler", "-c", program])
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,6 @@
 """A network that overflows float32 for some draws, at one threshold alone; swept on any ranks.
 
-    mpirun -n 2 python tests/hot_case.py EVALUATOR OUTPUT [EVALUATOR OUTPUT ...]
+    mpirun -n 2 python tests/helpers/overflowing_case.py EVALUATOR OUTPUT [EVALUATOR OUTPUT ...]
 
 Hidden unit 0 is kept shut by its bias. At the threshold at which that is pruned it opens, and
 what it is multiplied with is near float32's largest number: at the mean still below, for some of

@@ -223,7 +223,7 @@ def test_a_network_that_overflows_on_two_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mpirun: MpiRun
 ) -> None:
     given = [part for kind in ("chain", "graph") for part in (kind, str(tmp_path / f"{kind}2.h5"))]
-    done = mpirun(2, [str(ROOT / "tests" / "hot_case.py"), *given])
+    done = mpirun(2, [str(ROOT / "tests/helpers/overflowing_case.py"), *given])
     assert done.returncode == 0, done.stderr
     assert "RuntimeWarning" not in done.stderr
     hot = overflowing_case.hot_draws()

@@ -97,6 +97,7 @@ def test_a_command_that_saves_nothing_ends_without_a_word(command: str) -> None:
         "from bprune_hpc import results\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "results.open_results = lambda path: (os.kill(os.getpid(), signal.SIGINT), time.sleep(9))\n"
+        "results.file.open_results = results.open_results\n"
         f"sys.argv[1:] = {arguments}\n"
         f"runpy.run_module('bprune_hpc.{name}', run_name='__main__')\n"
     )

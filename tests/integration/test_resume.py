@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc import results, sources, sweep
+from bprune_hpc.job import provenance
 from bprune_hpc.results import identity
 from bprune_hpc.runner.state import Ledger, merged
 from tests.helpers import fake_problem
@@ -314,7 +315,7 @@ def test_another_environment_warns_and_marks(
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
     assert start(path, *flags, n_stretches=2) == sweep.STOPPED
     assert "mixed_environment" not in results.read(path).attrs
-    monkeypatch.setattr(identity, "cpu_model", lambda: "Other CPU")
+    monkeypatch.setattr(provenance, "cpu_model", lambda: "Other CPU")
     assert start(path, *flags, "--num_intra=2", n_stretches=2) == sweep.STOPPED
     assert "the environment was not the same all the time" in capsys.readouterr().err
     monkeypatch.undo()

@@ -215,7 +215,7 @@ def test_other_versions_are_marked(looks, tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("how", ["exchange", "rename"])
 def test_a_kill_at_any_change_of_a_file_leaves_a_whole_network(tmp_path, how):
-    program = [sys.executable, ROOT / "tests" / "killed_trainings.py", tmp_path / "home", how]
+    program = [sys.executable, ROOT / "tests/helpers/killed_trainings.py", tmp_path / "home", how]
     done = subprocess.run(
         program, capture_output=True, text=True, timeout=LIMIT_S, env=launch_environment()
     )

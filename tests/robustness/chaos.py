@@ -3,7 +3,7 @@
     make chaos                              # all of them, about 20 minutes; prints a table
     python tests/chaos.py kills --number 20
 
-Jobs are of the fake network (``fake_case``), but for the cost. A trial that goes wrong is told and
+Jobs are of the fake network (``fake_problem``), but for the cost. A trial that goes wrong is told and
 counted; the exit status is 1 if any did.
 """
 

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bprune_hpc import results, sweep
+from bprune_hpc import sweep
 from bprune_hpc.files import atomic_write
 from bprune_hpc.files.lock_owner import started_at
 from bprune_hpc.mpi.launchers import launcher
+from bprune_hpc.results import file as results_file
 from bprune_hpc.results import output
 from bprune_hpc.runner import coordinator as books
 from bprune_hpc.runner import timing, worker
@@ -35,7 +36,7 @@ POINTS: dict[str, tuple[object, str]] = {
     "read": (output.resume, "read"),
     "draw": (fake_problem.Network, "__call__"),
     "reduce": (worker, "reduce_groups"),
-    "image": (results, "_image"),
+    "image": (results_file, "_image"),
     "write": (atomic_write.os, "fsync"),
     "backup": (atomic_write, "_back_up"),
     "backup rename": (atomic_write.os, "link"),

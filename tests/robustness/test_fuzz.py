@@ -31,7 +31,7 @@ DENSE = "tests.helpers.small_models:dense_flipout"
 def test_damaged_networks() -> None:
     """Each is refused in one line, gives the right answer, or is a valid and different graph."""
     # In a process of its own: a process that has run TensorFlow cannot be forked.
-    program = [sys.executable, str(ROOT / "tests" / "fuzz_cases.py"), f"-n{N_CASES}"]
+    program = [sys.executable, "-m", "tests.robustness.fuzz_cases", f"-n{N_CASES}"]
     done = run_group(program)
     assert done.returncode == 0, done.stdout + done.stderr
     n_absent = [damage.source for damage in fuzz_cases.plan(N_CASES)].count("tf1 theta")
@@ -55,7 +55,7 @@ def test_sources_are_the_same_whichever_there_are(tmp_path: Path) -> None:
         place = tmp_path / name
         place.mkdir()
         done = run_group(
-            [sys.executable, str(ROOT / "tests" / "fuzz_sources.py"), str(place), *theta],
+            [sys.executable, "-m", "tests.robustness.fuzz_sources", str(place), *theta],
             PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
         )
         assert done.returncode == 0, done.stderr
