@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .config import SweepConfig
 from .criteria import CRITERIA
 from .errors import ResultsError
+from .grid import is_allowed
 from .identity import Environment, Identity, differences
 from .ledger import Ledger, Position
 from .parts import Layout, Part, layout_of
@@ -195,6 +196,9 @@ def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: 
         sets = problem.on_every_set()
         check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
         check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
+        for value in saved.grid:
+            if not is_allowed(value, config.grid_kind, CRITERIA[config.criterion]):
+                raise ValueError(f"'grid' has {value:g}, which is no {config.grid_kind}")
     kept = sorted(set(saved.grid) - set(config.grid))
     if kept:
         logger.info("%s: also has %s, which stay", saved.path, _listed(kept, config))

@@ -37,9 +37,12 @@ RECORD = "train.json"
 UNFINISHED = "unfinished.json"
 
 _LISTING = "checkpoint"
+_CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
+_PUT = rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{_CHECKPOINT_FILE}"
 _OURS = re.compile(
-    rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
-    rf"|{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}}).*|\..+\.part"
+    rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
+    # What killed writers leave: TensorFlow's, and ``publishing``'s.
+    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT})\.[0-9a-f]{{16}}\.part"
 )
 _STEP = re.compile(rf"{re.escape(CHECKPOINT)}-(\d+)\.")
 _LOCK_TIMEOUT_S = 180.0
@@ -68,6 +71,8 @@ class TrainingDirectory:
             self.final = Path(config.model_dir).resolve()
         except RuntimeError as error:  # links in a circle
             raise ConfigError(f"--model_dir={config.model_dir}: {error}; choose another") from error
+        if not self.final.name:
+            raise ConfigError(f"--model_dir={config.model_dir}: has no name; choose one below it")
         self.work = self.final.with_name(f"{self.final.name}.training")
         self._replaced = self.final.with_name(f".{self.final.name}.replaced")
         self.step = 0

@@ -389,8 +389,20 @@ def test_rules_that_do_not_fit(net):
         ({"fraction": 0.5, "granularity": "filter"}, "no mean-field convolution kernel"),
         ({"fraction": 0.5, "criterion": "kl", "prior_scale": -1}, "prior_scale -1"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message) as caught:
             net.prune(**arguments)
+        assert "--" not in str(caught.value)
+
+
+def test_messages_name_arguments_and_no_flags(net, digits):
+    for call, message in (
+        (lambda: bprune_hpc.load("embedded:digits_fc", "model.ckpt-3"), "pass model_ckpt=NAME"),
+        (lambda: bprune_hpc.load("embedded:digits_fc", logits_op="none"), "; check logits_op"),
+        (lambda: net.predict(digits.x, y=digits.y + 0.5), "or pass task=regression"),
+    ):
+        with pytest.raises(BpruneError, match=message) as caught:
+            call()
+        assert "--" not in str(caught.value)
 
 
 def test_the_package_offers_it_without_loading_tensorflow():

@@ -238,7 +238,11 @@ def test_other_files_in_a_directory_that_is_overwritten_stay(looks, tmp_path):
     (case / "figures" / "one.png").write_bytes(b"one")
     (case / "model.ckpt-7.index").touch()
     (case / "best.ckpt-7.index").touch()
+    others = {"model.ckpt-28.index.bak", ".sweep.h5.0123456789abcdef.part", ".notes.part"}
+    for name in others:
+        (case / name).touch()
     assert run(case, "--epochs=1", "--seed=2", "--overwrite") == 0
+    assert others <= {path.name for path in case.iterdir()}
     assert (case / "notes.txt").read_text() == "before there was a network"
     assert (case / "figures" / "one.png").read_bytes() == b"one"
     assert (case / "best.ckpt-7.index").exists() and not (case / "model.ckpt-7.index").exists()
@@ -300,7 +304,7 @@ def test_what_is_not_whole_is_neither_complete_nor_dropped(looks, tmp_path):
     assert "already holds a network" in refused(case)
 
 
-@pytest.mark.parametrize("kind", ["stranger", "name", "file", "here", "parent"])
+@pytest.mark.parametrize("kind", ["stranger", "name", "file", "here", "parent", "root"])
 def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, kind, monkeypatch):
     case = tmp_path / "case"
     case.mkdir()
@@ -316,6 +320,8 @@ def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, k
     elif kind == "here":
         monkeypatch.chdir(case)
         case, said = Path("."), "the directory that this was started in"
+    elif kind == "root":
+        case, said = Path("/"), "--model_dir=/: has no name; choose one below it"
     else:
         (tmp_path / "file").touch()
         case, said = tmp_path / "file" / "case", "cannot be made"
