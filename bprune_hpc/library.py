@@ -155,6 +155,8 @@ class BayesianNetwork:
         if len(given) != 1:
             raise ConfigError("prune: give one of snr, threshold and fraction")
         ((point, value),) = given
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+            raise ConfigError(f"prune: seed {seed} is no integer from 0 to 2**64 - 1")
         if point == "snr" and criterion != "snr":
             raise ConfigError(f"prune: snr is no threshold of {criterion}; give threshold")
         for name, asked, known in (

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from . import comm as ranks
 from . import deadline, launch_report, streams, train_graph, train_report
-from .data import DataSet, check_labels, load
+from .data import DataSet, check_labels, describe, load
 from .data_values import Split
 from .environment import versions
 from .errors import BpruneError, ConfigError, DataError, LaunchError
@@ -389,6 +389,7 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             subtract_pixel_mean=config.subtract_pixel_mean,
             task=config.task,
         )
+        logger.info("%s set: %s", split, describe(loaded[split], config.data_path))
     n_outputs = 1
     if config.task == "classification":
         n_outputs, n_train = int(loaded["train"].y.max()) + 1, len(loaded["train"].y)

@@ -382,6 +382,8 @@ def test_a_choice_that_there_is_not(net, tmp_path):
 def test_rules_that_do_not_fit(net):
     for arguments, message in (
         ({"snr": 1, "threshold": 1}, "give one of"),
+        ({"fraction": 0.5, "criterion": "random", "seed": -1}, "seed -1 is no integer"),
+        ({"fraction": 0.5, "criterion": "random", "seed": 1.5}, "seed 1.5 is no integer"),
         ({"snr": 1, "criterion": "kl"}, "snr is no threshold of kl"),
         ({"threshold": 1, "criterion": "size"}, "criterion 'size' is none of snr, "),
         ({"fraction": 0.5, "scope": "here"}, "scope 'here' is none of"),

@@ -87,6 +87,11 @@ def test_a_network_that_is_no_better_than_a_guess_is_doubted(
     assert "by always naming class " in said[0] and "scaled and labelled as then?" in said[0]
 
 
+def test_a_test_set_of_one_class_tells_nothing() -> None:
+    metric = Metric(np.array([1.0]), np.zeros(1), np.zeros(1))
+    assert not Classification(3).doubt(np.array([2, 2]), {"accuracy": metric})
+
+
 @pytest.mark.parametrize(("value", "is_doubted"), [(0.5, True), (0.51, False), (np.nan, False)])
 def test_what_a_classifier_has_to_beat(value: float, is_doubted: bool) -> None:
     metric = Metric(np.array([value]), np.zeros(1), np.zeros(1))

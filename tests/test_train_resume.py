@@ -148,6 +148,23 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_training(
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "case"}
 
 
+def test_checkpoints_that_were_asked_for_stay_when_others_are_asked_for(looks, tmp_path):
+    case = tmp_path / "case"
+    assert run(case, "--save_every=1", ask=stop_at(2 * N_STEPS // 3)) == train.STOPPED
+    assert run(case, "--save_every=0", ask=stop_at(1)) == train.STOPPED
+    assert run(case, "--save_every=0") == 0
+    kept = {name for name in content(case) if name.endswith(".index")}
+    epochs = (1, 2, 4)  # the first two were asked for, the last is the end
+    assert kept == {f"model.ckpt-{epoch * N_STEPS // 4}.index" for epoch in epochs}
+
+
+def test_what_is_trained_on_is_said(looks, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert run(tmp_path / "case", "--epochs=1") == 0
+    assert "train set: the embedded digits: 1438 examples of 8 x 8, uint8 divided" in caplog.text
+    assert "test set: the embedded digits: 359 examples of 8 x 8" in caplog.text
+
+
 def test_an_evaluation_that_is_cut_off_is_done_again(looks, tmp_path):
     assert run(tmp_path / "whole") == 0
     assert run(tmp_path / "case", ask=stop_at(N_STEPS + 2)) == train.STOPPED
