@@ -55,7 +55,7 @@ class Rule:
     def heading(self, kind: str) -> str:
         """Of a column of points: what is pruned at each.
 
-        A fraction is named as such: which of equal scores go, and in which layer, no threshold says.
+        A fraction is named as one: no threshold says which of equal scores go, and in which layer.
 
         >>> Rule(granularity="neuron").heading("threshold")
         'neuron SNR <='
