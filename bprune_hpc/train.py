@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import streams
-from .data.loading import DataSet, check_labels, load
+from .data.loading import DataSet, check_labels, describe, load
 from .data.values import Split
 from .errors import BpruneError, ConfigError, DataError, LaunchError
 from .job import deadline, launch_report
@@ -392,6 +392,7 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             subtract_pixel_mean=config.subtract_pixel_mean,
             task=config.task,
         )
+        logger.info("%s set: %s", split, describe(loaded[split], config.data_path))
     n_outputs = 1
     if config.task == "classification":
         n_outputs, n_train = int(loaded["train"].y.max()) + 1, len(loaded["train"].y)

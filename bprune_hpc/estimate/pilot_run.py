@@ -219,7 +219,8 @@ class _Timer:
 
     def at_most(self, n_units: int) -> int:
         """So many units, or fewer that there is time for."""
-        return _at_most(min(n_units, self._work.units_at_once), BUDGET_S / 8 / self._one_s)
+        most = min(n_units, self._work.units_at_once, self._work.n_units)
+        return _at_most(most, BUDGET_S / 8 / self._one_s)
 
     def rates(self) -> Rates:
         """Those of draws; every rank calls this."""

@@ -225,9 +225,11 @@ def channel_layers(chain: Chain | None) -> tuple[ChannelLayer, ...] | None:
             out.append(ChannelLayer(step.kernel, None, (), n_places, n_columns))
             n_places = 1
         elif isinstance(step, Reshaping):
-            n_places = step.n_places
+            # Examples are not taken apart, and what is flat already may be made flat again.
+            n_places *= step.n_places if out else 1
         elif isinstance(step, Bias):
-            if not out or out[-1].bias is not None or out[-1].activations:
+            is_by_place = n_places > 1  # of an image that is flat already
+            if not out or out[-1].bias is not None or out[-1].activations or is_by_place:
                 return None
             out[-1] = replace(out[-1], bias=step.name)
         elif isinstance(step, Activation):

@@ -153,6 +153,8 @@ class BayesianNetwork:
         if len(given) != 1:
             raise ConfigError("prune: give one of snr, threshold and fraction")
         ((point, value),) = given
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+            raise ConfigError(f"prune: seed {seed} is no integer from 0 to 2**64 - 1")
         if point == "snr" and criterion != "snr":
             raise ConfigError(f"prune: snr is no threshold of {criterion}; give threshold")
         for name, asked, known in (
@@ -162,16 +164,14 @@ class BayesianNetwork:
         ):  # fmt: skip
             if asked not in known:
                 raise ConfigError(f"prune: {name} '{asked}' is none of {', '.join(known)}")
-        prior = None
-        if CRITERIA[criterion].needs_prior and prior_scale is None:
-            prior = self.prior
-            with _flags_as_arguments():
-                check_prior(criterion, self.posterior, prior, self.source.path)
+        prior = self.prior if CRITERIA[criterion].needs_prior and prior_scale is None else None
         rule = Rule(criterion, scope, granularity, prior_scale, seed, prior)
+        kind = "fraction" if point == "fraction" else "threshold"
         try:
-            (cut,) = cuts(
-                self.posterior, "fraction" if point == "fraction" else "threshold", [value], rule
-            )
+            with _flags_as_arguments():
+                if prior is not None:
+                    check_prior(criterion, self.posterior, prior, self.source.path)
+                (cut,) = cuts(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
         pruned = pruned_posterior(self.posterior, cut, PRUNED_SCALE[pruned_weights])
@@ -223,7 +223,8 @@ class BayesianNetwork:
         """
         n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
         examples = checked_examples(x, self._network.lifted)
-        label = checked_labels(y, len(examples), self.task)
+        with _flags_as_arguments():
+            label = checked_labels(y, len(examples), self.task)
         statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
 
         def of(name: str) -> NDArray[np.float64]:
@@ -436,19 +437,19 @@ def load(
         raise ConfigError(f"task: '{task}' is none of {', '.join(TASKS)}")
     if noise_scale is not None and not 1e-30 <= noise_scale <= 1e30:
         raise ConfigError(f"noise_scale: {noise_scale:g} is not in 1e-30 to 1e30")
-    found = read_case(
-        case,
-        model_ckpt,
-        model=model,
-        input_op=input_op,
-        logits_op=logits_op,
-        loc_op=loc_op,
-        scale_op=scale_op,
-        with_prior=True,
-        n_intra=n_intra,
-        n_inter=n_inter,
-    )
     with _flags_as_arguments():
+        found = read_case(
+            case,
+            model_ckpt,
+            model=model,
+            input_op=input_op,
+            logits_op=logits_op,
+            loc_op=loc_op,
+            scale_op=scale_op,
+            with_prior=True,
+            n_intra=n_intra,
+            n_inter=n_inter,
+        )
         chosen = choose_task(task, noise_scale, found.graph, found.source.path)
     is_normal = isinstance(chosen, Regression) and chosen.noise_scale is None
     network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)

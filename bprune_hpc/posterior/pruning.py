@@ -97,17 +97,15 @@ class Rule:
     seed: int = 0
     prior: Mapping[str, Prior] | None = None
 
-    def is_by_layer(self, kind: str) -> bool:
-        """Whether each tensor has a threshold of its own, so that no one number says what goes."""
-        return self.scope == "layer" and kind == "fraction"
-
     def heading(self, kind: str) -> str:
-        """Of a column of points, thresholds or fractions by layer: what is pruned at each.
+        """Of a column of points: what is pruned at each.
+
+        A fraction is named as one: no threshold says which of equal scores go, and in which layer.
 
         >>> Rule(granularity="neuron").heading("threshold")
         'neuron SNR <='
-        >>> Rule(scope="layer").heading("fraction")
-        'lowest SNR of each layer'
+        >>> Rule(granularity="neuron", scope="layer").heading("fraction")
+        'neurons of lowest SNR in each layer'
 
         Parameters
         ----------
@@ -115,13 +113,13 @@ class Rule:
             See :func:`cuts`.
         """
         criterion = CRITERIA[self.criterion]
-        heading = criterion.heading
-        if self.granularity != "weight":
-            heading = f"{self.granularity} {heading}"
-        if not self.is_by_layer(kind):
-            return heading
+        if kind == "threshold":
+            units = "" if self.granularity == "weight" else f"{self.granularity} "
+            return f"{units}{criterion.heading}"
+        units = "" if self.granularity == "weight" else f"{self.granularity}s of "
         side = "lowest" if criterion.keeps == "above" else "highest"
-        return f"{side} {heading.rpartition(' ')[0]} of each layer"
+        where = " in each layer" if self.scope == "layer" else ""
+        return f"{units}{side} {criterion.heading.rpartition(' ')[0]}{where}"
 
 
 SNR = Rule()

@@ -82,16 +82,21 @@ def parse_grid(text: str, kind: str, criterion: str = "snr") -> tuple[float, ...
     if not values:
         raise ConfigError(f"{flag}: the list is empty; give at least one value")
     signed = kind == "threshold" and chosen.signed
-    lower, upper = -math.inf if signed else 0.0, 1.0 if kind == "fraction" else math.inf
     for value in values:
-        if kind == "threshold" and value == chosen.unpruned:
-            continue
-        if not (math.isfinite(value) and lower <= value < upper):
+        if not is_allowed(value, kind, chosen):
             allowed = "at least 0 and below 1" if kind == "fraction" else "finite and not negative"
             allowed = "finite, or none for the unpruned network" if signed else allowed
             raise ConfigError(f"{flag}: {value:g} is not allowed; values are {allowed}")
     descending = kind == "threshold" and chosen.keeps == "below"
     return tuple(sorted(set(values), reverse=descending))
+
+
+def is_allowed(value: float, kind: str, criterion: Criterion) -> bool:
+    """Whether a grid of thresholds, or fractions, may have a value."""
+    if kind == "fraction":
+        return 0 <= value < 1
+    is_in_range = math.isfinite(value) and (criterion.signed or value >= 0)
+    return is_in_range or value == criterion.unpruned
 
 
 def _values(text: str, flag: str, criterion: Criterion) -> list[float]:

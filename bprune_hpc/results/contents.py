@@ -83,7 +83,7 @@ def contents(
     posterior = problem.posterior
     criterion, rule = CRITERIA[config.criterion], config.rule
     heading = {"heading": rule.heading(config.grid_kind)}
-    is_by_layer = rule.is_by_layer(config.grid_kind)
+    is_by_fraction = config.grid_kind == "fraction"
     pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
     n_examples = len(statistics.label)
     coordinates = {
@@ -92,15 +92,15 @@ def contents(
             np.array([cut.threshold for cut in cuts]),
             {
                 "long_name": criterion.meaning
-                + (", in the layer where it reaches furthest" if is_by_layer else ""),
+                + (", as far as it reaches in any layer" if is_by_fraction else ""),
                 "units": criterion.units,
-                **({} if is_by_layer else heading),
+                **({} if is_by_fraction else heading),
             },
         ),
         "requested_fraction": Variable(
             ("threshold",),
             np.array([cut.requested_fraction for cut in cuts]),
-            heading if is_by_layer else {},
+            heading if is_by_fraction else {},
         ),
         "draw": Variable(("draw",), np.arange(n_draws)),
         "pair": Variable(("draw",), np.array(pair_of_draw, np.int64)),

@@ -56,9 +56,10 @@ def group(
 
 
 def _names_of(config: SweepConfig, cuts: Sequence[Cut]) -> list[str]:
-    """``SNR <= 0.5``, or ``none`` for the unpruned network of a criterion with signed scores."""
-    is_share = config.rule.is_by_layer(config.grid_kind)
-    values = [cut.requested_fraction if is_share else cut.threshold for cut in cuts]
-    heading = config.rule.heading(config.grid_kind) + (":" if is_share else "")
-    labels = labels_of(values, is_share=is_share)
+    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
+    heading = config.rule.heading(config.grid_kind)
+    if config.grid_kind == "fraction":
+        labels = labels_of([cut.requested_fraction for cut in cuts], is_share=True)
+        return [f"the {label} of {heading}" for label in labels]
+    labels = labels_of([cut.threshold for cut in cuts], is_share=False)
     return [label if label == "none" else f"{heading} {label}" for label in labels]

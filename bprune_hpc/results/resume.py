@@ -22,6 +22,7 @@ from ..errors import ResultsError
 from ..files.atomic_write import Signature, signature
 from ..job.provenance import Environment, Identity, differences
 from ..posterior.criteria import CRITERIA
+from ..posterior.thresholds import is_allowed
 from ..runner.datasets import Layout, Part, layout_of
 from ..runner.problem import Problem
 from ..runner.state import Ledger, Position
@@ -195,6 +196,9 @@ def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: 
         sets = problem.on_every_set()
         check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
         check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
+        for value in saved.grid:
+            if not is_allowed(value, config.grid_kind, CRITERIA[config.criterion]):
+                raise ValueError(f"'grid' has {value:g}, which is no {config.grid_kind}")
     kept = sorted(set(saved.grid) - set(config.grid))
     if kept:
         logger.info("%s: also has %s, which stay", saved.path, _listed(kept, config))

@@ -5,9 +5,12 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,6 +165,7 @@ def read(config: SweepConfig) -> Problem:
     if ood is not None:
         hashes |= ood.sha256
         ood_x = _like(ood.x, x, config.ood_path or ood.name)
+    _check_not_read(config.output, hashes.values())
     return Problem(
         graph=network.graph,
         posterior=network.posterior,
@@ -187,6 +191,16 @@ def _check_named(config: SweepConfig) -> None:
         )
     if config.ood_dataset == "auto" and config.ood_path is None:
         raise ConfigError("--ood_path is missing: name the examples of another kind")
+
+
+def _check_not_read(output: str, sha256: Collection[str]) -> None:
+    """Refuse to replace a file that was read, by whatever name."""
+    for path in (Path(output), Path(f"{output}.bak")):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() in sha256:
+                raise ConfigError(
+                    f"--output: {path} is one of the files that are read; choose another file"
+                )
 
 
 def check_prior(

@@ -38,9 +38,12 @@ RECORD = "train.json"
 UNFINISHED = "unfinished.json"
 
 _LISTING = "checkpoint"
+_CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
+_PUT = rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{_CHECKPOINT_FILE}"
 _OURS = re.compile(
-    rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
-    rf"|{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}}).*|\..+\.part"
+    rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
+    # What killed writers leave: TensorFlow's, and ``publishing``'s.
+    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT})\.[0-9a-f]{{16}}\.part"
 )
 _STEP = re.compile(rf"{re.escape(CHECKPOINT)}-(\d+)\.")
 _LOCK_TIMEOUT_S = 180.0
@@ -69,6 +72,8 @@ class TrainingDirectory:
             self.final = Path(config.model_dir).resolve()
         except RuntimeError as error:  # links in a circle
             raise ConfigError(f"--model_dir={config.model_dir}: {error}; choose another") from error
+        if not self.final.name:
+            raise ConfigError(f"--model_dir={config.model_dir}: has no name; choose one below it")
         self.work = self.final.with_name(f"{self.final.name}.training")
         self._replaced = self.final.with_name(f".{self.final.name}.replaced")
         self.step = 0
@@ -148,7 +153,7 @@ class TrainingDirectory:
                 f"that, {_ANEW}"
             )
         self._state = {"identity": identity, "n_steps": n_steps, "environment": environment,
-                       "overwrite": self._config.overwrite}  # fmt: skip
+                       "overwrite": self._config.overwrite, "asked_for": []}  # fmt: skip
         if there is not None and step is not None and not self._config.overwrite:
             found = self._differences(there.get("identity"), identity)
             if found and step > 0:
@@ -237,6 +242,7 @@ class TrainingDirectory:
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
         put(self.work / _LISTING, ["".join(f"{line}\n" for line in lines).encode()])
         self.step = step
+        self._state["asked_for"] = [n for n in kept if self._is_asked_for(n)]
         self._write_state(seconds)
         for path in self.work.iterdir():
             found = _STEP.match(path.name)
@@ -343,6 +349,7 @@ class TrainingDirectory:
         known = [before] if isinstance(before, dict) else []
         self._state["environment"] = union([*known, environment])
         self._state["overwrite"] = bool(there.get("overwrite"))
+        self._state["asked_for"] = there.get("asked_for", [])  # perhaps by another --save_every
         if self.mixed_environment:
             logger.warning(
                 "%s: the environment was not the same all the time (%s): last bits may differ from "
@@ -366,7 +373,8 @@ class TrainingDirectory:
         """Whether a checkpoint is to be in the end, and not only for a resume."""
         n_steps = self._state["n_steps"]
         every = self._config.save_every * (n_steps // self._config.epochs)
-        return step == n_steps or bool(every and step and step % every == 0)
+        is_due = step == n_steps or bool(every and step and step % every == 0)
+        return is_due or step in self._state["asked_for"]
 
     def _tidy(self) -> None:
         """After a training has taken its place: remove the network that was there."""

@@ -82,6 +82,12 @@ def test_one_slow_draw_is_enough(ticking: Callable[[float, float], None]) -> Non
     assert found.rates.draws[0].seconds(10, 5) == pytest.approx(10 * 5 * 2 * 60.0)
 
 
+@pytest.mark.parametrize("n_draws", [2, 20])
+def test_a_sweep_of_few_draws(n_draws: int) -> None:
+    found = rehearsed(stage_of(f"--num_monte_carlo={n_draws}"))
+    assert 1 <= found.n_units <= n_draws // 2
+
+
 def test_thresholds_of_different_work_are_timed() -> None:
     falling = stage_of(
         "--thresholds=0:2:12", costs=[100, 60, 50, 40, 30, 25, 20, 15, 12, 11, 10, 9]

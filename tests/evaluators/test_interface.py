@@ -115,6 +115,51 @@ def test_what_constant_channels_feed_stays() -> None:
     np.testing.assert_allclose(run(evaluator, table, x)[0], expected, rtol=1e-6)
 
 
+def reshaped_first(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
+    """As of 28 x 28 numbers that become an image of one channel."""
+    return two_convolutions("SAME", "max_pool2d", "relu")(tf, tf.reshape(x, (-1, 8, 8, 2)), w)
+
+
+def flat_twice(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
+    x = tf.nn.conv2d(tf.reshape(x, (-1, 8, 8, 2)), w["k0"], 2, "SAME") + w["b0"]
+    x = tf.reshape(tf.nn.conv2d(tf.nn.relu(x), w["k1"], 2, "SAME"), (-1, 24))
+    return tf.reshape(x, (tf.shape(x)[0], 24)) @ w["k2"]
+
+
+def bias_by_place(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
+    x = tf.nn.conv2d(tf.reshape(x, (-1, 8, 8, 2)), w["k0"], 2, "SAME") + w["b0"]
+    x = tf.reshape(tf.nn.conv2d(tf.nn.relu(x), w["k1"], 2, "SAME"), (-1, 24)) + w["f1"]
+    return tf.nn.relu(x) @ w["k2"]
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "used", "evaluator"),
+    [
+        (reshaped_first, (4, 32), ["k0", "b0", "k1", "b1", "k2", "b2"], "channels"),
+        (flat_twice, (128,), ["k0", "b0", "k1", "k2"], "channels"),
+        (bias_by_place, (128,), ["k0", "b0", "k1", "f1", "k2"], "graph"),
+    ],
+)
+def test_other_shapes_than_images_that_are_made_flat_once(
+    build: Build, shape: tuple[int, ...], used: list[str], evaluator: str
+) -> None:
+    shapes = {**SHAPES, "f1": (24,)}
+    uncertain = {name for name in used if name.startswith("k")}
+    graph = lifted(build, shape, uncertain, used, shapes)
+    assert graph.chain is not None
+    assert choose_evaluator("auto", graph) == evaluator
+    rng = np.random.default_rng(2)
+    values = {name: rng.normal(size=shapes[name]).astype(np.float32) for name in used}
+    values["k1"][..., 2:] = 0
+    loc = {name: values.pop(name) for name in sorted(uncertain)}
+    table = Posterior(loc, {name: np.float32(0.1) * np.abs(value) for name, value in loc.items()})
+    of_loc = {name: value.shape for name, value in loc.items()}
+    x = rng.normal(size=(3, *shape)).astype(np.float32)
+    expected = run(make_evaluator("graph", graph, values, of_loc), table, x)
+    found = run(make_evaluator(evaluator, graph, values, of_loc), table, x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
 def dense(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
     return tf.nn.tanh(x @ w["d0"] + w["e0"]) @ w["d1"]
 

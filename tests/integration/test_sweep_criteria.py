@@ -90,18 +90,19 @@ def test_automatic_cuts_of_each_layer(
     assert found.metrics.threshold[1] == found.sparsity.layer_threshold[1].min()
     header, _, first, *_ = capsys.readouterr().out.splitlines()
     # No one threshold says what goes, so that none stands there.
-    assert header.startswith("highest log alpha of each layer") and first.split()[0] == "0"
+    assert header.startswith("highest log alpha in each layer") and first.split()[0] == "0"
     assert table.read_findings(tmp_path / "sweep.h5").labels == ["0 %", "25 %", "50 %", "75 %"]
 
 
 @pytest.mark.parametrize(
     ("flags", "heading", "chosen"),
     [
-        (["--scope=layer"], "lowest SNR of each layer", "lowest SNR of each layer: 50 %, "),
-        (["--granularity=neuron"], "neuron SNR <=", "neuron SNR <= 0."),
+        (["--scope=layer"], "lowest SNR in each layer", "the 50 % of lowest SNR in each layer, "),
+        (["--granularity=neuron"], "neurons of lowest SNR", "the 50 % of neurons of lowest SNR, "),
         (["--criterion=magnitude", "--scope=layer", "--granularity=neuron"],
-         "lowest neuron |loc| of each layer", "lowest neuron |loc| of each layer: 50 %, "),
-        ([], "SNR <=", "SNR <= 0."),
+         "neurons of lowest |loc| in each layer",
+         "the 50 % of neurons of lowest |loc| in each layer, "),
+        ([], "lowest SNR", "the 50 % of lowest SNR, "),
     ],
 )  # fmt: skip
 def test_table_and_choice_name_what_is_pruned(

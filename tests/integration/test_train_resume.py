@@ -143,6 +143,23 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_training(
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "case"}
 
 
+def test_checkpoints_that_were_asked_for_stay_when_others_are_asked_for(looks, tmp_path):
+    case = tmp_path / "case"
+    assert run(case, "--save_every=1", ask=stop_at(2 * N_STEPS // 3)) == train.STOPPED
+    assert run(case, "--save_every=0", ask=stop_at(1)) == train.STOPPED
+    assert run(case, "--save_every=0") == 0
+    kept = {name for name in content(case) if name.endswith(".index")}
+    epochs = (1, 2, 4)  # the first two were asked for, the last is the end
+    assert kept == {f"model.ckpt-{epoch * N_STEPS // 4}.index" for epoch in epochs}
+
+
+def test_what_is_trained_on_is_said(looks, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert run(tmp_path / "case", "--epochs=1") == 0
+    assert "train set: the embedded digits: 1438 examples of 8 x 8, uint8 divided" in caplog.text
+    assert "test set: the embedded digits: 359 examples of 8 x 8" in caplog.text
+
+
 def test_an_evaluation_that_is_cut_off_is_done_again(looks, tmp_path):
     assert run(tmp_path / "whole") == 0
     assert run(tmp_path / "case", ask=stop_at(N_STEPS + 2)) == train.STOPPED
@@ -233,7 +250,11 @@ def test_other_files_in_a_directory_that_is_overwritten_stay(looks, tmp_path):
     (case / "figures" / "one.png").write_bytes(b"one")
     (case / "model.ckpt-7.index").touch()
     (case / "best.ckpt-7.index").touch()
+    others = {"model.ckpt-28.index.bak", ".sweep.h5.0123456789abcdef.part", ".notes.part"}
+    for name in others:
+        (case / name).touch()
     assert run(case, "--epochs=1", "--seed=2", "--overwrite") == 0
+    assert others <= {path.name for path in case.iterdir()}
     assert (case / "notes.txt").read_text() == "before there was a network"
     assert (case / "figures" / "one.png").read_bytes() == b"one"
     assert (case / "best.ckpt-7.index").exists() and not (case / "model.ckpt-7.index").exists()
@@ -295,7 +316,7 @@ def test_what_is_not_whole_is_neither_complete_nor_dropped(looks, tmp_path):
     assert "already holds a network" in refused(case)
 
 
-@pytest.mark.parametrize("kind", ["stranger", "name", "file", "here", "parent"])
+@pytest.mark.parametrize("kind", ["stranger", "name", "file", "here", "parent", "root"])
 def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, kind, monkeypatch):
     case = tmp_path / "case"
     case.mkdir()
@@ -311,6 +332,8 @@ def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, k
     elif kind == "here":
         monkeypatch.chdir(case)
         case, said = Path("."), "the directory that this was started in"
+    elif kind == "root":
+        case, said = Path("/"), "--model_dir=/: has no name; choose one below it"
     else:
         (tmp_path / "file").touch()
         case, said = tmp_path / "file" / "case", "cannot be made"

@@ -384,6 +384,8 @@ def test_a_choice_that_there_is_not(net, tmp_path):
 def test_rules_that_do_not_fit(net):
     for arguments, message in (
         ({"snr": 1, "threshold": 1}, "give one of"),
+        ({"fraction": 0.5, "criterion": "random", "seed": -1}, "seed -1 is no integer"),
+        ({"fraction": 0.5, "criterion": "random", "seed": 1.5}, "seed 1.5 is no integer"),
         ({"snr": 1, "criterion": "kl"}, "snr is no threshold of kl"),
         ({"threshold": 1, "criterion": "size"}, "criterion 'size' is none of snr, "),
         ({"fraction": 0.5, "scope": "here"}, "scope 'here' is none of"),
@@ -391,8 +393,20 @@ def test_rules_that_do_not_fit(net):
         ({"fraction": 0.5, "granularity": "filter"}, "no mean-field convolution kernel"),
         ({"fraction": 0.5, "criterion": "kl", "prior_scale": -1}, "prior_scale -1"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message) as caught:
             net.prune(**arguments)
+        assert "--" not in str(caught.value)
+
+
+def test_messages_name_arguments_and_no_flags(net, digits):
+    for call, message in (
+        (lambda: bprune_hpc.load("embedded:digits_fc", "model.ckpt-3"), "pass model_ckpt=NAME"),
+        (lambda: bprune_hpc.load("embedded:digits_fc", logits_op="none"), "; check logits_op"),
+        (lambda: net.predict(digits.x, y=digits.y + 0.5), "or pass task=regression"),
+    ):
+        with pytest.raises(BpruneError, match=message) as caught:
+            call()
+        assert "--" not in str(caught.value)
 
 
 def test_the_package_offers_it_without_loading_tensorflow():

@@ -23,19 +23,44 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from bprune_hpc import __version__
 from tests.helpers.launch import LIMIT_S, ROOT
 
 PACKAGE = ROOT / "bprune_hpc"
-SOURCES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+
+
+def module_name(path: Path) -> str:
+    """``runner.loop``; ``runner`` for the package itself, ``__init__`` for the whole."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
+LAYERS = (
+    {"sweep", "train", "inspect", "report"},
+    {"estimate"},
+    {"results", "library", "training"},
+    {"runner"},
+    {"config", "inspection"},
+    {"metrics", "evaluators", "checkpoints"},
+    {"accumulators", "graph", "job", "files"},
+    {"posterior", "mpi", "data", "models", "graph_info"},
+    {"compiled", "tensorflow_import"},
+    {"sources", "streams", "tensorflow_graphs"},
+    {"errors"},
+)
+"""From top to bottom: what is in one imports from lower ones alone, and not from its own."""
+WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results"}
+
 HEAVY = ("tensorflow", "tensorflow_probability", "tf_keras", "horovod", "mpi4py")
-IMPORTERS = {"mpi4py": {"comm"}, "horovod": {"comm", "train"}}
-# Maths: arrays in, arrays out. No configuration, communicator or file.
-PURE = (
-    "criteria", "draws", "metrics", "plan", "posterior", "predictive", "pruning", "units",
-)  # fmt: skip
-NOT_FOR_PURE = {"argument_file", "case", "checkpoint", "comm", "config", "data", "results"}
+IMPORTERS = {"mpi4py": {"mpi.comm"}, "horovod": {"mpi.comm", "train"}}
+# What says of itself that it is pure: arrays in, arrays out.
+PURE = sorted(
+    name for name, tree in TREES.items() if re.search(r"\bPure\b", ast.get_docstring(tree) or "")
+)
+NOT_FOR_PURE = {"checkpoints", "config", "data", "files", "job", "results"}
 # What prints goes through it, as it does not fail where standard output cannot be written.
 PRINTER = "streams"
 
@@ -62,23 +87,33 @@ def absolute_imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def own_imports(tree: ast.AST) -> set[str]:
-    """Modules of the package that are imported anywhere in ``tree``."""
+def own_imports(name: str) -> set[str]:
+    """Modules of the package that one of them imports anywhere."""
+    is_package = SOURCES[name].name == "__init__.py"
+    here = [] if name == "__init__" else name.split(".")
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
-            dotted = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            origin = "bprune_hpc" if node.level else ""
-            origin = ".".join(part for part in (origin, node.module) if part)
-            dotted = [f"{origin}.{alias.name}" for alias in node.names]
+            dotted = [alias.name.split(".") for alias in node.names]
+            dotted = [parts[1:] for parts in dotted if parts[0] == "bprune_hpc"]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            n_kept = len(here) - node.level + is_package
+            origin = [*here[: max(n_kept, 0)], *(node.module.split(".") if node.module else [])]
+            dotted = [[*origin, alias.name] for alias in node.names]
         else:
+            assert not (
+                isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bprune")
+            )
             continue
-        for name in dotted:
-            top, *rest = name.split(".")
-            if top == "bprune_hpc":
-                found.add(rest[0] if rest and rest[0] in SOURCES else "__init__")
-    return found
+        for parts in dotted:
+            names = [".".join(parts[:n]) for n in (len(parts), len(parts) - 1) if n > 0]
+            found.add(next((one for one in names if one in SOURCES), "__init__"))
+    return found - {name}
+
+
+def room_of(name: str) -> str:
+    """The package, or the module beside packages, that a module is in."""
+    return name.split(".")[0]
 
 
 def tracked_files() -> list[Path]:
@@ -97,8 +132,45 @@ def tracked_files() -> list[Path]:
     return [path for path in files if not products.search(name_of(path))]
 
 
-def test_the_package_has_modules() -> None:
-    assert {"errors", "posterior", "pruning", "draws"} <= set(SOURCES)
+def test_the_guards_see_all_modules() -> None:
+    assert {"errors", "posterior.pruning", "runner.loop", "sweep", "data"} <= set(SOURCES)
+    assert len(SOURCES) > 100 and len(PURE) > 15
+    rooms = {room_of(name) for name in SOURCES} - {"__init__"}
+    assert rooms == set().union(*LAYERS)
+    assert own_imports("runner.worker") >= {"mpi.comm", "runner.coordinator"}
+
+
+def test_packages_import_from_lower_layers_alone() -> None:
+    layer = {room: at for at, rooms in enumerate(LAYERS) for room in rooms}
+    wrong = [
+        f"{name} imports {other}"
+        for name in SOURCES
+        for other in own_imports(name)
+        if "__init__" not in (name, other)
+        and room_of(name) != room_of(other)
+        and layer.get(room_of(other), -1) <= layer[room_of(name)]
+    ]  # fmt: skip
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, path in SOURCES.items() if path.name == "__init__.py"]
+)
+def test_a_package_says_what_is_in_it_and_no_more(name: str) -> None:
+    tree = TREES[name]
+    said = ast.get_docstring(tree)
+    assert said and (
+        name == "__init__" or ("May import" in said and "Begin with" in said) or name == "job"
+    )
+    assert len(tree.body) == 1 or name in WITH_PUBLIC_NAMES
+
+
+def test_signals_are_there_before_what_makes_threads() -> None:
+    program = (
+        "import sys; import bprune_hpc.job.startup, bprune_hpc.job.signals\n"
+        "sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 def test_importing_any_module_loads_no_heavy_package() -> None:
@@ -128,7 +200,7 @@ def test_only_its_owners_import(package: str) -> None:
 
 
 def test_imports_run_one_way() -> None:
-    graph = {name: own_imports(tree) - {name} for name, tree in TREES.items()}
+    graph = {name: own_imports(name) for name in SOURCES}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -138,7 +210,9 @@ def test_imports_run_one_way() -> None:
 @pytest.mark.parametrize("name", PURE)
 def test_maths_knows_no_files_ranks_or_config(name: str) -> None:
     tree = TREES[name]
-    assert not own_imports(tree) & NOT_FOR_PURE
+    imported = own_imports(name)
+    assert not {room_of(other) for other in imported} & NOT_FOR_PURE
+    assert not imported & {"mpi.comm", "mpi.rendezvous"}
     assert not absolute_imports(tree) & {"h5py", "logging", "os", "pathlib", *HEAVY}
 
 
@@ -208,7 +282,7 @@ def test_ci_calls_targets_that_exist_and_sets_variables_that_are_read() -> None:
     assert set(targets) <= make_targets()
     assert os.access(ROOT / ".ci/run", os.X_OK)
     variables = re.findall(r"^(BPRUNE_\w+)=", ci, re.MULTILINE)
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     for variable in variables:
         assert re.search(rf"(environ|getenv)\S*\b{variable}\b", tests), variable
     assert variables
@@ -255,7 +329,7 @@ def test_a_wheel_made_from_the_sdist_holds_the_embedded_case(tmp_path: Path) -> 
     commands = (
         [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", tmp_path],
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", tmp_path, tmp_path / "bprune_hpc-0.1.0.tar.gz"],
+         "--wheel-dir", tmp_path, tmp_path / f"bprune_hpc-{__version__}.tar.gz"],
     )  # fmt: skip
     for command in commands:
         done = subprocess.run(

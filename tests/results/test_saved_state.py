@@ -157,6 +157,8 @@ OTHER_STATES: dict[str, tuple[str, Callable[[h5py.File], object]]] = {
     "no passes": ("classes", _put("position", lambda p: p + np.array([1, 0]))),
     "further": ("classes", _put("position", lambda p: p + np.array([0, 1]))),
     "NaN": ("classes", _put("grid", _with(np.nan, (1,)))),
+    "a negative threshold": ("classes", _put("grid", _with(-1.0, (1,)))),
+    "an infinite threshold": ("classes", _put("grid", _with(np.inf, (1,)))),
     "a threshold twice": ("classes", _put("grid", _with(0.0, (1,)))),
     "grid of text": ("classes", _put("grid", lambda g: g.astype("S3"))),
     "external link": ("classes", _link(h5py.ExternalLink("/nowhere.h5", "a"))),

@@ -1,10 +1,10 @@
 """Long trials of what must not be lost: kills, damage, races, stops, readers, faults, cost.
 
     make chaos                              # all of them, about 20 minutes; prints a table
-    python tests/chaos.py kills --number 20
+    python -m tests.robustness.chaos kills --number 20
 
-Jobs are of the fake network (``fake_problem``), but for the cost. A trial that goes wrong is told and
-counted; the exit status is 1 if any did.
+Jobs are of the fake network (``fake_problem``), but for the cost. A trial that goes wrong is told
+and counted; the exit status is 1 if any did.
 """
 
 from __future__ import annotations

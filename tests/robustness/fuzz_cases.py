@@ -1,6 +1,6 @@
 """Opens damaged networks by the thousand, and tells what came of each: ``python fuzz_cases.py``.
 
-    python tests/fuzz_cases.py [-n 2000] [--only SUBSTRING] [--case NUMBER]
+    python -m tests.robustness.fuzz_cases [-n 2000] [--only SUBSTRING] [--case NUMBER]
 
 TensorFlow is loaded once; every case is opened in a fork of its own, under limits of time and
 memory, so that a crash ends that fork alone. The parent must never have run TensorFlow: threads

@@ -1,6 +1,6 @@
 """Small networks of every kind of source, saved once, to be damaged again and again.
 
-    python tests/fuzz_sources.py DIRECTORY [THETA]
+    python -m tests.robustness.fuzz_sources DIRECTORY [THETA]
 
 The same bytes every time, whichever sources there are: else a case would not be one. Runs
 TensorFlow, so it belongs in a process of its own: what is forked later must not have.

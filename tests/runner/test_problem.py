@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -87,6 +88,11 @@ def test_a_network_that_is_no_better_than_a_guess_is_doubted(
     assert "by always naming class " in said[0] and "scaled and labelled as then?" in said[0]
 
 
+def test_a_test_set_of_one_class_tells_nothing() -> None:
+    metric = Metric(np.array([1.0]), np.zeros(1), np.zeros(1))
+    assert not Classification(3).doubt(np.array([2, 2]), {"accuracy": metric})
+
+
 @pytest.mark.parametrize(("value", "is_doubted"), [(0.5, True), (0.51, False), (np.nan, False)])
 def test_what_a_classifier_has_to_beat(value: float, is_doubted: bool) -> None:
     metric = Metric(np.array([value]), np.zeros(1), np.zeros(1))
@@ -99,3 +105,21 @@ def test_what_a_regression_has_to_beat(value: float, is_doubted: bool) -> None:
     metric = Metric(np.array([value]), np.zeros(1), np.zeros(1))
     found = Regression(1.0).doubt(np.array([1.0, 5.0]), {"rmse": metric})
     assert bool(found) == is_doubted
+
+
+@pytest.mark.parametrize("name", ["model.ckpt-4400.index", "model.ckpt-4400.meta", "ood.h5.bak"])
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    case = tmp_path / "case"
+    shutil.copytree(Path(data.__file__).with_name("embedded") / "digits_fc", case)
+    with h5py.File(tmp_path / "ood.h5.bak", "w") as file:
+        file["x"], file["y"] = np.ones((3, 8, 8)), np.zeros(3, int)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (path,) = tmp_path.rglob(name)
+    flags = [f"--output={path.with_name(name.removesuffix('.bak'))}", "--dataset=digits"]
+    flags += [f"--ood_path={tmp_path / 'ood.h5.bak'}", "--ood_dataset=hdf5"]
+    assert sweep.main([f"--model_dir={case}", *DIGITS[1:], *flags, "--overwrite"]) == 2
+    assert f"--output: {path} is one of the files that are read" in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
