@@ -1,6 +1,7 @@
 """A sweep of the fake network that can be told what is to happen to it; for the tests and chaos.py.
 
-mpirun -n 2 python tests/robustness/chaos_job.py '{"round_s": 0.2, "strike": ["rename", 2, 0]}' FLAGS...
+mpirun -n 2 python tests/robustness/chaos_job.py \
+        '{"round_s": 0.2, "strike": ["rename", 2, 0]}' FLAGS...
 """
 
 from __future__ import annotations
