@@ -35,9 +35,9 @@ from bprune_hpc.mpi.reduction_tree import messages, n_steps
 from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.draws import N_GROUPS
 from bprune_hpc.runner.evaluation import costs_of, units_at_once
-from bprune_hpc.runner.reduction import Outstanding
-from bprune_hpc.runner.scheduler import stretch_of
-from bprune_hpc.runner.timing import Pace
+from bprune_hpc.runner.reduction import PendingReductions
+from bprune_hpc.runner.scheduler import superstep_of
+from bprune_hpc.runner.timing import Timing
 from bprune_hpc.runner.work_split import make_plan, round_of
 
 from . import overpruned
@@ -137,47 +137,47 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     vote_s = steps * of_draws["vote_s"]
     here = _message_costs(0, 0, settings, n_ranks=settings.choose(4, _N_RANKS))["vote_s"]
     in_messages, computing = steps * of_group["broadcast_s"], 0.0
-    n_messages = n_stretches = n_reductions = 0
-    pace = Pace(group_bytes * (N_GROUPS + 1))
-    outstanding = Outstanding.of(plan, _N_RANKS)
+    n_messages = n_supersteps = n_reductions = 0
+    pace = Timing(group_bytes * (N_GROUPS + 1))
+    pending = PendingReductions.of(plan, _N_RANKS)
     behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
     n_units, n_together = len(plan.units), units_at_once(overpruned.N_WEIGHTS)
 
     def reduce() -> float:
         nonlocal n_messages, n_reductions
-        members = outstanding.participants.values()
+        members = pending.participants.values()
         seconds = n_steps(members) * of_group["sum_s"] + _AGREED_A_REDUCTION * vote_s
         n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
         n_reductions += 1
         pace.reduced(seconds)
-        outstanding.clear()
+        pending.clear()
         return seconds
 
     while behind.n_units < n_units:
-        stretch = stretch_of(behind, n_units, _N_EXAMPLES, _N_RANKS, pace.n_cells(), n_together)
-        of_round = round_of(stretch.units, costs, _N_RANKS)
-        if not outstanding.has_room(of_round):
+        superstep = superstep_of(behind, n_units, _N_EXAMPLES, _N_RANKS, pace.n_cells(), n_together)
+        of_round = round_of(superstep.units, costs, _N_RANKS)
+        if not pending.has_room(of_round):
             in_messages += reduce()
         messages_s = (
-            steps * len(stretch.units) / n_units * of_draws["sum_s"] + _AGREED_A_STRETCH * vote_s
+            steps * len(superstep.units) / n_units * of_draws["sum_s"] + _AGREED_A_STRETCH * vote_s
         )
-        n_cells = len(stretch.units) * N_THRESHOLDS
+        n_cells = len(superstep.units) * N_THRESHOLDS
         computing_s = 2 * n_cells * evaluation_s / _N_RANKS  # two draws a unit
         of_one_rank = -(-n_cells // _N_RANKS) * _N_EXAMPLES
         pace.worked(computing_s + messages_s, computing_s, of_one_rank)
-        outstanding.add(of_round)
+        pending.add(of_round)
         in_messages, computing = in_messages + messages_s, computing + computing_s
-        n_stretches += 1
-        behind.n_units = stretch.units.stop
+        n_supersteps += 1
+        behind.n_units = superstep.units.stop
         if pace.is_due or behind.n_units == n_units:
             in_messages += reduce()
             pace.wrote(write_s)
-    n_agreed = _AGREED_A_STRETCH * n_stretches + _AGREED_A_REDUCTION * n_reductions
+    n_agreed = _AGREED_A_STRETCH * n_supersteps + _AGREED_A_REDUCTION * n_reductions
     as_here = in_messages + n_agreed * (here - vote_s)
     return {
         "share": in_messages / (in_messages + computing),
         "share_with_agreement_on_these_cores": as_here / (as_here + computing),
-        "stretches": n_stretches,
+        "stretches": n_supersteps,
         "reductions": n_reductions,
         "writes": pace.n_writes,
         "group_messages_to_rank_0": n_messages,

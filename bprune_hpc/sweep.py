@@ -33,7 +33,7 @@ from .posterior.draws import draws_per_unit
 from .posterior.pruning import tensors_of_units
 from .results.output import Output, on, open_output
 from .runner import problem as problems
-from .runner.coordinator import Book
+from .runner.coordinator import Coordinator
 from .runner.datasets import check_memory, lay_out
 from .runner.evaluation import costs_of
 from .runner.loop import Ask, StopVote, gather
@@ -96,23 +96,23 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
     comm.from_root(lambda: check_memory(config, parts))
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: on(output).begin(config, problem, cuts, parts, environment, run_facts))
-    book = None
+    coordinator = None
     if output is not None:
         find = partial(find_layer, config, parts, cuts)
-        book = Book(config, parts, output.ledgers, comm.size, output.write, find)
+        coordinator = Coordinator(config, parts, output.sweep_states, comm.size, output.write, find)
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
     scale = pruning.PRUNED_SCALE[config.pruned_weights]
     costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, comm.size, scale))
-    n_cells = comm.from_root(lambda: on(book).n_cells_left)
+    n_cells = comm.from_root(lambda: on(coordinator).n_cells_left)
     with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
-        why = gather(comm, evaluator, parts, cuts, costs, config, book, watch, advance, ask)
+        why = gather(comm, evaluator, parts, cuts, costs, config, coordinator, watch, advance, ask)
 
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
-    comm.from_root(lambda: on(output).finish(on(book), run_facts, why))
-    n_failed = comm.from_root(lambda: on(book).n_failed)
+    comm.from_root(lambda: on(output).finish(on(coordinator), run_facts, why))
+    n_failed = comm.from_root(lambda: on(coordinator).n_failed)
     return STOPPED if why is not None else FAILED if n_failed else 0
 
 

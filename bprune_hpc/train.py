@@ -43,7 +43,7 @@ from .job.provenance import Environment, environment_of, union
 from .models.zoo import image_shape
 from .mpi import comm as ranks
 from .runner.loop import StopVote
-from .runner.timing import Pace
+from .runner.timing import Timing
 from .tensorflow_import import import_tensorflow, open_session
 from .training import graph
 from .training import report as train_report
@@ -69,7 +69,7 @@ _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
-Ask = Callable[[Pace], str | None]
+Ask = Callable[[Timing], str | None]
 """Tells every rank whether to stop, and why; see :class:`bprune_hpc.runner.loop.StopVote`."""
 
 
@@ -289,7 +289,7 @@ class _Run:
         since = time.monotonic() - self.saved_at
         return since > max(_SAVE_S, self.save_s / _SAVE_SHARE)
 
-    def _save(self, step: int, pace: Pace) -> None:
+    def _save(self, step: int, pace: Timing) -> None:
         """Save on rank 0; every rank calls this."""
 
         def save() -> None:
@@ -305,7 +305,7 @@ class _Run:
         """Evaluate, and put the network in its place; on rank 0."""
         config, directory, test = self.config, self._on_root, data["test"]
         seconds = directory.seconds + time.monotonic() - self.began
-        pace = Pace()
+        pace = Timing()
         drawn_at = time.monotonic()
 
         def before_draw() -> None:
@@ -348,12 +348,12 @@ class _Looks:
 
     Attributes
     ----------
-    pace : Pace
+    pace : Timing
         What the vote on the end of the job asks for.
     """
 
     def __init__(self, comm: Comm, ask: Ask) -> None:
-        self.pace = Pace()
+        self.pace = Timing()
         self._comm = comm
         self._ask = ask
         self._at = self._next = -1

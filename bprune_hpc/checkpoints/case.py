@@ -21,7 +21,7 @@ from ..errors import CheckpointError, ConfigError
 from ..graph.lifted import LiftedGraph
 from ..graph.lifting import lift
 from ..graph.priors import find_priors
-from ..graph.source import Ends, Opened
+from ..graph.source import Endpoints, GraphSource
 from ..posterior.mean_field import Posterior, Prior
 from ..sources import HOME
 from . import saver
@@ -149,7 +149,7 @@ def read_case(
     GraphError
         If the graph cannot be lifted.
     """
-    given = Ends(input_op, logits_op, loc_op, scale_op)
+    given = Endpoints(input_op, logits_op, loc_op, scale_op)
     opened = _open(case_directory(model_dir), model_ckpt, model, given, (n_intra, n_inter))
     ends = given.or_else(opened.ends)
     lifted = lift(
@@ -192,9 +192,9 @@ def _open(
     place: Path,
     model_ckpt: str | None,
     model: str | None,
-    given: Ends,
+    given: Endpoints,
     threads: tuple[int, int],
-) -> Opened:
+) -> GraphSource:
     if place.is_file():
         if place.name == SAVED_MODEL_FILE:
             place = place.parent

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError
-from ..graph.source import Opened, VariableTypes
+from ..graph.source import GraphSource, VariableTypes
 from . import keras_tracing, keras_weights
 from .saver import reading
 
@@ -26,7 +26,7 @@ SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 _OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
 
 
-def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int = 1) -> Opened:
+def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int = 1) -> GraphSource:
     """Build a model, give it a file's weights, and trace its call.
 
     Parameters
@@ -78,7 +78,7 @@ def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int =
                 values[name] = source if is_held else keras_weights.read(source, types[name][1])
         return values
 
-    return Opened(
+    return GraphSource(
         kind="keras",
         path=path,
         label=path.name,

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..graph.nodes import Node, constant_node
-from ..graph.source import Ends
+from ..graph.source import Endpoints
 from ..tensorflow_import import import_tensorflow, limit_threads
 
 _NORMAL_HINT = "end the model in a Categorical, OneHotCategorical, Normal or Independent(Normal)"
@@ -32,12 +32,12 @@ class Traced:
     graph_def : GraphDef
     handles : dict of str to str
         Name of the model's variable behind each placeholder that takes a handle.
-    ends : Ends
+    ends : Endpoints
     """
 
     graph_def: Any
     handles: dict[str, str]
-    ends: Ends
+    ends: Endpoints
 
 
 def build_model(name: str, n_intra: int = 1, n_inter: int = 1, has_values: bool = True) -> Any:
@@ -204,7 +204,7 @@ def trace(name: str, model: Any) -> Traced:
     given = concrete.inputs[0].name
     ends = dict(zip(kinds[-1], (output.name for output in concrete.outputs), strict=True))
     return Traced(
-        graph_def, handles, Ends(given, ends.get("logits"), ends.get("loc"), ends.get("scale"))
+        graph_def, handles, Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"))
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, GraphError
-from ..graph.source import Ends, Opened
+from ..graph.source import Endpoints, GraphSource
 from ..tensorflow_import import import_tensorflow
 from . import saver
 from .object_graph import OBJECT_GRAPH_KEY
@@ -25,14 +25,14 @@ _DEFAULT = "serving_default"
 _INITIALIZER = "__saved_model_init_op"
 
 
-def open_saved_model(directory: Path, given: Ends) -> Opened:
+def open_saved_model(directory: Path, given: Endpoints) -> GraphSource:
     """Open a SavedModel for its ``serving_default`` signature, or the only one that it has.
 
     Parameters
     ----------
     directory : Path
         Holds ``saved_model.pb`` and ``variables/``.
-    given : Ends
+    given : Endpoints
         What the user names; the signature gives the rest.
 
     Raises
@@ -64,7 +64,7 @@ def open_saved_model(directory: Path, given: Ends) -> Opened:
         stored = reader.read([key_of.get(name, name) for name in wanted])
         return {name: stored[key_of.get(name, name)] for name in wanted}
 
-    return Opened(
+    return GraphSource(
         kind="saved_model",
         path=directory,
         label=f"{directory.name}/{FILE_NAME}",
@@ -109,11 +109,11 @@ def _signature(path: Path, meta: Any) -> Any:
     )
 
 
-def _ends(path: Path, signature: Any, given: Ends) -> Ends:
+def _ends(path: Path, signature: Any, given: Endpoints) -> Endpoints:
     has_output = given.logits_op is not None or given.loc_op is not None
     if signature is None:
         if has_output:
-            return Ends()
+            return Endpoints()
         raise GraphError(
             f"{path}: has no signature; save it with tf.saved_model.save(model, DIR, "
             "signatures=model.call...)"
@@ -127,12 +127,12 @@ def _ends(path: Path, signature: Any, given: Ends) -> Ends:
         )
     input_op = next(iter(inputs.values())) if len(inputs) == 1 else None
     if has_output:
-        return Ends(input_op)
+        return Endpoints(input_op)
     if {"loc", "scale"} <= outputs.keys():
-        return Ends(input_op, None, outputs["loc"], outputs["scale"])
+        return Endpoints(input_op, None, outputs["loc"], outputs["scale"])
     if len(outputs) > 1 and "logits" not in outputs:
         named = ", ".join(f"{key} ({name})" for key, name in sorted(outputs.items()))
         raise GraphError(
             f"{path}: its signature has several outputs: {named}; pass one as --logits_op"
         )
-    return Ends(input_op, outputs.get("logits") or next(iter(outputs.values())))
+    return Endpoints(input_op, outputs.get("logits") or next(iter(outputs.values())))

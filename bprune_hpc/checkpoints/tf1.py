@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..graph.endpoints import OPS_NAME_FILE, read_ops_names
-from ..graph.source import Ends, Opened
+from ..graph.source import Endpoints, GraphSource
 from . import saver
 from .saver_names import restored_names
 
@@ -22,14 +22,14 @@ LOC_OP, SCALE_OP = "predictive/loc", "predictive/scale"
 _LOG = logging.getLogger(__name__)
 
 
-def open_tf1(prefix: Path, given: Ends) -> Opened:
+def open_tf1(prefix: Path, given: Endpoints) -> GraphSource:
     """Open a meta graph and the checkpoint that belongs to it.
 
     Parameters
     ----------
     prefix : Path
         The checkpoint, without suffixes.
-    given : Ends
+    given : Endpoints
         What the user names; ``Ops_name_BNN.txt`` (here or one directory up) fills in the rest.
 
     Raises
@@ -44,7 +44,7 @@ def open_tf1(prefix: Path, given: Ends) -> Opened:
     ends = given
     has_output = given.logits_op is not None or given.loc_op is not None
     if not has_output and {LOC_OP, SCALE_OP} <= names:
-        ends = given.or_else(Ends(None, None, LOC_OP, SCALE_OP))
+        ends = given.or_else(Endpoints(None, None, LOC_OP, SCALE_OP))
         has_output = True
     ops_file = _beside(prefix.parent, OPS_NAME_FILE)
     if ops_file is not None and (given.input_op is None or not has_output):
@@ -53,9 +53,9 @@ def open_tf1(prefix: Path, given: Ends) -> Opened:
             input_op, product = read_ops_names(ops_file)
         if not has_output and product is None:
             _LOG.warning("%s: no operation ends in /log_prob/mul; searching", ops_file)
-        ends = ends.or_else(Ends(input_op, product))
+        ends = ends.or_else(Endpoints(input_op, product))
     _warn_of_layer_names(_beside(prefix.parent, LAYER_NAMES_FILE), names)
-    return Opened(
+    return GraphSource(
         kind="tf1",
         path=prefix,
         label=f"{prefix.name}.meta",

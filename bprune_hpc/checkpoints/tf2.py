@@ -16,7 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError
-from ..graph.source import Opened
+from ..graph.source import GraphSource
 from . import keras_tracing, object_graph, saver
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -31,7 +31,7 @@ def is_object_based(reader: saver.CheckpointReader) -> bool:
 
 def open_tf2_checkpoint(
     prefix: Path, model_function: str, n_intra: int = 1, n_inter: int = 1
-) -> Opened:
+) -> GraphSource:
     """Build a model, find its variables in a checkpoint, and trace its call.
 
     Parameters
@@ -77,7 +77,7 @@ def open_tf2_checkpoint(
         for key, kept in reader.types.items()
         if key not in used and key != object_graph.OBJECT_GRAPH_KEY
     }
-    return Opened(
+    return GraphSource(
         kind="tf2_checkpoint",
         path=prefix,
         label=prefix.name,

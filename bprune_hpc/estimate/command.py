@@ -2,7 +2,7 @@
 
     python -m bprune_hpc.sweep @ArgFilePrune.txt --plan --ranks 64
 
-The story of ``--plan``: the case is read as a sweep reads it, a rehearsal is timed, and what
+The story of ``--plan``: the case is read as a sweep reads it, a pilot run is timed, and what
 follows is printed. A results file that is there is read, and never written or locked.
 """
 
@@ -30,12 +30,12 @@ from ..runner import problem as problems
 from ..runner.datasets import Part, check_memory, lay_out, passes
 from ..runner.evaluation import costs_of, units_at_once
 from ..runner.problem import Problem
-from ..runner.state import Ledger
+from ..runner.state import SweepState
 from ..streams import check_shown, show
 from ..tensorflow_import import import_graphs
 from . import cost_model, submission, text
 from .cost_model import Peaks, Work
-from .pilot_run import Rehearsal, Stage, rehearse
+from .pilot_run import PilotRun, Stage, rehearse
 from .text import Estimate
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,10 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     found = rehearse(comm, ready.stage, work, n_ranks, ready.identity, environment, run)
     if not comm.is_root:
         return 0
-    ledgers = _ledgers(config, ready.saved)
+    sweep_states = _sweep_states(config, ready.saved)
     of_ranks = {
-        n: cost_model.timeline(work, found.rates, n, ledgers) for n in {n_ranks, *_OTHER_NUMBERS}
+        n: cost_model.timeline(work, found.rates, n, sweep_states)
+        for n in {n_ranks, *_OTHER_NUMBERS}
     }
     if problem.evaluator not in _RUNS_TENSORFLOW:
         tensorflow_mib = 0.0
@@ -161,20 +162,20 @@ def _what_is_there(config: SweepConfig, identity: Identity) -> resume.Saved | No
     return saved
 
 
-def _ledgers(config: SweepConfig, saved: resume.Saved | None) -> list[Ledger]:
+def _sweep_states(config: SweepConfig, saved: resume.Saved | None) -> list[SweepState]:
     """How far each threshold is, without its sums."""
     row_of = {value: row for row, value in enumerate(config.grid)}
     found = []
     if saved is not None:
-        for grid, arrays in zip(saved.grids, saved.ledgers, strict=True):
+        for grid, arrays in zip(saved.grids, saved.sweep_states, strict=True):
             n_passes, n_units = (int(number) for number in arrays["position"])
-            found.append(Ledger(tuple(row_of[value] for value in grid), n_passes, n_units))
-    there = {row for ledger in found for row in ledger.rows}
+            found.append(SweepState(tuple(row_of[value] for value in grid), n_passes, n_units))
+    there = {row for sweep_state in found for row in sweep_state.rows}
     rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, Ledger(rest)] if rest else found
+    return [*found, SweepState(rest)] if rest else found
 
 
-def _other(found: Rehearsal, started_mib: float, problem: Problem) -> Peaks:
+def _other(found: PilotRun, started_mib: float, problem: Problem) -> Peaks:
     """Peaks of a rank other than 0: the largest of those that there were, or what one would have.
 
     It has the arrays of the problem, and room to draw as rank 0 has, but has read nothing.
@@ -192,7 +193,7 @@ def _other(found: Rehearsal, started_mib: float, problem: Problem) -> Peaks:
 
 
 def _missing_bytes(problem: Problem, work: Work, n_ranks: int, n_units: int) -> int:
-    """Noise and weights of those units that a rank will hold more than the rehearsal did."""
+    """Noise and weights of those units that a rank will hold more than the pilot run did."""
     largest = max(len(set(share)) for share in work.first_round(n_ranks).shares)
     missing = max(0, min(work.units_at_once, largest) - n_units)
     of_unit = 4 * _FLOATS_A_DRAW * problem.posterior.n_weights * problem.task.noises_per_unit

@@ -16,10 +16,10 @@ import numpy as np
 from ..mpi.reduction_tree import n_steps
 from ..posterior.draws import MEAN
 from ..runner.evaluation import chunks
-from ..runner.reduction import Outstanding, most_groups_held
-from ..runner.scheduler import last_unit, level, stretch_of
-from ..runner.state import Ledger
-from ..runner.timing import Pace
+from ..runner.reduction import PendingReductions, most_groups_held
+from ..runner.scheduler import last_unit, level, superstep_of
+from ..runner.state import SweepState
+from ..runner.timing import Timing
 from ..runner.work_split import Round, Share, round_of
 
 LINK_BYTES_PER_S = 1e9
@@ -177,44 +177,49 @@ class Timeline:
         return self.draw_s + self.reduce_s + self.write_s
 
 
-def timeline(work: Work, rates: Rates, n_ranks: int, ledgers: Sequence[Ledger]) -> Timeline:
+def timeline(
+    work: Work, rates: Rates, n_ranks: int, sweep_states: Sequence[SweepState]
+) -> Timeline:
     """Go through the rounds of a sweep.
 
     Parameters
     ----------
-    ledgers : sequence of Ledger
+    sweep_states : sequence of SweepState
         What is done already; their sums are not looked at, and need not be there.
     """
-    pace = Pace()
+    pace = Timing()
     draw_s = reduce_s = blocks_s = written_s = 0.0
-    books = level([Ledger(one.rows, one.n_passes, one.n_units) for one in ledgers])
-    outstanding = Outstanding(n_ranks, work.most_groups_held(n_ranks))
-    while not _is_complete(work, books):
-        behind, end = books[-1], last_unit(books, work.stage_ends)
+    coordinators = level([SweepState(one.rows, one.n_passes, one.n_units) for one in sweep_states])
+    pending = PendingReductions(n_ranks, work.most_groups_held(n_ranks))
+    while not _is_complete(work, coordinators):
+        behind, end = coordinators[-1], last_unit(coordinators, work.stage_ends)
         blocks = work.passes[behind.n_passes]
         n_examples = sum(of_block for of_block, _ in blocks)
         group_bytes = work.bytes_per_cell * len(behind.rows) * n_examples
-        stretch = stretch_of(behind, end, n_examples, n_ranks, pace.n_cells(), work.units_at_once)
-        costs = [work.costs[row] for row in stretch.rows]
-        of_round = round_of(stretch.units, costs, n_ranks)
-        if not outstanding.has_room(of_round):
-            reduce_s += _reduce(pace, outstanding, group_bytes, is_forced=True)
+        superstep = superstep_of(
+            behind, end, n_examples, n_ranks, pace.n_cells(), work.units_at_once
+        )
+        costs = [work.costs[row] for row in superstep.rows]
+        of_round = round_of(superstep.units, costs, n_ranks)
+        if not pending.has_room(of_round):
+            reduce_s += _reduce(pace, pending, group_bytes, is_forced=True)
         n_batches = [batches for _, batches in blocks]
         drawn = max(
-            share_seconds(work, rates, share, stretch.rows, n_batches) for share in of_round.shares
+            share_seconds(work, rates, share, superstep.rows, n_batches)
+            for share in of_round.shares
         )
         draw_s += drawn
-        n_cells = -(-len(stretch.units) * len(stretch.rows) // n_ranks) * n_examples
+        n_cells = -(-len(superstep.units) * len(superstep.rows) // n_ranks) * n_examples
         pace.worked(drawn, of_round.evenness * drawn, n_cells)
-        outstanding.add(of_round)
-        behind.n_units = stretch.units.stop
-        if outstanding and (behind.n_units == end or pace.is_due):
-            reduce_s += _reduce(pace, outstanding, group_bytes)
+        pending.add(of_round)
+        behind.n_units = superstep.units.stop
+        if pending and (behind.n_units == end or pace.is_due):
+            reduce_s += _reduce(pace, pending, group_bytes)
         if len(work.passes) > 1 and behind.n_units == work.n_units:
             behind.end_pass({})
             blocks_s += rates.block_s
             pace.passed(rates.block_s)
-        books = level(books)
+        coordinators = level(coordinators)
         if pace.is_due:
             pace.wrote(rates.write_s)
             written_s += rates.write_s
@@ -225,16 +230,16 @@ def timeline(work: Work, rates: Rates, n_ranks: int, ledgers: Sequence[Ledger]) 
 
 
 def _reduce(
-    pace: Pace, outstanding: Outstanding, group_bytes: int, is_forced: bool = False
+    pace: Timing, pending: PendingReductions, group_bytes: int, is_forced: bool = False
 ) -> float:
-    seconds = reduce_seconds(outstanding.participants, group_bytes)
+    seconds = reduce_seconds(pending.participants, group_bytes)
     pace.reduced(seconds, is_forced)
-    outstanding.clear()
+    pending.clear()
     return seconds
 
 
-def _is_complete(work: Work, books: Sequence[Ledger]) -> bool:
-    (first, *others) = books
+def _is_complete(work: Work, coordinators: Sequence[SweepState]) -> bool:
+    (first, *others) = coordinators
     if others:
         return False
     is_last = len(work.passes) == 1 and first.n_units == work.n_units
@@ -275,7 +280,7 @@ def reduce_seconds(participants: Mapping[int, Sequence[int]], group_bytes: int) 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peak resident memory, MiB, of the parts of a rehearsal on a rank.
+    """Peak resident memory, MiB, of the parts of a pilot run on a rank.
 
     Attributes
     ----------
@@ -309,7 +314,7 @@ def memory(root: Peaks, other: Peaks, missing_bytes: int, work: Work, n_ranks: i
     Parameters
     ----------
     missing_bytes : int
-        Noise and weights that a rank will hold beyond those of the rehearsal.
+        Noise and weights that a rank will hold beyond those of the pilot run.
     """
     group_mib, missing_mib = work.group_bytes / MIB, missing_bytes / MIB
     received = group_mib if n_ranks > 1 else 0.0

@@ -33,9 +33,9 @@ from ..results import resume
 from ..results.contents import contents
 from ..runner.datasets import Part, passes
 from ..runner.evaluation import evaluate, noises_of
-from ..runner.reduction import Outstanding, reduce_draws, reduce_groups
-from ..runner.state import Ledger
-from ..runner.statistics import Findings, with_block
+from ..runner.reduction import PendingReductions, reduce_draws, reduce_groups
+from ..runner.state import SweepState
+from ..runner.statistics import SweepStatistics, with_block
 from ..runner.synthetic_state import fill, finish, repeated_labels
 from ..runner.work_split import Share
 from .cost_model import DrawTime, Peaks, Rates, Work, between
@@ -48,7 +48,7 @@ _SHORT_WRITE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class PilotRun:
     """What was measured; whole on rank 0 only.
 
     Attributes
@@ -70,7 +70,7 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a rehearsal, and a sweep, needs to draw.
+    """What a pilot run, and a sweep, needs to draw.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ def rehearse(
     identity: Identity,
     environment: Environment,
     run: Mapping[str, Any],
-) -> Rehearsal:
+) -> PilotRun:
     """Measure; every rank calls this, and the peaks of memory begin anew.
 
     Parameters
@@ -148,10 +148,10 @@ def rehearse(
     reading = memory.peak_mib()
     memory.forget_peak()
     small = _Small.of(stage)  # which warms up as well
-    ledger = Ledger(tuple(range(len(stage.cuts))))
+    sweep_state = SweepState(tuple(range(len(stage.cuts))))
     if comm.is_root:
-        small.fill(stage, ledger)
-        sums = ledger.sums[0]
+        small.fill(stage, sweep_state)
+        sums = sweep_state.sums[0]
     else:  # one group's, for all of them: those of the whole sweep are counted in the forecast
         block = passes(stage.parts)[0][0][1]
         (one,) = (stage.parts[0].problem.task.sums(len(stage.cuts), len(block), small.n_draws),)
@@ -164,17 +164,17 @@ def rehearse(
     _reduce(comm, stage, work, sums)
     drawing = memory.peak_mib()
     rates = timer.rates()
-    del timer, sums  # which the ledger makes anew
+    del timer, sums  # which the sweep state makes anew
     memory.forget_peak()
     writing, file_bytes = 0.0, 0
     if comm.is_root:
-        small.fill(stage, ledger)
-        block_s, write_s, file_bytes = _write(stage, ledger, small, identity, environment, run)
+        small.fill(stage, sweep_state)
+        block_s, write_s, file_bytes = _write(stage, sweep_state, small, identity, environment, run)
         rates = dataclasses.replace(rates, block_s=block_s, write_s=write_s)
         writing = memory.peak_mib()
     peaks = Peaks(reading, drawing, writing)
     everyone = comm.gather(peaks) or [peaks]
-    return Rehearsal(rates, peaks, everyone[1:], drawing - resident, n_units, file_bytes)
+    return PilotRun(rates, peaks, everyone[1:], drawing - resident, n_units, file_bytes)
 
 
 @dataclass(frozen=True)
@@ -195,12 +195,12 @@ class _Small:
         stage.draw([MEAN, 0], 1, sums, draws)
         return cls(sums, draws, n_draws, min(plan.batch_size, len(stage.parts[0].problem.label)))
 
-    def fill(self, stage: Stage, ledger: Ledger) -> None:
-        """Begin the ledger's pass anew, with sums of full size."""
-        ledger.sums.clear()
+    def fill(self, stage: Stage, sweep_state: SweepState) -> None:
+        """Begin the sweep state's pass anew, with sums of full size."""
+        sweep_state.sums.clear()
         costs, timed = np.array(stage.costs), stage.timed
         like = [int(np.argmin(np.abs(costs[timed] - cost))) for cost in costs]
-        fill(ledger, stage.parts, like, self.sums[MEAN], self.sums[0], self.draws)
+        fill(sweep_state, stage.parts, like, self.sums[MEAN], self.sums[0], self.draws)
 
 
 class _Timer:
@@ -249,13 +249,13 @@ class _Timer:
 def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> None:
     """Bring sums together as after a round, since MPI's own memory grows with what is sent."""
     part, (_, block) = stage.parts[0], passes(stage.parts)[0][0]
-    of_round, outstanding = work.first_round(comm.size), Outstanding(comm.size)
-    outstanding.add(of_round)
+    of_round, pending = work.first_round(comm.size), PendingReductions(comm.size)
+    pending.add(of_round)
     groups = sums if comm.is_root else of_round.shares[comm.rank].groups
     mine = {group: sums[group] for group in groups}
     task, n_draws = part.problem.task, len(part.plan.units[0])
     make = partial(task.sums, len(stage.cuts), len(block), n_draws)
-    reduce_groups(comm, outstanding.participants, mine, make)
+    reduce_groups(comm, pending.participants, mine, make)
     reduce_draws(comm, task.draw_sums(len(stage.cuts), part.plan.n_draws))
 
 
@@ -265,7 +265,7 @@ def _at_most(number: int, limit: float) -> int:
 
 def _write(
     stage: Stage,
-    ledger: Ledger,
+    sweep_state: SweepState,
     small: _Small,
     identity: Identity,
     environment: Environment,
@@ -276,17 +276,17 @@ def _write(
     n_passes, block_s = len(passes(parts)), 0.0
     if n_passes > 1:
         start = time.perf_counter()
-        ledger.end_pass(with_block(parts, ledger, config.save_probabilities))
+        sweep_state.end_pass(with_block(parts, sweep_state, config.save_probabilities))
         block_s = time.perf_counter() - start
-        finish(ledger, parts)
+        finish(sweep_state, parts)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rehearsal.h5"
         start = time.perf_counter()
-        _write_file(path, stage, parts, ledger, identity, environment, run)
+        _write_file(path, stage, parts, sweep_state, identity, environment, run)
         seconds = time.perf_counter() - start
         if seconds < _SHORT_WRITE_S:  # the first time more is loaded
             start = time.perf_counter()
-            _write_file(path, stage, parts, ledger, identity, environment, run)
+            _write_file(path, stage, parts, sweep_state, identity, environment, run)
             seconds = min(seconds, time.perf_counter() - start)
         n_bytes = path.stat().st_size
     # With several passes a file begins with the first one's examples and ends with all.
@@ -297,13 +297,13 @@ def _write_file(
     path: Path,
     stage: Stage,
     parts: Sequence[Part],
-    ledger: Ledger,
+    sweep_state: SweepState,
     identity: Identity,
     environment: Environment,
     run: Mapping[str, Any],
 ) -> None:
     config = stage.config
-    findings = Findings(parts, ledger, config.save_probabilities)
+    findings = SweepStatistics(parts, sweep_state, config.save_probabilities)
     found = contents(config, parts[0].problem, stage.cuts, findings, run, "complete")
-    arrays, attrs = resume.state(identity, environment, config, parts, [ledger])
+    arrays, attrs = resume.state(identity, environment, config, parts, [sweep_state])
     results_file.write(path, dataclasses.replace(found, state=arrays, state_attrs=attrs))

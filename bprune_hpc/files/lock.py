@@ -1,7 +1,7 @@
 """One writer a results file: ``FILE.lock``, on file systems without flock too.
 
 The lock is a file that is linked into its place whole, which only one process can do, and whose
-time of change its holder renews. It says who holds it, so that one whose holder is gone can be told
+time of change its owner renews. It says who holds it, so that one whose owner is gone can be told
 from one that is held, and is taken over by exactly one of those who try.
 """
 
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from ..errors import LockError, WriteError
 from .atomic_write import NO_LINKS
-from .lock_owner import Holder
+from .lock_owner import LockOwner
 
 logger = logging.getLogger(__name__)
 
 RENEW_S = 20.0
-"""How often a holder renews its lock, s."""
+"""How often a owner renews its lock, s."""
 
 _NAP_S = 0.01
 _MOST_BYTES = 4096  # of a lock
@@ -33,9 +33,9 @@ _MOST_BYTES = 4096  # of a lock
 class Lock:
     """A lock that is held; see :func:`hold`."""
 
-    def __init__(self, path: Path, holder: Holder) -> None:
+    def __init__(self, path: Path, owner: LockOwner) -> None:
         self._path = path
-        self._holder = holder
+        self._holder = owner
         self._released = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock", daemon=True)
         self._renewer.start()
@@ -48,7 +48,7 @@ class Lock:
         WriteError
             If another has taken it, or someone has removed it.
         """
-        found = _holder_of(self._path)
+        found = _owner_of(self._path)
         if found is None or found.token != self._holder.token:
             by = f"taken by {found}" if found else "removed"
             raise WriteError(
@@ -61,14 +61,14 @@ class Lock:
         self._released.set()
         self._renewer.join()
         with contextlib.suppress(OSError):
-            found = _holder_of(self._path)
+            found = _owner_of(self._path)
             if found is not None and found.token == self._holder.token:
                 self._path.unlink()
 
     def _renew(self) -> None:
         while not self._released.wait(RENEW_S):
             with contextlib.suppress(OSError):
-                found = _holder_of(self._path)
+                found = _owner_of(self._path)
                 if found is not None and found.token == self._holder.token:
                     os.utime(self._path)
 
@@ -85,7 +85,7 @@ def hold(
         Of the file; two names of one file have one lock. Its directory is made, and removed
         again if nothing is in it at the end.
     timeout_s : float
-        Silence after which a holder that cannot be looked for, as on another host, is taken to be
+        Silence after which a owner that cannot be looked for, as on another host, is taken to be
         gone; it is waited for.
     flag : str
         Where the user says what is written.
@@ -100,15 +100,15 @@ def hold(
     lock: Lock | None = None
     try:
         path = target.with_name(f"{target.name}.lock")
-        holder = Holder.me()
+        owner = LockOwner.me()
         try:
-            _acquire(path, holder, timeout_s, target, flag)
+            _acquire(path, owner, timeout_s, target, flag)
         except OSError as error:
             raise LockError(
                 f"{path}: cannot be made or read ({error.strerror}); mend that, or choose another "
                 f"{flag}"
             ) from error
-        lock = Lock(path, holder)
+        lock = Lock(path, owner)
         yield lock
     finally:
         if lock is not None:
@@ -118,12 +118,12 @@ def hold(
                 directory.rmdir()
 
 
-def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path, flag: str) -> None:
+def _acquire(path: Path, owner: LockOwner, timeout_s: float, target: Path, flag: str) -> None:
     give_up = time.monotonic() + timeout_s + 2 * RENEW_S
     last_seen: tuple[str, float] | None = None
-    while not _create(path, holder):
+    while not _create(path, owner):
         is_too_late = time.monotonic() > give_up
-        held_by, renewal = _holder_of(path), _renewal(path)
+        held_by, renewal = _owner_of(path), _renewal(path)
         if held_by is None or renewal is None:
             if is_too_late:
                 raise OSError(errno.EEXIST, "it comes and goes")
@@ -131,13 +131,13 @@ def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path, flag: s
             continue  # it has just been given back
         renewed, silence_s = renewal
         if not is_too_late and held_by.is_gone(silence_s, timeout_s):
-            if _take_over(path, held_by, holder, timeout_s):
+            if _take_over(path, held_by, owner, timeout_s):
                 logger.warning("%s: left by %s, which is gone: taken over", path, held_by)
                 return
             time.sleep(_NAP_S)
             continue
         is_renewed = last_seen not in (None, (held_by.token, renewed))
-        if held_by.is_at(holder) or is_renewed or is_too_late:
+        if held_by.is_at(owner) or is_renewed or is_too_late:
             raise LockError(
                 f"{target}: is being written by {held_by}; wait for it, or choose another "
                 f"{flag} (the lock is {path.name})"
@@ -148,24 +148,24 @@ def _acquire(path: Path, holder: Holder, timeout_s: float, target: Path, flag: s
         time.sleep(min(1.0, timeout_s / 4))
 
 
-def _take_over(path: Path, gone: Holder, holder: Holder, timeout_s: float) -> bool:
-    """Put a lock in the place of one whose holder is gone; False if another did.
+def _take_over(path: Path, gone: LockOwner, owner: LockOwner, timeout_s: float) -> bool:
+    """Put a lock in the place of one whose owner is gone; False if another did.
 
     Who creates the file that is named after the lock's token, and only one can, may replace that
     lock and no later one. Should it be gone before it has, the same goes for its own token.
     """
     claims = [_claim(path, gone)]
-    while not _create(claims[-1], holder):
-        other, renewal = _holder_of(claims[-1]), _renewal(claims[-1])
+    while not _create(claims[-1], owner):
+        other, renewal = _owner_of(claims[-1]), _renewal(claims[-1])
         if other is None or renewal is None or not other.is_gone(renewal[1], timeout_s):
             return False
         claims.append(_claim(path, other))
     try:
-        now = _holder_of(path)
+        now = _owner_of(path)
         if now is None or now.token != gone.token:
             claims = claims[-1:]
             return False
-        with _ready(path, holder) as ready:
+        with _ready(path, owner) as ready:
             ready.replace(path)
         return True
     finally:
@@ -177,13 +177,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
-def _claim(path: Path, gone: Holder) -> Path:
+def _claim(path: Path, gone: LockOwner) -> Path:
     return path.with_name(f".{path.name}.{gone.token}.next")
 
 
-def _create(path: Path, holder: Holder) -> bool:
+def _create(path: Path, owner: LockOwner) -> bool:
     """Create a file with its contents, unless there is one: exactly one of many succeeds."""
-    with _ready(path, holder) as ready:
+    with _ready(path, owner) as ready:
         try:
             os.link(ready, path)
             return True
@@ -196,7 +196,7 @@ def _create(path: Path, holder: Holder) -> bool:
     try:
         with path.open("xb") as file:
             try:
-                file.write(holder.to_text())
+                file.write(owner.to_text())
                 file.flush()
             except OSError:
                 path.unlink(missing_ok=True)
@@ -207,18 +207,18 @@ def _create(path: Path, holder: Holder) -> bool:
 
 
 @contextlib.contextmanager
-def _ready(path: Path, holder: Holder) -> Iterator[Path]:
-    """A whole file beside a path that names a holder, to be put there."""
+def _ready(path: Path, owner: LockOwner) -> Iterator[Path]:
+    """A whole file beside a path that names a owner, to be put there."""
     ready = _beside(path)
     try:
-        ready.write_bytes(holder.to_text())
+        ready.write_bytes(owner.to_text())
         yield ready
     finally:
         with contextlib.suppress(OSError):
             ready.unlink(missing_ok=True)
 
 
-def _holder_of(path: Path) -> Holder | None:
+def _owner_of(path: Path) -> LockOwner | None:
     """Who holds a lock; None if there is none.
 
     Raises
@@ -235,7 +235,7 @@ def _holder_of(path: Path) -> Holder | None:
     with open(handle, "rb") as file:
         found = os.fstat(handle)
         text = file.read(_MOST_BYTES)
-    return Holder.from_text(text, f"{found.st_ino:x}-{found.st_mtime_ns:x}")
+    return LockOwner.from_text(text, f"{found.st_ino:x}-{found.st_mtime_ns:x}")
 
 
 def _renewal(path: Path) -> tuple[float, float] | None:

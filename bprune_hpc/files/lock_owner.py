@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEAST_SILENCE_S = 60.0
-"""A holder on a host that was restarted is taken to be gone after this much silence, s."""
+"""A owner on a host that was restarted is taken to be gone after this much silence, s."""
 
 _PROC = Path("/proc")
 _TOKEN = re.compile("[0-9a-f-]+")
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockOwner:
     """Who holds a lock.
 
     Attributes
@@ -47,7 +47,7 @@ class Holder:
     since: str
 
     @classmethod
-    def me(cls) -> Holder:
+    def me(cls) -> LockOwner:
         """This process."""
         return cls(
             token=secrets.token_hex(8),
@@ -60,7 +60,7 @@ class Holder:
         )
 
     @classmethod
-    def from_text(cls, text: bytes, token: str) -> Holder:
+    def from_text(cls, text: bytes, token: str) -> LockOwner:
         """Whom a lock names; somebody unknown, with a token, if that makes no sense."""
         try:
             found = cls(**json.loads(text))
@@ -73,7 +73,7 @@ class Holder:
         return cls(token, "an unknown host", "", "", 0, 0, "an unknown time")
 
     def to_text(self) -> bytes:
-        """What a lock says of its holder."""
+        """What a lock says of its owner."""
         return json.dumps(asdict(self)).encode()
 
     def is_gone(self, silence_s: float, timeout_s: float) -> bool:
@@ -84,9 +84,9 @@ class Holder:
         silence_s : float
             Time since it renewed its lock.
         timeout_s : float
-            Silence after which a holder that cannot be looked for is taken to be gone.
+            Silence after which a owner that cannot be looked for is taken to be gone.
         """
-        here = Holder.me()
+        here = LockOwner.me()
         if self.is_at(here):
             is_there = _is_there(self.pid, self.started)
             return silence_s > timeout_s if is_there is None else not is_there
@@ -94,7 +94,7 @@ class Holder:
             return silence_s > min(LEAST_SILENCE_S, timeout_s)
         return silence_s > timeout_s
 
-    def is_at(self, other: Holder) -> bool:
+    def is_at(self, other: LockOwner) -> bool:
         """Whether the process number of one means the same to the other."""
         places = ((one.host, one.boot, one.pid_namespace) for one in (self, other))
         return len(set(places)) == 1
@@ -103,7 +103,7 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
-_KINDS = {name: int if name in ("pid", "started") else str for name in Holder.__annotations__}
+_KINDS = {name: int if name in ("pid", "started") else str for name in LockOwner.__annotations__}
 
 
 def started_at(pid: int) -> int | None:

@@ -25,7 +25,7 @@ from .checks import check_operations, used_functions
 from .constant_folding import Evaluator
 from .inlining import flatten
 from .nodes import Node, Nodes, ancestors, build_graph, consumers, operation, placeholder_node
-from .source import Opened, VariableValues
+from .source import GraphSource, VariableValues
 from .variables import VARIABLES, expose_variables
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _FITTED = 10_000
 
 
 def find_priors(
-    opened: Opened,
+    source: GraphSource,
     posterior: Posterior,
     scale_variables: Mapping[str, Collection[str]],
     threads: tuple[int, int] = (1, 1),
@@ -49,7 +49,7 @@ def find_priors(
 
     Parameters
     ----------
-    opened : Opened
+    source : GraphSource
         The graph as it was stored, with what it was trained on.
     posterior : Posterior
         Lifted from it.
@@ -64,12 +64,12 @@ def find_priors(
         Without the tensors whose divergence is not in the graph, is none from a fixed Normal (a
         trained prior, another distribution, an estimate from draws), or is there with several.
     """
-    nodes, _ = flatten(opened.graph_def)
-    behind = _of_variables_alone(nodes, opened.variable_names)
+    nodes, _ = flatten(source.graph_def)
+    behind = _of_variables_alone(nodes, source.variable_names)
     last_steps = [
         node
         for node, variables in behind.items()
-        if nodes[node].op in _LAST_STEP and variables <= opened.types.keys()
+        if nodes[node].op in _LAST_STEP and variables <= source.types.keys()
     ]
     candidates = {
         name: [node for node in last_steps if behind[node] >= set(scale_variables[name])]
@@ -77,7 +77,7 @@ def find_priors(
     }
     found: dict[str, Prior] = {}
     try:
-        evaluate = _evaluator(opened, nodes, candidates, threads)
+        evaluate = _evaluator(source, nodes, candidates, threads)
         for name, loc in posterior.loc.items():
             of_scale = set(scale_variables[name])
             sized = [node for node in candidates[name] if evaluate.size((node, 0)) == loc.size]
@@ -137,27 +137,27 @@ def _only_computes(node: Node) -> bool:
 
 
 def _evaluator(
-    opened: Opened,
+    source: GraphSource,
     nodes: Nodes,
     candidates: Mapping[str, Sequence[str]],
     threads: tuple[int, int],
 ) -> Evaluator:
     ends = [(node, 0) for of_one in candidates.values() for node in of_one]
     nodes = {name: nodes[name] for name in ancestors(nodes, ends)}
-    names = expose_variables(nodes, opened.variable_names, opened.label)
+    names = expose_variables(nodes, source.variable_names, source.label)
     names = {node: name for node, name in names.items() if node in nodes}
     others = {name: node for name, node in nodes.items() if name not in names}
-    check_operations(others, opened.graph_def.library, opened.label)
-    values = VariableValues(names.values(), opened.read, opened.types)
+    check_operations(others, source.graph_def.library, source.label)
+    values = VariableValues(names.values(), source.read, source.types)
     for node, name in names.items():
         dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
         nodes[node] = placeholder_node(node, dtype, values.shape(name))
-    graph_def = opened.graph_def
+    graph_def = source.graph_def
     functions = used_functions(nodes.values(), graph_def.library)
     return Evaluator(
         nodes, names, values,
         build=lambda some: build_graph(some, graph_def.versions, functions),
-        label=opened.label, threads=threads,
+        label=source.label, threads=threads,
     )  # fmt: skip
 
 

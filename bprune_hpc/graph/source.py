@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Ends:
+class Endpoints:
     """Operations (or tensors) between which the network lies; None: to be searched for.
 
     ``loc_op`` and ``scale_op``, in place of ``logits_op``, are those of a regression's output.
@@ -29,18 +29,18 @@ class Ends:
     loc_op: str | None = None
     scale_op: str | None = None
 
-    def or_else(self, other: Ends) -> Ends:
+    def or_else(self, other: Endpoints) -> Endpoints:
         """These where they are given, else the others."""
         is_named = self.logits_op is not None or self.loc_op is not None
         outputs = self if is_named else other
-        return Ends(
+        return Endpoints(
             self.input_op or other.input_op, outputs.logits_op, outputs.loc_op, outputs.scale_op
         )
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A source that was opened.
+class GraphSource:
+    """A source that was source.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Opened:
         Shape and type of every variable that can be read.
     variable_names : mapping of str to str
         Name of the variable at a node, where it is not the node's own.
-    ends : Ends
+    ends : Endpoints
         As far as the source itself says.
     files : list of Path
         Every file that is read.
@@ -74,7 +74,7 @@ class Opened:
     read: ReadVariables
     types: VariableTypes
     variable_names: Mapping[str, str]
-    ends: Ends
+    ends: Endpoints
     files: list[Path]
     tf_version: str = ""
     step: int | None = None

@@ -133,7 +133,7 @@ class MPIComm:
     def __init__(self) -> None:
         self._limit_s = rendezvous.limit_s()
         leave_out_idle_network()
-        with rendezvous.alarm("MPI_Init", self._limit_s):
+        with rendezvous.watchdog("MPI_Init", self._limit_s):
             from mpi4py import MPI
 
         self._mpi = MPI
@@ -142,8 +142,10 @@ class MPIComm:
         self.size = self._world.Get_size()
         self.library = MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
         is_threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE
-        self._arrivals = rendezvous.Arrivals(self._world, self._limit_s, is_threaded, self.abort)
-        self._arrivals.call_the_roll()
+        self._rendezvous = rendezvous.Rendezvous(
+            self._world, self._limit_s, is_threaded, self.abort
+        )
+        self._rendezvous.call_the_roll()
 
     @property
     def is_root(self) -> bool:
@@ -166,7 +168,7 @@ class MPIComm:
                 failure = (status_of(error), message_of(error))
             except SystemExit as end:  # --help has been answered
                 failure = (int(end.code or 0), "")
-        with self._arrivals.all_at("a decision of rank 0"):
+        with self._rendezvous.all_at("a decision of rank 0"):
             failure, outcome = self._world.bcast((failure, outcome))
         if failure is not None:
             raise EndedByRoot(*failure)
@@ -176,7 +178,7 @@ class MPIComm:
         """See :class:`Comm`."""
         layout = [(k, a.shape, a.dtype.str) for k, a in (arrays or {}).items()]
         out = {}
-        with self._arrivals.all_at("arrays of rank 0"):
+        with self._rendezvous.all_at("arrays of rank 0"):
             for name, shape, dtype in self._world.bcast(layout):
                 if self.is_root:
                     assert arrays is not None
@@ -196,7 +198,7 @@ class MPIComm:
         members = sorted({0}.union(*participants.values()))
         if self.rank not in members:
             return
-        with self._arrivals.all_at("sums over ranks", members):
+        with self._rendezvous.all_at("sums over ranks", members):
             for key in sorted(participants):
                 for sender, receiver in messages(participants[key]):
                     if self.rank == sender:
@@ -206,22 +208,22 @@ class MPIComm:
 
     def gather(self, value: T) -> list[T] | None:
         """See :class:`Comm`."""
-        with self._arrivals.all_at("values of all ranks"):
+        with self._rendezvous.all_at("values of all ranks"):
             return self._world.gather(value)
 
     def any_of(self, flag: bool) -> bool:
         """See :class:`Comm`."""
         vote = np.array([flag], np.int8)
-        with self._arrivals.all_at("a vote of all ranks"):
+        with self._rendezvous.all_at("a vote of all ranks"):
             self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
         return bool(vote[0])
 
     def close(self) -> None:
         """See :class:`Comm`."""
-        with self._arrivals.all_at("the end"):
+        with self._rendezvous.all_at("the end"):
             pass
         # MPI is finalized when Python ends, after others that use it (Horovod) have let go.
-        self._last_alarm = rendezvous.start_alarm("MPI_Finalize", self._limit_s)
+        self._last_watchdog = rendezvous.start_watchdog("MPI_Finalize", self._limit_s)
 
     def abort(self, status: int) -> None:
         """See :class:`Comm`."""

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import LaunchError
-from . import watchdog as alarm_script
+from . import watchdog as watchdog_script
 from .launchers import LAUNCHERS, launcher
 
 LIMIT_VARIABLE = "BPRUNE_WAIT_LIMIT_MIN"
@@ -91,10 +91,10 @@ def still_missing(
         waited, last = waited + min(now - last, _LONGEST_STEP_S), now
 
 
-def start_alarm(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
+def start_watchdog(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
     """Start what ends this process, with a message, if it is not killed within the limit.
 
-    A small process waits beside this one (``alarm``), and goes with it, however that ends.
+    A small process waits beside this one (``watchdog``), and goes with it, however that ends.
 
     Returns
     -------
@@ -106,13 +106,14 @@ def start_alarm(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
     name, _, rank = launcher() or ("", None, 0)
     rank_variable = next((variable for one, _, variable in LAUNCHERS if one == name), "")
     message = (
-        f"error: {_name(rank)} has waited {_minutes(limit_s)} in {what} for {alarm_script.MARK}; "
+        f"error: {_name(rank)} has waited {_minutes(limit_s)} in {what} for "
+        f"{watchdog_script.MARK}; "
         "look for hosts that are down and for processes that hang or have ended early; "
         f"{LIMIT_VARIABLE} sets the limit\n"
     )
     seconds = limit_s + _apart_s(rank)
     command = [
-        sys.executable, "-I", "-S", alarm_script.__file__, repr(seconds), str(os.getpid()),
+        sys.executable, "-I", "-S", watchdog_script.__file__, repr(seconds), str(os.getpid()),
         rank_variable, what, message,
     ]  # fmt: skip
     # The end of its standard input tells it that this process has gone.
@@ -120,9 +121,9 @@ def start_alarm(what: str, limit_s: float) -> subprocess.Popen[bytes] | None:
 
 
 @contextmanager
-def alarm(what: str, limit_s: float) -> Iterator[None]:
-    """End this process, with a message, if the body takes longer (see :func:`start_alarm`)."""
-    waiting = start_alarm(what, limit_s)
+def watchdog(what: str, limit_s: float) -> Iterator[None]:
+    """End this process, with a message, if the body takes longer (see :func:`start_watchdog`)."""
+    waiting = start_watchdog(what, limit_s)
     try:
         yield
     finally:
@@ -131,7 +132,7 @@ def alarm(what: str, limit_s: float) -> Iterator[None]:
             waiting.communicate()
 
 
-class Arrivals:
+class Rendezvous:
     """Roll calls of the ranks of one communicator, with rank 0 as the one that hears of all.
 
     Parameters

@@ -24,7 +24,7 @@ from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import Cut
 from ..runner.problem import Problem
-from ..runner.statistics import Findings
+from ..runner.statistics import SweepStatistics
 from . import contents_choice, contents_regression
 from .file import SCHEMA, Contents, Variable
 
@@ -64,7 +64,7 @@ def contents(
     config: SweepConfig,
     problem: Problem,
     cuts: Sequence[Cut],
-    findings: Findings,
+    findings: SweepStatistics,
     run: Mapping[str, Any],
     status: str,
 ) -> Contents:
@@ -158,7 +158,7 @@ def contents(
     )
 
 
-def _target(target: Target, findings: Findings) -> dict[str, Any]:
+def _target(target: Target, findings: SweepStatistics) -> dict[str, Any]:
     metrics, failed = findings.metrics, findings.failed
     return {
         "target_metric": target.metric,

@@ -10,12 +10,12 @@ import numpy as np
 from ..config.sweep_config import SweepConfig
 from ..metrics import threshold_selection as choices
 from ..posterior.pruning import Cut, labels_of
-from ..runner.statistics import Findings
+from ..runner.statistics import SweepStatistics
 from .file import Variable
 
 
 def group(
-    config: SweepConfig, cuts: Sequence[Cut], findings: Findings
+    config: SweepConfig, cuts: Sequence[Cut], findings: SweepStatistics
 ) -> tuple[dict[str, Variable], dict[str, Any]] | None:
     """Datasets and attributes of ``/choice``; None where there is none to make.
 

@@ -22,10 +22,10 @@ from ..files.lock import Lock, hold
 from ..job.provenance import Environment, Identity, mixture, union
 from ..posterior.draws import draws_per_unit
 from ..posterior.pruning import Cut
-from ..runner.coordinator import Book
+from ..runner.coordinator import Coordinator
 from ..runner.datasets import Layout, Part
 from ..runner.problem import Problem
-from ..runner.state import Ledger
+from ..runner.state import SweepState
 from ..streams import check_shown, show
 from . import file as results_file
 from . import resume
@@ -88,7 +88,7 @@ class Output:
 
     def __init__(self, lock: Lock, saved: resume.Saved | None, good: Signature | None) -> None:
         self.saved = saved
-        self.ledgers: list[Ledger] = []
+        self.sweep_states: list[SweepState] = []
         self._lock = lock
         self._good = good
         self._identity: Identity = {}
@@ -125,7 +125,7 @@ class Output:
         environment: Environment,
         run: Mapping[str, Any],
     ) -> None:
-        """Be ready to write; what there was to go on from becomes ledgers.
+        """Be ready to write; what there was to go on from becomes sweep states.
 
         Raises
         ------
@@ -136,12 +136,12 @@ class Output:
         self._run = run
         size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
         there = self.saved.progress(size) if self.saved is not None else ""
-        self.ledgers = resume.ledgers_of(self.saved, config, parts, size)
+        self.sweep_states = resume.sweep_states_of(self.saved, config, parts, size)
         before = [] if self.saved is None else [self.saved.environment]
         self._environment = union([*before, environment])
         if self.saved is None:
             return
-        self.saved.ledgers.clear()  # they are the ledgers' now
+        self.saved.sweep_states.clear()  # they are the sweep states' now
         logger.info("%s: going on from %s", config.output, there)
         mixed = mixture(self._environment)
         if mixed:
@@ -150,23 +150,23 @@ class Output:
                 "those of one run, and the file is marked mixed_environment", config.output, mixed,
             )  # fmt: skip
 
-    def write(self, book: Book) -> None:
-        """Write the file as the book stands."""
-        findings = book.findings
-        status = "complete" if book.is_complete else "partial"
+    def write(self, coordinator: Coordinator) -> None:
+        """Write the file as the coordinator stands."""
+        findings = coordinator.findings
+        status = "complete" if coordinator.is_complete else "partial"
         cuts = [self._cuts[row] for row in findings.rows]
         run = {**self._run, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         found = contents(self._config, self._problem, cuts, findings, run, status)
         arrays, attrs = resume.state(
-            self._identity, self._environment, self._config, self._parts, book.ledgers
+            self._identity, self._environment, self._config, self._parts, coordinator.sweep_states
         )
         root_attrs = dict(found.attrs)
         if status == "partial":
-            root_attrs["rest"] = self._rest(book)
-            root_attrs["n_cells"] = book.n_cells
-            root_attrs["n_cells_done"] = book.n_cells - book.n_cells_left
-        if book.n_failed:
-            root_attrs["n_failed"] = book.n_failed
+            root_attrs["rest"] = self._rest(coordinator)
+            root_attrs["n_cells"] = coordinator.n_cells
+            root_attrs["n_cells_done"] = coordinator.n_cells - coordinator.n_cells_left
+        if coordinator.n_failed:
+            root_attrs["n_failed"] = coordinator.n_failed
         if mixed := mixture(self._environment):
             root_attrs["mixed_environment"] = mixed
         found = dataclasses.replace(found, attrs=root_attrs, state=arrays, state_attrs=attrs)
@@ -174,9 +174,9 @@ class Output:
             self._config.output, found, keep=self._good, just_before=self._lock.check
         )
 
-    def _rest(self, book: Book) -> str:
+    def _rest(self, coordinator: Coordinator) -> str:
         """What a partial file covers of what it is to be, in words."""
-        findings, ahead = book.findings, book.ledgers[0]
+        findings, ahead = coordinator.findings, coordinator.sweep_states[0]
         n_examples, n_all = len(findings.statistics[0].label), len(self._problem.label)
         covers = f"{findings.n_draws} of {self._config.n_draws} draws"
         if n_examples < n_all or ahead.n_passes:
@@ -184,12 +184,12 @@ class Output:
         n_behind = len(self._cuts) - len(ahead.rows)
         return covers + (f"; {n_behind} more thresholds are being caught up" if n_behind else "")
 
-    def finish(self, book: Book, run: Mapping[str, Any], why: str | None) -> None:
+    def finish(self, coordinator: Coordinator, run: Mapping[str, Any], why: str | None) -> None:
         """Write the file for the last time, if there is something new, and show it."""
-        config, pace = self._config, book.pace
+        config, pace = self._config, coordinator.pace
         self._run = {**run, "n_writes": pace.n_writes + 1}
         if pace.unsaved_s > 0:
-            book.publish()
+            coordinator.publish()
         elif why is not None and self.saved is None and not pace.n_writes:
             logger.warning("stopped before anything was done (%s); nothing is written", why)
             return
@@ -197,7 +197,7 @@ class Output:
             if self.saved is not None and resume.is_the_same(self.saved, config):
                 logger.info("%s: is complete; nothing to do", config.output)
             else:
-                book.publish()
+                coordinator.publish()
         try:
             read_findings(config.output).show()
         except (ResultsError, OSError) as error:

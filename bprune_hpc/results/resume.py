@@ -25,7 +25,7 @@ from ..posterior.criteria import CRITERIA
 from ..posterior.thresholds import is_allowed
 from ..runner.datasets import Layout, Part, layout_of
 from ..runner.problem import Problem
-from ..runner.state import Ledger, Position
+from ..runner.state import Position, SweepState
 from .file import STATE, open_results
 from .saved_state import (
     ANEW,
@@ -58,9 +58,9 @@ class Saved:
         What was asked for.
     layout : Layout
     grids : list of tuple of float
-        Thresholds (or fractions) of each ledger.
-    ledgers : list of mapping of str to array
-        What :meth:`bprune_hpc.runner.state.Ledger.arrays` gave.
+        Thresholds (or fractions) of each sweep state.
+    sweep_states : list of mapping of str to array
+        What :meth:`bprune_hpc.runner.state.SweepState.arrays` gave.
     signature : Signature
         Of the file that was read.
     """
@@ -72,7 +72,7 @@ class Saved:
     config: Mapping[str, Any]
     layout: Layout
     grids: list[tuple[float, ...]]
-    ledgers: list[Mapping[str, NDArray[Any]]]
+    sweep_states: list[Mapping[str, NDArray[Any]]]
     signature: Signature | None
 
     @property
@@ -82,8 +82,8 @@ class Saved:
 
     @property
     def positions(self) -> list[Position]:
-        """How far each ledger is."""
-        return [(int(one["position"][0]), int(one["position"][1])) for one in self.ledgers]
+        """How far each sweep state is."""
+        return [(int(one["position"][0]), int(one["position"][1])) for one in self.sweep_states]
 
     @property
     def n_units(self) -> int:
@@ -109,13 +109,13 @@ def state(
     environment: Environment,
     config: SweepConfig,
     parts: Sequence[Part],
-    ledgers: Sequence[Ledger],
+    sweep_states: Sequence[SweepState],
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and attributes of ``/state``."""
     arrays = {}
-    for index, ledger in enumerate(ledgers):
-        arrays[f"{index}/grid"] = np.array([config.grid[row] for row in ledger.rows])
-        for name, array in ledger.arrays().items():
+    for index, sweep_state in enumerate(sweep_states):
+        arrays[f"{index}/grid"] = np.array([config.grid[row] for row in sweep_state.rows])
+        for name, array in sweep_state.arrays().items():
             arrays[f"{index}/{name}"] = array
     attrs = {
         "identity": json.dumps(identity),
@@ -147,8 +147,8 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
                 raise ResultsError(f"{path}: has no state to go on from; {ANEW}")
             group = file[STATE]
             names = None if with_sums else ("grid", "position")
-            ledgers = [arrays_of(group[str(index)], names) for index in range(len(group))]
-            check_positions(ledgers)
+            sweep_states = [arrays_of(group[str(index)], names) for index in range(len(group))]
+            check_positions(sweep_states)
             saved = Saved(
                 path=path,
                 status=str(file.attrs["status"]),
@@ -156,8 +156,8 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
                 environment=json_of(group.attrs["environment"], dict),
                 config=json_of(file.attrs["config"], dict),
                 layout=json_of(group.attrs["blocks"], list),
-                grids=[tuple(float(value) for value in one.pop("grid")) for one in ledgers],
-                ledgers=list(ledgers),
+                grids=[tuple(float(value) for value in one.pop("grid")) for one in sweep_states],
+                sweep_states=list(sweep_states),
                 signature=found,
             )
             check_config(saved.config)
@@ -230,9 +230,9 @@ def _listed(values: Sequence[float], config: SweepConfig) -> str:
     return f"{config.grid_kind} {', '.join(f'{value:g}' for value in values)}"
 
 
-def ledgers_of(
+def sweep_states_of(
     saved: Saved | None, config: SweepConfig, parts: Sequence[Part], size: int
-) -> list[Ledger]:
+) -> list[SweepState]:
     """Ledgers for every threshold of the grid: of the file, and empty ones for the rest.
 
     Parameters
@@ -248,16 +248,16 @@ def ledgers_of(
     row_of = {value: row for row, value in enumerate(config.grid)}
     found = []
     if saved is not None:
-        everything = zip(saved.grids, saved.positions, saved.ledgers, strict=True)
+        everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
             rows = [row_of[value] for value in grid]
             with as_written(saved.path):
                 check_arrays(arrays, len(rows), position, parts, size)
-                found.append(Ledger.from_arrays(rows, arrays, parts[0].problem.task, size))
+                found.append(SweepState.from_arrays(rows, arrays, parts[0].problem.task, size))
                 check_sums(found[-1], parts, size)
-    there = {row for ledger in found for row in ledger.rows}
+    there = {row for sweep_state in found for row in sweep_state.rows}
     rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, Ledger(rest)] if rest else found
+    return [*found, SweepState(rest)] if rest else found
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

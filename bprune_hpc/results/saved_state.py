@@ -19,7 +19,7 @@ from ..accumulators.classification import MAX_DRAWS
 from ..errors import ResultsError
 from ..posterior.draws import MEAN, N_GROUPS
 from ..runner.datasets import Layout, Part, passes
-from ..runner.state import Arrays, Ledger
+from ..runner.state import Arrays, SweepState
 from ..runner.statistics import n_blocks_done
 
 ANEW = "pass --overwrite or another --output"
@@ -105,17 +105,17 @@ def check_environment(environment: Mapping[str, Any]) -> None:
             raise ValueError(f"'{name}' of its environment is {values!r}")
 
 
-def check_positions(ledgers: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ValueError unless each ledger says how far which thresholds are, all of them once."""
-    if not ledgers:
+def check_positions(sweep_states: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError unless each state says how far which thresholds are, all of them once."""
+    if not sweep_states:
         raise ValueError("it has no sums")
-    for one in ledgers:
+    for one in sweep_states:
         position, grid = one["position"], one["grid"]
         if position.shape != (2,) or position.dtype.kind != "i" or min(position) < 0:
             raise ValueError(f"'position' is {position.tolist()}, not two numbers")
         if grid.ndim != 1 or not grid.size or grid.dtype != np.float64 or np.isnan(grid).any():
             raise ValueError("'grid' is no list of numbers")
-    values = np.concatenate([one["grid"] for one in ledgers])
+    values = np.concatenate([one["grid"] for one in sweep_states])
     if len(np.unique(values)) < len(values):
         raise ValueError("a value of 'grid' stands there twice")
 
@@ -123,7 +123,7 @@ def check_positions(ledgers: Sequence[Mapping[str, Any]]) -> None:
 def check_ends(
     positions: Sequence[tuple[int, int]], layout: Layout, size: int, n_draws: int
 ) -> None:
-    """Raise ValueError where a ledger is further than to the end of what was asked for.
+    """Raise ValueError where a sweep state is further than to the end of what was asked for.
 
     Parameters
     ----------
@@ -164,12 +164,12 @@ def check_arrays(
     parts: Sequence[Part],
     size: int,
 ) -> None:
-    """Raise ValueError unless a ledger's arrays are those of a sweep that is so far.
+    """Raise ValueError unless a sweep state's arrays are those of a sweep that is so far.
 
     Parameters
     ----------
     n_rows : int
-        Thresholds of the ledger.
+        Thresholds of the sweep state.
     position : tuple of int
         See :data:`bprune_hpc.runner.state.Position`.
     size : int
@@ -191,26 +191,26 @@ def check_arrays(
 
 
 def _without_thresholds(position: tuple[int, int], parts: Sequence[Part], size: int) -> Arrays:
-    """The arrays of a ledger that is so far, for no thresholds: their names, types and shapes."""
+    """The arrays of a state that is so far, for no thresholds: their names, types and shapes."""
     steps, (n_passes, n_units) = passes(parts), position
     all_units = len(parts[0].plan.units)
-    ledger = Ledger((), n_passes, n_units)
+    sweep_state = SweepState((), n_passes, n_units)
     for index, (part_index, block) in enumerate(steps[n_passes] if n_units else ()):
         task = parts[part_index].problem.task
         for group in (MEAN, *range(min(N_GROUPS, n_units))):
-            ledger.sums_of(index)[group] = task.sums(0, len(block), size)
-        ledger.draws[part_index] = task.draw_sums(0, n_units * size)
+            sweep_state.sums_of(index)[group] = task.sums(0, len(block), size)
+        sweep_state.draws[part_index] = task.draw_sums(0, n_units * size)
     for index, part in enumerate(parts):
-        n_done = n_blocks_done(parts, ledger, index)
+        n_done = n_blocks_done(parts, sweep_state, index)
         if not n_done:
             continue
         task, label = part.problem.task, part.problem.label[: part.plan.blocks[n_done - 1].stop]
         groups = (MEAN, *range(len(part.plan.group_sizes)))
         statistics: Any = task.statistics(part.plan, len(label), True)
         statistics.add_block({group: task.sums(0, len(label), size) for group in groups}, label)
-        ledger.finished[index] = statistics.columns()
-        ledger.finished_draws[index] = task.draw_sums(0, all_units * size)
-    return ledger.arrays()
+        sweep_state.finished[index] = statistics.columns()
+        sweep_state.finished_draws[index] = task.draw_sums(0, all_units * size)
+    return sweep_state.arrays()
 
 
 def _check_faults(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> None:
@@ -224,23 +224,23 @@ def _check_faults(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> None:
         raise ValueError("'faults' are of thresholds that there are not")
 
 
-def check_sums(ledger: Ledger, parts: Sequence[Part], size: int) -> None:
+def check_sums(sweep_state: SweepState, parts: Sequence[Part], size: int) -> None:
     """Raise ValueError where no draws can have given the sums, as they are negative, or too large.
 
     Parameters
     ----------
-    ledger : Ledger
+    sweep_state : SweepState
         Of arrays that :func:`check_arrays` has passed.
     size : int
         Draws of a unit.
     """
-    sound = np.array([row not in ledger.faults for row in ledger.rows])
-    for of_block in ledger.sums:
+    sound = np.array([row not in sweep_state.faults for row in sweep_state.rows])
+    for of_block in sweep_state.sums:
         for group, sums in of_block.items():
-            n_units = len(range(group, ledger.n_units, N_GROUPS))
+            n_units = len(range(group, sweep_state.n_units, N_GROUPS))
             if not sums.are_possible(sound, 1 if group == MEAN else n_units * size):
                 raise ValueError(f"no draws have the sums of group {group}")
-    for draws in (ledger.draws, ledger.finished_draws):
+    for draws in (sweep_state.draws, sweep_state.finished_draws):
         for part_index, of_draws in draws.items():
             if not of_draws.are_possible(sound, len(parts[part_index].problem.label)):
                 raise ValueError("no examples have the sums of single draws")

@@ -98,7 +98,7 @@ def table(
 
 
 @dataclass(frozen=True)
-class Findings:
+class ResultsTable:
     """What a results file has to say.
 
     Attributes
@@ -129,7 +129,7 @@ class Findings:
             show(remark)
 
 
-def read_findings(path: str | Path) -> Findings:
+def read_findings(path: str | Path) -> ResultsTable:
     """Read a results file, once: the whole of it is compared with its digest.
 
     Raises
@@ -152,7 +152,7 @@ def read_findings(path: str | Path) -> Findings:
             group.attrs.get("target_text"),
             file["choice"].attrs["text"] if "choice" in file else None,
         ]
-        return Findings(
+        return ResultsTable(
             labels=labels_of(points[()], is_share=is_share),
             pruned_fraction=file["sparsity/pruned_fraction"][()],
             metrics={

@@ -19,14 +19,14 @@ from ..job.environment import Stopwatch
 from ..job.signals import StopSignals, signals
 from ..mpi.comm import Comm
 from ..posterior.pruning import Cut
-from .coordinator import Book
+from .coordinator import Coordinator
 from .datasets import Part
-from .scheduler import Publication, Step, Stretch
-from .timing import Pace
-from .worker import RankWork
+from .scheduler import Publication, Step, Superstep
+from .timing import Timing
+from .worker import Worker
 
-Ask = Callable[[Pace], str | None]
-"""Asked on every rank before each stretch of work: why to stop now, the same on all; or None.
+Ask = Callable[[Timing], str | None]
+"""Asked on every rank before each superstep of work: why to stop now, the same on all; or None.
 
 Rank 0's pace is the one that has been measured; it knows what another round needs.
 """
@@ -39,7 +39,7 @@ def gather(
     cuts: Sequence[Cut],
     costs: Sequence[int],
     config: SweepConfig,
-    book: Book | None,
+    coordinator: Coordinator | None,
     watch: Stopwatch,
     advance: Callable[[int], None],
     ask: Ask,
@@ -52,47 +52,48 @@ def gather(
         Of every threshold of the grid.
     costs : sequence of int
         Work of a draw at each; see :func:`bprune_hpc.runner.work_split.split`.
-    book : Book on rank 0, None elsewhere
+    coordinator : Coordinator on rank 0, None elsewhere
 
     Returns
     -------
     str or None
-        Why it has stopped before all was done. What was done since the last write is in the book.
+        Why it has stopped before all was done. The coordinator has what was done since the last
+        write.
     """
-    rank = RankWork(comm, evaluator, parts, cuts, costs, config, watch, advance, book)
-    pace, why = book.pace if book is not None else Pace(), None
+    rank = Worker(comm, evaluator, parts, cuts, costs, config, watch, advance, coordinator)
+    pace, why = coordinator.pace if coordinator is not None else Timing(), None
     while True:
         why = why or ask(pace)
         with watch.time("write"):
-            step = comm.from_root(partial(_next, book, why is not None))
+            step = comm.from_root(partial(_next, coordinator, why is not None))
         if step is None:
-            return why if comm.from_root(partial(_is_unfinished, book)) else None
-        if isinstance(step, Stretch):
+            return why if comm.from_root(partial(_is_unfinished, coordinator)) else None
+        if isinstance(step, Superstep):
             rank.work(step)
         elif isinstance(step, Publication):
             with watch.time("write"):
-                comm.from_root(partial(_publish, book))
+                comm.from_root(partial(_publish, coordinator))
         else:
-            rank.bring_together()
+            rank.reduce()
 
 
-def _next(book: Book | None, is_stopping: bool) -> Step | None:
-    assert book is not None  # only rank 0 calls this
-    return book.next(is_stopping)
+def _next(coordinator: Coordinator | None, is_stopping: bool) -> Step | None:
+    assert coordinator is not None  # only rank 0 calls this
+    return coordinator.next(is_stopping)
 
 
-def _publish(book: Book | None) -> None:
-    assert book is not None
-    book.publish()
+def _publish(coordinator: Coordinator | None) -> None:
+    assert coordinator is not None
+    coordinator.publish()
 
 
-def _is_unfinished(book: Book | None) -> bool:
-    assert book is not None
-    return not book.is_complete
+def _is_unfinished(coordinator: Coordinator | None) -> bool:
+    assert coordinator is not None
+    return not coordinator.is_complete
 
 
 class StopVote:
-    """Asked by every rank before each stretch of work (``gathering.Ask``).
+    """Asked by every rank before each superstep of work (``gathering.Ask``).
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ class StopVote:
         self._signals = stop_signals
         self._now = now
 
-    def __call__(self, pace: Pace) -> str | None:
+    def __call__(self, pace: Timing) -> str | None:
         """Why to stop now, the same on every rank; None: there is no reason.
 
         On rank 0 the pace learns how much time there is left for work.
@@ -127,7 +128,7 @@ class StopVote:
         reasons = self._comm.gather(mine) or [mine]
         return self._comm.from_root(lambda: _first(reasons))
 
-    def _reason(self, pace: Pace) -> str | None:
+    def _reason(self, pace: Timing) -> str | None:
         if self._signals.seen is not None:
             return f"{self._signals.seen} on rank {self._comm.rank}"
         if self._deadline is None or not self._comm.is_root:

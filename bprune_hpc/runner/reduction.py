@@ -21,7 +21,7 @@ from ..posterior.draws import MEAN, N_GROUPS
 from .work_split import Plan, Round, round_of
 
 
-class Outstanding:
+class PendingReductions:
     """Groups that other ranks have a part of, which rank 0 has not got yet.
 
     Parameters
@@ -35,7 +35,7 @@ class Outstanding:
         self._most = most
 
     @classmethod
-    def of(cls, plan: Plan, n_ranks: int) -> Outstanding:
+    def of(cls, plan: Plan, n_ranks: int) -> PendingReductions:
         """None yet, of the whole of a sweep's work."""
         return cls(n_ranks, most_groups_held(len(plan.units), plan.n_thresholds, n_ranks))
 

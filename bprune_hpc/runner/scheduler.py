@@ -1,7 +1,7 @@
 """Which work is next: the thresholds that are furthest behind, up to where something waits.
 
-Pure. How far a stretch of work may go at most is fixed by the draws (the numbers at which an error
-is tested, other thresholds' positions, the end of a pass); how much of it is taken at once is
+Pure. How far a superstep of work may go at most is fixed by the draws (the numbers at which an
+error is tested, other thresholds' positions, the end of a pass); how much of it is taken at once is
 the clock's business (``runner.timing``) and changes no number.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .state import Ledger, Position, merged
+from .state import Position, SweepState, merged
 from .work_split import even_number
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Superstep:
     """Work that is done before rank 0 looks up again.
 
     Attributes
@@ -34,7 +34,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Collection:
+class Reduce:
     """The sums of all ranks are brought together on rank 0."""
 
 
@@ -43,42 +43,42 @@ class Publication:
     """The results file is written, on rank 0."""
 
 
-Step = Stretch | Collection | Publication
+Step = Superstep | Reduce | Publication
 
 
-def level(ledgers: Sequence[Ledger]) -> list[Ledger]:
-    """The ledgers with those merged that are at the same position, the furthest first."""
-    positions: dict[Position, list[Ledger]] = {}
-    for ledger in ledgers:
-        positions.setdefault(ledger.position, []).append(ledger)
+def level(sweep_states: Sequence[SweepState]) -> list[SweepState]:
+    """The sweep states with those merged that are at the same position, the furthest first."""
+    positions: dict[Position, list[SweepState]] = {}
+    for sweep_state in sweep_states:
+        positions.setdefault(sweep_state.position, []).append(sweep_state)
     return [merged(positions[position]) for position in sorted(positions, reverse=True)]
 
 
-def last_unit(ledgers: Sequence[Ledger], stage_ends: Sequence[int]) -> int:
-    """Where the ledger that is furthest behind has to stop at the latest, in its pass.
+def last_unit(sweep_states: Sequence[SweepState], stage_ends: Sequence[int]) -> int:
+    """Where the sweep state that is furthest behind has to stop at the latest, in its pass.
 
     Parameters
     ----------
-    ledgers : sequence of Ledger
+    sweep_states : sequence of SweepState
         As :func:`level` gives them.
     stage_ends : sequence of int
         Ascending; the last is all units.
     """
-    behind = ledgers[-1]
-    if len(ledgers) > 1 and ledgers[-2].n_passes == behind.n_passes:
-        return ledgers[-2].n_units
+    behind = sweep_states[-1]
+    if len(sweep_states) > 1 and sweep_states[-2].n_passes == behind.n_passes:
+        return sweep_states[-2].n_units
     return next(end for end in stage_ends if end > behind.n_units)
 
 
-def stretch_of(
-    behind: Ledger,
+def superstep_of(
+    behind: SweepState,
     end: int,
     n_examples: int,
     n_ranks: int,
     n_cells: float | None,
     n_together: int = 1,
-) -> Stretch:
-    """A stretch of work that begins where a ledger is.
+) -> Superstep:
+    """A superstep of work that begins where a sweep state is.
 
     Parameters
     ----------
@@ -96,4 +96,4 @@ def stretch_of(
     number = min(even_number(wanted, n_thresholds, n_ranks, n_together), left)
     if left <= 1.25 * wanted:
         number = left  # rather than leave a rest that is a write of its own
-    return Stretch(behind.rows, behind.n_passes, range(behind.n_units, behind.n_units + number))
+    return Superstep(behind.rows, behind.n_passes, range(behind.n_units, behind.n_units + number))

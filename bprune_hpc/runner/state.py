@@ -1,9 +1,9 @@
 """What rank 0 keeps of the work that is done: exact sums, and how far they go.
 
-A ledger is of some thresholds that are level. Thresholds that were added later have one of their
-own until they have caught up. Nothing here depends on ranks or on the rounds in which the work was
-done. What is made of the sums does not belong here (``runner.statistics``), nor which work is next
-(``runner.scheduler``).
+A sweep state is of some thresholds that are level. Thresholds that were added later have one of
+their own until they have caught up. Nothing here depends on ranks or on the rounds in which the
+work was done. What is made of the sums does not belong here (``runner.statistics``), nor which work
+is next (``runner.scheduler``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Position = tuple[int, int]
 
 
 @dataclass
-class Ledger:
+class SweepState:
     """The sums of some thresholds that are level.
 
     Attributes
@@ -112,8 +112,8 @@ class Ledger:
     @classmethod
     def from_arrays(
         cls, rows: Sequence[int], arrays: Mapping[str, NDArray[Any]], task: Task, size: int
-    ) -> Ledger:
-        """A ledger from what :meth:`arrays` gave.
+    ) -> SweepState:
+        """A sweep state from what :meth:`arrays` gave.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class Ledger:
             Draws of a unit.
         """
         n_passes, n_units = (int(number) for number in arrays["position"])
-        ledger = cls(tuple(rows), n_passes, n_units)
+        sweep_state = cls(tuple(rows), n_passes, n_units)
         tree: dict[str, Any] = {}
         for name, array in arrays.items():
             *path, last = name.split("/")
@@ -130,16 +130,19 @@ class Ledger:
                 at = at.setdefault(step, {})
             at[last] = array
         for index in range(len(tree.get("sums", {}))):
-            of_block = ledger.sums_of(index)
+            of_block = sweep_state.sums_of(index)
             for name, stored in tree["sums"][str(index)].items():
                 empty = task.sums(0, 0, size)
                 of_block[MEAN if name == "mean" else int(name)] = _restored(empty, stored)
-        for kind, into in (("draws", ledger.draws), ("finished_draws", ledger.finished_draws)):
+        for kind, into in (
+            ("draws", sweep_state.draws),
+            ("finished_draws", sweep_state.finished_draws),
+        ):
             for part, stored in tree.get(kind, {}).items():
                 into[int(part)] = _restored(task.draw_sums(0, 0), stored)
         for part in tree.get("finished", {}):
             prefix = f"finished/{part}/"
-            ledger.finished[int(part)] = {
+            sweep_state.finished[int(part)] = {
                 name.removeprefix(prefix): array
                 for name, array in arrays.items()
                 if name.startswith(prefix)
@@ -147,44 +150,47 @@ class Ledger:
         stored = tree.get("faults", {"at": (), "layer": ()})
         for numbers, layer in zip(stored["at"], stored["layer"], strict=True):
             place, draw, part, example = (int(number) for number in numbers)
-            ledger.faults[ledger.rows[place]] = Fault(draw, part, example, layer.decode())
-        return ledger
+            sweep_state.faults[sweep_state.rows[place]] = Fault(draw, part, example, layer.decode())
+        return sweep_state
 
 
-def merged(ledgers: Sequence[Ledger]) -> Ledger:
-    """One ledger of all thresholds of several that are level, in the order of the grid."""
-    first = ledgers[0]
-    if len(ledgers) == 1:
+def merged(sweep_states: Sequence[SweepState]) -> SweepState:
+    """One sweep state of all thresholds of several that are level, in the order of the grid."""
+    first = sweep_states[0]
+    if len(sweep_states) == 1:
         return first
-    if any(ledger.position != first.position for ledger in ledgers):
+    if any(sweep_state.position != first.position for sweep_state in sweep_states):
         raise ValueError("only what is level can be merged")
-    rows = np.concatenate([ledger.rows for ledger in ledgers])
+    rows = np.concatenate([sweep_state.rows for sweep_state in sweep_states])
     order = np.argsort(rows)
 
     def together(parts: Sequence[Any]) -> Any:
         return _joined(parts, axis=0, order=order)
 
-    return Ledger(
+    return SweepState(
         tuple(int(row) for row in rows[order]),
         *first.position,
         sums=[
-            {group: together([one.sums[index][group] for one in ledgers]) for group in of_block}
+            {
+                group: together([one.sums[index][group] for one in sweep_states])
+                for group in of_block
+            }
             for index, of_block in enumerate(first.sums)
         ],
-        draws={part: together([one.draws[part] for one in ledgers]) for part in first.draws},
+        draws={part: together([one.draws[part] for one in sweep_states]) for part in first.draws},
         finished={
             part: {
-                name: together([one.finished[part][name] for one in ledgers])
+                name: together([one.finished[part][name] for one in sweep_states])
                 for name in columns
-                if all(name in one.finished[part] for one in ledgers)
+                if all(name in one.finished[part] for one in sweep_states)
             }
             for part, columns in first.finished.items()
         },
         finished_draws={
-            part: together([one.finished_draws[part] for one in ledgers])
+            part: together([one.finished_draws[part] for one in sweep_states])
             for part in first.finished_draws
         },
-        faults={row: fault for one in ledgers for row, fault in one.faults.items()},
+        faults={row: fault for one in sweep_states for row, fault in one.faults.items()},
     )
 
 

@@ -1,6 +1,6 @@
 """What a sweep has found so far: statistics of those examples and draws that are done.
 
-Made on rank 0 of a ledger. Doing the work does not belong here (``runner.loop``).
+Made on rank 0 of a sweep state. Doing the work does not belong here (``runner.loop``).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..metrics.nonfinite import without_failed
 from ..metrics.ood import ood_metrics
 from ..metrics.tasks import AnyDrawSums
 from .datasets import Part, passes
-from .state import Arrays, Ledger
+from .state import Arrays, SweepState
 
 
-class Findings:
-    """Statistics of the thresholds of a ledger.
+class SweepStatistics:
+    """Statistics of the thresholds of a sweep state.
 
     Of the examples whose blocks are finished, with all draws; before any is, of the block in
     progress with the draws so far. All examples are in one block where their sums fit in memory.
@@ -38,25 +38,29 @@ class Findings:
         these statistics mean nothing, and metrics are NaN.
     """
 
-    def __init__(self, parts: Sequence[Part], ledger: Ledger, save_probabilities: bool) -> None:
-        self.rows = ledger.rows
+    def __init__(
+        self, parts: Sequence[Part], sweep_state: SweepState, save_probabilities: bool
+    ) -> None:
+        self.rows = sweep_state.rows
         self.statistics: list[Any] = []
-        faults = ledger.faults
-        self.failures = [faults[row].text if row in faults else "" for row in ledger.rows]
+        faults = sweep_state.faults
+        self.failures = [faults[row].text if row in faults else "" for row in sweep_state.rows]
         self.failed = np.array([text != "" for text in self.failures])
-        if ledger.n_passes:
+        if sweep_state.n_passes:
             for index, part in enumerate(parts):
-                n_done = n_blocks_done(parts, ledger, index)
-                if index in ledger.finished and (index == 0 or n_done == len(part.plan.blocks)):
-                    self.statistics.append(_finished(part, ledger.finished[index], n_done,
+                n_done = n_blocks_done(parts, sweep_state, index)
+                if index in sweep_state.finished and (
+                    index == 0 or n_done == len(part.plan.blocks)
+                ):
+                    self.statistics.append(_finished(part, sweep_state.finished[index], n_done,
                                                      save_probabilities))  # fmt: skip
-            self.draw_sums: AnyDrawSums = ledger.finished_draws[0]
+            self.draw_sums: AnyDrawSums = sweep_state.finished_draws[0]
             return
-        self.draw_sums = ledger.draws[0]
-        for (index, block), sums in zip(passes(parts)[0], ledger.sums, strict=True):
+        self.draw_sums = sweep_state.draws[0]
+        for (index, block), sums in zip(passes(parts)[0], sweep_state.sums, strict=True):
             part = parts[index]
             found: Any = part.problem.task.statistics(
-                part.plan.until(ledger.n_units), len(part.problem.label), save_probabilities
+                part.plan.until(sweep_state.n_units), len(part.problem.label), save_probabilities
             )
             found.add_block(sums, part.problem.label[block.start : block.stop])
             self.statistics.append(found)
@@ -81,20 +85,20 @@ class Findings:
         return without_failed(found, self.failed)
 
 
-def n_blocks_done(parts: Sequence[Part], ledger: Ledger, part: int) -> int:
+def n_blocks_done(parts: Sequence[Part], sweep_state: SweepState, part: int) -> int:
     """Finished blocks of a set of examples."""
-    done = passes(parts)[: ledger.n_passes]
+    done = passes(parts)[: sweep_state.n_passes]
     return sum(index == part for blocks in done for index, _ in blocks)
 
 
 def with_block(
-    parts: Sequence[Part], ledger: Ledger, save_probabilities: bool
+    parts: Sequence[Part], sweep_state: SweepState, save_probabilities: bool
 ) -> dict[int, Arrays]:
     """Statistics of finished examples, with those of the block that has just been done."""
-    ((index, block),) = passes(parts)[ledger.n_passes]
-    part, (sums,) = parts[index], ledger.sums
-    n_done = n_blocks_done(parts, ledger, index)
-    found = _finished(part, ledger.finished.get(index), n_done, save_probabilities)
+    ((index, block),) = passes(parts)[sweep_state.n_passes]
+    part, (sums,) = parts[index], sweep_state.sums
+    n_done = n_blocks_done(parts, sweep_state, index)
+    found = _finished(part, sweep_state.finished.get(index), n_done, save_probabilities)
     found.add_block(sums, part.problem.label[block.start : block.stop])
     return {index: found.columns()}
 

@@ -1,4 +1,4 @@
-"""The ledger of a whole sweep that was never run: sums of a few draws, repeated to full size.
+"""The sweep state of a whole sweep that was never run: sums of a few draws, repeated to full size.
 
 So statistics, file and memory can be had as they will be at the end. The numbers mean nothing.
 """
@@ -18,7 +18,7 @@ from ..accumulators.classification import DRAW_NLL_BITS, DrawSums, GroupSums
 from ..metrics.tasks import AnyDrawSums, AnySums
 from ..posterior.draws import MEAN
 from .datasets import Part, passes
-from .state import Ledger
+from .state import SweepState
 
 
 def repeated_labels(parts: Sequence[Part], n_examples: int) -> list[Part]:
@@ -36,14 +36,14 @@ def repeated_labels(parts: Sequence[Part], n_examples: int) -> list[Part]:
 
 
 def fill(
-    ledger: Ledger,
+    sweep_state: SweepState,
     parts: Sequence[Part],
     like: Sequence[int],
     of_mean: AnySums,
     of_unit: AnySums,
     draws: AnyDrawSums,
 ) -> None:
-    """Give a ledger that has begun a pass the sums of its end.
+    """Give a sweep state that has begun a pass the sums of its end.
 
     Parameters
     ----------
@@ -54,28 +54,28 @@ def fill(
     draws : DrawSums or NormalDrawSums
         Of that unit's draws.
     """
-    for index, (part_index, block) in enumerate(passes(parts)[ledger.n_passes]):
+    for index, (part_index, block) in enumerate(passes(parts)[sweep_state.n_passes]):
         plan = parts[part_index].plan
-        sums = ledger.sums_of(index)
+        sums = sweep_state.sums_of(index)
         sums[MEAN] = _repeated(of_mean, like, len(block), 1)
         for group, n_units in enumerate(plan.group_sizes):
             sums[group] = _repeated(of_unit, like, len(block), n_units)
-        ledger.draws[part_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
-    ledger.n_units = len(plan.units)
+        sweep_state.draws[part_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
+    sweep_state.n_units = len(plan.units)
 
 
-def finish(ledger: Ledger, parts: Sequence[Part]) -> None:
-    """Let a ledger that has ended its first pass have ended them all, with the same in each."""
-    ended, draws = ledger.finished[0], ledger.finished_draws[0]
+def finish(sweep_state: SweepState, parts: Sequence[Part]) -> None:
+    """Let a state that has ended its first pass have ended them all, with the same in each."""
+    ended, draws = sweep_state.finished[0], sweep_state.finished_draws[0]
     for index, part in enumerate(parts):
         n_examples = len(part.problem.label)
         n_batches = -(-n_examples // part.plan.batch_size)
-        ledger.finished[index] = {
+        sweep_state.finished[index] = {
             name: _repeated_column(name, column, n_examples, n_batches)
             for name, column in ended.items()
         }
-        ledger.finished_draws[index] = draws
-    ledger.n_passes = len(passes(parts))
+        sweep_state.finished_draws[index] = draws
+    sweep_state.n_passes = len(passes(parts))
 
 
 def _repeated_column(

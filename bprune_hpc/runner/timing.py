@@ -13,17 +13,17 @@ ROUND_S = 60.0
 FIRST_ROUND_S = 10.0
 """Work before the first write, s, however long that takes: something is to be on disk early, and no
 file is smaller than the first."""
-STRETCH_S = 15.0
+SUPERSTEP_S = 15.0
 """Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
 """Most of the time that is to go into writing, with the sums that have to come together for it; and
-into what ranks do, or wait for, between stretches of work. Rounds, and stretches, become longer
+into what ranks do, or wait for, between supersteps of work. Rounds, and supersteps, become longer
 where that is not enough."""
 
 
 @dataclass
-class Pace:
+class Timing:
     """Times of rank 0, s.
 
     Attributes
@@ -41,7 +41,7 @@ class Pace:
         Work since the last write.
     n_writes : int
     room_s : float
-        What there is before the job has to stop; no stretch of work is planned beyond.
+        What there is before the job has to stop; no superstep of work is planned beyond.
     """
 
     foretold_s: float = 0.0
@@ -70,15 +70,15 @@ class Pace:
         return max(ROUND_S, (self._reduce_s + self._write_s) / WRITE_SHARE)
 
     @property
-    def stretch_s(self) -> float:
+    def superstep_s(self) -> float:
         """Work, at most, before signals are looked at."""
         besides_s = self._besides_s + self._forced_s
-        return min(max(STRETCH_S, besides_s / WRITE_SHARE), self.round_s)
+        return min(max(SUPERSTEP_S, besides_s / WRITE_SHARE), self.round_s)
 
     @property
     def is_due(self) -> bool:
         """Whether there is enough work to be worth a write."""
-        return self.unsaved_s > 0 and self.unsaved_s + 0.5 * self.stretch_s >= self.round_s
+        return self.unsaved_s > 0 and self.unsaved_s + 0.5 * self.superstep_s >= self.round_s
 
     @property
     def next_write_s(self) -> float:
@@ -92,7 +92,7 @@ class Pace:
         return seconds / foretold_s if foretold_s > 0 else 1.0
 
     def n_cells(self) -> float | None:
-        """Cells of one rank, times examples, that the next stretch has room for; None: not known.
+        """Cells of one rank, times examples, that the next superstep has room for; None: not known.
 
         A cell is a unit of draws at a threshold.
         """
@@ -102,13 +102,13 @@ class Pace:
         # What is drawn has to be written before the end too.
         growing = room_s / (self._cell_s + self.growth_s * self._error)
         grown = (room_s - self.most_growth_s * self._error) / self._cell_s
-        left_s = min(self.round_s - self.unsaved_s, self.stretch_s)
+        left_s = min(self.round_s - self.unsaved_s, self.superstep_s)
         return max(min(left_s / self._cell_s, max(growing, grown)), 0.0)
 
     def worked(
         self, seconds: float, computing_s: float, n_cells: float, preparing_s: float = 0.0
     ) -> None:
-        """Take in a stretch of work.
+        """Take in a superstep of work.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class Pace:
             From its beginning until rank 0 knows that it is done.
         computing_s : float
             Of the rank that took longest, without what others wait for as cells cannot be divided.
-            The rest takes as long for a long stretch as for a short one.
+            The rest takes as long for a long superstep as for a short one.
         n_cells : float
             Cells of one rank, times examples.
         preparing_s : float
@@ -134,7 +134,7 @@ class Pace:
         Parameters
         ----------
         is_forced : bool
-            Whether for the lack of room, before a write is due; longer stretches need that less
+            Whether for the lack of room, before a write is due; longer supersteps need that less
             often.
         """
         if is_forced:

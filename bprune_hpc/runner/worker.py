@@ -1,7 +1,7 @@
-"""What one rank does of a sweep: its share of a stretch of work, and its own sums until wanted.
+"""What one rank does of a sweep: its share of a superstep of work, and its own sums until wanted.
 
-Ranks other than 0 know no more than the stretch of work in hand. How a share is evaluated does not
-belong here (``runner.evaluation``), nor which work is next (``runner.coordinator``).
+Ranks other than 0 know no more than the superstep of work in hand. How a share is evaluated does
+not belong here (``runner.evaluation``), nor which work is next (``runner.coordinator``).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..job.environment import Stopwatch
 from ..metrics.tasks import AnyDrawSums, AnySums
 from ..mpi.comm import Comm
 from ..posterior.pruning import PRUNED_SCALE, Cut
-from .coordinator import Book
+from .coordinator import Coordinator
 from .datasets import Part, passes
 from .evaluation import NotFinite, evaluate
 from .nonfinite import Fault, Faults, take_earliest
-from .reduction import Outstanding, reduce_draws, reduce_groups
-from .scheduler import Stretch
+from .reduction import PendingReductions, reduce_draws, reduce_groups
+from .scheduler import Superstep
 from .work_split import Round, round_of
 
 
 @dataclass
-class RankWork:
+class Worker:
     """What one rank does; for most see :func:`bprune_hpc.runner.loop.gather`."""
 
     comm: Comm
@@ -41,61 +41,61 @@ class RankWork:
     config: SweepConfig
     watch: Stopwatch
     advance: Callable[[int], None]
-    book: Book | None
+    coordinator: Coordinator | None
 
     def __post_init__(self) -> None:
         self._passes = passes(self.parts)
         self._own: dict[int, dict[int, AnySums]] = {}  # until rank 0 has got them
         self._spare: dict[int, tuple[tuple[int, int], list[AnySums]]] = {}  # and their shape
-        if self.book is not None:
-            self._outstanding = self.book.outstanding
+        if self.coordinator is not None:
+            self._pending = self.coordinator.pending
         else:
-            self._outstanding = Outstanding.of(self.parts[0].plan, self.comm.size)
-        self._stretch: Stretch | None = None
+            self._pending = PendingReductions.of(self.parts[0].plan, self.comm.size)
+        self._superstep: Superstep | None = None
 
-    def work(self, stretch: Stretch) -> None:
-        """Evaluate a share of a stretch; rank 0 takes in what all have found."""
-        costs = [self.costs[row] for row in stretch.rows]
-        of_round = round_of(stretch.units, costs, self.comm.size)
-        if not self._outstanding.has_room(of_round):
-            self.bring_together(is_forced=True)
+    def work(self, superstep: Superstep) -> None:
+        """Evaluate a share of a superstep; rank 0 takes in what all have found."""
+        costs = [self.costs[row] for row in superstep.rows]
+        of_round = round_of(superstep.units, costs, self.comm.size)
+        if not self._pending.has_room(of_round):
+            self.reduce(is_forced=True)
         start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
-        self._stretch = stretch
+        self._superstep = superstep
         draws, faults = [], Faults()
-        for index, (part, block) in enumerate(self._passes[stretch.n_passes]):
-            draws.append((part, self._evaluate(stretch, of_round, index, part, block, faults)))
-        self._outstanding.add(of_round)
+        for index, (part, block) in enumerate(self._passes[superstep.n_passes]):
+            draws.append((part, self._evaluate(superstep, of_round, index, part, block, faults)))
+        self._pending.add(of_round)
         preparing_s = self._prepare()
         with self.watch.time("reduce"):
             for _, of_part in draws:
                 reduce_draws(self.comm, of_part)
             mine_s = self.watch.seconds["evaluate"] - before_s
             of_ranks = self.comm.gather((faults, mine_s)) or []
-        if self.book is None:
+        if self.coordinator is None:
             return
         for of_rank, _ in of_ranks:
             take_earliest(faults, of_rank)
-        n_examples = sum(len(block) for _, block in self._passes[stretch.n_passes])
-        n_cells = -(-len(stretch.units) * len(stretch.rows) // self.comm.size)
+        n_examples = sum(len(block) for _, block in self._passes[superstep.n_passes])
+        n_cells = -(-len(superstep.units) * len(superstep.rows) // self.comm.size)
         computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
         seconds = time.perf_counter() - start
-        self.book.pace.worked(seconds, computing_s, n_cells * n_examples, preparing_s)
-        self.book.done(stretch, draws, faults)
+        self.coordinator.pace.worked(seconds, computing_s, n_cells * n_examples, preparing_s)
+        self.coordinator.done(superstep, draws, faults)
 
     def _evaluate(
         self,
-        stretch: Stretch,
+        superstep: Superstep,
         of_round: Round,
         index: int,
         part_index: int,
         block: range,
         faults: Faults,
     ) -> AnyDrawSums:
-        """Add a share of a stretch, on a block, to this rank's sums; the sums of each draw."""
+        """Add a share of a superstep, on a block, to this rank's sums; the sums of each draw."""
         part, share = self.parts[part_index], of_round.shares[self.comm.rank]
-        first, last = part.plan.units[stretch.units.start], part.plan.units[stretch.units[-1]]
+        first, last = part.plan.units[superstep.units.start], part.plan.units[superstep.units[-1]]
         n_draws = last[-1].index + 1 - first[0].index
-        draws = part.problem.task.draw_sums(len(stretch.rows), n_draws)
+        draws = part.problem.task.draw_sums(len(superstep.rows), n_draws)
         not_finite: NotFinite = {}
         sums, spare = self._sums(index), self._spare_of(index)
         for group in sorted(share.groups - sums.keys())[: len(spare)]:
@@ -103,13 +103,13 @@ class RankWork:
             sums[group].clear()
         with self.watch.time("evaluate"):
             evaluate(
-                self.evaluator, part.problem, [self.cuts[row] for row in stretch.rows], part.plan,
+                self.evaluator, part.problem, [self.cuts[row] for row in superstep.rows], part.plan,
                 share, block, sums, _From(first[0].index, draws), not_finite,
                 seed=self.config.seed, advance=self.advance,
                 pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
             )  # fmt: skip
         of_block = {
-            stretch.rows[at]: Fault(draw, part_index, example)
+            superstep.rows[at]: Fault(draw, part_index, example)
             for at, (draw, example) in not_finite.items()
         }
         take_earliest(faults, of_block)
@@ -120,46 +120,46 @@ class RankWork:
 
         That takes longer than to receive it.
         """
-        assert self._stretch is not None
-        if self.book is None:
+        assert self._superstep is not None
+        if self.coordinator is None:
             return 0.0
         start = time.perf_counter()
         with self.watch.time("reduce"):
-            for index in range(len(self._passes[self._stretch.n_passes])):
-                n_missing = len(self._outstanding.participants.keys() - self._sums(index).keys())
+            for index in range(len(self._passes[self._superstep.n_passes])):
+                n_missing = len(self._pending.participants.keys() - self._sums(index).keys())
                 spare = self._spare_of(index)
                 while len(spare) < n_missing:
                     spare.append(self._make(index))
                     spare[-1].clear()
         return time.perf_counter() - start
 
-    def bring_together(self, is_forced: bool = False) -> None:
-        """Bring the sums of all stretches so far together on rank 0; they are of one pass.
+    def reduce(self, is_forced: bool = False) -> None:
+        """Bring the sums of all supersteps so far together on rank 0; they are of one pass.
 
         Parameters
         ----------
         is_forced : bool
             Whether for the lack of room, and not since rank 0 wants them.
         """
-        assert self._stretch is not None
+        assert self._superstep is not None
         start = time.perf_counter()
-        participants = self._outstanding.participants
+        participants = self._pending.participants
         with self.watch.time("reduce"):
-            for index in range(len(self._passes[self._stretch.n_passes])):
+            for index in range(len(self._passes[self._superstep.n_passes])):
                 sums, spare = self._sums(index), self._spare_of(index)
                 reduce_groups(self.comm, participants, sums, partial(self._take, index))
-                if self.book is None:
+                if self.coordinator is None:
                     spare += sums.values()
                     sums.clear()
-        self._outstanding.clear()
-        if self.book is not None:
-            self.book.pace.reduced(time.perf_counter() - start, is_forced)
-            self.book.settle()
+        self._pending.clear()
+        if self.coordinator is not None:
+            self.coordinator.pace.reduced(time.perf_counter() - start, is_forced)
+            self.coordinator.settle()
 
     def _sums(self, index: int) -> dict[int, AnySums]:
         """This rank's sums of a block of the pass, to be added to."""
-        if self.book is not None:
-            return self.book.ledgers[-1].sums_of(index)
+        if self.coordinator is not None:
+            return self.coordinator.sweep_states[-1].sums_of(index)
         return self._own.setdefault(index, {})
 
     def _spare_of(self, index: int) -> list[AnySums]:
@@ -178,16 +178,16 @@ class RankWork:
         return spare.pop() if spare else self._make(index)
 
     def _make(self, index: int) -> AnySums:
-        assert self._stretch is not None
-        part_index, _ = self._passes[self._stretch.n_passes][index]
+        assert self._superstep is not None
+        part_index, _ = self._passes[self._superstep.n_passes][index]
         part = self.parts[part_index]
         return part.problem.task.sums(*self._shape(index), len(part.plan.units[0]))
 
     def _shape(self, index: int) -> tuple[int, int]:
         """Thresholds and examples of a block of the pass."""
-        assert self._stretch is not None
-        _, block = self._passes[self._stretch.n_passes][index]
-        return len(self._stretch.rows), len(block)
+        assert self._superstep is not None
+        _, block = self._passes[self._superstep.n_passes][index]
+        return len(self._superstep.rows), len(block)
 
 
 class _From:

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..posterior.draws import group_sizes
 from .datasets import Part, passes
-from .state import Ledger
-from .statistics import Findings
+from .state import SweepState
+from .statistics import SweepStatistics
 from .synthetic_state import fill
 
 BYTES_PER_S = 100e6
@@ -58,7 +58,9 @@ class WriteCost:
         file_s = parts[0].problem.task.bytes_per_cell / BYTES_PER_S
         return cls(few_s / n_cells + file_s, group_s + file_s)
 
-    def seconds(self, parts: Sequence[Part], ledgers: Sequence[Ledger], n_more: int = 0) -> float:
+    def seconds(
+        self, parts: Sequence[Part], sweep_states: Sequence[SweepState], n_more: int = 0
+    ) -> float:
         """What a write of these takes, if so many more units were drawn.
 
         Examples of finished passes count as those of the one in progress. Where passes follow each
@@ -66,14 +68,14 @@ class WriteCost:
 
         Parameters
         ----------
-        ledgers : sequence of Ledger
+        sweep_states : sequence of SweepState
             Their sums are not looked at; the last one is furthest behind, and has the units.
         """
         of_passes = [sum(len(block) for _, block in blocks) for blocks in passes(parts)]
         n_units = len(parts[0].plan.units)
         seconds = 0.0
-        for one in ledgers:
-            there = min(one.n_units + n_more, n_units) if one is ledgers[-1] else one.n_units
+        for one in sweep_states:
+            there = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
             in_progress = sum(of_passes[one.n_passes : one.n_passes + 1])
             if n_more and len(of_passes) > 1:
                 in_progress *= 2
@@ -116,9 +118,9 @@ def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> f
         outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
         at = threshold, slice(0, n_examples)
         task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
-    ledger = Ledger(tuple(range(n_thresholds)))
-    fill(ledger, parts, range(n_thresholds), sums, sums, draws)
-    ledger.n_units = n_units
+    sweep_state = SweepState(tuple(range(n_thresholds)))
+    fill(sweep_state, parts, range(n_thresholds), sums, sums, draws)
+    sweep_state.n_units = n_units
     start = time.perf_counter()
-    Findings(parts, ledger, save_probabilities).metrics  # noqa: B018
+    SweepStatistics(parts, sweep_state, save_probabilities).metrics  # noqa: B018
     return time.perf_counter() - start

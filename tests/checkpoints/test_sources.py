@@ -440,9 +440,9 @@ def test_what_horovod_wrote_opens_without_it(tmp_path: Path, mpirun: Any) -> Non
     (tmp_path / "tf1").mkdir()
     done = mpirun(2, [program, "write", tmp_path])
     assert done.returncode == 0, done.stderr
-    opened = run_group([sys.executable, program, "open", str(tmp_path)])
-    assert opened.returncode == 0, opened.stderr
-    found = json.loads(opened.stdout)
+    source = run_group([sys.executable, program, "open", str(tmp_path)])
+    assert source.returncode == 0, source.stderr
+    found = json.loads(source.stdout)
     assert set(found) == {"tf1", "tf2", "saved_model"}
     assert found["tf1"]["horovod"]["HorovodAllreduce"] >= 3  # one of them inside a function
     assert found["tf1"]["horovod"]["HorovodBroadcast"] >= 3

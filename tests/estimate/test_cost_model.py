@@ -32,7 +32,7 @@ from bprune_hpc.results import output
 from bprune_hpc.runner import write_cost
 from bprune_hpc.runner.datasets import lay_out
 from bprune_hpc.runner.loop import StopVote
-from bprune_hpc.runner.state import Ledger
+from bprune_hpc.runner.state import SweepState
 from tests.helpers import fake_problem
 
 TRUE = DrawTime(0.3, 0.05, 0.2, 0.011)
@@ -82,8 +82,8 @@ def rates(n_thresholds: int, **more: float) -> Rates:
     return Rates(0.1, (DrawTime(0, 0, 0, 0.5),) * n_thresholds, **{"write_s": 2.0, **more})
 
 
-def begun(n_thresholds: int, *position: int) -> list[Ledger]:
-    return [Ledger(tuple(range(n_thresholds)), *position)]
+def begun(n_thresholds: int, *position: int) -> list[SweepState]:
+    return [SweepState(tuple(range(n_thresholds)), *position)]
 
 
 def test_a_rank_alone_does_everything_one_after_the_other() -> None:
@@ -101,8 +101,8 @@ def test_what_is_done_is_not_done_again() -> None:
 
 
 def test_new_thresholds_are_caught_up_alone() -> None:
-    ledgers = [Ledger((0, 2), 0, 50), Ledger((1,))]
-    found = timeline(work(50, 3), rates(3), 1, ledgers)
+    sweep_states = [SweepState((0, 2), 0, 50), SweepState((1,))]
+    found = timeline(work(50, 3), rates(3), 1, sweep_states)
     assert found.draw_s == pytest.approx(50 * (0.1 + 1.0) + 0.5)
 
 
@@ -162,9 +162,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
         made.now += 0.5
         return call(self, *arguments)
 
-    def slow_write(self: Any, book: Any) -> None:
+    def slow_write(self: Any, coordinator: Any) -> None:
         made.now += 3.0
-        write(self, book)
+        write(self, coordinator)
 
     monkeypatch.setattr(fake_problem.Network, "__call__", slow_call)
     monkeypatch.setattr(output.Output, "write", slow_write)
@@ -204,9 +204,9 @@ def test_a_sweep_whose_writes_take_long_ends_before_its_limit(
     cost = write_cost.WriteCost(20.0 / (3 * 45), 10.0 / (3 * 45))
     slow_write = output.Output.write
 
-    def slower_write(self: Any, book: Any) -> None:
-        clock.now += cost.seconds(book.parts, book.ledgers)
-        slow_write(self, book)
+    def slower_write(self: Any, coordinator: Any) -> None:
+        clock.now += cost.seconds(coordinator.parts, coordinator.sweep_states)
+        slow_write(self, coordinator)
         ends_of_writes.append(clock.now - begin)
 
     monkeypatch.setattr(output.Output, "write", slower_write)

@@ -1,4 +1,4 @@
-"""What a rehearsal measures, on clocks that run as they are told."""
+"""What a pilot run measures, on clocks that run as they are told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from bprune_hpc.config import sweep_config
 from bprune_hpc.estimate import command, pilot_run
-from bprune_hpc.estimate.pilot_run import Rehearsal, Stage, rehearse
+from bprune_hpc.estimate.pilot_run import PilotRun, Stage, rehearse
 from bprune_hpc.evaluators.graph import GraphEvaluator
 from bprune_hpc.job.environment import Stopwatch, describe_run
 from bprune_hpc.mpi.comm import SerialComm
@@ -32,7 +32,7 @@ def stage_of(*flags: str, costs: list[int] | None = None) -> Stage:
     return Stage(asked, evaluator, parts, cuts, costs or [1] * len(cuts))
 
 
-def rehearsed(stage: Stage) -> Rehearsal:
+def rehearsed(stage: Stage) -> PilotRun:
     comm = SerialComm()
     work = command.work_of(stage.parts, stage.costs)
     run = describe_run(comm, Stopwatch(), 1, 1)

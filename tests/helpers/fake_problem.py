@@ -84,7 +84,7 @@ def install(
     set_attribute : callable
         That of ``monkeypatch``, where it is to end with a test.
     unit_by_unit : bool
-        Whether a stretch of work is as short as can be, whatever there is time for.
+        Whether a superstep of work is as short as can be, whatever there is time for.
     """
     set_attribute(problems, "load", load)
     set_attribute(Problem, "make_evaluator", lambda *_: GraphEvaluator(Network()))
@@ -94,4 +94,4 @@ def install(
     set_attribute(timing, "WRITE_SHARE", write_share)
     set_attribute(Network, "delay_s", delay_s)
     if unit_by_unit:
-        set_attribute(timing.Pace, "n_cells", lambda self: None)
+        set_attribute(timing.Timing, "n_cells", lambda self: None)

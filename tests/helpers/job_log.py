@@ -38,7 +38,7 @@ def units_lost(lines: Lines, there: int) -> int:
 def rounds_lost(lines: Lines, there: int, round_s: float) -> int:
     """Rounds of which work is not in the file.
 
-    A round is a row of stretches that goes on until they have taken as long as a round is to take:
+    A round is a row of supersteps that goes on until they have taken as long as a round is to take:
     then the file is due. What was begun and not done counts too. So one round is lost by a kill at
     any time before the write that follows it, and two if that write was left out.
 

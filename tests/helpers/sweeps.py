@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bprune_hpc import sweep
 from bprune_hpc.mpi.comm import Comm, SerialComm, run
-from bprune_hpc.runner.timing import Pace
+from bprune_hpc.runner.timing import Timing
 
 KINDS = {
     "classes": ["--model_dir=fake"],
@@ -24,14 +24,14 @@ FLAGS = ["--thresholds=0,0.5,1", "--num_monte_carlo=28", "--batch_size=10"]
 
 
 def start(
-    output: Path, *flags: str, n_stretches: int | None = None, ask: Callable | None = None
+    output: Path, *flags: str, n_supersteps: int | None = None, ask: Callable | None = None
 ) -> int:
-    """Run a sweep, to its end or for so many stretches of work; the exit status."""
+    """Run a sweep, to its end or for so many supersteps of work; the exit status."""
     asked = []
 
-    def after_some(pace: Pace) -> str | None:
+    def after_some(pace: Timing) -> str | None:
         asked.append(pace)
-        return "test" if n_stretches is not None and len(asked) > n_stretches else None
+        return "test" if n_supersteps is not None and len(asked) > n_supersteps else None
 
     def main(comm: Comm) -> int:
         assert isinstance(comm, SerialComm)

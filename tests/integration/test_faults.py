@@ -107,7 +107,7 @@ def test_a_threshold_is_marked_and_the_others_are_untouched(
     install(monkeypatch, spoil, unit_by_unit=True)
     chance, statuses = random.Random(kind), []
     while not statuses or statuses[-1] == sweep.STOPPED:
-        statuses.append(start(path, *flags, n_stretches=chance.randint(1, 7)))
+        statuses.append(start(path, *flags, n_supersteps=chance.randint(1, 7)))
         assert len(statuses) < 100
     assert statuses[-1] == sweep.FAILED and len(statuses) > 1
     assert all_bits(path) == all_bits(whole)
@@ -174,7 +174,7 @@ def test_added_thresholds_and_draws_meet_what_failed(
         some = ["--thresholds=0.5,1", f"--num_monte_carlo={before}"]
         assert start(path, *flags, *some) == 0
     assert start(path, *flags, "--thresholds=0.5,1") == sweep.FAILED
-    assert start(path, *flags, "--thresholds=0", n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, "--thresholds=0", n_supersteps=2) == sweep.STOPPED
     assert start(path, *flags, "--thresholds=0,0.25,0.5,1") == sweep.FAILED
     assert start(whole, *flags, "--thresholds=0,0.25,0.5,1") == sweep.FAILED
     assert all_bits(path) == all_bits(whole)
@@ -187,7 +187,7 @@ def test_what_fails_while_it_is_caught_up_is_not_counted_yet(
     install(monkeypatch, lambda kernel: not kernel.all(), unit_by_unit=True)
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
     assert start(path, *flags, "--thresholds=0") == 0
-    assert start(path, *flags, "--thresholds=0,0.5", n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, "--thresholds=0,0.5", n_supersteps=2) == sweep.STOPPED
     found = results.read(path)
     assert found.metrics.threshold.values.tolist() == [0]
     assert "n_failed" not in found.attrs

@@ -62,7 +62,7 @@ def test_a_sigint_at_any_other_time(tmp_path: Path, whole: Bits, point: str) -> 
 
 def test_a_second_sigint_ends_at_once(tmp_path: Path, whole: Bits) -> None:
     path = tmp_path / "s.h5"
-    # A stretch of work that takes minutes.
+    # A superstep of work that takes minutes.
     long = job(path, 1, strike=["draw", 2, 0, None, "SIGINT"], delay_s=3.0)
     while "SIGINT came" not in long.output():
         time.sleep(0.05)

@@ -15,7 +15,7 @@ import pytest
 from bprune_hpc import results, sources, sweep
 from bprune_hpc.job import provenance
 from bprune_hpc.results import identity
-from bprune_hpc.runner.state import Ledger, merged
+from bprune_hpc.runner.state import SweepState, merged
 from tests.helpers import fake_problem
 from tests.helpers.bits import all_bits
 from tests.helpers.sweeps import FLAGS, KINDS, start
@@ -51,7 +51,7 @@ def test_stops_anywhere_do_not_change_a_bit(
     chance = random.Random(kind)
     statuses, seen = [], []
     while not statuses or statuses[-1] != 0:
-        statuses.append(start(path, *flags, n_stretches=chance.randint(1, 7)))
+        statuses.append(start(path, *flags, n_supersteps=chance.randint(1, 7)))
         with results.open_results(path) as file:
             seen.append((file.attrs["n_examples"], file.attrs["n_draws"]))
             assert file.attrs["status"] == ("complete" if statuses[-1] == 0 else "partial")
@@ -69,7 +69,7 @@ def test_a_partial_file_is_a_sweep_of_as_many_draws(
     tmp_path: Path, whole: Callable[..., Path], kind: str
 ) -> None:
     path = tmp_path / "s.h5"
-    assert start(path, *KINDS[kind], *FLAGS, n_stretches=5) == sweep.STOPPED
+    assert start(path, *KINDS[kind], *FLAGS, n_supersteps=5) == sweep.STOPPED
     found = results.read(path)
     if "blocks" in kind:
         assert 0 < found.attrs["n_examples"] < 45 and "examples" in found.attrs["rest"]
@@ -94,7 +94,7 @@ def test_thresholds_are_added_and_kept(
     if "blocks" in kind:
         flags = [*KINDS[kind], *FLAGS]
     assert (
-        start(path, *flags, "--thresholds=0.5,2", n_stretches=5 if "blocks" not in kind else 10)
+        start(path, *flags, "--thresholds=0.5,2", n_supersteps=5 if "blocks" not in kind else 10)
         == sweep.STOPPED
     )
     before = results.read(path)
@@ -102,13 +102,13 @@ def test_thresholds_are_added_and_kept(
     if "blocks" in kind:  # what is added takes memory
         flags[-1:] = [flags[-1], "--state_limit_gb=0.01"]
     # While others catch up, what is shown is what is level.
-    assert start(path, *flags, "--thresholds=0,1", n_stretches=3) == sweep.STOPPED
+    assert start(path, *flags, "--thresholds=0,1", n_supersteps=3) == sweep.STOPPED
     between = results.read(path)
     assert between.metrics.threshold.values.tolist() == [0.5, 2]
     assert (between.metrics.nll.values == before.metrics.nll.values).all()
     assert "2 more thresholds are being caught up" in between.attrs["rest"]
     capsys.readouterr()
-    assert start(path, *flags, "--thresholds=0.25,0.5", n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, "--thresholds=0.25,0.5", n_supersteps=2) == sweep.STOPPED
     said = capsys.readouterr().err
     assert "also has threshold 0, 1, 2, which stay" in said
     assert "lacks threshold 0.25, which are caught up first" in said
@@ -156,7 +156,7 @@ def test_more_draws_extend_a_finished_file(
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS[kind], *FLAGS]
     assert start(path, *flags, "--num_monte_carlo=12") == 0
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     assert start(path, *flags) == 0
     assert all_bits(path) == all_bits(whole(*flags))
     # Fewer are what is there.
@@ -188,7 +188,7 @@ def test_a_target_is_tested_where_it_would_have_been(
     flags = [*KINDS["classes"], *FLAGS, "--num_monte_carlo=500", "--target_se=nll=0.012"]
     n_draws = results.read(whole(*flags)).attrs["n_draws"]
     assert n_draws in (100, 200, 400)  # else it tests nothing
-    while start(path, *flags, n_stretches=40):
+    while start(path, *flags, n_supersteps=40):
         pass
     assert all_bits(path) == all_bits(whole(*flags))
     before = path.read_bytes()
@@ -210,7 +210,7 @@ def test_a_complete_file_stays_and_its_table_is_shown(
     assert path.stat() == before and second.out == first
     assert "is complete; nothing to do" in second.err
     # Another question on the same sums takes no draws.
-    assert start(path, *KINDS["classes"], *FLAGS, "--max_nll_rise=0.5", n_stretches=0) == 0
+    assert start(path, *KINDS["classes"], *FLAGS, "--max_nll_rise=0.5", n_supersteps=0) == 0
     assert "choice: " in capsys.readouterr().out and "choice" in results.read(path).groups
 
 
@@ -218,12 +218,12 @@ def test_a_job_without_time_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
-    assert start(path, *flags, n_stretches=0) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=0) == sweep.STOPPED
     assert "stopped before anything was done (test)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     before = path.stat()
-    assert start(path, *flags, n_stretches=0) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=0) == sweep.STOPPED
     assert path.stat() == before
     assert "stopped early (test); the same command goes on" in capsys.readouterr().out
 
@@ -232,9 +232,9 @@ def test_a_damaged_file_is_refused_and_the_backup_goes_on(
     tmp_path: Path, whole: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     first = path.read_bytes()
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     damaged = path.read_bytes()[:-1] + b"x"
     path.write_bytes(damaged)
     capsys.readouterr()
@@ -244,7 +244,7 @@ def test_a_damaged_file_is_refused_and_the_backup_goes_on(
     backup = tmp_path / "s.h5.bak"
     assert path.read_bytes() == damaged and backup.read_bytes() == first
     # What is damaged does not become the backup.
-    assert start(path, *flags, "--overwrite", n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, "--overwrite", n_supersteps=2) == sweep.STOPPED
     assert backup.read_bytes() == first
     backup.replace(path)
     assert start(path, *flags) == 0
@@ -272,7 +272,7 @@ def test_other_numbers_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     path, sweep_flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
-    assert start(path, *sweep_flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *sweep_flags, n_supersteps=2) == sweep.STOPPED
     before = path.read_bytes()
     assert start(path, *sweep_flags, *flags) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
@@ -288,7 +288,7 @@ def test_other_arrays_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS["other examples"], *FLAGS]
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     plain = fake_problem.problem
 
     def changed(config: object) -> object:
@@ -313,10 +313,10 @@ def test_another_environment_warns_and_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     assert "mixed_environment" not in results.read(path).attrs
     monkeypatch.setattr(provenance, "cpu_model", lambda: "Other CPU")
-    assert start(path, *flags, "--num_intra=2", n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, "--num_intra=2", n_supersteps=2) == sweep.STOPPED
     assert "the environment was not the same all the time" in capsys.readouterr().err
     monkeypatch.undo()
     fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
@@ -329,7 +329,7 @@ def test_code_of_another_kind_under_the_same_version_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
-    assert start(path, *flags, n_stretches=2) == sweep.STOPPED
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     monkeypatch.setattr(sources, "package_sha256", lambda: "0123" * 16)
     assert start(path, *flags) == 0
     assert "sources" in capsys.readouterr().err
@@ -338,12 +338,12 @@ def test_code_of_another_kind_under_the_same_version_is_noticed(
 
 def test_only_what_is_level_is_merged() -> None:
     with pytest.raises(ValueError, match="only what is level"):
-        merged([Ledger((0,), 0, 3), Ledger((1,), 0, 4)])
+        merged([SweepState((0,), 0, 3), SweepState((1,), 0, 4)])
 
 
 def test_labels_are_the_thresholds_of_what_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    assert start(path, *KINDS["classes"], *FLAGS, n_stretches=1) == sweep.STOPPED
+    assert start(path, *KINDS["classes"], *FLAGS, n_supersteps=1) == sweep.STOPPED
     with h5py.File(path) as file:  # a plain reader, by its name
         assert file["metrics/threshold"][()].tolist() == [0, 0.5, 1]
         assert file["state/0/sums/0/mean"].shape == (3, 4 + 5, 45)

@@ -22,7 +22,7 @@ from bprune_hpc.checkpoints.case import read_case
 from bprune_hpc.errors import ConfigError, LockError
 from bprune_hpc.models.zoo import MODELS
 from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
-from bprune_hpc.runner.timing import Pace
+from bprune_hpc.runner.timing import Timing
 from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 from bprune_hpc.training import directory as train_directory
 from bprune_hpc.training import graph
@@ -275,7 +275,7 @@ def test_a_network_that_comes_meanwhile_is_not_replaced(looks, tmp_path):
     assert run(case, ask=stop_at(9)) == train.STOPPED
     case.mkdir()
 
-    def ask(pace: Pace) -> None:
+    def ask(pace: Timing) -> None:
         (case / "checkpoint").write_text("somebody's")
 
     with pytest.raises(EndedByRoot) as caught:

@@ -15,8 +15,8 @@ from bprune_hpc.posterior import pruning
 from bprune_hpc.results.contents import contents
 from bprune_hpc.results.table import table
 from bprune_hpc.runner.datasets import lay_out
-from bprune_hpc.runner.state import Ledger
-from bprune_hpc.runner.statistics import Findings
+from bprune_hpc.runner.state import SweepState
+from bprune_hpc.runner.statistics import SweepStatistics
 from bprune_hpc.runner.synthetic_state import fill
 from tests.helpers import fake_problem
 
@@ -53,11 +53,11 @@ def prepared(n_thresholds: int, *flags: str) -> Callable[[], Any]:
     of_group = [(0, draw) for draw in plan.units[0]]
     at = (0, slice(0, n_examples))
     task.add_up(outputs.astype(np.float32), problem.label, of_group, at, {0: sums}, draws)
-    ledger = Ledger(tuple(range(n_thresholds)))
-    fill(ledger, parts, [0] * n_thresholds, sums, sums, draws)
+    sweep_state = SweepState(tuple(range(n_thresholds)))
+    fill(sweep_state, parts, [0] * n_thresholds, sums, sums, draws)
 
     def statistics() -> None:
-        contents(asked, problem, cuts, Findings(parts, ledger, False), {}, "complete")
+        contents(asked, problem, cuts, SweepStatistics(parts, sweep_state, False), {}, "complete")
 
     return statistics
 

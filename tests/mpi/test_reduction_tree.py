@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc.mpi.reduction_tree import messages, n_steps, pieces
-from bprune_hpc.runner.reduction import Outstanding
+from bprune_hpc.runner.reduction import PendingReductions
 from bprune_hpc.runner.work_split import round_of
 
 MEMBERS = [(0,), (5,), (0, 1), (3, 4), (0, 1, 2), (2, 3, 5, 9, 10), tuple(range(64)), (0, 63)]
@@ -62,10 +62,10 @@ def test_nobody_has_no_message() -> None:
 @pytest.mark.parametrize("n_units", [1, 4, 50])
 def test_no_rank_waits_in_a_circle(n_ranks: int, n_units: int) -> None:
     """Ranks that send without a buffer: a message passes when both ends have come to it."""
-    outstanding = Outstanding(n_ranks)
-    outstanding.add(round_of(range(n_units), [3, 2, 1], n_ranks))
+    pending = PendingReductions(n_ranks)
+    pending.add(round_of(range(n_units), [3, 2, 1], n_ranks))
     waiting: dict[int, deque[tuple[int, int, int]]] = {rank: deque() for rank in range(n_ranks)}
-    for group, members in outstanding.participants.items():
+    for group, members in pending.participants.items():
         for ends in messages(members):
             for rank in ends:
                 waiting[rank].append((group, *ends))

@@ -16,7 +16,7 @@ from bprune_hpc.errors import BpruneError, DataError
 from bprune_hpc.metrics import tasks
 from bprune_hpc.mpi.comm import Comm, run
 from bprune_hpc.runner import timing, work_split
-from bprune_hpc.runner.worker import RankWork
+from bprune_hpc.runner.worker import Worker
 from tests.helpers import fake_problem
 
 
@@ -141,18 +141,18 @@ def stopped_sweeps(comm: Comm, arguments: list[str]) -> int:
     """
     common, of_root = random.Random(5), random.Random(7)
     fake_problem.install(round_s=1e9)
-    timing.Pace.n_cells = lambda _: of_root.choice([None, 150, 500])
-    timing.Pace.is_due = property(lambda one: one.unsaved_s > 0 and of_root.random() < 0.2)
-    spare_of = RankWork._spare_of
+    timing.Timing.n_cells = lambda _: of_root.choice([None, 150, 500])
+    timing.Timing.is_due = property(lambda one: one.unsaved_s > 0 and of_root.random() < 0.2)
+    spare_of = Worker._spare_of
 
-    def anything(rank: RankWork, index: int) -> list[tasks.AnySums]:
+    def anything(rank: Worker, index: int) -> list[tasks.AnySums]:
         spare = spare_of(rank, index)
         for one in spare:
             for array in (one.buffer,) if isinstance(one, GroupSums) else one.sums.arrays:
                 array.fill(3)
         return spare
 
-    RankWork._spare_of = anything
+    Worker._spare_of = anything
     runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
     n_stops = 0
     for one in runs:
@@ -160,7 +160,7 @@ def stopped_sweeps(comm: Comm, arguments: list[str]) -> int:
         while status != 0:
             left = [common.randint(1, 6)]
 
-            def after_some(_: timing.Pace, left: list[int] = left) -> str | None:
+            def after_some(_: timing.Timing, left: list[int] = left) -> str | None:
                 left[0] -= 1
                 return None if left[0] >= 0 else "test"
 

@@ -15,7 +15,7 @@ import pytest
 from bprune_hpc.errors import LockError, WriteError
 from bprune_hpc.files import lock, lock_owner
 from bprune_hpc.files.lock import hold
-from bprune_hpc.files.lock_owner import Holder
+from bprune_hpc.files.lock_owner import LockOwner
 
 TAKER = """
 import sys
@@ -36,9 +36,9 @@ def path_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.lock")
 
 
-def leave(output: Path, age_s: float = 0.0, **changes: object) -> Holder:
+def leave(output: Path, age_s: float = 0.0, **changes: object) -> LockOwner:
     """Put a lock there as if another process had."""
-    left_by = dataclasses.replace(Holder.me(), **changes)  # type: ignore[arg-type]
+    left_by = dataclasses.replace(LockOwner.me(), **changes)  # type: ignore[arg-type]
     path_of(output).write_bytes(left_by.to_text())
     os.utime(path_of(output), (time.time() - age_s,) * 2)
     return left_by
@@ -225,7 +225,7 @@ def test_who_has_lost_the_lock_does_not_write(tmp_path: Path) -> None:
         other = leave(output, host="another")
         with pytest.raises(WriteError, match="was taken by process .* on another, since .*, which"):
             held.check()
-        assert lock._holder_of(path_of(output)) == other
+        assert lock._owner_of(path_of(output)) == other
     assert path_of(output).exists()  # it is the other's
     path_of(output).unlink()
     with hold(output, 60.0) as held:
@@ -250,7 +250,7 @@ def test_exactly_one_of_many_gets_it(tmp_path: Path, kind: str) -> None:
     if kind != "no lock":
         gone = leave(output, **ended())
     if kind == "stale taker":  # one that was killed while it took over
-        taker = dataclasses.replace(Holder.me(), **ended())  # type: ignore[arg-type]
+        taker = dataclasses.replace(LockOwner.me(), **ended())  # type: ignore[arg-type]
         lock._claim(path_of(output), gone).write_bytes(taker.to_text())
     if kind == "no links":
         refuse = f"import os\ndef refuse(*names): raise OSError({errno.EPERM}, '')\n"

@@ -34,10 +34,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
             with pytest.MonkeyPatch.context() as patch:
                 fake_problem.install(patch.setattr, unit_by_unit=True)
                 path = directory / f"{len(done)}.h5"
-                n_stretches = 5
+                n_supersteps = 5
                 if any("limit" in flag for flag in flags):  # one block, and a part of the next
-                    n_stretches = 10 if any("regression" in flag for flag in flags) else 20
-                assert start(path, *flags, n_stretches=n_stretches) == sweep.STOPPED
+                    n_supersteps = 10 if any("regression" in flag for flag in flags) else 20
+                assert start(path, *flags, n_supersteps=n_supersteps) == sweep.STOPPED
             done[flags] = path.read_bytes()
         return done[flags]
 

@@ -27,9 +27,9 @@ from bprune_hpc.files.lock_owner import started_at
 from bprune_hpc.mpi.launchers import launcher
 from bprune_hpc.results import file as results_file
 from bprune_hpc.results import output
-from bprune_hpc.runner import coordinator as books
+from bprune_hpc.runner import coordinator as coordinators
 from bprune_hpc.runner import timing, worker
-from bprune_hpc.runner.scheduler import Stretch
+from bprune_hpc.runner.scheduler import Superstep
 from tests.helpers import fake_problem
 
 POINTS: dict[str, tuple[object, str]] = {
@@ -96,30 +96,31 @@ def tell(say: Callable[..., None]) -> None:
     """Say which units of draws are begun and done, how long they took, and what is written."""
     took = [0.0]
     whole = {
-        "worked": timing.Pace.worked, "next": books.Book.next, "done": books.Book.done,
+        "worked": timing.Timing.worked,
+        "next": coordinators.Coordinator.next, "done": coordinators.Coordinator.done,
         "write": output.Output.write,
     }  # fmt: skip
 
-    def worked(self: timing.Pace, seconds: float, *more: float) -> None:
+    def worked(self: timing.Timing, seconds: float, *more: float) -> None:
         took[0] = seconds
         whole["worked"](self, seconds, *more)
 
-    def begin(self: books.Book, is_stopping: bool) -> Any:
+    def begin(self: coordinators.Coordinator, is_stopping: bool) -> Any:
         step = whole["next"](self, is_stopping)
-        if isinstance(step, Stretch):
+        if isinstance(step, Superstep):
             say("begun", step.units.start)
         return step
 
-    def done(self: books.Book, *given: Any) -> None:
+    def done(self: coordinators.Coordinator, *given: Any) -> None:
         whole["done"](self, *given)
-        say("done", self.ledgers[0].n_units, took[0])
+        say("done", self.sweep_states[0].n_units, took[0])
 
-    def write(self: output.Output, book: books.Book) -> None:
-        whole["write"](self, book)
-        say("written", book.ledgers[0].n_units)
+    def write(self: output.Output, coordinator: coordinators.Coordinator) -> None:
+        whole["write"](self, coordinator)
+        say("written", coordinator.sweep_states[0].n_units)
 
-    timing.Pace.worked, books.Book.next = worked, begin  # type: ignore[method-assign]
-    books.Book.done, output.Output.write = done, write  # type: ignore[method-assign]
+    timing.Timing.worked, coordinators.Coordinator.next = worked, begin  # type: ignore[method-assign]
+    coordinators.Coordinator.done, output.Output.write = done, write  # type: ignore[method-assign]
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from bprune_hpc.job.deadline import Deadline
 from bprune_hpc.job.signals import StopSignals
 from bprune_hpc.mpi.comm import SerialComm
 from bprune_hpc.runner.loop import StopVote
-from bprune_hpc.runner.timing import Pace
+from bprune_hpc.runner.timing import Timing
 from tests.helpers.launch import LIMIT_S, ROOT, find_mpirun, launch_environment, run_group
 
 
@@ -37,13 +37,13 @@ def vote(
     signals = StopSignals()
     signals.seen = seen
     deadline = None if left_s is None else Deadline(1000.0 + left_s, "squeue")
-    pace = Pace(slowest_round_s=slowest_round_s, slowest_write_s=2.0)
+    pace = Timing(slowest_round_s=slowest_round_s, slowest_write_s=2.0)
     asked = StopVote(TwoRanks(other), deadline, margin_s, signals, lambda: 1000.0)
     return asked(pace)
 
 
 def test_no_stretch_of_work_is_planned_beyond_the_end() -> None:
-    pace = Pace()
+    pace = Timing()
     pace.worked(10.0, 10.0, 100.0)
     pace.wrote(1.0)
     assert pace.n_cells() == pytest.approx(150.0)
@@ -69,7 +69,7 @@ def test_the_first_write_is_kept_time_for_before_it_is_measured() -> None:
     for left_s, stops in ((49.0, True), (51.0, False)):
         end = Deadline(1000.0 + left_s, "squeue")
         asked = StopVote(SerialComm(), end, None, StopSignals(), lambda: 1000.0)
-        assert (asked(Pace(foretold_s=20.0)) is not None) == stops
+        assert (asked(Timing(foretold_s=20.0)) is not None) == stops
 
 
 def test_a_job_that_is_too_short_from_the_start_is_said_to_be() -> None:

@@ -13,8 +13,8 @@ from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.draws import MEAN
 from bprune_hpc.runner.datasets import Part, lay_out
 from bprune_hpc.runner.evaluation import evaluate
-from bprune_hpc.runner.state import Ledger
-from bprune_hpc.runner.statistics import Findings
+from bprune_hpc.runner.state import SweepState
+from bprune_hpc.runner.statistics import SweepStatistics
 from bprune_hpc.runner.synthetic_state import fill, repeated_labels
 from bprune_hpc.runner.work_split import Share
 from tests.helpers import fake_problem
@@ -30,8 +30,8 @@ def parts_of(kind: str) -> tuple[list[Part], list[pruning.Cut]]:
     return lay_out(asked, problem, len(cuts)), cuts
 
 
-def full(kind: str) -> tuple[list[Part], Ledger]:
-    """A full ledger whose sums are those of ten examples at two thresholds."""
+def full(kind: str) -> tuple[list[Part], SweepState]:
+    """A full sweep state whose sums are those of ten examples at two thresholds."""
     parts, cuts = parts_of(kind)
     plan, task = parts[0].plan, parts[0].problem.task
     draws = task.draw_sums(2, len(plan.units[0]))
@@ -40,14 +40,14 @@ def full(kind: str) -> tuple[list[Part], Ledger]:
         GraphEvaluator(fake_problem.Network()), parts[0].problem, cuts[:2], plan,
         Share((MEAN, 0), 2, 0, 4), range(10), sums, draws, {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
-    ledger = Ledger((0, 1, 2))
-    fill(ledger, parts, [0, 1, 1], sums[MEAN], sums[0], draws)
-    return parts, ledger
+    sweep_state = SweepState((0, 1, 2))
+    fill(sweep_state, parts, [0, 1, 1], sums[MEAN], sums[0], draws)
+    return parts, sweep_state
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_group_has_its_number_of_units(kind: str) -> None:
-    (part, *_), ledger = full(kind)
+    (part, *_), sweep_state = full(kind)
     _, cuts = parts_of(kind)
     plan, task = part.plan, part.problem.task
     # The same unit once more for each that the group has, under numbers that follow.
@@ -63,7 +63,7 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
         Share(tuple(range(n_units)), 2, 0, 2 * n_units), range(10), sums,
         task.draw_sums(2, size * n_units), {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
-    filled = ledger.sums[0][group]
+    filled = sweep_state.sums[0][group]
     rows = np.arange(45) % 10
     for row, like in enumerate([0, 1, 1]):
         if kind == "fake":
@@ -76,11 +76,11 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_has_the_size_of_a_finished_one_and_finite_statistics(kind: str) -> None:
-    parts, ledger = full(kind)
+    parts, sweep_state = full(kind)
     plan = parts[0].plan
-    assert ledger.position == (0, len(plan.units))
-    assert set(ledger.sums[0]) == {MEAN, *range(len(plan.group_sizes))}
-    findings = Findings(repeated_labels(parts, 10), ledger, False)
+    assert sweep_state.position == (0, len(plan.units))
+    assert set(sweep_state.sums[0]) == {MEAN, *range(len(plan.group_sizes))}
+    findings = SweepStatistics(repeated_labels(parts, 10), sweep_state, False)
     assert findings.n_draws == 88
     assert all(np.isfinite(metric.value).all() for metric in findings.metrics.values())
     assert findings.draw_sums.nll(45).shape == (3, 88)

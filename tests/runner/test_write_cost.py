@@ -11,7 +11,7 @@ import pytest
 from bprune_hpc.config import sweep_config
 from bprune_hpc.runner import write_cost
 from bprune_hpc.runner.datasets import Part, lay_out
-from bprune_hpc.runner.state import Ledger
+from bprune_hpc.runner.state import SweepState
 from bprune_hpc.runner.write_cost import BYTES_PER_S, WriteCost
 from tests.helpers import fake_problem
 
@@ -21,8 +21,8 @@ def parts_of(n_thresholds: int, *flags: str, n_examples: int = 45) -> list[Part]
     return lay_out(asked, fake_problem.problem(asked, n_examples), n_thresholds)
 
 
-def ledger(n_thresholds: int, *position: int) -> Ledger:
-    return Ledger(tuple(range(n_thresholds)), *position)
+def sweep_state(n_thresholds: int, *position: int) -> SweepState:
+    return SweepState(tuple(range(n_thresholds)), *position)
 
 
 @pytest.mark.parametrize("kind", ["fake", "fake:regression"])
@@ -33,15 +33,15 @@ def test_a_small_part_tells_of_the_whole(
 ) -> None:
     clock = [0.0]
 
-    class TimedFindings(write_cost.Findings):
+    class TimedStatistics(write_cost.SweepStatistics):
         """Statistics that take 3 µs a threshold and example, and 2 µs for each group."""
 
-        def __init__(self, parts: Sequence[Part], ledger: Ledger, save: bool) -> None:
-            super().__init__(parts, ledger, save)
-            n_cells = sum(len(one.label) for one in self.statistics) * len(ledger.rows)
+        def __init__(self, parts: Sequence[Part], sweep_state: SweepState, save: bool) -> None:
+            super().__init__(parts, sweep_state, save)
+            n_cells = sum(len(one.label) for one in self.statistics) * len(sweep_state.rows)
             clock[0] += n_cells * (3e-6 + 2e-6 * len(self.statistics[0].plan.group_sizes))
 
-    monkeypatch.setattr(write_cost, "Findings", TimedFindings)
+    monkeypatch.setattr(write_cost, "Findings", TimedStatistics)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     flags = [f"--model_dir={kind}", "--num_monte_carlo=100", "--state_limit_gb=1000"]
     ood_flags = ["--ood_dataset=digits"] if ood and kind == "fake" and n_examples > 20 else []
@@ -53,17 +53,17 @@ def test_a_small_part_tells_of_the_whole(
     )  # with one group that is always there
     assert found.group_s - file_s == pytest.approx(2e-6)
     n_all = sum(len(part.problem.label) for part in parts) * n_thresholds
-    whole = found.seconds(parts, [ledger(n_thresholds, 0, len(parts[0].plan.units))])
+    whole = found.seconds(parts, [sweep_state(n_thresholds, 0, len(parts[0].plan.units))])
     assert whole == pytest.approx(n_all * (found.cell_s + 20 * found.group_s))
 
 
 def test_a_file_grows_with_groups_of_draws_and_then_no_more() -> None:
     parts, cost = parts_of(3, "--model_dir=fake", "--num_monte_carlo=200"), WriteCost(2.0, 0.5)
     for n_units, n_more, n_groups in ((0, 1, 1), (1, 2, 3), (19, 5, 20), (60, 0, 20)):
-        found = cost.seconds(parts, [ledger(3, 0, n_units)], n_more)
+        found = cost.seconds(parts, [sweep_state(3, 0, n_units)], n_more)
         assert found == pytest.approx(3 * 45 * (2.0 + 0.5 * n_groups))
-    behind = Ledger((1,), 0, 0)  # a threshold that is caught up: what is more is drawn for it
-    both = cost.seconds(parts, [Ledger((0, 2), 0, 30), behind], 4)
+    behind = SweepState((1,), 0, 0)  # a threshold that is caught up: what is more is drawn for it
+    both = cost.seconds(parts, [SweepState((0, 2), 0, 30), behind], 4)
     assert both == pytest.approx(45 * (2 * (2.0 + 0.5 * 20) + (2.0 + 0.5 * 4)))
 
 
@@ -72,9 +72,11 @@ def test_finished_examples_are_written_too_and_ends_of_passes_take_time() -> Non
     parts, cost = parts_of(3, *flags), WriteCost(2.0, 0.5)
     assert [len(block) for block in parts[0].plan.blocks] == [10, 10, 10, 10, 5]
     full = 2.0 + 0.5 * 10
-    assert cost.seconds(parts, [ledger(3, 0, 10)]) == pytest.approx(3 * 10 * full)
-    assert cost.seconds(parts, [ledger(3, 2, 0)], 10) == pytest.approx(3 * (20 + 2 * 10) * full)
-    assert cost.seconds(parts, [ledger(3, 5, 0)]) == pytest.approx(3 * 45 * full)
+    assert cost.seconds(parts, [sweep_state(3, 0, 10)]) == pytest.approx(3 * 10 * full)
+    assert cost.seconds(parts, [sweep_state(3, 2, 0)], 10) == pytest.approx(
+        3 * (20 + 2 * 10) * full
+    )
+    assert cost.seconds(parts, [sweep_state(3, 5, 0)]) == pytest.approx(3 * 45 * full)
 
 
 @pytest.mark.parametrize("flags", [
