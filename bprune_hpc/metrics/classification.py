@@ -3,8 +3,7 @@
 ``NAME_se`` is the Monte Carlo error: delete-group jackknife over groups of pairs. ``NAME_se_data``
 is the error of having tested on these examples and no others: for means over examples their
 standard deviation over the root of their number, for the rest a delete-group jackknife over
-examples. Sums in, numbers out; the definitions stand in ``metrics.definitions`` and
-``metrics.definitions``.
+examples. Sums in, numbers out; the definitions stand in ``metrics.definitions``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from bprune_hpc import data, report, sweep
 from bprune_hpc.data import loading as data_loading
 from bprune_hpc.metrics.classification import Metric
 from bprune_hpc.metrics.tasks import Classification, Regression
+from bprune_hpc.sources import HOME
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers import small_models
 
@@ -112,7 +113,7 @@ def test_what_is_read_is_not_written_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     case = tmp_path / "case"
-    shutil.copytree(Path(data.__file__).with_name("embedded") / "digits_fc", case)
+    shutil.copytree(HOME / "embedded/digits_fc", case)
     with h5py.File(tmp_path / "ood.h5.bak", "w") as file:
         file["x"], file["y"] = np.ones((3, 8, 8)), np.zeros(3, int)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -41,7 +41,7 @@ def test_a_small_part_tells_of_the_whole(
             n_cells = sum(len(one.label) for one in self.statistics) * len(sweep_state.rows)
             clock[0] += n_cells * (3e-6 + 2e-6 * len(self.statistics[0].plan.group_sizes))
 
-    monkeypatch.setattr(write_cost, "Findings", TimedStatistics)
+    monkeypatch.setattr(write_cost, "SweepStatistics", TimedStatistics)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     flags = [f"--model_dir={kind}", "--num_monte_carlo=100", "--state_limit_gb=1000"]
     ood_flags = ["--ood_dataset=digits"] if ood and kind == "fake" and n_examples > 20 else []
