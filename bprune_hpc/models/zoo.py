@@ -22,19 +22,6 @@ from ..tensorflow_import import import_tensorflow
 from . import layers as models_layers
 from .layers import Flipout, keras
 
-__all__ = [
-    "MODELS",
-    "Network",
-    "build",
-    "cifar10_resnet18",
-    "cifar10_vgg",
-    "digits_conv_flipout",
-    "digits_dense",
-    "digits_resnet18",
-    "digits_vgg",
-    "image_shape",
-]
-
 MODELS = ("dense", "conv_flipout", "resnet18", "vgg")
 
 
