@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.launch import ROOT, run_group
 
 WIDE = 4096
-MODEL = "test_reading_memory:wide_model"
+MODEL = "tests.checkpoints.test_reading_memory:wide_model"
 # Written in this order: Keras makes its classes over for TensorFlow 1. :func:`write` knows more.
 KINDS = ("weights.h5", "keras", "tf1")
 
@@ -22,7 +22,7 @@ KINDS = ("weights.h5", "keras", "tf1")
 PROGRAM = """
 import gc, sys
 from pathlib import Path
-import test_reading_memory as test
+from tests.checkpoints import test_reading_memory as test
 
 def status(key):
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(key))
@@ -128,7 +128,7 @@ def read(kind: str, place: Path, width: int) -> Any:
 
 def _run(*arguments: str) -> str:
     program = [sys.executable, "-c", PROGRAM, *arguments]
-    done = run_group(program, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+    done = run_group(program, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -24,7 +24,8 @@ CASE = ["--model_dir=embedded:digits_fc", "--dataset=digits", "--thresholds=0,0.
 # The results file says a peak too, but that of before it was written for the last time.
 PEAK = """
 import sys
-from bprune_hpc import memory, sweep
+from bprune_hpc import sweep
+from bprune_hpc.job import memory
 status = sweep.main(sys.argv[1:])
 sys.stderr.write(f"peak {memory.peak_mib()}\\n")
 sys.exit(status)

@@ -14,13 +14,14 @@ from tests.helpers.launch import run_group
 
 PROGRAM = """
 import sys
-from bprune_hpc import memory, sweep
+from bprune_hpc import sweep
+from bprune_hpc.job import memory
 status = sweep.main(sys.argv[1:])
 sys.stderr.write(f"peak {memory.peak_mib()}\\n")
 sys.exit(status)
 """
 ALLOCATION = """
-from bprune_hpc import memory
+from bprune_hpc.job import memory
 before = memory.peak_mib()
 held = bytearray(b"x") * (300 * 2**20)
 del held
@@ -62,7 +63,7 @@ def test_the_peak_is_of_the_process_itself_and_stays() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
 def test_what_arrays_give_back_is_kept_for_the_next() -> None:
     program = (
-        "import resource; import numpy as np; from bprune_hpc import memory\n"
+        "import resource; import numpy as np; from bprune_hpc.job import memory\n"
         "memory.keep_freed()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(200): np.ones(2**18)\n"  # of 2 MiB

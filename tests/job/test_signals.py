@@ -12,7 +12,7 @@ from tests.helpers.launch import LIMIT_S, ROOT
 
 PROGRAM = """
 import subprocess, sys, time
-from bprune_hpc import stop_signals
+from bprune_hpc.job import signals as stop_signals
 signals = stop_signals.start()
 assert stop_signals.start() is signals and "numpy" not in sys.modules
 show = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
@@ -82,7 +82,7 @@ def test_a_sigint_that_is_ignored_stays_so(process: subprocess.Popen[str]) -> No
 def test_a_sigint_in_a_callback_is_not_lost() -> None:
     # What a handler raises there, Python prints as ignored, and goes on.
     program = (
-        "import os, signal, time, weakref; from bprune_hpc import stop_signals\n"
+        "import os, signal, time, weakref; from bprune_hpc.job import signals as stop_signals\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "signals, thing = stop_signals.start(), set()\n"
         "reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))\n"
@@ -97,7 +97,7 @@ def test_a_sigint_in_a_callback_is_not_lost() -> None:
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_with_nothing_to_save_the_first_sigint_ends(order: str) -> None:
     send = "os.kill(os.getpid(), signal.SIGINT); time.sleep(0.3)\n"
-    program = "import os, signal, time; from bprune_hpc import stop_signals\n"
+    program = "import os, signal, time; from bprune_hpc.job import signals as stop_signals\n"
     program += "signal.signal(signal.SIGINT, signal.SIG_DFL)\nsignals = stop_signals.start()\n"
     program += send + "signals.save_nothing()" if order == "before" else (
         "signals.save_nothing()\n" + send

@@ -65,7 +65,7 @@ def test_a_bug_at_an_import_keeps_its_traceback(raised: str) -> None:
 
 
 def at_import(raised: str) -> subprocess.CompletedProcess[str]:
-    program = f"from bprune_hpc import startup; startup.begin(saves=True); raise {raised}"
+    program = f"from bprune_hpc.job import startup; startup.begin(saves=True); raise {raised}"
     return subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
     )

@@ -20,7 +20,7 @@ from bprune_hpc.files.lock_owner import LockOwner
 TAKER = """
 import sys
 from bprune_hpc.errors import LockError
-from bprune_hpc.lock import hold
+from bprune_hpc.files.lock import hold
 print("ready", flush=True)
 sys.stdin.readline()
 try:
