@@ -98,7 +98,8 @@ def test_automatic_cuts_of_each_layer(
         (["--scope=layer"], "lowest SNR in each layer", "the 50 % of lowest SNR in each layer, "),
         (["--granularity=neuron"], "neurons of lowest SNR", "the 50 % of neurons of lowest SNR, "),
         (["--criterion=magnitude", "--scope=layer", "--granularity=neuron"],
-         "neurons of lowest |loc| in each layer", "the 50 % of neurons of lowest |loc| in each layer, "),
+         "neurons of lowest |loc| in each layer",
+         "the 50 % of neurons of lowest |loc| in each layer, "),
         ([], "lowest SNR", "the 50 % of lowest SNR, "),
     ],
 )  # fmt: skip
