@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..accumulators.classification import MAX_DRAWS
@@ -21,7 +21,7 @@ from ..metrics.threshold_selection import Limit
 from ..posterior.pruning import Rule
 from ..posterior.thresholds import read_grid
 from . import targets
-from .flags import NOT_NEEDED, parser
+from .flags import NOT_NEEDED, parser, read_feed
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class SweepConfig:
         See :class:`bprune_hpc.posterior.pruning.Rule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    feed : mapping of str to str
+        Values of placeholders besides the input, by name.
     ood_path, ood_dataset : str or None
         Examples to be told from the test set; None for both: no such.
     task : {"auto", "classification", "regression"}
@@ -82,6 +84,7 @@ class SweepConfig:
     logits_op: str | None
     loc_op: str | None
     scale_op: str | None
+    feed: Mapping[str, str]
     task: str
     noise_scale: float | None
     data_path: str | None
@@ -198,6 +201,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         logits_op=arguments.logits_op,
         loc_op=arguments.loc_op,
         scale_op=arguments.scale_op,
+        feed=read_feed(arguments.feed),
         task=arguments.task,
         noise_scale=arguments.noise_scale,
         data_path=data_path,

@@ -140,7 +140,8 @@ def find_input(nodes: Nodes, logits: Tensor, label: str) -> Tensor:
     if found:
         raise GraphError(
             f"{label}: several placeholders could be the input: "
-            f"{', '.join(found)}; pass one as --input_op"
+            f"{', '.join(found)}; pass one as --input_op, and give the others values with "
+            "--feed NAME=VALUE"
         )
     others = [name for name in behind if nodes[name].op in _FED]
     others += [name for name in behind if nodes[name].op == "PlaceholderWithDefault"]

@@ -50,3 +50,12 @@ class LiftedGraph:
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
     chain: Chain | None = None
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many examples the graph takes at once, where it takes no other number."""
+        if self.input_shape and self.input_shape[0] is not None:
+            return self.input_shape[0]
+        # A reshape on the way can say it too, though the input is open.
+        whole = self.output_shape or (None,)
+        return whole[0] if None not in whole and (whole[0] or 0) > 1 else None

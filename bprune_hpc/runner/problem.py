@@ -30,6 +30,7 @@ from ..posterior.criteria import CRITERIA
 from ..posterior.draws import draws_per_unit
 from ..posterior.mean_field import Posterior, Prior
 from ..tensorflow_import import import_graphs
+from .batch_dependence import check_examples_apart
 from .task_selection import choose_task
 
 logger = logging.getLogger(__name__)
@@ -122,10 +123,12 @@ def read(config: SweepConfig) -> Problem:
         config.model_dir,
         config.model_ckpt,
         model=config.model,
+        example_shape=lambda: _example_shape(config),
         input_op=config.input_op,
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
+        feed=config.feed,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
@@ -161,6 +164,10 @@ def read(config: SweepConfig) -> Problem:
         x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
     except DataError as error:
         raise DataError(f"{config.data_path or examples.name}: {error}") from error
+    check_examples_apart(
+        network.graph, network.posterior, network.fixed, x, network.source.path,
+        (config.num_intra, config.num_inter),
+    )  # fmt: skip
     ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
     if ood is not None:
         hashes |= ood.sha256
@@ -179,6 +186,18 @@ def read(config: SweepConfig) -> Problem:
         evaluator=choose_evaluator(config.evaluator, network.graph),
         prior=network.prior if needs_prior else None,
     )
+
+
+def _example_shape(config: SweepConfig) -> tuple[int, ...]:
+    """Shape of an example of the test set, for a model that does not say what it takes."""
+    tasks = (config.task,) if config.task != "auto" else ("classification", "regression")
+    for task in tasks:
+        try:
+            return data.load(config.dataset, config.data_path, split="test", task=task).x.shape[1:]
+        except DataError:
+            if task == tasks[-1]:
+                raise
+    raise AssertionError("there is a task")
 
 
 def _check_named(config: SweepConfig) -> None:
