@@ -185,7 +185,7 @@ def _interval(
     if node.op in ("Less", "LessEqual"):
         (a, b), (c, d) = (c, d), (a, b)
     takes_equal = node.op.endswith("Equal")
-    if a > d or (takes_equal and a == d):
+    if a > d or (a == d and (takes_equal or c < d)):
         return 1.0, 1.0
     return (0.0, 0.0) if b < c or (b == c and (a < b or not takes_equal)) else None
 

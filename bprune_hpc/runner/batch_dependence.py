@@ -119,7 +119,7 @@ def _cause(lifted: LiftedGraph) -> str:
     return (
         f"batch normalization with the statistics of each batch (see '{found[0].name}'), so that "
         "an example's output depends on the others of its batch; build the network with "
-        "training=False, which takes the moving averages, or say so with --feed"
+        "training=False, so that it takes the moving averages (--feed, if a placeholder says it)"
     )
 
 
