@@ -25,7 +25,7 @@ X = np.linspace(-1, 2, 12, dtype=np.float32).reshape(3, 4)
 
 
 def _save(directory: Path, build: Callable[[Any, Any, Any], Any], feed: Any) -> np.ndarray:
-    """Save a graph of ``build(tf1, x, kernel)``; its outputs at the kernel's mean under ``feed``."""
+    """Save a graph of ``build(tf1, x, kernel)``; what it gives at the mean under ``feed``."""
     tensorflow = import_tensorflow()
     tf1 = tensorflow.compat.v1
     with tensorflow.Graph().as_default(), tf1.Session() as session:
