@@ -35,6 +35,9 @@ class LiftedGraph:
         Name of each mean-field tensor, and of each deterministic one, to the tensor it is fed to.
     notes : tuple of str
         What a reader of results should know about the lift.
+    rows_with_noise : tuple of str
+        Tensors that a layer multiplies by its weights with noise of its own for each row, which the
+        lifted network has not: a draw of weights is for all rows.
     chain : Chain or None
         The same network as a chain of layers, where it is one.
     """
@@ -49,6 +52,7 @@ class LiftedGraph:
     fixed_tensors: Mapping[str, str]
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
+    rows_with_noise: tuple[str, ...] = ()
     chain: Chain | None = None
 
     @property

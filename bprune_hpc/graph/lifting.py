@@ -244,6 +244,7 @@ def _lift(
         loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
         notes=tuple(removal.notes),
+        rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
         chain=_chain(
             final,
             nodes,

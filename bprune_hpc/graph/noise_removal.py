@@ -62,6 +62,8 @@ class NoiseRemoval:
     scale_variables : dict of str to tuple of str
         Variables that each mean-field tensor's scale is computed from.
     notes : list of str
+    rows_with_noise : list of Tensor
+        What is multiplied by weights that each row had noise of its own of.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class NoiseRemoval:
         self.placeholders: dict[str, str] = {}
         self.scale_variables: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
+        self.rows_with_noise: list[Tensor] = []
         self._values = values
         self._nodes = nodes
         self._uncut = dict(nodes)
@@ -119,6 +122,8 @@ class NoiseRemoval:
             self._replace_by_reshape(site, weight, shape)
         else:
             self._replace_by_mean(site, self._clone(site.mean, fed, weight, site))
+            factors = self._uncut[site.product].inputs
+            self.rows_with_noise += [tensor for tensor in factors if tensor != site.loc]
         if site.kind == "LocalReparameterization" and "Conv" in self._uncut[site.product or ""].op:
             self.notes.append(
                 f"{name}: convolution with local reparameterization; a draw of one kernel has "

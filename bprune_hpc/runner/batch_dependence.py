@@ -1,8 +1,10 @@
-"""Refuses networks in which an example's output depends on the others of its batch.
+"""Refuses networks that do not take each example alone, or each once.
 
-Their numbers would change with ``--batch_size``, and with the copies that fill the last batch. What
-belongs here: the test, by numbers, at weights that are fixed; and what to call the cause. What does
-not: running the network (``evaluators.graph``).
+Where an example's output depends on the others of its batch, numbers would change with
+``--batch_size``, and with the copies that fill the last batch. Where a network makes copies of an
+example, each with noise of its own, a draw of weights has the same for all. What belongs here: the
+test, by numbers, at weights that are fixed; and what to call the cause. What does not: running the
+network (``evaluators.graph``).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ..evaluators.graph import GraphNetwork
 from ..graph.lifted import LiftedGraph
 from ..graph.nodes import Node, Nodes, constant, dependences, parse_graph, parse_tensor
 from ..posterior.mean_field import Posterior
-from ..tensorflow_import import import_graphs
+from ..tensorflow_import import import_graphs, open_session, quiet_file_descriptor_2
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +92,60 @@ def check_examples_apart(
                     if not np.abs(alone - together[row]).max() <= allowed:
                         raise GraphError(f"{label}: {_cause(lifted)}")
                 if spread > 0:
-                    return
+                    break
+        _check_copies(lifted, posterior, fixed, some, label, threads)
     except (import_graphs().OpError, ValueError) as error:
         logger.debug("whether examples depend on one another cannot be tested: %s", error)
+
+
+def _check_copies(
+    lifted: LiftedGraph,
+    posterior: Posterior,
+    fixed: Mapping[str, NDArray[Any]],
+    some: NDArray[Any],
+    label: str,
+    threads: tuple[int, int],
+) -> None:
+    """Refuse a network in which all rows that have noise of their own are the same."""
+    if lifted.batch_size not in (None, 1) or not lifted.rows_with_noise:
+        return
+    tensorflow = import_graphs()
+    graph = tensorflow.Graph()
+    with graph.as_default():
+        definition = tensorflow.GraphDef.FromString(lifted.graph_def)
+        tensorflow.import_graph_def(definition, name="")
+    values = {**fixed, **posterior.loc}
+    feeds = {
+        tensor: values[name]
+        for names in (lifted.loc_tensors, lifted.fixed_tensors)
+        for name, tensor in names.items()
+    }
+    with (
+        quiet_file_descriptor_2(),
+        open_session(graph, *threads, is_optimized=False) as session,
+    ):
+        found = [
+            session.run(
+                list(lifted.rows_with_noise), {**feeds, lifted.input_tensor: some[row : row + 1]}
+            )
+            for row in range(len(some))
+        ]
+    for name, *of_examples in zip(lifted.rows_with_noise, *found, strict=True):
+        n_copies = [_n_copies(factor) for factor in of_examples]
+        if min(n_copies) > 1:
+            raise GraphError(
+                f"{label}: makes {n_copies[0]} copies of each example (see '{name}'), each with "
+                "noise of its own, and a sweep has one draw for all; give each example once, and "
+                "leave averages over passes to the sweep"
+            )
+
+
+def _n_copies(factor: NDArray[Any]) -> int:
+    """Number of rows that are all the same; 1 where they are not, or may be so by chance."""
+    # A convolution's noise is of a whole image.
+    rows = factor.reshape(-1, factor.shape[-1]) if factor.ndim == 3 else factor
+    is_copied = np.ptp(rows[0]) > 0 and np.allclose(rows, rows[:1], rtol=1e-5, atol=0)
+    return len(rows) if is_copied else 1
 
 
 def _draw(posterior: Posterior) -> dict[str, NDArray[np.float32]]:

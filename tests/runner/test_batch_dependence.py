@@ -55,6 +55,7 @@ def _in_probability_over_examples(x: Any) -> Any:
 
 
 def _case(directory: Path, build: Build) -> tuple[Case, np.ndarray]:
+    directory.mkdir(exist_ok=True)
     saved = save(directory, lambda x: (build(x), []))
     return read_case(directory), saved.x
 
@@ -118,6 +119,63 @@ def test_networks_that_take_each_example_alone(tmp_path: Path, build: Build) -> 
     for examples in (x, x[:1], 1000 * x, made_up_examples(case.graph)):
         assert examples is not None
         _check(case, examples)
+
+
+def _copied(kind: str, how: str) -> Build:
+    def build(x: Any) -> Any:
+        tensorflow = import_tensorflow()
+        import tensorflow_probability as tfp
+
+        make = getattr(tfp.layers, kind)
+        copy = {
+            "tile": lambda: tensorflow.tile(x, (5, 1)),
+            "repeat": lambda: tensorflow.repeat(x, 5, axis=0),
+            "axis": lambda: tensorflow.tile(x[:, None], (1, 5, 1)),
+        }
+        passes = make(3)(make(6, activation="relu")(copy[how]()))
+        if how == "tile":
+            return tensorflow.reduce_mean(tensorflow.reshape(passes, (5, -1, 3)), axis=0)
+        return tensorflow.reduce_mean(tensorflow.reshape(passes, (-1, 5, 3)), axis=1)
+
+    return build
+
+
+@pytest.mark.parametrize("how", ["tile", "repeat", "axis"])
+@pytest.mark.parametrize("kind", ["DenseFlipout", "DenseLocalReparameterization"])
+def test_networks_that_copy_examples(tmp_path: Path, kind: str, how: str) -> None:
+    """Each copy has noise of its own: a mean over passes inside."""
+    case, x = _case(tmp_path, _copied(kind, how))
+    with pytest.raises(GraphError, match="^net: makes 5 copies of each example .* each with noise"):
+        _check(case, x)
+
+
+def test_copies_without_noise_of_their_own(tmp_path: Path) -> None:
+    """A draw of the kernel serves all rows of a batch anyway."""
+    case, x = _case(tmp_path, _copied("DenseReparameterization", "tile"))
+    _check(case, x)
+
+
+def test_places_are_no_copies(tmp_path: Path) -> None:
+    """One layer at several places of an example, some of which are alike."""
+
+    def build(x: Any) -> Any:
+        tensorflow = import_tensorflow()
+        places = tensorflow.stack([x, x, tensorflow.sin(x)], axis=1)
+        return _flipout(3)(tensorflow.reduce_sum(tensorflow.nn.relu(_flipout(6)(places)), axis=1))
+
+    case, x = _case(tmp_path, build)
+    _check(case, x)
+    # By chance all places of some examples may be alike.
+    case, _ = _case(tmp_path / "sequence", _of_a_sequence)
+    x[0] = 0.5
+    _check(case, x)
+
+
+def _of_a_sequence(x: Any) -> Any:
+    tensorflow = import_tensorflow()
+    table = tensorflow.constant(np.random.default_rng(2).normal(size=(3, 5)), tensorflow.float32)
+    tokens = tensorflow.gather(table, tensorflow.cast(tensorflow.abs(x), tensorflow.int32) % 3)
+    return _flipout(3)(tensorflow.reduce_sum(tensorflow.nn.relu(_flipout(6)(tokens)), axis=1))
 
 
 @pytest.mark.parametrize(
