@@ -163,7 +163,7 @@ def read_case(
     given = Endpoints(input_op, logits_op, loc_op, scale_op)
     if isinstance(model_dir, str | os.PathLike):
         builder = None if model is None else Builder(model, example_shape, n_intra, n_inter)
-        opened = _open(case_directory(os.fspath(model_dir)), model_ckpt, builder, given)
+        opened = _open(case_directory(os.fspath(model_dir)), model_ckpt, builder, given, feed or {})
     else:
         opened = open_model(model_dir)
     if feed:
@@ -210,6 +210,7 @@ def _open(
     model_ckpt: str | None,
     builder: Builder | None,
     given: Endpoints,
+    feed: Mapping[str, str],
 ) -> GraphSource:
     if place.is_file():
         if place.name == SAVED_MODEL_FILE:
@@ -219,7 +220,7 @@ def _open(
     elif not place.is_dir() and place.with_name(place.name + ".index").is_file():
         place, model_ckpt = place.parent, place.name
     if model_ckpt is None and (place / SAVED_MODEL_FILE).is_file():
-        return open_saved_model(place, given)
+        return open_saved_model(place, given, feed)
     weights = _weights_file(place, model_ckpt)
     if weights is not None:
         return open_keras(weights, _needed(builder, weights))

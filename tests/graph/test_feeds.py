@@ -87,6 +87,26 @@ def test_fed_placeholders(tmp_path: Path, which: str) -> None:
         read_case(tmp_path)
 
 
+def test_fed_input_of_a_signature(tmp_path: Path) -> None:
+    tensorflow = import_tensorflow()
+    tf1 = tensorflow.compat.v1
+    with tensorflow.Graph().as_default(), tf1.Session() as session:
+        x = tf1.placeholder(tensorflow.float32, (None, 4), name="x")
+        loc, raw = tf1.get_variable("w", (4, 3)), tf1.get_variable("raw", (4, 3))
+        kernel = loc + tensorflow.exp(raw) * tensorflow.random.normal((4, 3))
+        logits = _keep_prob(tf1, x, kernel)
+        session.run(tf1.global_variables_initializer())
+        inputs = {"x": x, "keep": session.graph.get_tensor_by_name("keep_prob:0")}
+        tf1.saved_model.simple_save(session, str(tmp_path / "net"), inputs, {"y": logits})
+        expected = np.maximum(X @ session.run(loc), 0)
+    with pytest.raises(GraphError, match=r"has 2 inputs \(keep, x\); .*--feed NAME=VALUE"):
+        read_case(tmp_path / "net")
+    for name in ("keep_prob", "keep_prob:0"):
+        case = read_case(tmp_path / "net", feed={name: "1"})
+        with GraphNetwork(case.graph, case.fixed) as network:
+            np.testing.assert_allclose(network(X, case.posterior.loc), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("build", "feed", "message"),
     [
