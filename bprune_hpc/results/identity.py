@@ -34,7 +34,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "graph": graph_sha256(network.graph),
         "data": _sha256([("x", test.x), ("label", test.summed_label)]),
         "ood data": _sha256([("x", others[0].x)]) if others else None,
-        "feed": ", ".join(f"{n}={v}" for n, v in sorted(config.feed.items())) or None,
+        **_feed(config),
         "task": network.task.name,
         "noise_scale": config.noise_scale,
         "grid": f"{config.grid_kind}s",
@@ -53,6 +53,12 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
+
+
+def _feed(config: SweepConfig) -> Identity:
+    """Values of placeholders; not of sweeps without, as files were before there were any."""
+    said = ", ".join(f"{name}={value}" for name, value in sorted(config.feed.items()))
+    return {"feed": said} if said else {}
 
 
 def graph_sha256(lifted: LiftedGraph) -> str:

@@ -91,10 +91,16 @@ def conv3d_reparameterization() -> Any:
 
 
 def dense_variational() -> Any:
+    _, of_keras, _ = _layers()
+    return _sequential((4,), variational(5, activation="relu", name="first"), of_keras.Dense(3))
+
+
+def variational(width: int, **more: Any) -> Any:
+    """TFP's DenseVariational, with the posterior of its tutorial."""
     import tensorflow as tf
     import tensorflow_probability as tfp
 
-    keras, of_keras, tfp_layers = _layers()
+    keras, _, tfp_layers = _layers()
     tfd = tfp.distributions
 
     def normal(t: Any, n: int) -> Any:
@@ -109,8 +115,7 @@ def dense_variational() -> Any:
         n = n_kernel + n_bias
         return lambda _: tfd.Independent(tfd.Normal(tf.zeros(n, dtype), 1.0), 1)
 
-    hidden = tfp_layers.DenseVariational(5, posterior, prior, activation="relu", name="first")
-    return _sequential((4,), hidden, of_keras.Dense(3))
+    return tfp_layers.DenseVariational(width, posterior, prior, **more)
 
 
 def _parametrised(transform: Callable[[Any], Any]) -> Any:
@@ -200,7 +205,7 @@ def mean_of_calls() -> Any:
     return keras.Model(inputs, tf.reduce_mean([layer(inputs) for _ in range(3)], axis=0))
 
 
-def _own_layer() -> Any:
+def own_layer() -> Any:
     """A layer that makes a constant of its weight once that has its value."""
     keras, of_keras, _ = _layers()
 
@@ -229,13 +234,13 @@ def adapted() -> Any:
 def adapted_inside() -> Any:
     """The same in a model in a model, and a layer of the user's own that does so."""
     keras, of_keras, tfp_layers = _layers()
-    inner = keras.Sequential([of_keras.Normalization(), _own_layer()], name="inner")
+    inner = keras.Sequential([of_keras.Normalization(), own_layer()], name="inner")
     images = of_keras.Input((4,))
     hidden = keras.Sequential([inner, tfp_layers.DenseReparameterization(5)], name="outer")(images)
     return keras.Model(images, tfp_layers.DenseFlipout(3)(hidden))
 
 
-def _categorical_of(logits: Any) -> Any:
+def categorical_of(logits: Any) -> Any:
     import tensorflow_probability as tfp
 
     return tfp.distributions.Categorical(logits=logits)
@@ -243,7 +248,7 @@ def _categorical_of(logits: Any) -> Any:
 
 def categorical() -> Any:
     _, _, tfp_layers = _layers()
-    last = tfp_layers.DistributionLambda(_categorical_of)
+    last = tfp_layers.DistributionLambda(categorical_of)
     return _sequential((4,), tfp_layers.DenseFlipout(3), last)
 
 
