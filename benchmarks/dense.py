@@ -19,7 +19,7 @@ from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.pruning import Cut
 from bprune_hpc.runner.evaluation import evaluate
 from bprune_hpc.runner.problem import Problem
-from bprune_hpc.runner.work_split import make_plan, round_of
+from bprune_hpc.runner.work_split import assign, make_plan
 
 from . import overpruned
 from .record import Measured
@@ -57,7 +57,7 @@ class Sweep:
             batch_size=self.batch_size,
             limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
         )  # fmt: skip
-        (share,) = round_of(range(len(plan.units)), [1] * n_thresholds, 1).shares
+        (partition,) = assign(range(len(plan.units)), [1] * n_thresholds, 1).partitions
         draw_sums: Any = problem.task.draw_sums(n_thresholds, self.n_draws)
         aside = 0.0
 
@@ -71,7 +71,7 @@ class Sweep:
         start = settings.clock()
         for block in plan.blocks:
             evaluate(
-                self.evaluator, problem, self.cuts, plan, share, block, {},
+                self.evaluator, problem, self.cuts, plan, partition, block, {},
                 draw_sums, {}, seed=_SEED, advance=advance,
             )  # fmt: skip
         return settings.clock() - start - aside

@@ -32,12 +32,16 @@ from .posterior import pruning
 from .posterior.draws import draws_per_unit
 from .posterior.pruning import tensors_of_units
 from .results.output import Output, on, open_output
+from .runner import loop
 from .runner import problem as problems
 from .runner.coordinator import Coordinator
 from .runner.datasets import check_memory, lay_out
 from .runner.evaluation import costs_of
-from .runner.loop import Ask, StopVote, gather
+from .runner.loop import Ask, StopVote
 from .runner.nonfinite_search import find_layer
+from .runner.statistics import with_block
+from .runner.worker import RankWorker
+from .runner.write_cost import WriteCost
 
 logger = logging.getLogger(__name__)
 
@@ -96,19 +100,24 @@ def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> 
     comm.from_root(lambda: check_memory(config, parts))
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: on(output).begin(config, problem, cuts, parts, environment, run_facts))
+    scale = pruning.PRUNED_SCALE[config.pruned_weights]
+    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, comm.size, scale))
     coordinator = None
     if output is not None:
-        find = partial(find_layer, config, parts, cuts)
-        coordinator = Coordinator(config, parts, output.sweep_states, comm.size, output.write, find)
+        coordinator = Coordinator(
+            config, parts, costs, output.sweep_states, comm.size,
+            WriteCost.measure(parts, config.save_probabilities), watch, output.write,
+            partial(with_block, parts, save_probabilities=config.save_probabilities),
+            partial(find_layer, config, parts, cuts),
+        )  # fmt: skip
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
         )  # fmt: skip
-    scale = pruning.PRUNED_SCALE[config.pruned_weights]
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, comm.size, scale))
-    n_cells = comm.from_root(lambda: on(coordinator).n_cells_left)
-    with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
-        why = gather(comm, evaluator, parts, cuts, costs, config, coordinator, watch, advance, ask)
+    n_items = comm.from_root(lambda: on(coordinator).n_items_left)
+    with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:
+        worker = RankWorker(comm, evaluator, parts, cuts, costs, config, watch, advance)
+        why = loop.run(comm, worker, coordinator, watch, ask)
 
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: on(output).finish(on(coordinator), run_facts, why))

@@ -30,7 +30,7 @@ from ..runner import problem as problems
 from ..runner.datasets import Part, check_memory, lay_out, passes
 from ..runner.evaluation import costs_of, units_at_once
 from ..runner.problem import Problem
-from ..runner.state import SweepState
+from ..runner.state import SweepState, ThresholdIndices, with_rest
 from ..streams import check_shown, show
 from ..tensorflow_import import import_graphs
 from . import cost_model, submission, text
@@ -78,7 +78,9 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         return 0
     sweep_states = _sweep_states(config, ready.saved)
     of_ranks = {
-        n: cost_model.timeline(work, found.rates, n, sweep_states)
+        n: cost_model.timeline(
+            config, ready.stage.parts, ready.stage.costs, found.rates, n, sweep_states
+        )
         for n in {n_ranks, *_OTHER_NUMBERS}
     }
     if problem.evaluator not in _RUNS_TENSORFLOW:
@@ -164,15 +166,11 @@ def _what_is_there(config: SweepConfig, identity: Identity) -> resume.Saved | No
 
 def _sweep_states(config: SweepConfig, saved: resume.Saved | None) -> list[SweepState]:
     """How far each threshold is, without its sums."""
-    row_of = {value: row for row, value in enumerate(config.grid)}
     found = []
     if saved is not None:
-        for grid, arrays in zip(saved.grids, saved.sweep_states, strict=True):
-            n_passes, n_units = (int(number) for number in arrays["position"])
-            found.append(SweepState(tuple(row_of[value] for value in grid), n_passes, n_units))
-    there = {row for sweep_state in found for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, SweepState(rest)] if rest else found
+        for grid, progress in zip(saved.grids, saved.positions, strict=True):
+            found.append(SweepState(ThresholdIndices.find(grid, config.grid), *progress))
+    return with_rest(found, len(config.grid))
 
 
 def _other(found: PilotRun, started_mib: float, problem: Problem) -> Peaks:
@@ -194,7 +192,7 @@ def _other(found: PilotRun, started_mib: float, problem: Problem) -> Peaks:
 
 def _missing_bytes(problem: Problem, work: Work, n_ranks: int, n_units: int) -> int:
     """Noise and weights of those units that a rank will hold more than the pilot run did."""
-    largest = max(len(set(share)) for share in work.first_round(n_ranks).shares)
+    largest = max(len(set(partition)) for partition in work.all_assigned(n_ranks).partitions)
     missing = max(0, min(work.units_at_once, largest) - n_units)
     of_unit = 4 * _FLOATS_A_DRAW * problem.posterior.n_weights * problem.task.noises_per_unit
     return missing * of_unit

@@ -1,26 +1,31 @@
 """What a sweep will take: arithmetic on measured rates and on the shapes of the work.
 
-Pure. Rounds, shares and writes are those of the sweep itself (``runner.scheduler``,
-``runner.work_split``, ``runner.timing``), with a clock that adds up rates. Measuring them does not
-belong here (``estimate.pilot_run``).
+The schedule is the sweep's own: its loop and coordinator run, with a worker and a clock that add up
+rates. Measuring those does not belong here (``estimate.pilot_run``).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
+from ..config.sweep_config import SweepConfig
+from ..job.environment import Stopwatch
+from ..mpi.comm import SerialComm
 from ..mpi.reduction_tree import n_steps
 from ..posterior.draws import MEAN
-from ..runner.evaluation import chunks
-from ..runner.reduction import PendingReductions, most_groups_held
-from ..runner.scheduler import last_unit, level, superstep_of
-from ..runner.state import SweepState
-from ..runner.timing import Timing
-from ..runner.work_split import Round, Share, round_of
+from ..runner import loop
+from ..runner.coordinator import Coordinator
+from ..runner.datasets import Part, passes
+from ..runner.evaluation import chunks, units_at_once
+from ..runner.reduction import most_groups_held
+from ..runner.scheduler import Reduce, Superstep, WorkResult
+from ..runner.state import Arrays, SumsOf, SweepState
+from ..runner.work_split import Assignment, Partition, assign
+from ..runner.write_cost import WriteCost
 
 LINK_BYTES_PER_S = 1e9
 """Rate at which sums are taken to travel between ranks: 10 Gbit/s, and a little less."""
@@ -141,9 +146,9 @@ class Work:
         largest = max(sum(n_examples for n_examples, _ in blocks) for blocks in self.passes)
         return self.bytes_per_cell * len(self.costs) * largest
 
-    def first_round(self, n_ranks: int) -> Round:
+    def all_assigned(self, n_ranks: int) -> Assignment:
         """All units dealt to the ranks at once."""
-        return round_of(range(self.n_units), self.costs, n_ranks)
+        return assign(range(self.n_units), self.costs, n_ranks)
 
     def most_groups_held(self, n_ranks: int) -> int:
         """See :func:`bprune_hpc.runner.reduction.most_groups_held`."""
@@ -177,100 +182,117 @@ class Timeline:
         return self.draw_s + self.reduce_s + self.write_s
 
 
+@dataclass
+class SimulatedWatch(Stopwatch):
+    """A clock that goes on when it is told to."""
+
+    now_s: float = 0.0
+
+    def now(self) -> float:
+        """Seconds by its clock."""
+        return self.now_s
+
+    def spend(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+
+@dataclass(frozen=True)
+class SimulatedWorker:
+    """A worker (:class:`bprune_hpc.runner.loop.Worker`) who lets the time pass that ranks take."""
+
+    parts: Sequence[Part]
+    costs: Sequence[int]
+    rates: Rates
+    n_ranks: int
+    watch: SimulatedWatch
+
+    def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
+        """Take as long as the slowest rank."""
+        costs = superstep.thresholds.of(self.costs)
+        assignment = assign(superstep.units, costs, self.n_ranks)
+        draws = superstep.thresholds.of(self.rates.draws)
+        n_batches = [
+            -(-len(block) // self.parts[index].plan.batch_size)
+            for index, block in passes(self.parts)[superstep.n_passes]
+        ]
+        seconds = max(self._seconds(one, draws, n_batches) for one in assignment.partitions)
+        with self.watch.time("evaluate"):
+            self.watch.spend(seconds)
+        return WorkResult(computing_s=seconds)
+
+    def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
+        """Take as long as the messages."""
+        n_examples = sum(len(block) for _, block in passes(self.parts)[step.n_passes])
+        bytes_per_item = self.parts[0].problem.task.bytes_per_cell * n_examples
+        with self.watch.time("reduce"):
+            self.watch.spend(
+                reduce_seconds(step.participants, bytes_per_item * len(step.thresholds))
+            )
+
+    def _seconds(
+        self, partition: Partition, draws: Sequence[DrawTime], n_batches: Sequence[int]
+    ) -> float:
+        """Time of a partition; noise is made anew for each block of examples."""
+        draws_per_unit = len(self.parts[0].plan.units[0])
+        seconds = 0.0
+        for piece in chunks(partition, units_at_once(self.parts[0].problem.posterior.n_weights)):
+            seconds += self.rates.noise_s * sum(unit != MEAN for unit in piece) * len(n_batches)
+            together: dict[int, float] = defaultdict(float)
+            for unit, positions in piece.items():
+                for position in positions:
+                    together[position] += 1 / draws_per_unit if unit == MEAN else 1
+            seconds += sum(
+                draws[position].seconds(n_units, batches)
+                for position, n_units in together.items()
+                for batches in n_batches
+            )
+        return seconds
+
+
 def timeline(
-    work: Work, rates: Rates, n_ranks: int, sweep_states: Sequence[SweepState]
+    config: SweepConfig,
+    parts: Sequence[Part],
+    costs: Sequence[int],
+    rates: Rates,
+    n_ranks: int,
+    sweep_states: Sequence[SweepState],
 ) -> Timeline:
-    """Go through the rounds of a sweep.
+    """Run the sweep's own loop with a simulated worker and clock.
 
     Parameters
     ----------
     sweep_states : sequence of SweepState
         What is done already; their sums are not looked at, and need not be there.
     """
-    pace = Timing()
-    draw_s = reduce_s = blocks_s = written_s = 0.0
-    coordinators = level([SweepState(one.rows, one.n_passes, one.n_units) for one in sweep_states])
-    pending = PendingReductions(n_ranks, work.most_groups_held(n_ranks))
-    while not _is_complete(work, coordinators):
-        behind, end = coordinators[-1], last_unit(coordinators, work.stage_ends)
-        blocks = work.passes[behind.n_passes]
-        n_examples = sum(of_block for of_block, _ in blocks)
-        group_bytes = work.bytes_per_cell * len(behind.rows) * n_examples
-        superstep = superstep_of(
-            behind, end, n_examples, n_ranks, pace.n_cells(), work.units_at_once
-        )
-        costs = [work.costs[row] for row in superstep.rows]
-        of_round = round_of(superstep.units, costs, n_ranks)
-        if not pending.has_room(of_round):
-            reduce_s += _reduce(pace, pending, group_bytes, is_forced=True)
-        n_batches = [batches for _, batches in blocks]
-        drawn = max(
-            share_seconds(work, rates, share, superstep.rows, n_batches)
-            for share in of_round.shares
-        )
-        draw_s += drawn
-        n_cells = -(-len(superstep.units) * len(superstep.rows) // n_ranks) * n_examples
-        pace.worked(drawn, of_round.evenness * drawn, n_cells)
-        pending.add(of_round)
-        behind.n_units = superstep.units.stop
-        if pending and (behind.n_units == end or pace.is_due):
-            reduce_s += _reduce(pace, pending, group_bytes)
-        if len(work.passes) > 1 and behind.n_units == work.n_units:
-            behind.end_pass({})
-            blocks_s += rates.block_s
-            pace.passed(rates.block_s)
-        coordinators = level(coordinators)
-        if pace.is_due:
-            pace.wrote(rates.write_s)
-            written_s += rates.write_s
-    if pace.unsaved_s:
-        pace.wrote(rates.write_s)
-        written_s += rates.write_s
-    return Timeline(draw_s, reduce_s, blocks_s + written_s, pace.slowest_round_s, pace.n_writes)
+    watch = SimulatedWatch()
 
+    def of_pass(sweep_state: SweepState) -> dict[int, Arrays]:
+        watch.spend(rates.block_s)
+        return {}
 
-def _reduce(
-    pace: Timing, pending: PendingReductions, group_bytes: int, is_forced: bool = False
-) -> float:
-    seconds = reduce_seconds(pending.participants, group_bytes)
-    pace.reduced(seconds, is_forced)
-    pending.clear()
-    return seconds
-
-
-def _is_complete(work: Work, coordinators: Sequence[SweepState]) -> bool:
-    (first, *others) = coordinators
-    if others:
-        return False
-    is_last = len(work.passes) == 1 and first.n_units == work.n_units
-    return is_last or first.n_passes == len(work.passes)
-
-
-def share_seconds(
-    work: Work, rates: Rates, share: Share, rows: Sequence[int], n_batches: Sequence[int]
-) -> float:
-    """Time of a rank's share of a round.
-
-    Parameters
-    ----------
-    rows : sequence of int
-        Thresholds of the grid that the share's are.
-    n_batches : sequence of int
-        Of each block of examples; noise is made anew for each.
-    """
-    seconds = 0.0
-    for piece in chunks(share, work.units_at_once):
-        seconds += rates.noise_s * sum(unit != MEAN for unit in piece) * len(n_batches)
-        together: dict[int, float] = defaultdict(float)
-        for unit, thresholds in piece.items():
-            for index in thresholds:
-                together[index] += 1 / work.draws_per_unit if unit == MEAN else 1
-        seconds += sum(
-            rates.draws[rows[index]].seconds(n_units, batches)
-            for index, n_units in together.items()
-            for batches in n_batches
-        )
-    return seconds
+    coordinator = Coordinator(
+        replace(config, target=None),  # of which there is none without sums
+        parts,
+        costs,
+        [SweepState(one.thresholds, *one.progress) for one in sweep_states],
+        n_ranks,
+        WriteCost(0.0, 0.0),
+        watch,
+        publish=lambda _: watch.spend(rates.write_s),
+        of_pass=of_pass,
+        find_layer=lambda threshold_index, fault: "",
+    )
+    worker = SimulatedWorker(parts, costs, rates, n_ranks, watch)
+    loop.run(SerialComm(), worker, coordinator, watch, ask=lambda timing: None)
+    timing = coordinator.timing
+    if timing.unsaved_s > 0:
+        with watch.time("write"):
+            coordinator.publish()
+    draw_s, reduce_s, write_s = (
+        watch.seconds.get(part, 0.0) for part in ("evaluate", "reduce", "write")
+    )
+    return Timeline(draw_s, reduce_s, write_s, timing.slowest_round_s, timing.n_writes)
 
 
 def reduce_seconds(participants: Mapping[int, Sequence[int]], group_bytes: int) -> float:

@@ -34,10 +34,10 @@ from ..results.contents import contents
 from ..runner.datasets import Part, passes
 from ..runner.evaluation import evaluate, noises_of
 from ..runner.reduction import PendingReductions, reduce_draws, reduce_groups
-from ..runner.state import SweepState
+from ..runner.state import SweepState, ThresholdIndices
 from ..runner.statistics import SweepStatistics, with_block
 from ..runner.synthetic_state import fill, finish, repeated_labels
-from ..runner.work_split import Share
+from ..runner.work_split import Partition
 from .cost_model import DrawTime, Peaks, Rates, Work, between
 
 BUDGET_S = 20.0
@@ -95,11 +95,11 @@ class Stage:
         """Draw units at the timed thresholds; seconds of each, that of the noise in the first."""
         part, timed = self.parts[0], self.timed
         block = range(min(n_batches * part.plan.batch_size, len(part.problem.label)))
-        share = Share(tuple(units), len(timed), 0, len(units) * len(timed))
+        partition = Partition(tuple(units), len(timed), 0, len(units) * len(timed))
         ticks = [_now()]
         evaluate(
-            self.evaluator, part.problem, [self.cuts[index] for index in timed], part.plan, share,
-            block, sums, draws, {}, seed=self.config.seed,
+            self.evaluator, part.problem, [self.cuts[index] for index in timed], part.plan,
+            partition, block, sums, draws, {}, seed=self.config.seed,
             advance=lambda _: ticks.append(_now()),
             pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
         )  # fmt: skip
@@ -148,7 +148,7 @@ def rehearse(
     reading = memory.peak_mib()
     memory.forget_peak()
     small = _Small.of(stage)  # which warms up as well
-    sweep_state = SweepState(tuple(range(len(stage.cuts))))
+    sweep_state = SweepState(ThresholdIndices(range(len(stage.cuts))))
     if comm.is_root:
         small.fill(stage, sweep_state)
         sums = sweep_state.sums[0]
@@ -157,7 +157,7 @@ def rehearse(
         (one,) = (stage.parts[0].problem.task.sums(len(stage.cuts), len(block), small.n_draws),)
         sums = dict.fromkeys([MEAN, *range(N_GROUPS)], one)
     resident = memory.resident_mib()
-    held = max(len(set(share)) for share in work.first_round(n_ranks).shares)
+    held = max(len(set(partition)) for partition in work.all_assigned(n_ranks).partitions)
     timer = _Timer(comm, stage, work, sums)
     n_units = timer.at_most(held)
     timer.draw(n_units, 1)
@@ -249,9 +249,9 @@ class _Timer:
 def _reduce(comm: Comm, stage: Stage, work: Work, sums: Mapping[int, Any]) -> None:
     """Bring sums together as after a round, since MPI's own memory grows with what is sent."""
     part, (_, block) = stage.parts[0], passes(stage.parts)[0][0]
-    of_round, pending = work.first_round(comm.size), PendingReductions(comm.size)
-    pending.add(of_round)
-    groups = sums if comm.is_root else of_round.shares[comm.rank].groups
+    assignment, pending = work.all_assigned(comm.size), PendingReductions(comm.size)
+    pending.add(assignment)
+    groups = sums if comm.is_root else assignment.partitions[comm.rank].groups
     mine = {group: sums[group] for group in groups}
     task, n_draws = part.problem.task, len(part.plan.units[0])
     make = partial(task.sums, len(stage.cuts), len(block), n_draws)

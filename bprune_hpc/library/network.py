@@ -36,7 +36,7 @@ from ..posterior.pruning import prune as pruned_posterior
 from ..runner.evaluation import NotFinite, batches, evaluate
 from ..runner.problem import Problem, check_prior
 from ..runner.task_selection import choose_task
-from ..runner.work_split import make_plan, round_of
+from ..runner.work_split import assign, make_plan
 from .predictive import NormalPredictive, Predictive
 from .validation import (
     check_outputs,
@@ -292,14 +292,14 @@ class BayesianNetwork:
         )
         everything = [cut_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(problem)
-        (share,) = round_of(range(len(plan.units)), [1], 1).shares
+        (partition,) = assign(range(len(plan.units)), [1], 1).partitions
         draw_sums: Any = self.task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
         statistics: Any = self.task.statistics(plan, len(examples), True)
         for block in plan.blocks:
             sums: dict[int, AnySums] = {}
             evaluate(
-                evaluator, problem, everything, plan, share, block,
+                evaluator, problem, everything, plan, partition, block,
                 sums, draw_sums, not_finite,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip

@@ -152,19 +152,19 @@ class Output:
 
     def write(self, coordinator: Coordinator) -> None:
         """Write the file as the coordinator stands."""
-        findings = coordinator.findings
+        statistics = coordinator.statistics
         status = "complete" if coordinator.is_complete else "partial"
-        cuts = [self._cuts[row] for row in findings.rows]
+        cuts = statistics.thresholds.of(self._cuts)
         run = {**self._run, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        found = contents(self._config, self._problem, cuts, findings, run, status)
+        found = contents(self._config, self._problem, cuts, statistics, run, status)
         arrays, attrs = resume.state(
             self._identity, self._environment, self._config, self._parts, coordinator.sweep_states
         )
         root_attrs = dict(found.attrs)
         if status == "partial":
             root_attrs["rest"] = self._rest(coordinator)
-            root_attrs["n_cells"] = coordinator.n_cells
-            root_attrs["n_cells_done"] = coordinator.n_cells - coordinator.n_cells_left
+            root_attrs["n_cells"] = coordinator.n_items
+            root_attrs["n_cells_done"] = coordinator.n_items - coordinator.n_items_left
         if coordinator.n_failed:
             root_attrs["n_failed"] = coordinator.n_failed
         if mixed := mixture(self._environment):
@@ -176,21 +176,21 @@ class Output:
 
     def _rest(self, coordinator: Coordinator) -> str:
         """What a partial file covers of what it is to be, in words."""
-        findings, ahead = coordinator.findings, coordinator.sweep_states[0]
-        n_examples, n_all = len(findings.statistics[0].label), len(self._problem.label)
-        covers = f"{findings.n_draws} of {self._config.n_draws} draws"
+        statistics, ahead = coordinator.statistics, coordinator.sweep_states[0]
+        n_examples, n_all = len(statistics.statistics[0].label), len(self._problem.label)
+        covers = f"{statistics.n_draws} of {self._config.n_draws} draws"
         if n_examples < n_all or ahead.n_passes:
             covers += f" of {n_examples} of {n_all} examples"
-        n_behind = len(self._cuts) - len(ahead.rows)
+        n_behind = len(self._cuts) - len(ahead.thresholds)
         return covers + (f"; {n_behind} more thresholds are being caught up" if n_behind else "")
 
     def finish(self, coordinator: Coordinator, run: Mapping[str, Any], why: str | None) -> None:
         """Write the file for the last time, if there is something new, and show it."""
-        config, pace = self._config, coordinator.pace
-        self._run = {**run, "n_writes": pace.n_writes + 1}
-        if pace.unsaved_s > 0:
+        config, timing = self._config, coordinator.timing
+        self._run = {**run, "n_writes": timing.n_writes + 1}
+        if timing.unsaved_s > 0:
             coordinator.publish()
-        elif why is not None and self.saved is None and not pace.n_writes:
+        elif why is not None and self.saved is None and not timing.n_writes:
             logger.warning("stopped before anything was done (%s); nothing is written", why)
             return
         elif why is None:

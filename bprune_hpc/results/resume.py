@@ -25,7 +25,7 @@ from ..posterior.criteria import CRITERIA
 from ..posterior.thresholds import is_allowed
 from ..runner.datasets import Layout, Part, layout_of
 from ..runner.problem import Problem
-from ..runner.state import Position, SweepState
+from ..runner.state import Progress, SweepState, ThresholdIndices, with_rest
 from .file import STATE, open_results
 from .saved_state import (
     ANEW,
@@ -81,7 +81,7 @@ class Saved:
         return tuple(value for grid in self.grids for value in grid)
 
     @property
-    def positions(self) -> list[Position]:
+    def positions(self) -> list[Progress]:
         """How far each sweep state is."""
         return [(int(one["position"][0]), int(one["position"][1])) for one in self.sweep_states]
 
@@ -114,7 +114,7 @@ def state(
     """Arrays and attributes of ``/state``."""
     arrays = {}
     for index, sweep_state in enumerate(sweep_states):
-        arrays[f"{index}/grid"] = np.array([config.grid[row] for row in sweep_state.rows])
+        arrays[f"{index}/grid"] = np.array(sweep_state.thresholds.of(config.grid))
         for name, array in sweep_state.arrays().items():
             arrays[f"{index}/{name}"] = array
     attrs = {
@@ -245,19 +245,18 @@ def sweep_states_of(
     ResultsError
         If the file's are not what a sweep of these parts writes.
     """
-    row_of = {value: row for row, value in enumerate(config.grid)}
-    found = []
+    found: list[SweepState] = []
     if saved is not None:
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
-            rows = [row_of[value] for value in grid]
+            thresholds = ThresholdIndices.find(grid, config.grid)
             with as_written(saved.path):
-                check_arrays(arrays, len(rows), position, parts, size)
-                found.append(SweepState.from_arrays(rows, arrays, parts[0].problem.task, size))
+                check_arrays(arrays, len(thresholds), position, parts, size)
+                found.append(
+                    SweepState.from_arrays(thresholds, arrays, parts[0].problem.task, size)
+                )
                 check_sums(found[-1], parts, size)
-    there = {row for sweep_state in found for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, SweepState(rest)] if rest else found
+    return with_rest(found, len(config.grid))
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

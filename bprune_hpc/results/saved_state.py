@@ -19,7 +19,7 @@ from ..accumulators.classification import MAX_DRAWS
 from ..errors import ResultsError
 from ..posterior.draws import MEAN, N_GROUPS
 from ..runner.datasets import Layout, Part, passes
-from ..runner.state import Arrays, SweepState
+from ..runner.state import Arrays, SweepState, ThresholdIndices
 from ..runner.statistics import n_blocks_done
 
 ANEW = "pass --overwrite or another --output"
@@ -171,7 +171,7 @@ def check_arrays(
     n_rows : int
         Thresholds of the sweep state.
     position : tuple of int
-        See :data:`bprune_hpc.runner.state.Position`.
+        See :data:`bprune_hpc.runner.state.Progress`.
     size : int
         Draws of a unit.
     """
@@ -194,7 +194,7 @@ def _without_thresholds(position: tuple[int, int], parts: Sequence[Part], size: 
     """The arrays of a state that is so far, for no thresholds: their names, types and shapes."""
     steps, (n_passes, n_units) = passes(parts), position
     all_units = len(parts[0].plan.units)
-    sweep_state = SweepState((), n_passes, n_units)
+    sweep_state = SweepState(ThresholdIndices(), n_passes, n_units)
     for index, (part_index, block) in enumerate(steps[n_passes] if n_units else ()):
         task = parts[part_index].problem.task
         for group in (MEAN, *range(min(N_GROUPS, n_units))):
@@ -234,7 +234,7 @@ def check_sums(sweep_state: SweepState, parts: Sequence[Part], size: int) -> Non
     size : int
         Draws of a unit.
     """
-    sound = np.array([row not in sweep_state.faults for row in sweep_state.rows])
+    sound = np.array([index not in sweep_state.faults for index in sweep_state.thresholds])
     for of_block in sweep_state.sums:
         for group, sums in of_block.items():
             n_units = len(range(group, sweep_state.n_units, N_GROUPS))

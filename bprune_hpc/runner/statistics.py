@@ -27,8 +27,7 @@ class SweepStatistics:
 
     Attributes
     ----------
-    rows : tuple of int
-        Thresholds of the grid.
+    thresholds : ThresholdIndices
     statistics : list of Statistics or RegressionStatistics
         Of each set of examples that is in, the test set first.
     draw_sums : DrawSums or NormalDrawSums
@@ -41,10 +40,10 @@ class SweepStatistics:
     def __init__(
         self, parts: Sequence[Part], sweep_state: SweepState, save_probabilities: bool
     ) -> None:
-        self.rows = sweep_state.rows
+        self.thresholds = sweep_state.thresholds
         self.statistics: list[Any] = []
         faults = sweep_state.faults
-        self.failures = [faults[row].text if row in faults else "" for row in sweep_state.rows]
+        self.failures = [faults[index].text if index in faults else "" for index in self.thresholds]
         self.failed = np.array([text != "" for text in self.failures])
         if sweep_state.n_passes:
             for index, part in enumerate(parts):
