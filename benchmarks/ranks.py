@@ -36,8 +36,9 @@ from bprune_hpc.mpi.reduction_tree import messages, n_steps
 from bprune_hpc.posterior import pruning
 from bprune_hpc.runner import loop
 from bprune_hpc.runner.coordinator import Coordinator
-from bprune_hpc.runner.datasets import Part
+from bprune_hpc.runner.datasets import EvaluationSet
 from bprune_hpc.runner.evaluation import costs_of
+from bprune_hpc.runner.preparation import PreparedSweep
 from bprune_hpc.runner.scheduler import Reduce, Superstep, WorkResult
 from bprune_hpc.runner.state import SumsOf, SweepState, ThresholdIndices
 from bprune_hpc.runner.work_split import make_plan
@@ -117,10 +118,12 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     n_evaluations : int
         Draws (the posterior mean too) at thresholds that it has evaluated.
     """
-    problem = overpruned.problem(1)
-    cuts = pruning.cuts(problem.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS)))
-    evaluator = problem.make_evaluator(1, 1)
-    costs = costs_of(evaluator, problem.posterior, cuts, _N_RANKS)
+    network, test = overpruned.problem(1)
+    evaluator = network.make_evaluator(1, 1)
+    masks = pruning.pruning_masks(
+        network.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS))
+    )
+    costs = costs_of(evaluator, network.posterior, masks)
     size = bytes_per_cell(overpruned.SIZES[-1])
     defaults = configuration.parse(["--model_dir=none"])
     plan = make_plan(
@@ -148,10 +151,11 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
         reduction_s=_AGREED_A_REDUCTION * vote_s,
         sum_s=of_group["sum_s"],
     )
+    dataset = EvaluationSet(test.name, test.x, test.label, plan=plan)  # of which there is one pass
+    sweep = PreparedSweep(defaults, network, [dataset], masks, evaluator, costs, {}, {})
     coordinator = Coordinator(
-        defaults, [Part(problem, plan)], costs,
-        [SweepState(ThresholdIndices(range(N_THRESHOLDS)))], _N_RANKS, WriteCost(0.0, 0.0), watch,
-        publish=lambda _: watch.spend(write_s), of_pass=lambda _: {}, find_layer=lambda *_: "",
+        sweep, [SweepState(ThresholdIndices(range(N_THRESHOLDS)))], _N_RANKS, watch,
+        WriteCost(0.0, 0.0), publish=lambda _: watch.spend(write_s), of_pass=lambda _: {},
     )  # fmt: skip
     loop.run(SerialComm(), worker, coordinator, watch, lambda _: None)
     if coordinator.timing.unsaved_s > 0:

@@ -11,14 +11,15 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..accumulators.classification import MAX_DRAWS
 from ..errors import ConfigError
 from ..metrics.stopping import Target
 from ..metrics.threshold_selection import Limit
-from ..posterior.pruning import Rule
+from ..posterior.mean_field import Prior
+from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
 from . import targets
 from .flags import NOT_NEEDED, parser
@@ -41,7 +42,7 @@ class SweepConfig:
         From the least that is pruned to the most, without repeats; an infinity is the unpruned
         network of a criterion whose scores can be negative.
     criterion, scope, granularity, prior_scale
-        See :class:`bprune_hpc.posterior.pruning.Rule`.
+        See :class:`bprune_hpc.posterior.pruning.PruningRule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
     ood_path, ood_dataset : str or None
@@ -121,10 +122,19 @@ class SweepConfig:
         grid = [value if math.isfinite(value) else "none" for value in self.grid]
         return json.dumps({**dataclasses.asdict(self), "grid": grid}, sort_keys=True)
 
-    @property
-    def rule(self) -> Rule:
-        """In which order weights are pruned."""
-        return Rule(self.criterion, self.scope, self.granularity, self.prior_scale, self.seed)
+    def rule(self, prior: Mapping[str, Prior] | None = None) -> PruningRule:
+        """In which order weights are pruned, and what becomes of them.
+
+        Parameters
+        ----------
+        prior : mapping of str to Prior, optional
+            What the network says of it, where ``prior_scale`` is not given.
+        """
+        pruned_scale = PRUNED_SCALE[self.pruned_weights]
+        return PruningRule(
+            self.criterion, self.scope, self.granularity, self.prior_scale, self.seed, prior,
+            pruned_scale,
+        )  # fmt: skip
 
 
 def parse(argv: Sequence[str]) -> SweepConfig:

@@ -12,15 +12,14 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
-from ..config.sweep_config import SweepConfig
 from ..job.environment import Stopwatch
 from ..mpi.comm import SerialComm
 from ..mpi.reduction_tree import n_steps
 from ..posterior.draws import MEAN
 from ..runner import loop
 from ..runner.coordinator import Coordinator
-from ..runner.datasets import Part, passes
 from ..runner.evaluation import chunks, units_at_once
+from ..runner.preparation import PreparedSweep
 from ..runner.reduction import most_groups_held
 from ..runner.scheduler import Reduce, Superstep, WorkResult
 from ..runner.state import Arrays, SumsOf, SweepState
@@ -201,20 +200,19 @@ class SimulatedWatch(Stopwatch):
 class SimulatedWorker:
     """A worker (:class:`bprune_hpc.runner.loop.Worker`) who lets the time pass that ranks take."""
 
-    parts: Sequence[Part]
-    costs: Sequence[int]
+    sweep: PreparedSweep
     rates: Rates
     n_ranks: int
     watch: SimulatedWatch
 
     def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
         """Take as long as the slowest rank."""
-        costs = superstep.thresholds.of(self.costs)
+        costs = superstep.thresholds.of(self.sweep.costs)
         assignment = assign(superstep.units, costs, self.n_ranks)
         draws = superstep.thresholds.of(self.rates.draws)
         n_batches = [
-            -(-len(block) // self.parts[index].plan.batch_size)
-            for index, block in passes(self.parts)[superstep.n_passes]
+            -(-len(block) // self.sweep.datasets[index].plan.batch_size)
+            for index, block in self.sweep.passes[superstep.n_passes]
         ]
         seconds = max(self._seconds(one, draws, n_batches) for one in assignment.partitions)
         with self.watch.time("evaluate"):
@@ -223,8 +221,8 @@ class SimulatedWorker:
 
     def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
         """Take as long as the messages."""
-        n_examples = sum(len(block) for _, block in passes(self.parts)[step.n_passes])
-        bytes_per_item = self.parts[0].problem.task.bytes_per_cell * n_examples
+        n_examples = sum(len(block) for _, block in self.sweep.passes[step.n_passes])
+        bytes_per_item = self.sweep.network.task.bytes_per_cell * n_examples
         with self.watch.time("reduce"):
             self.watch.spend(
                 reduce_seconds(step.participants, bytes_per_item * len(step.thresholds))
@@ -234,9 +232,9 @@ class SimulatedWorker:
         self, partition: Partition, draws: Sequence[DrawTime], n_batches: Sequence[int]
     ) -> float:
         """Time of a partition; noise is made anew for each block of examples."""
-        draws_per_unit = len(self.parts[0].plan.units[0])
+        draws_per_unit = self.sweep.plan.draws_per_unit
         seconds = 0.0
-        for piece in chunks(partition, units_at_once(self.parts[0].problem.posterior.n_weights)):
+        for piece in chunks(partition, units_at_once(self.sweep.network.posterior.n_weights)):
             seconds += self.rates.noise_s * sum(unit != MEAN for unit in piece) * len(n_batches)
             together: dict[int, float] = defaultdict(float)
             for unit, positions in piece.items():
@@ -251,9 +249,7 @@ class SimulatedWorker:
 
 
 def timeline(
-    config: SweepConfig,
-    parts: Sequence[Part],
-    costs: Sequence[int],
+    sweep: PreparedSweep,
     rates: Rates,
     n_ranks: int,
     sweep_states: Sequence[SweepState],
@@ -272,18 +268,15 @@ def timeline(
         return {}
 
     coordinator = Coordinator(
-        replace(config, target=None),  # of which there is none without sums
-        parts,
-        costs,
+        replace(sweep, config=replace(sweep.config, target=None)),  # that no sums can settle
         [SweepState(one.thresholds, *one.progress) for one in sweep_states],
         n_ranks,
-        WriteCost(0.0, 0.0),
         watch,
+        WriteCost(0.0, 0.0),
         publish=lambda _: watch.spend(rates.write_s),
         of_pass=of_pass,
-        find_layer=lambda threshold_index, fault: "",
     )
-    worker = SimulatedWorker(parts, costs, rates, n_ranks, watch)
+    worker = SimulatedWorker(sweep, rates, n_ranks, watch)
     loop.run(SerialComm(), worker, coordinator, watch, ask=lambda timing: None)
     timing = coordinator.timing
     if timing.unsaved_s > 0:

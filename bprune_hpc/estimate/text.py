@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config.sweep_config import SweepConfig
 from ..evaluators.selection import FORMS
-from ..posterior.draws import draws_per_unit
 from ..results.resume import Saved
-from ..runner.datasets import Part
-from ..runner.problem import Problem
+from ..runner.network import Network
+from ..runner.preparation import PreparedSweep
 from .cost_model import Memory, Timeline
 from .submission import NO_FILE, Lines, Request, clock
 
@@ -31,8 +29,6 @@ class Estimate:
         Ranks that it is for, and those that rehearsed.
     n_cores : int
         That the ranks of this host may run on.
-    costs : sequence of int
-        Work of a draw at each threshold, as the evaluator sees it.
     multiplications : int or None
         Of one draw for one example, with nothing left out; None: not to be counted.
     saved : Saved or None
@@ -43,12 +39,10 @@ class Estimate:
         With other numbers of ranks.
     """
 
-    config: SweepConfig
-    parts: Sequence[Part]
+    sweep: PreparedSweep
     n_ranks: int
     n_here: int
     n_cores: int
-    costs: Sequence[int]
     multiplications: int | None
     saved: Saved | None
     start_s: float
@@ -58,24 +52,24 @@ class Estimate:
     file_bytes: int
 
     @property
-    def problem(self) -> Problem:
-        """The network and the test set."""
-        return self.parts[0].problem
+    def n_examples(self) -> int:
+        """Of all sets."""
+        return sum(map(len, self.sweep.datasets))
 
     @property
     def n_evaluations(self) -> int:
         """Of the network, by draws, thresholds and examples."""
-        n_examples = sum(len(part.problem.label) for part in self.parts)
-        return len(self.costs) * self.config.n_draws * n_examples
+        return len(self.sweep.costs) * self.sweep.config.n_draws * self.n_examples
 
 
 def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
     """The whole of what is printed."""
+    network = said.sweep.network
     rows = [
-        ("network", _network(said.problem)),
+        ("network", _network(network)),
         ("work", _work(said)),
         ("operations", _operations(said)),
-        ("evaluator", f"{said.problem.evaluator}: {FORMS[said.problem.evaluator]}"),
+        ("evaluator", f"{network.evaluator}: {FORMS[network.evaluator]}"),
         ("results", _results(said)),
         ("time", _time(said)),
         ("", _other_numbers(said)),
@@ -98,21 +92,21 @@ def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
     )
 
 
-def _network(problem: Problem) -> str:
-    n_fixed = sum(value.size for value in problem.fixed.values())
-    n_prunable = problem.posterior.n_weights
+def _network(network: Network) -> str:
+    n_fixed = sum(value.size for value in network.fixed.values())
+    n_prunable = network.posterior.n_weights
     return (
-        f"{problem.checkpoint}: {n_prunable + n_fixed:,} weights, {n_prunable:,} of them with a "
+        f"{network.checkpoint}: {n_prunable + n_fixed:,} weights, {n_prunable:,} of them with a "
         "posterior, which can be pruned"
     )
 
 
 def _work(said: Estimate) -> str:
-    n_examples = sum(len(part.problem.label) for part in said.parts)
-    at_most = "at most " if said.config.target is not None else ""
+    config = said.sweep.config
+    at_most = "at most " if config.target is not None else ""
     return (
-        f"{len(said.costs)} {said.config.grid_kind}s x {at_most}{said.config.n_draws} draws x "
-        f"{n_examples:,} examples = {said.n_evaluations:,} evaluations of the network"
+        f"{len(said.sweep.costs)} {config.grid_kind}s x {at_most}{config.n_draws} draws x "
+        f"{said.n_examples:,} examples = {said.n_evaluations:,} evaluations of the network"
     )
 
 
@@ -121,19 +115,19 @@ def _operations(said: Estimate) -> str:
     if said.multiplications is not None:
         each = 2 * said.multiplications
         found = f"{each:,} an evaluation, {said.n_evaluations * each:.2g} in all"
-    share = float(np.mean(said.costs)) / max(said.costs)
+    share = float(np.mean(said.sweep.costs)) / max(said.sweep.costs)
     if share > 0.995:
         return found
     return f"{found}; without what pruning has made idle about {100 * share:.0f} % of that work"
 
 
 def _results(said: Estimate) -> str:
-    where = f"{said.config.output}: {_bytes(said.file_bytes)}"
+    where = f"{said.sweep.config.output}: {_bytes(said.file_bytes)}"
     if said.saved is None:
-        return f"{where}, begun anew" if said.config.overwrite else where
-    size = draws_per_unit(said.config.pairing, said.problem.task.noises_per_unit)
+        return f"{where}, begun anew" if said.sweep.config.overwrite else where
+    progress = said.saved.progress(said.sweep.plan.draws_per_unit)
     return (
-        f"{where}; it is there, {said.saved.status}, with {said.saved.progress(size)}: "
+        f"{where}; it is there, {said.saved.status}, with {progress}: "
         f"{'times are of what is left' if said.timeline.n_writes else 'nothing is left to be done'}"
     )
 
@@ -151,11 +145,11 @@ def _time(said: Estimate) -> str:
         f"draws as measured with {_count(said.n_here, 'rank')} here at the same time, without what "
         "others took of the processors meanwhile"
     )
-    n_threads = said.n_ranks * said.config.num_intra
+    n_threads = said.n_ranks * said.sweep.config.num_intra
     if said.n_ranks != said.n_here or n_threads > said.n_cores:
         basis += (
             f"; {ranks} are taken to have a core like those here for each of their "
-            f"{_count(said.config.num_intra, 'thread')}"
+            f"{_count(said.sweep.config.num_intra, 'thread')}"
         )
     return f"{_seconds(total)} on {ranks}: {parts} ({basis})"
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from ..config.sweep_config import SweepConfig
 from ..job.environment import Stopwatch
-from .datasets import Part, passes
 from .evaluation import units_at_once
-from .nonfinite import Fault, take_earliest
+from .nonfinite import take_earliest
+from .nonfinite_search import find_layer
+from .preparation import PreparedSweep
 from .reduction import PendingReductions
 from .scheduler import Publication, Reduce, Step, Superstep, WorkResult, level, stops, superstep_of
 from .state import Arrays, SumsOf, SweepState
@@ -25,8 +25,6 @@ from .write_cost import WriteCost
 logger = logging.getLogger(__name__)
 
 Publish = Callable[["Coordinator"], None]
-FindLayer = Callable[[int, Fault], str]
-"""The operation at which a draw's numbers at a threshold stop being finite; empty: not found."""
 OfPass = Callable[[SweepState], Mapping[int, Arrays]]
 """Statistics of the examples of a pass that is done; see :func:`.statistics.with_block`."""
 
@@ -36,8 +34,6 @@ class Coordinator:
 
     Parameters
     ----------
-    costs : sequence of int
-        Work of a draw at every threshold of the grid.
     sweep_states : sequence of SweepState
         What is done already; of every threshold of the grid.
     watch : Stopwatch
@@ -46,36 +42,27 @@ class Coordinator:
         Writes the results file as the coordinator stands.
     of_pass : callable
         Asked at the end of each pass where there are several.
-    find_layer : callable
-        Asked once for each threshold that fails.
     """
 
     def __init__(
         self,
-        config: SweepConfig,
-        parts: Sequence[Part],
-        costs: Sequence[int],
+        sweep: PreparedSweep,
         sweep_states: Sequence[SweepState],
         n_ranks: int,
-        write_cost: WriteCost,
         watch: Stopwatch,
+        write_cost: WriteCost,
         publish: Publish,
         of_pass: OfPass,
-        find_layer: FindLayer,
     ) -> None:
-        self.config = config
-        self.parts = parts
+        self.sweep = sweep
         self.sweep_states = level(sweep_states)
         self.timing = Timing(growth_s=n_ranks * write_cost.group_s)
         self.watch = watch
-        self._costs = costs
         self._n_ranks = n_ranks
         self._write_cost = write_cost
         self._publish = publish
         self._of_pass = of_pass
-        self._find_layer = find_layer
-        self._passes = passes(parts)
-        self._pending = PendingReductions.of(parts[0].plan, n_ranks)
+        self._pending = PendingReductions.of(sweep.plan, n_ranks)
         self._statistics: SweepStatistics | None = None
         self._foretell()
 
@@ -84,17 +71,15 @@ class Coordinator:
         """Of the thresholds that are furthest; there are none before the first superstep."""
         assert not self._pending, "sums that are not here yet"
         if self._statistics is None:
-            self._statistics = SweepStatistics(
-                self.parts, self.sweep_states[0], self.config.save_probabilities
-            )
+            self._statistics = SweepStatistics(self.sweep, self.sweep_states[0])
         return self._statistics
 
     @property
     def n_items_left(self) -> int:
         """Units of draws times thresholds times passes that are not done."""
-        n_units = len(self.parts[0].plan.units)
+        n_units = len(self.sweep.plan.units)
         return sum(
-            len(one.thresholds) * (n_units * (len(self._passes) - one.n_passes) - one.n_units)
+            len(one.thresholds) * (n_units * (len(self.sweep.passes) - one.n_passes) - one.n_units)
             for one in self.sweep_states
         )
 
@@ -102,7 +87,7 @@ class Coordinator:
     def n_items(self) -> int:
         """The same, done and not done."""
         n_thresholds = sum(len(one.thresholds) for one in self.sweep_states)
-        return n_thresholds * len(self.parts[0].plan.units) * len(self._passes)
+        return n_thresholds * len(self.sweep.plan.units) * len(self.sweep.passes)
 
     @property
     def n_failed(self) -> int:
@@ -114,12 +99,12 @@ class Coordinator:
         """Whether all that was asked for is there."""
         if len(self.sweep_states) > 1:
             return False
-        (sweep_state,), plan = self.sweep_states, self.parts[0].plan
-        if sweep_state.n_passes == len(self._passes):
+        (sweep_state,), plan = self.sweep_states, self.sweep.plan
+        if sweep_state.n_passes == len(self.sweep.passes):
             return True
-        if len(self._passes) > 1 or not sweep_state.n_units:
+        if len(self.sweep.passes) > 1 or not sweep_state.n_units:
             return False
-        target = self.config.target
+        target = self.sweep.config.target
         if sweep_state.n_units in plan.stage_ends and target is not None:
             return sweep_state.n_units == len(plan.units) or target.is_settled(
                 self.statistics.metrics, self.statistics.failed
@@ -146,7 +131,7 @@ class Coordinator:
             self._n_examples,
             self._n_ranks,
             self.timing.n_items(),
-            units_at_once(self.parts[0].problem.posterior.n_weights),
+            units_at_once(self.sweep.network.posterior.n_weights),
         )
         has_room = self._pending.has_room(self._assignment(superstep))
         return superstep if has_room else self._reduce(is_forced=True)
@@ -157,15 +142,15 @@ class Coordinator:
         n_items = -(-len(superstep.units) * len(superstep.thresholds) // self._n_ranks)
         computing_s = assignment.evenness * found.computing_s
         self.timing.worked(seconds, computing_s, n_items * self._n_examples, found.preparing_s)
-        for part, draws in found.draws.items():
-            sweep_state.add_draws(part, draws)
+        for dataset, draws in found.draws.items():
+            sweep_state.add_draws(dataset, draws)
         for threshold_index in take_earliest(sweep_state.faults, found.faults):
             fault = sweep_state.faults[threshold_index]
-            fault = fault._replace(layer=self._find_layer(threshold_index, fault))
+            fault = fault._replace(layer=find_layer(self.sweep, threshold_index, fault))
             sweep_state.faults[threshold_index] = fault
             logger.warning(
                 "%s %g fails, its outputs are not finite: %s; the rest goes on",
-                self.config.grid_kind, self.config.grid[threshold_index], fault.text,
+                self.sweep.config.grid_kind, self.sweep.config.grid[threshold_index], fault.text,
             )  # fmt: skip
         sweep_state.n_units = superstep.units.stop
         self._pending.add(assignment)
@@ -182,7 +167,7 @@ class Coordinator:
         """Write the results file, and see how long it takes."""
         start = self.watch.now()
         self._publish(self)
-        foretold_s = self._write_cost.seconds(self.parts, self.sweep_states)
+        foretold_s = self._write_cost.seconds(self.sweep, self.sweep_states)
         self.timing.wrote(self.watch.now() - start, foretold_s)
 
     @property
@@ -193,18 +178,18 @@ class Coordinator:
     @property
     def _n_examples(self) -> int:
         """Examples of the pass in progress."""
-        return sum(len(block) for _, block in self._passes[self._behind.n_passes])
+        return sum(len(block) for _, block in self.sweep.passes[self._behind.n_passes])
 
     @property
     def _stops(self) -> Sequence[int]:
-        return stops(self.sweep_states, self.parts[0].plan.stage_ends)
+        return stops(self.sweep_states, self.sweep.plan.stage_ends)
 
     @property
     def _is_at_stop(self) -> bool:
         return self._behind.n_units in self._stops
 
     def _assignment(self, superstep: Superstep) -> Assignment:
-        return assign(superstep.units, superstep.thresholds.of(self._costs), self._n_ranks)
+        return assign(superstep.units, superstep.thresholds.of(self.sweep.costs), self._n_ranks)
 
     def _reduce(self, is_forced: bool = False) -> Reduce:
         behind = self._behind
@@ -214,7 +199,7 @@ class Coordinator:
         """Go on from where something waited for all sums, once they are here."""
         if self._is_at_stop and not self._pending:
             behind = self._behind
-            if len(self._passes) > 1 and behind.n_units == len(self.parts[0].plan.units):
+            if len(self.sweep.passes) > 1 and behind.n_units == len(self.sweep.plan.units):
                 start = self.watch.now()
                 with self.watch.time("write"):
                     behind.end_pass(self._of_pass(behind))
@@ -226,7 +211,7 @@ class Coordinator:
         """Let the timing know what the next write is going to be like."""
         least = least_number(len(self._behind.thresholds), self._n_ranks)
         next_s, most_s = (
-            self._write_cost.seconds(self.parts, self.sweep_states, n_more)
-            for n_more in (least, len(self.parts[0].plan.units))
+            self._write_cost.seconds(self.sweep, self.sweep_states, n_more)
+            for n_more in (least, len(self.sweep.plan.units))
         )
         self.timing.foretold_s, self.timing.most_growth_s = next_s, most_s - next_s

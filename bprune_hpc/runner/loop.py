@@ -18,7 +18,7 @@ from ..job.deadline import Deadline, margin
 from ..job.environment import Stopwatch
 from ..job.signals import StopSignals, signals
 from ..metrics.tasks import AnySums
-from ..mpi.comm import Comm
+from ..mpi.comm import Comm, of_root
 from .coordinator import Coordinator
 from .scheduler import Reduce, Step, Superstep, WorkResult
 from .state import SumsOf
@@ -65,7 +65,7 @@ def run(
         with watch.time("write"):
             step = comm.from_root(partial(_next, coordinator, why is not None))
         if step is None:
-            return None if comm.from_root(lambda: _on_root(coordinator).is_complete) else why
+            return None if comm.from_root(lambda: of_root(coordinator).is_complete) else why
         sums_of = coordinator.sums_of if coordinator is not None else own.__getitem__
         start = watch.now()
         if isinstance(step, Superstep):
@@ -78,16 +78,11 @@ def run(
                 coordinator.reduced(step, watch.now() - start)
         else:
             with watch.time("write"):
-                comm.from_root(lambda: _on_root(coordinator).publish())
-
-
-def _on_root(coordinator: Coordinator | None) -> Coordinator:
-    assert coordinator is not None  # only rank 0 calls this
-    return coordinator
+                comm.from_root(lambda: of_root(coordinator).publish())
 
 
 def _next(coordinator: Coordinator | None, is_stopping: bool) -> Step | None:
-    return _on_root(coordinator).next(is_stopping)
+    return of_root(coordinator).next(is_stopping)
 
 
 class StopVote:

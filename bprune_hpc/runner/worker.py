@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..config.sweep_config import SweepConfig
-from ..evaluators.interface import Evaluator
 from ..job.environment import Stopwatch
 from ..metrics.tasks import AnyDrawSums, AnySums
 from ..mpi.comm import Comm
-from ..posterior.pruning import PRUNED_SCALE, Cut
-from .datasets import Part, passes
 from .evaluation import NotFinite, evaluate
 from .nonfinite import Fault, Faults, take_earliest
+from .preparation import PreparedSweep
 from .reduction import reduce_draws, reduce_groups
 from .scheduler import Reduce, Superstep, WorkResult
 from .state import SumsOf
@@ -35,44 +32,33 @@ class RankWorker:
 
     Attributes
     ----------
-    cuts : sequence of Cut
-        Of every threshold of the grid.
-    costs : sequence of int
-        Work of a draw at each; see :func:`bprune_hpc.runner.work_split.split`.
     advance : callable
         Told the number of work items done, each time some are.
     """
 
     comm: Comm
-    evaluator: Evaluator
-    parts: Sequence[Part]
-    cuts: Sequence[Cut]
-    costs: Sequence[int]
-    config: SweepConfig
+    sweep: PreparedSweep
     watch: Stopwatch
     advance: Callable[[int], None]
-    _memory: _Memory = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._passes, self._memory = passes(self.parts), _Memory()
+    _memory: _Memory = field(default_factory=lambda: _Memory())
 
     def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
         """Evaluate this rank's partition of a superstep."""
         before_s = self.watch.seconds.get("evaluate", 0.0)
-        costs = superstep.thresholds.of(self.costs)
+        costs = superstep.thresholds.of(self.sweep.costs)
         assignment = assign(superstep.units, costs, self.comm.size)
         partition, faults = assignment.partitions[self.comm.rank], Faults()
         draws = {}
-        for index, (part, block) in enumerate(self._passes[superstep.n_passes]):
+        for index, (dataset, block) in enumerate(self.sweep.passes[superstep.n_passes]):
             self._memory.reuse(self._shape(superstep, index), partition, sums_of(index))
-            draws[part], of_block = self._evaluate(
-                superstep, partition, part, block, sums_of(index)
+            draws[dataset], of_block = self._evaluate(
+                superstep, partition, dataset, block, sums_of(index)
             )
             take_earliest(faults, of_block)
         preparing_s = self._prepare(superstep, assignment, sums_of)
         with self.watch.time("reduce"):
-            for of_part in draws.values():
-                reduce_draws(self.comm, of_part)
+            for of_dataset in draws.values():
+                reduce_draws(self.comm, of_dataset)
             mine_s = self.watch.seconds["evaluate"] - before_s
             of_ranks = self.comm.gather((faults, mine_s)) or [(faults, mine_s)]
         for of_rank, _ in of_ranks:
@@ -82,7 +68,7 @@ class RankWorker:
     def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
         """Reduce this rank's sums with those of others."""
         with self.watch.time("reduce"):
-            for index in range(len(self._passes[step.n_passes])):
+            for index in range(len(self.sweep.passes[step.n_passes])):
                 sums, shape = sums_of(index), self._shape(step, index)
                 own = list(sums.values())
                 make = partial(self._memory.take, shape, partial(self._make, step, index))
@@ -100,17 +86,15 @@ class RankWorker:
         sums: dict[int, AnySums],
     ) -> tuple[AnyDrawSums, Faults]:
         """Add a partition to sums of a block; the sums of each draw, and faults."""
-        part = self.parts[index]
-        first, last = part.plan.units[superstep.units.start], part.plan.units[superstep.units[-1]]
-        n_draws = last[-1].index + 1 - first[0].index
-        draws = part.problem.task.draw_sums(len(superstep.thresholds), n_draws)
+        sweep, first = self.sweep, self.sweep.plan.units[superstep.units.start]
+        n_draws = len(superstep.units) * sweep.plan.draws_per_unit
+        draws = sweep.network.task.draw_sums(len(superstep.thresholds), n_draws)
         not_finite: NotFinite = {}
         with self.watch.time("evaluate"):
             evaluate(
-                self.evaluator, part.problem, superstep.thresholds.of(self.cuts), part.plan,
-                partition, block, sums, _From(first[0].index, draws), not_finite,
-                seed=self.config.seed, advance=self.advance,
-                pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
+                sweep.evaluator, sweep.network, superstep.thresholds.of(sweep.masks),
+                sweep.datasets[index], partition, block, sums, _From(first[0].index, draws),
+                not_finite, seed=sweep.config.seed, advance=self.advance,
             )  # fmt: skip
         faults = {
             position: Fault(draw, index, example)
@@ -128,7 +112,7 @@ class RankWorker:
         start = self.watch.now()
         self._memory.missing.update(*(one.groups for one in assignment.partitions[1:]))
         with self.watch.time("reduce"):
-            for index in range(len(self._passes[superstep.n_passes])):
+            for index in range(len(self.sweep.passes[superstep.n_passes])):
                 n_missing = len(self._memory.missing - sums_of(index).keys())
                 make = partial(self._make, superstep, index)
                 self._memory.touch(self._shape(superstep, index), n_missing, make)
@@ -136,13 +120,13 @@ class RankWorker:
 
     def _make(self, step: Superstep | Reduce, index: int) -> AnySums:
         """Sums of a jackknife group, of a block of the pass."""
-        part = self.parts[self._passes[step.n_passes][index][0]]
         _, n_thresholds, n_examples = self._shape(step, index)
-        return part.problem.task.sums(n_thresholds, n_examples, len(part.plan.units[0]))
+        draws_per_unit = self.sweep.plan.draws_per_unit
+        return self.sweep.network.task.sums(n_thresholds, n_examples, draws_per_unit)
 
     def _shape(self, step: Superstep | Reduce, index: int) -> tuple[int, int, int]:
         """A block of the pass; its thresholds and examples."""
-        _, block = self._passes[step.n_passes][index]
+        _, block = self.sweep.passes[step.n_passes][index]
         return index, len(step.thresholds), len(block)
 
 

@@ -27,11 +27,9 @@ from bprune_hpc.estimate.cost_model import (
 from bprune_hpc.job.deadline import Deadline
 from bprune_hpc.job.signals import StopSignals
 from bprune_hpc.mpi.comm import SerialComm
-from bprune_hpc.posterior import pruning
 from bprune_hpc.results import output
 from bprune_hpc.runner import write_cost
 from bprune_hpc.runner.coordinator import Coordinator
-from bprune_hpc.runner.datasets import lay_out
 from bprune_hpc.runner.loop import StopVote
 from bprune_hpc.runner.scheduler import Step
 from bprune_hpc.runner.state import SweepState
@@ -85,9 +83,9 @@ def forecast(
         ["--model_dir=fake", f"--thresholds=0:1:{n_thresholds}", f"--num_monte_carlo={2 * n_units}",
          "--batch_size=50", *flags]
     )  # fmt: skip
-    parts = lay_out(asked, fake_problem.problem(asked, n_examples), n_thresholds)
+    sweep = fake_problem.prepared(asked, n_examples)
     rates = Rates(0.1, (DrawTime(0, 0, 0, 0.5),) * n_thresholds, **{"write_s": 2.0, **more})
-    return timeline(asked, parts, [1] * n_thresholds, rates, n_ranks, sweep_states)
+    return timeline(sweep, rates, n_ranks, sweep_states)
 
 
 def begun(n_thresholds: int, *progress: int) -> list[SweepState]:
@@ -208,13 +206,11 @@ def test_a_sweep_on_that_clock_goes_as_forecast(
     argv = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=240", *flags,
             f"--output={path}"]  # fmt: skip
     asked = sweep_config.parse(argv)
-    problem = fake_problem.problem(asked)
-    cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
-    parts = lay_out(asked, problem, len(cuts))
+    prepared = fake_problem.prepared(asked)
     assumed = Rates(0.0, (DrawTime(0, 0, 0, 2 * 0.5),) * 3, write_s=3.0)
     steps: list[Step | None] = []
     monkeypatch.setattr(Coordinator, "next", noting(steps))
-    found = timeline(asked, parts, [1] * 3, assumed, 1, begun(3))
+    found = timeline(prepared, assumed, 1, begun(3))
     planned, steps[:] = list(steps), []
 
     begin = clock.now
@@ -237,7 +233,7 @@ def test_a_sweep_whose_writes_take_long_ends_before_its_limit(
     slow_write = output.Output.write
 
     def slower_write(self: Any, coordinator: Any) -> None:
-        clock.now += cost.seconds(coordinator.parts, coordinator.sweep_states)
+        clock.now += cost.seconds(coordinator.sweep, coordinator.sweep_states)
         slow_write(self, coordinator)
         ends_of_writes.append(clock.now - begin)
 

@@ -166,7 +166,7 @@ def test_its_commands_run(tmp_path: Path) -> None:
     clone = tmp_path / "bprune_hpc"
     products = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__")
     shutil.copytree(ROOT, clone, ignore=products)
-    shutil.rmtree(clone / "results", ignore_errors=True)  # not the package's
+    shutil.rmtree(clone / "results", ignore_errors=True)
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", script],
         cwd=clone, env=environment(), capture_output=True, text=True, timeout=LIMIT_S,

@@ -12,7 +12,6 @@ from bprune_hpc.estimate.cost_model import SimulatedWatch
 from bprune_hpc.mpi.comm import SerialComm
 from bprune_hpc.runner import loop
 from bprune_hpc.runner.coordinator import Coordinator
-from bprune_hpc.runner.datasets import lay_out
 from bprune_hpc.runner.reduction import most_groups_held
 from bprune_hpc.runner.scheduler import Reduce, Superstep, WorkResult
 from bprune_hpc.runner.state import SumsOf, SweepState
@@ -57,8 +56,10 @@ def coordinated(
     n_ranks: int, n_draws: int, unit_s: float, write_s: float, *flags: str
 ) -> tuple[Ranks, list[int]]:
     """A whole sweep on so many ranks; and how many units there were at each write."""
-    asked = sweep_config.parse(["--model_dir=fake", f"--num_monte_carlo={n_draws}", *flags])
-    parts = lay_out(asked, fake_problem.problem(asked), N_THRESHOLDS)
+    asked = sweep_config.parse(
+        ["--model_dir=fake", "--thresholds=0,0.5,1", f"--num_monte_carlo={n_draws}", *flags]
+    )
+    prepared = fake_problem.prepared(asked)
     ranks, written = Ranks(n_ranks, SimulatedWatch(), unit_s), []
 
     def publish(coordinator: Coordinator) -> None:
@@ -67,8 +68,8 @@ def coordinated(
         ranks.watch.spend(write_s)
 
     coordinator = Coordinator(
-        asked, parts, [1] * N_THRESHOLDS, [SweepState(tuple(range(N_THRESHOLDS)))], n_ranks,
-        WriteCost(0.0, 0.0), ranks.watch, publish, lambda _: {}, lambda *_: "",
+        prepared, [SweepState(tuple(range(N_THRESHOLDS)))], n_ranks, ranks.watch,
+        WriteCost(0.0, 0.0), publish, lambda _: {},
     )  # fmt: skip
     assert loop.run(SerialComm(), ranks, coordinator, ranks.watch, lambda _: None) is None
     assert coordinator.is_complete and not ranks.held.keys() - {0}
