@@ -76,23 +76,23 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
 def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: Ask) -> int:
     watch = Stopwatch()
     with watch.time("read"):
-        sweep = prepare(config, comm, lambda *parts: of_root(file).join(*parts))
+        prepared = prepare(config, comm, lambda *case: of_root(file).join(*case))
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
-    output = on_root(comm, lambda: of_root(file).begin(sweep, run_facts))
+    output = on_root(comm, lambda: of_root(file).begin(prepared, run_facts))
     coordinator = None
     if output is not None:
         coordinator = Coordinator(
-            sweep, output.sweep_states, comm.size, watch, WriteCost.measure(sweep), output.write,
-            partial(with_block, sweep),
+            prepared, output.sweep_states, comm.size, watch, WriteCost.measure(prepared),
+            output.write, partial(with_block, prepared),
         )  # fmt: skip
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
-            sweep.network.posterior.n_weights, len(sweep.masks), sweep.plan.n_draws,
-            len(sweep.datasets[0]), comm.size,
+            prepared.network.posterior.n_weights, len(prepared.masks), prepared.plan.n_draws,
+            len(prepared.datasets[0]), comm.size,
         )  # fmt: skip
     n_items = comm.from_root(lambda: of_root(coordinator).n_items_left)
     with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:
-        why = loop.run(comm, RankWorker(comm, sweep, watch, advance), coordinator, watch, ask)
+        why = loop.run(comm, RankWorker(comm, prepared, watch, advance), coordinator, watch, ask)
 
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: of_root(output).finish(of_root(coordinator), run_facts, why))

@@ -18,6 +18,7 @@ from ..accumulators.classification import MAX_DRAWS
 from ..errors import ConfigError
 from ..metrics.stopping import Target
 from ..metrics.threshold_selection import Limit
+from ..posterior.draws import draws_per_unit
 from ..posterior.mean_field import Prior
 from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
@@ -51,7 +52,7 @@ class SweepConfig:
     noise_scale : float or None
         Standard deviation of a regression's noise, where the network does not give it.
     n_draws : int
-        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+        The most, where there is a target; of a prepared sweep in whole units.
     target : Target or None
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
@@ -167,12 +168,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
-    if arguments.pairing == "antithetic" and n_draws % 2:
-        n_draws += 1
-        logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
-    target, limit = targets.read(
-        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
-    )
+    n_units = -(-n_draws // draws_per_unit(arguments.pairing))
+    target, limit = targets.read(arguments, kind, grid[0], n_units)
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")

@@ -78,7 +78,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         tensorflow_mib = 0.0
     other = _other(pilot, before_mib + tensorflow_mib, sweep)
     missing = _missing_bytes(sweep, work, n_ranks, pilot.n_units)
-    said = Estimate(
+    forecast = Estimate(
         sweep=sweep,
         n_ranks=n_ranks,
         n_here=comm.size,
@@ -91,8 +91,8 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         memory=cost_model.memory(pilot.root, other, missing, work, n_ranks),
         file_bytes=pilot.file_bytes,
     )
-    request = _request(said, argv)
-    show(text.text(said, request, submission.all_lines(request)))
+    request = _request(forecast, argv)
+    show(text.text(forecast, request, submission.all_lines(request)))
     check_shown("the plan is not whole")
     return 0
 
@@ -150,18 +150,18 @@ def _multiplications(sweep: PreparedSweep) -> int | None:
         return None
 
 
-def _request(said: Estimate, argv: Sequence[str]) -> submission.Request:
-    config, timeline = said.sweep.config, said.timeline
-    seconds = said.start_s + timeline.seconds
+def _request(forecast: Estimate, argv: Sequence[str]) -> submission.Request:
+    config, timeline = forecast.sweep.config, forecast.timeline
+    seconds = forecast.start_s + timeline.seconds
     write_s = timeline.write_s / max(1, timeline.n_writes)
     margin_s = deadline.margin(config.stop_margin_s, timeline.round_s, write_s)
     return submission.Request(
         arguments=tuple(of_the_sweep(argv)),
         output=config.output,
-        n_ranks=said.n_ranks,
+        n_ranks=forecast.n_ranks,
         n_threads=config.num_intra,
         seconds=submission.time_to_ask_for(seconds, margin_s),
-        n_cores=said.n_cores,
+        n_cores=forecast.n_cores,
     )
 
 

@@ -268,15 +268,15 @@ def mask_at_fraction(posterior: Posterior, fraction: float, rule: PruningRule = 
 
 def _units(posterior: Posterior, rule: PruningRule) -> _Units:
     owner = tensors_of_units(posterior, rule.granularity)
-    found = scores(
+    of_weights = scores(
         rule.criterion, posterior, prior_scale=rule.prior_scale, prior=rule.prior, seed=rule.seed
     )
-    found = {name: score for name, score in found.items() if owner[name] == name}
+    of_units = {name: score for name, score in of_weights.items() if owner[name] == name}
     if rule.granularity != "weight":
-        of_units = CRITERIA[rule.criterion].of_units
-        found = {name: of_units(score) for name, score in found.items()}
+        together = CRITERIA[rule.criterion].of_units
+        of_units = {name: together(score) for name, score in of_units.items()}
     shapes = {name: loc.shape for name, loc in posterior.loc.items()}
-    return _Units(found, owner, shapes, rule.pruned_scale)
+    return _Units(of_units, owner, shapes, rule.pruned_scale)
 
 
 def _mask_at_threshold(units: _Units, criterion: Criterion, threshold: float) -> PruningMask:

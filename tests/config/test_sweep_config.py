@@ -73,13 +73,6 @@ def test_each_criterion_has_its_own_thresholds() -> None:
     assert found.pruned_weights == "zero"
 
 
-def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert sweep_config.parse([*CASE, "--num_monte_carlo=7"]).n_draws == 8
-    assert "rounded up to 8" in caplog.text
-    assert sweep_config.parse([*CASE, "--num_monte_carlo=7", "--pairing=none"]).n_draws == 7
-
-
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
