@@ -23,7 +23,7 @@ from ..runner.preparation import PreparedSweep
 from ..runner.reduction import most_groups_held
 from ..runner.scheduler import Reduce, Superstep, WorkResult
 from ..runner.state import Arrays, SumsOf, SweepState
-from ..runner.work_split import Assignment, Partition, assign
+from ..runner.work_split import Partition, assign
 from ..runner.write_cost import WriteCost
 
 LINK_BYTES_PER_S = 1e9
@@ -106,52 +106,6 @@ class Rates:
     draws: tuple[DrawTime, ...]
     write_s: float
     block_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Work:
-    """The shapes of a sweep.
-
-    Attributes
-    ----------
-    costs : tuple of int
-        Work of a draw at each threshold, by which cells are dealt to ranks.
-    stage_ends : tuple of int
-        See :class:`bprune_hpc.runner.work_split.Plan`; the last is the number of units.
-    passes : tuple of tuple of (int, int)
-        Examples and batches of each block of a pass.
-    draws_per_unit : int
-    units_at_once : int
-        Units whose noise is held at a time.
-    bytes_per_cell : int
-        Of one group's sums, for a threshold and an example.
-    """
-
-    costs: tuple[int, ...]
-    stage_ends: tuple[int, ...]
-    passes: tuple[tuple[tuple[int, int], ...], ...]
-    draws_per_unit: int
-    units_at_once: int
-    bytes_per_cell: int
-
-    @property
-    def n_units(self) -> int:
-        """Units of draws."""
-        return self.stage_ends[-1]
-
-    @property
-    def group_bytes(self) -> int:
-        """Sums of a group, in the largest pass."""
-        largest = max(sum(n_examples for n_examples, _ in blocks) for blocks in self.passes)
-        return self.bytes_per_cell * len(self.costs) * largest
-
-    def all_assigned(self, n_ranks: int) -> Assignment:
-        """All units dealt to the ranks at once."""
-        return assign(range(self.n_units), self.costs, n_ranks)
-
-    def most_groups_held(self, n_ranks: int) -> int:
-        """See :func:`bprune_hpc.runner.reduction.most_groups_held`."""
-        return most_groups_held(self.n_units, len(self.costs), n_ranks)
 
 
 @dataclass(frozen=True)
@@ -288,6 +242,13 @@ def timeline(
     return Timeline(draw_s, reduce_s, write_s, timing.slowest_round_s, timing.n_writes)
 
 
+def units_held(sweep: PreparedSweep, n_ranks: int) -> int:
+    """Units of draws whose noise a rank holds at a time, at most."""
+    partitions = assign(range(len(sweep.plan.units)), sweep.costs, n_ranks).partitions
+    most = units_at_once(sweep.network.posterior.n_weights)
+    return min(most, max(sum(unit != MEAN for unit, _ in one) for one in partitions))
+
+
 def reduce_seconds(participants: Mapping[int, Sequence[int]], group_bytes: int) -> float:
     """Time to bring sums to rank 0: each group's up a tree of the ranks that have a part."""
     return n_steps(participants.values()) * group_bytes / LINK_BYTES_PER_S
@@ -323,7 +284,9 @@ class Memory:
         return self.root_mib + (self.n_ranks - 1) * self.other_mib
 
 
-def memory(root: Peaks, other: Peaks, missing_bytes: int, work: Work, n_ranks: int) -> Memory:
+def memory(
+    root: Peaks, other: Peaks, missing_bytes: int, sweep: PreparedSweep, n_ranks: int
+) -> Memory:
     """Peaks of the whole sweep.
 
     Parameters
@@ -331,10 +294,12 @@ def memory(root: Peaks, other: Peaks, missing_bytes: int, work: Work, n_ranks: i
     missing_bytes : int
         Noise and weights that a rank will hold beyond those of the pilot run.
     """
-    group_mib, missing_mib = work.group_bytes / MIB, missing_bytes / MIB
+    n_examples = max(sum(len(block) for _, block in blocks) for blocks in sweep.passes)
+    group_mib = sweep.network.task.bytes_per_cell * len(sweep.masks) * n_examples / MIB
+    missing_mib = missing_bytes / MIB
     received = group_mib if n_ranks > 1 else 0.0
     drawing = root.drawing + max(missing_mib, received)
-    n_groups = work.most_groups_held(n_ranks)
+    n_groups = most_groups_held(len(sweep.plan.units), len(sweep.masks), n_ranks)
     return Memory(
         max(root.reading, drawing, root.writing),
         max(other.reading, other.drawing + missing_mib + n_groups * group_mib),

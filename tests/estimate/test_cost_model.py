@@ -18,7 +18,6 @@ from bprune_hpc.estimate.cost_model import (
     Peaks,
     Rates,
     Timeline,
-    Work,
     between,
     memory,
     reduce_seconds,
@@ -140,12 +139,14 @@ def test_sums_travel_up_a_tree_of_the_ranks_that_have_them() -> None:
 
 
 def test_memory_is_what_was_measured_and_what_was_not_there() -> None:
-    # 3 or 4 groups of 1 MiB on each of 8 ranks; a quarter more and three may be there from before.
-    of = Work((1,), (40 * 20,), (((MIB // 8, 1),),), 2, 1, 8)
-    assert of.group_bytes == MIB
+    flags = ["--model_dir=fake", "--thresholds=0", f"--num_monte_carlo={2 * 40 * 20}"]
+    of = fake_problem.prepared(sweep_config.parse(flags))
+    # 3 or 4 groups on each of 8 ranks; a quarter more and three may be there from before.
+    group_mib = 8 * 45 * (fake_problem.N_CLASSES + 5) / MIB
     found = memory(Peaks(300, 400, 450), Peaks(100, 200), 3 * MIB, of, 8)
-    assert (found.root_mib, found.other_mib) == (450, 200 + 3 + 8)
-    assert found.together_mib == 450 + 7 * 211
+    assert found.root_mib == 450
+    assert found.other_mib == pytest.approx(203 + 8 * group_mib, abs=1e-9)
+    assert found.together_mib == pytest.approx(450 + 7 * (203 + 8 * group_mib))
     alone = memory(Peaks(300, 460, 450), Peaks(100, 200), 3 * MIB, of, 1)
     assert alone.root_mib == alone.together_mib == 463
     reads_most = memory(Peaks(900, 400, 450), Peaks(800, 200), 0, of, 2)
