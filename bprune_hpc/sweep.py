@@ -21,12 +21,12 @@ if __name__ == "__main__":
 
 from .config.sweep_config import SweepConfig, parse
 from .estimate.command import estimate
-from .files.atomic_write import check_writable
 from .job import deadline, launch_report, memory
 from .job.environment import Stopwatch, describe_run
 from .job.progress import progress
 from .mpi.comm import Comm, of_root, on_root, run
-from .results.output import HeldFile, open_output
+from .results import resume
+from .results.output import HeldFile, Output, open_output
 from .runner import loop
 from .runner.coordinator import Coordinator
 from .runner.loop import Ask, StopVote
@@ -60,7 +60,7 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     """
     started = time.time()
     memory.keep_freed()
-    config = comm.from_root(lambda: _asked_for(argv))
+    config = comm.from_root(lambda: parse(argv))
     if config.verbose:
         logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
     end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
@@ -76,9 +76,9 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
 def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: Ask) -> int:
     watch = Stopwatch()
     with watch.time("read"):
-        prepared = prepare(config, comm, lambda *case: of_root(file).join(*case))
+        prepared = prepare(config, comm, lambda *case: resume.join(of_root(file).saved, *case))
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
-    output = on_root(comm, lambda: of_root(file).begin(prepared, run_facts))
+    output = on_root(comm, lambda: Output(of_root(file), prepared, run_facts))
     coordinator = None
     if output is not None:
         coordinator = Coordinator(
@@ -98,13 +98,6 @@ def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: Ask) -> 
     comm.from_root(lambda: of_root(output).finish(of_root(coordinator), run_facts, why))
     n_failed = comm.from_root(lambda: of_root(coordinator).n_failed)
     return STOPPED if why is not None else FAILED if n_failed else 0
-
-
-def _asked_for(argv: Sequence[str]) -> SweepConfig:
-    config = parse(argv)
-    if not config.plan:
-        check_writable(config.output)
-    return config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -176,11 +176,9 @@ class SimulatedWorker:
     def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
         """Take as long as the messages."""
         n_examples = sum(len(block) for _, block in self.sweep.passes[step.n_passes])
-        bytes_per_item = self.sweep.network.task.bytes_per_cell * n_examples
+        n_bytes = self.sweep.network.task.bytes_per_cell * len(step.thresholds) * n_examples
         with self.watch.time("reduce"):
-            self.watch.spend(
-                reduce_seconds(step.participants, bytes_per_item * len(step.thresholds))
-            )
+            self.watch.spend(reduce_seconds(step.participants, n_bytes))
 
     def _seconds(
         self, partition: Partition, draws: Sequence[DrawTime], n_batches: Sequence[int]
@@ -203,10 +201,7 @@ class SimulatedWorker:
 
 
 def timeline(
-    sweep: PreparedSweep,
-    rates: Rates,
-    n_ranks: int,
-    sweep_states: Sequence[SweepState],
+    sweep: PreparedSweep, rates: Rates, n_ranks: int, sweep_states: Sequence[SweepState]
 ) -> Timeline:
     """Run the sweep's own loop with a simulated worker and clock.
 

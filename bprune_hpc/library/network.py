@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -237,8 +237,7 @@ class BayesianNetwork:
         statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
 
         def of(name: str) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = statistics.per_example(name)[0]
-            return found
+            return cast(NDArray[np.float64], statistics.per_example(name)[0])
 
         log_of_label = None if label is None else -of("nll")
         if isinstance(statistics, RegressionStatistics):
@@ -313,8 +312,7 @@ class BayesianNetwork:
             )  # fmt: skip
             check_outputs(not_finite)
             statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
-        found: AnyStatistics = statistics
-        return found
+        return cast(AnyStatistics, statistics)
 
     def _reference(self, examples: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
         """What a regression's moments are taken about where no targets are given.

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,11 @@ from typing import Any
 from .. import results
 from ..config.sweep_config import SweepConfig
 from ..errors import ResultsError, WriteError, message_of
-from ..files.atomic_write import Signature, clean, signature
+from ..files.atomic_write import Signature, check_writable, clean, signature
 from ..files.lock import Lock, hold
 from ..job.provenance import mixture, union
 from ..runner.coordinator import Coordinator
-from ..runner.datasets import Examples
-from ..runner.network import Network
-from ..runner.preparation import Joined, PreparedSweep
+from ..runner.preparation import PreparedSweep
 from ..streams import check_shown, show
 from . import file as results_file
 from . import resume
@@ -43,8 +41,10 @@ def open_output(config: SweepConfig) -> Iterator[HeldFile]:
     LockError
         If another job holds it.
     ResultsError
-        If what is there is damaged, or no results file, and is not to be overwritten.
+        If it cannot be written; or what is there is damaged, or no results file, and is not to be
+        overwritten.
     """
+    check_writable(config.output)
     with hold(config.output, 60 * config.lock_timeout_min) as lock:
         clean(config.output)
         results_file.be_ready()
@@ -59,10 +59,10 @@ def open_output(config: SweepConfig) -> Iterator[HeldFile]:
 
 def _if_good(path: str) -> Signature | None:
     """Signature of a file that may become the ``.bak``."""
-    found = signature(Path(path))
+    of_file = signature(Path(path))
     try:
         with results.open_results(path):
-            return found
+            return of_file
     except ResultsError:
         return None
 
@@ -83,52 +83,35 @@ class HeldFile:
     saved: resume.Saved | None
     good: Signature | None
 
-    def join(
-        self,
-        config: SweepConfig,
-        network: Network,
-        examples: Sequence[Examples],
-        draws_per_unit: int,
-    ) -> Joined:
-        """See :func:`bprune_hpc.results.resume.join`."""
-        return resume.join(self.saved, config, network, examples, draws_per_unit)
-
-    def begin(self, sweep: PreparedSweep, run: Mapping[str, Any]) -> Output:
-        """Be ready to write; what there was to go on from becomes sweep states.
-
-        Raises
-        ------
-        ResultsError
-            If that is not what a sweep writes.
-        """
-        if self.saved is None:
-            return Output(self, sweep, run)
-        environment = union([self.saved.environment, sweep.environment])
-        output = Output(self, dataclasses.replace(sweep, environment=environment), run)
-        progress = self.saved.progress(sweep.plan.draws_per_unit)
-        self.saved.sweep_states.clear()  # they are the sweep states' now
-        logger.info("%s: going on from %s", sweep.config.output, progress)
-        mixed = mixture(environment)
-        if mixed:
-            logger.warning(
-                "%s: the environment was not the same all the time (%s): last bits may differ from "
-                "those of one run, and the file is marked mixed_environment",
-                sweep.config.output, mixed,
-            )  # fmt: skip
-        return output
-
 
 class Output:
-    """The results file of a sweep that is prepared, which is written again and again.
+    """The results file of a sweep that is prepared, to be written again and again.
 
     Attributes
     ----------
     sweep_states : list of SweepState
         What is done already.
+
+    Raises
+    ------
+    ResultsError
+        If what there is to go on from is not what a sweep writes.
     """
 
     def __init__(self, held: HeldFile, sweep: PreparedSweep, run: Mapping[str, Any]) -> None:
         self.sweep_states = resume.sweep_states_of(held.saved, sweep)
+        if held.saved is not None:
+            environment = union([held.saved.environment, sweep.environment])
+            sweep = dataclasses.replace(sweep, environment=environment)
+            progress = held.saved.progress(sweep.plan.draws_per_unit)
+            logger.info("%s: going on from %s", sweep.config.output, progress)
+            held.saved.sweep_states.clear()  # they are the sweep states' now
+        if held.saved is not None and (mixed := mixture(sweep.environment)):
+            logger.warning(
+                "%s: the environment was not the same all the time (%s): last bits may differ from "
+                "those of one run, and the file is marked mixed_environment",
+                sweep.config.output, mixed,
+            )  # fmt: skip
         self._held = held
         self._sweep = sweep
         self._run = run
@@ -138,9 +121,9 @@ class Output:
         statistics = coordinator.statistics
         status = "complete" if coordinator.is_complete else "partial"
         run = {**self._run, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        found = contents(self._sweep, statistics, run, status)
+        whole = contents(self._sweep, statistics, run, status)
         arrays, attrs = resume.state(self._sweep, coordinator.sweep_states)
-        root_attrs = dict(found.attrs)
+        root_attrs = dict(whole.attrs)
         if status == "partial":
             root_attrs["rest"] = self._rest(coordinator)
             root_attrs["n_cells"] = coordinator.n_items
@@ -149,10 +132,10 @@ class Output:
             root_attrs["n_failed"] = coordinator.n_failed
         if mixed := mixture(self._sweep.environment):
             root_attrs["mixed_environment"] = mixed
-        found = dataclasses.replace(found, attrs=root_attrs, state=arrays, state_attrs=attrs)
+        whole = dataclasses.replace(whole, attrs=root_attrs, state=arrays, state_attrs=attrs)
         held = self._held
         held.good = results_file.write(
-            self._sweep.config.output, found, keep=held.good, just_before=held.lock.check
+            self._sweep.config.output, whole, keep=held.good, just_before=held.lock.check
         )
 
     def _rest(self, coordinator: Coordinator) -> str:

@@ -141,7 +141,7 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
     """
     if not Path(path).exists():
         return None
-    found = signature(Path(path))
+    of_file = signature(Path(path))
     try:
         with open_results(path) as file, as_written(path):
             if STATE not in file:
@@ -160,7 +160,7 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
                 grids=[tuple(float(value) for value in one.pop("grid")) for one in sweep_states],
                 sweep_states=list(sweep_states),
                 has_sums=with_sums,
-                signature=found,
+                signature=of_file,
             )
             check_config(saved.config)
             check_environment(saved.environment)
@@ -180,9 +180,8 @@ def check_identity(saved: Saved, identity: Identity) -> None:
     ResultsError
         Naming what differs.
     """
-    found = differences(saved.identity, identity)
-    if found:
-        raise ResultsError(f"{saved.path}: was made with {'; with '.join(found)}; {ANEW}")
+    if changes := differences(saved.identity, identity):
+        raise ResultsError(f"{saved.path}: was made with {'; with '.join(changes)}; {ANEW}")
 
 
 def join(

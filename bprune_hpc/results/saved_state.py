@@ -68,7 +68,7 @@ def arrays_of(group: Any, names: Sequence[str] | None = None) -> Arrays:
     """
     import h5py
 
-    found: Arrays = {}
+    arrays: Arrays = {}
     for name in names or group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"'{name}' is missing, or a link")
@@ -76,20 +76,20 @@ def arrays_of(group: Any, names: Sequence[str] | None = None) -> Arrays:
         if isinstance(item, h5py.Group):
             if item.name == group.name:  # in itself
                 raise ValueError(f"'{name}' is a link")
-            found |= {f"{name}/{inner}": array for inner, array in arrays_of(item).items()}
+            arrays |= {f"{name}/{inner}": array for inner, array in arrays_of(item).items()}
         elif item.external or item.is_virtual or item.id.get_storage_size() != item.nbytes:
             raise ValueError(f"'{name}' is not stored as it is written")
         else:
-            found[name] = item[()]
-    return found
+            arrays[name] = item[()]
+    return arrays
 
 
 def json_of(text: Any, kind: type) -> Any:
     """A JSON text of an object (``dict``) or an array (``list``)."""
-    found = json.loads(text)
-    if not isinstance(found, kind):
+    value = json.loads(text)
+    if not isinstance(value, kind):
         raise ValueError(f"'{str(text)[:40]}' is no {kind.__name__}")
-    return found
+    return value
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -179,11 +179,11 @@ def check_arrays(
             continue
         if name not in arrays or name not in like:
             raise ValueError(f"'{name}' {'has no place there' if name in arrays else 'is missing'}")
-        found, wanted = arrays[name], like[name]
+        array, wanted = arrays[name], like[name]
         shape = wanted.shape if name == "position" else (n_rows, *wanted.shape[1:])
-        if found.shape != shape or found.dtype != wanted.dtype:
+        if array.shape != shape or array.dtype != wanted.dtype:
             raise ValueError(
-                f"'{name}' is {found.dtype} of shape {found.shape}, not {wanted.dtype} of {shape}"
+                f"'{name}' is {array.dtype} of shape {array.shape}, not {wanted.dtype} of {shape}"
             )
     _check_faults(arrays, n_rows)
 

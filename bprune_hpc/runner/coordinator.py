@@ -14,7 +14,7 @@ from .evaluation import units_at_once
 from .nonfinite import take_earliest
 from .nonfinite_search import find_layer
 from .preparation import PreparedSweep
-from .reduction import PendingReductions
+from .reduction import PendingReductions, most_groups_held
 from .scheduler import Publication, Reduce, Step, Superstep, WorkResult, level, stops, superstep_of
 from .state import Arrays, SumsOf, SweepState
 from .statistics import SweepStatistics
@@ -62,7 +62,8 @@ class Coordinator:
         self._write_cost = write_cost
         self._publish = publish
         self._of_pass = of_pass
-        self._pending = PendingReductions.of(sweep.plan, n_ranks)
+        most_held = most_groups_held(len(sweep.plan.units), len(sweep.masks), n_ranks)
+        self._pending = PendingReductions(n_ranks, most_held)
         self._statistics: SweepStatistics | None = None
         self._foretell()
 

@@ -1,4 +1,4 @@
-"""Sets of examples that a sweep evaluates, each with its plan, and passes over blocks of them.
+"""Sets of examples that a sweep evaluates, each with its plan.
 
 Where blocks begin and end is decided once, when a results file is begun; a resume takes what the
 file says. Doing the work does not belong here (``runner.loop``).
@@ -116,14 +116,6 @@ def lay_out(
 def layout_of(datasets: Sequence[EvaluationSet]) -> Layout:
     """The blocks of a sweep."""
     return [[(block.start, block.stop) for block in dataset.plan.blocks] for dataset in datasets]
-
-
-def passes(datasets: Sequence[EvaluationSet]) -> list[list[tuple[int, range]]]:
-    """Blocks of examples, by the index of their set, whose sums are held at the same time."""
-    blocks = [
-        (index, block) for index, dataset in enumerate(datasets) for block in dataset.plan.blocks
-    ]
-    return [blocks] if len(blocks) == len(datasets) else [[block] for block in blocks]
 
 
 def state_bytes(task: Task, datasets: Sequence[EvaluationSet], *, whole: bool = False) -> int:

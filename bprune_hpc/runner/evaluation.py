@@ -180,5 +180,5 @@ def _note(
 ) -> None:
     """Keep the first of all draws and batches."""
     first = min(draw.index for (_, draw), is_bad in zip(draws, bad, strict=True) if is_bad)
-    found = (first, example)
-    not_finite[index] = min(not_finite.get(index, found), found)
+    place = (first, example)
+    not_finite[index] = min(not_finite.get(index, place), place)

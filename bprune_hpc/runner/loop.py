@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 from ..job.deadline import Deadline, margin
@@ -60,10 +59,14 @@ def run(
     """
     timing, why = coordinator.timing if coordinator is not None else Timing(), None
     own: defaultdict[int, dict[int, AnySums]] = defaultdict(dict)  # until rank 0 has got them
+
+    def next_step() -> Step | None:
+        return of_root(coordinator).next(why is not None)
+
     while True:
         why = why or ask(timing)
         with watch.time("write"):
-            step = comm.from_root(partial(_next, coordinator, why is not None))
+            step = comm.from_root(next_step)
         if step is None:
             return None if comm.from_root(lambda: of_root(coordinator).is_complete) else why
         sums_of = coordinator.sums_of if coordinator is not None else own.__getitem__
@@ -79,10 +82,6 @@ def run(
         else:
             with watch.time("write"):
                 comm.from_root(lambda: of_root(coordinator).publish())
-
-
-def _next(coordinator: Coordinator | None, is_stopping: bool) -> Step | None:
-    return of_root(coordinator).next(is_stopping)
 
 
 class StopVote:

@@ -18,7 +18,7 @@ from ..mpi.comm import Comm
 from ..posterior.draws import draws_per_unit, in_whole_units
 from ..posterior.pruning import PruningMask, pruning_masks, tensors_of_units
 from . import problem
-from .datasets import EvaluationSet, Examples, Layout, check_memory, lay_out, passes
+from .datasets import EvaluationSet, Examples, Layout, check_memory, lay_out
 from .evaluation import costs_of
 from .network import Network
 from .work_split import Plan
@@ -65,8 +65,11 @@ class PreparedSweep:
 
     @cached_property
     def passes(self) -> list[list[tuple[int, range]]]:
-        """See :func:`bprune_hpc.runner.datasets.passes`."""
-        return passes(self.datasets)
+        """Blocks of examples, by the index of their set, whose sums are held at the same time."""
+        sets = enumerate(self.datasets)
+        blocks = [(index, block) for index, dataset in sets for block in dataset.plan.blocks]
+        is_one_pass = len(blocks) == len(self.datasets)
+        return [blocks] if is_one_pass else [[block] for block in blocks]
 
 
 @dataclass(frozen=True)

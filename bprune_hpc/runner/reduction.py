@@ -18,7 +18,7 @@ from ..metrics.tasks import AnyDrawSums, AnySums
 from ..mpi.comm import Comm
 from ..mpi.reduction_tree import Part
 from ..posterior.draws import MEAN, N_GROUPS
-from .work_split import Assignment, Plan, assign
+from .work_split import Assignment, assign
 
 
 class PendingReductions:
@@ -33,11 +33,6 @@ class PendingReductions:
     def __init__(self, n_ranks: int, most: int = N_GROUPS + 1) -> None:
         self._groups: list[set[int]] = [set() for _ in range(n_ranks)]
         self._most = most
-
-    @classmethod
-    def of(cls, plan: Plan, n_ranks: int) -> PendingReductions:
-        """None yet, of the whole of a sweep's work."""
-        return cls(n_ranks, most_groups_held(len(plan.units), plan.n_thresholds, n_ranks))
 
     def __bool__(self) -> bool:
         """Whether there is anything to reduce."""

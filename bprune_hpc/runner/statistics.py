@@ -14,8 +14,10 @@ from ..metrics.classification import Metric
 from ..metrics.nonfinite import without_failed
 from ..metrics.ood import ood_metrics
 from ..metrics.tasks import AnyDrawSums
+from .datasets import EvaluationSet
 from .preparation import PreparedSweep
 from .state import Arrays, SweepState
+from .work_split import Plan
 
 
 class SweepStatistics:
@@ -55,12 +57,9 @@ class SweepStatistics:
         self.draw_sums = sweep_state.draws[0]
         for (index, block), sums in zip(sweep.passes[0], sweep_state.sums, strict=True):
             dataset = sweep.datasets[index]
-            found: Any = sweep.network.task.statistics(
-                dataset.plan.until(sweep_state.n_units), len(dataset),
-                sweep.config.save_probabilities,
-            )  # fmt: skip
-            found.add_block(sums, dataset.summed_label[block.start : block.stop])
-            self.statistics.append(found)
+            statistics = _empty(sweep, dataset, dataset.plan.until(sweep_state.n_units))
+            statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
+            self.statistics.append(statistics)
 
     @property
     def n_draws(self) -> int:
@@ -76,10 +75,10 @@ class SweepStatistics:
     def metrics(self) -> dict[str, Metric]:
         """Every metric."""
         test, *others = self.statistics
-        found: dict[str, Metric] = test.metrics()
+        metrics: dict[str, Metric] = test.metrics()
         for other in others:
-            found |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
-        return without_failed(found, self.failed)
+            metrics |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
+        return without_failed(metrics, self.failed)
 
 
 def n_blocks_done(sweep: PreparedSweep, sweep_state: SweepState, dataset: int) -> int:
@@ -92,17 +91,20 @@ def with_block(sweep: PreparedSweep, sweep_state: SweepState) -> dict[int, Array
     """Statistics of finished examples, with those of the block that has just been done."""
     ((index, block),), (sums,) = sweep.passes[sweep_state.n_passes], sweep_state.sums
     n_done = n_blocks_done(sweep, sweep_state, index)
-    found = _finished(sweep, index, sweep_state.finished.get(index), n_done)
-    found.add_block(sums, sweep.datasets[index].summed_label[block.start : block.stop])
-    return {index: found.columns()}
+    statistics = _finished(sweep, index, sweep_state.finished.get(index), n_done)
+    statistics.add_block(sums, sweep.datasets[index].summed_label[block.start : block.stop])
+    return {index: statistics.columns()}
 
 
 def _finished(sweep: PreparedSweep, index: int, columns: Arrays | None, n_blocks: int) -> Any:
     dataset = sweep.datasets[index]
-    found: Any = sweep.network.task.statistics(
-        dataset.plan, len(dataset), sweep.config.save_probabilities
-    )
+    statistics = _empty(sweep, dataset, dataset.plan)
     if columns is not None:
         n_examples = dataset.plan.blocks[n_blocks - 1].stop
-        found.take_columns(columns, dataset.summed_label[:n_examples])
-    return found
+        statistics.take_columns(columns, dataset.summed_label[:n_examples])
+    return statistics
+
+
+def _empty(sweep: PreparedSweep, dataset: EvaluationSet, plan: Plan) -> Any:
+    save = sweep.config.save_probabilities
+    return sweep.network.task.statistics(plan, len(dataset), save)

@@ -111,13 +111,10 @@ class Assignment:
 
     Attributes
     ----------
-    units : range
-        Units of draws; the posterior mean goes with the first one.
     partitions : tuple of Partition
         One for each rank.
     """
 
-    units: range
     partitions: tuple[Partition, ...]
 
     @property
@@ -131,9 +128,9 @@ class Assignment:
 
 
 def assign(units: range, costs: Sequence[int], n_ranks: int) -> Assignment:
-    """Deal a range of units to the ranks; see :func:`split`."""
+    """Deal a range of units to the ranks, the posterior mean with the first; see :func:`split`."""
     with_mean = [MEAN, *units] if units.start == 0 else units
-    return Assignment(units, split(with_mean, costs, n_ranks))
+    return Assignment(split(with_mean, costs, n_ranks))
 
 
 def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int = 1) -> int:
