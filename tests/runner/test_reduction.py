@@ -18,8 +18,8 @@ def test_all_that_others_added_to_is_brought_together_by_those_who_did(n_ranks: 
     expected: dict[int, set[int]] = defaultdict(set)
     at = 0
     for _ in range(6):
-        assignment = assign(range(at, at + chance.randint(1, 90)), [3, 2, 1], n_ranks)
-        at = assignment.units.stop
+        stop = at + chance.randint(1, 90)
+        assignment, at = assign(range(at, stop), [3, 2, 1], n_ranks), stop
         pending.add(assignment)
         for rank, partition in enumerate(assignment.partitions):
             for unit, _thresholds in partition:
@@ -69,8 +69,7 @@ def test_a_rank_never_holds_more_than_is_said(n_ranks: int, n_units: int) -> Non
 def test_rounds_as_long_as_each_other_are_brought_together_once(n_ranks: int) -> None:
     pending, at = PendingReductions(n_ranks, most_groups_held(3773, 21, n_ranks)), 0
     for number in (600, 640, 600, 655, 601, 677):
-        assignment = assign(range(at, at + number), [7] * 21, n_ranks)
-        at = assignment.units.stop
+        assignment, at = assign(range(at, at + number), [7] * 21, n_ranks), at + number
         assert pending.has_room(assignment)
         pending.add(assignment)
 
@@ -78,7 +77,6 @@ def test_rounds_as_long_as_each_other_are_brought_together_once(n_ranks: int) ->
 def test_two_ranks_bring_nothing_together_for_the_first_rounds() -> None:
     pending, at = PendingReductions(2, most_groups_held(200, 21, 2)), 0
     for number in (1, 48, 151):  # of which the first tells the pace
-        assignment = assign(range(at, at + number), [7] * 21, 2)
-        at = assignment.units.stop
+        assignment, at = assign(range(at, at + number), [7] * 21, 2), at + number
         assert pending.has_room(assignment)
         pending.add(assignment)
