@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from .job import startup
 
@@ -26,9 +27,13 @@ from .job.progress import progress
 from .mpi.comm import Comm, of_root, on_root, run
 from .results import resume
 from .results.output import HeldFile, Output, open_output
+from .runner import loop
 from .runner.coordinator import Coordinator
-from .runner.loop import Ask, StopVote, gather
+from .runner.loop import Ask, StopVote
 from .runner.preparation import prepare
+from .runner.statistics import with_block
+from .runner.worker import RankWorker
+from .runner.write_cost import WriteCost
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +81,18 @@ def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: Ask) -> 
     output = on_root(comm, lambda: Output(of_root(file), prepared, run_facts))
     coordinator = None
     if output is not None:
-        coordinator = Coordinator(prepared, output.sweep_states, comm.size, output.write)
+        coordinator = Coordinator(
+            prepared, output.sweep_states, comm.size, watch, WriteCost.measure(prepared),
+            output.write, partial(with_block, prepared),
+        )  # fmt: skip
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             prepared.network.posterior.n_weights, len(prepared.masks), prepared.plan.n_draws,
             len(prepared.datasets[0]), comm.size,
         )  # fmt: skip
-    n_cells = comm.from_root(lambda: of_root(coordinator).n_cells_left)
-    with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
-        why = gather(comm, prepared, coordinator, watch, advance, ask)
+    n_items = comm.from_root(lambda: of_root(coordinator).n_items_left)
+    with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:
+        why = loop.run(comm, RankWorker(comm, prepared, watch, advance), coordinator, watch, ask)
 
     run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: of_root(output).finish(of_root(coordinator), run_facts, why))

@@ -76,7 +76,7 @@ def contents(
     status : {"complete", "partial"}
     """
     config, network = sweep.config, sweep.network
-    masks = [sweep.masks[row] for row in findings.rows]
+    masks = findings.thresholds.of(sweep.masks)
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
     posterior = network.posterior

@@ -26,7 +26,7 @@ from ..posterior.thresholds import is_allowed
 from ..runner.datasets import Examples, Layout, layout_of
 from ..runner.network import Network
 from ..runner.preparation import Joined, PreparedSweep
-from ..runner.state import Position, SweepState
+from ..runner.state import Progress, SweepState, ThresholdIndices, with_rest
 from .file import STATE, open_results
 from .identity import identity_of
 from .saved_state import (
@@ -86,7 +86,7 @@ class Saved:
         return tuple(value for grid in self.grids for value in grid)
 
     @property
-    def positions(self) -> list[Position]:
+    def positions(self) -> list[Progress]:
         """How far each sweep state is."""
         return [(int(one["position"][0]), int(one["position"][1])) for one in self.sweep_states]
 
@@ -115,7 +115,7 @@ def state(
     """Arrays and attributes of ``/state``."""
     arrays = {}
     for index, sweep_state in enumerate(sweep_states):
-        arrays[f"{index}/grid"] = np.array([sweep.config.grid[row] for row in sweep_state.rows])
+        arrays[f"{index}/grid"] = np.array(sweep_state.thresholds.of(sweep.config.grid))
         for name, array in sweep_state.arrays().items():
             arrays[f"{index}/{name}"] = array
     attrs = {
@@ -249,23 +249,20 @@ def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepStat
     ResultsError
         If the file's are not what such a sweep writes.
     """
-    row_of = {value: row for row, value in enumerate(sweep.config.grid)}
     task, size = sweep.network.task, sweep.plan.draws_per_unit
-    states = []
+    states: list[SweepState] = []
     if saved is not None:
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
-            rows = tuple(row_of[value] for value in grid)
+            thresholds = ThresholdIndices.find(grid, sweep.config.grid)
             if not saved.has_sums:
-                states.append(SweepState(rows, *position))
+                states.append(SweepState(thresholds, *position))
                 continue
             with as_written(saved.path):
-                check_arrays(arrays, len(rows), position, sweep)
-                states.append(SweepState.from_arrays(rows, arrays, task, size))
+                check_arrays(arrays, len(thresholds), position, sweep)
+                states.append(SweepState.from_arrays(thresholds, arrays, task, size))
                 check_sums(states[-1], sweep)
-    known = {row for sweep_state in states for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(sweep.config.grid)) if row not in known)
-    return [*states, SweepState(rest)] if rest else states
+    return with_rest(states, len(sweep.config.grid))
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

@@ -25,12 +25,12 @@ from .preparation import PreparedSweep
 logger = logging.getLogger(__name__)
 
 
-def find_layer(sweep: PreparedSweep, row: int, fault: Fault) -> str:
+def find_layer(sweep: PreparedSweep, threshold_index: int, fault: Fault) -> str:
     """Where the outputs of a draw at a threshold stop being finite.
 
     Parameters
     ----------
-    row : int
+    threshold_index : int
         The threshold, of the grid.
 
     Returns
@@ -41,7 +41,7 @@ def find_layer(sweep: PreparedSweep, row: int, fault: Fault) -> str:
     """
     network, dataset = sweep.network, sweep.datasets[fault.dataset]
     plan = dataset.plan
-    pruned = sweep.masks[row].apply(network.posterior)
+    pruned = sweep.masks[threshold_index].apply(network.posterior)
     unit = MEAN if fault.draw == MEAN else fault.draw // plan.draws_per_unit
     (noise,) = (
         Noise(unit, (draw,), noise.values)
