@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from .._typing import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array
 from ..accumulators.classification import MAX_NLL, GroupSums, MeanPrediction, mean_prediction
-from ..posterior.draws import MEAN, DrawDesign
+from ..posterior.draws import MEAN
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .definitions import CLASSIFICATION, TOP_K
 from .detection import area_under_risk_coverage, areas
-from .estimates import Estimate, Metric, all_but_one_group, with_errors
-from .example_means import ExampleMeans
+from .estimates import Estimate, Metric, all_but_one_group
+from .example_means import ExampleMeans, TaskStatistics
 from .jackknife import jackknife
 from .row_chunks import by_rows
 
@@ -128,24 +128,17 @@ def set_statistics(
 
 
 @dataclass
-class Statistics:
-    """Statistics gathered block by block of examples, then turned into metrics.
+class Statistics(TaskStatistics):
+    """Statistics of classes.
 
     Attributes
     ----------
-    plan : DrawDesign
-        Sums over examples are taken batch by batch, so that they do not depend on the blocks.
     keep_probabilities : bool
         Whether to keep the predictive distribution of every example.
     """
 
-    plan: DrawDesign
+    definitions = CLASSIFICATION
     keep_probabilities: bool = False
-    _means: ExampleMeans = field(init=False)
-    _labels: list[Int64Array] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._means = self._no_examples()
 
     def _no_examples(self) -> ExampleMeans:
         return ExampleMeans(self.plan.batch_size, ("whole", "deleted", "scores"), SCORES)
@@ -200,15 +193,15 @@ class Statistics:
         return means.columns()
 
     def columns(self) -> dict[str, AnyArray]:
-        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
-        out = self._means.columns()
+        """See :meth:`TaskStatistics.columns`."""
+        out = super().columns()
         out["predicted"] = out.pop("whole/predicted")
         if self.keep_probabilities:
             out["probabilities"] = out.pop("whole/probability")
         return out
 
     def take_columns(self, columns: Mapping[str, AnyArray], label: Int64Array) -> None:
-        """Take in what :meth:`columns` gave, in place of the blocks that it was made of.
+        """See :meth:`TaskStatistics.take_columns`.
 
         Raises
         ------
@@ -219,13 +212,7 @@ class Statistics:
         kept["whole/predicted"] = columns["predicted"]
         if self.keep_probabilities:
             kept["whole/probability"] = columns["probabilities"]
-        self._means.add_columns(kept)
-        self._labels.append(label)
-
-    @property
-    def label(self) -> Int64Array:
-        """Labels of the examples so far."""
-        return np.concatenate(self._labels)
+        super().take_columns(kept, label)
 
     @property
     def mean_probability(self) -> Float32Array | None:
@@ -237,10 +224,6 @@ class Statistics:
         """Class that the predictive puts first, shape (n_thresholds, n_examples)."""
         return self._means.values("predicted")
 
-    def per_example(self, name: str) -> Float64Array:
-        """One statistic of every example so far, shape (n_thresholds, n_examples)."""
-        return self._means.values(name)
-
     def scores(self) -> dict[str, Float64Array]:
         """Scores of every example, of all draws and without each group of them in turn.
 
@@ -249,11 +232,6 @@ class Statistics:
         mapping of str to float64 array, shape (1 + n_groups, n_thresholds, n_examples)
         """
         return {name: self._means.score(name) for name in SCORES}
-
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric of ``definitions.CLASSIFICATION``, of the examples so far."""
-        estimates = self._means.estimates(CLASSIFICATION) | self._of_the_set()
-        return with_errors(estimates, CLASSIFICATION, self.plan.group_sizes)
 
     def _of_the_set(self) -> dict[str, Estimate]:
         scores, n_examples = self.scores(), len(self.label)

@@ -172,10 +172,7 @@ REGRESSION = _with_changes(
         for level in LEVELS
     ),
     _of_target(
-        "sharpness",
-        "predictive standard deviation",
-        quantity="predictive_sd",
-        is_corrected=True,
+        "sharpness", "predictive standard deviation", quantity="predictive_sd", is_corrected=True
     ),
     _smooth(
         "epistemic_variance",

@@ -1,4 +1,4 @@
-"""Means over examples, whole and without each group of draws.
+"""Means over examples, whole and without each group of draws: what all tasks' statistics share.
 
 Pure. Sums over examples are taken batch by batch, so that they do not depend on the blocks in
 which examples came. Which quantities there are is not known here.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from .._typing import AnyArray, Float64Array
+from ..posterior.draws import DrawDesign
 from .definitions import Definition
-from .estimates import Estimate
+from .estimates import Estimate, Metric, with_errors
 
 
 @dataclass
@@ -116,3 +118,54 @@ class ExampleMeans:
     def _axis_of_thresholds(self, key: str) -> int:
         """Examples, or batches of them, are along the next axis."""
         return int(key.partition("/")[0] != self.kinds[0])
+
+
+@dataclass
+class TaskStatistics:
+    """Statistics gathered block by block of examples, then turned into metrics.
+
+    Attributes
+    ----------
+    plan : DrawDesign
+        Sums over examples are taken batch by batch, so that they do not depend on the blocks.
+    definitions : mapping of str to Definition
+        Of every metric of the task.
+    """
+
+    plan: DrawDesign
+    definitions: ClassVar[Mapping[str, Definition]]
+    _means: ExampleMeans = field(init=False)
+    _labels: list[AnyArray] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._means = self._no_examples()
+
+    def _no_examples(self) -> ExampleMeans:
+        return ExampleMeans(self.plan.batch_size)
+
+    def columns(self) -> dict[str, AnyArray]:
+        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
+        return self._means.columns()
+
+    def take_columns(self, columns: Mapping[str, AnyArray], label: AnyArray) -> None:
+        """Take in what :meth:`columns` gave, in place of the blocks that it was made of."""
+        self._means.add_columns(columns)
+        self._labels.append(label)
+
+    @property
+    def label(self) -> AnyArray:
+        """Labels, or targets, of the examples so far."""
+        return np.concatenate(self._labels)
+
+    def per_example(self, name: str) -> AnyArray:
+        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
+        return self._means.values(name)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric that is defined, of the examples so far."""
+        estimates = self._means.estimates(self.definitions) | self._of_the_set()
+        return with_errors(estimates, self.definitions, self.plan.group_sizes)
+
+    def _of_the_set(self) -> dict[str, Estimate]:
+        """Those that are no means over examples."""
+        return {}

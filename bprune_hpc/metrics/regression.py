@@ -7,16 +7,15 @@ distribution of an example is the mixture of the draws' Normals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from .._typing import Float64Array
 from ..accumulators.regression import GroupValues, MeanNormal, NormalSums
-from ..posterior.draws import MEAN, DrawDesign
+from ..posterior.draws import MEAN
 from .definitions import LEVELS, REGRESSION
-from .estimates import Metric, with_errors
-from .example_means import ExampleMeans
+from .example_means import TaskStatistics
 
 
 def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
@@ -54,21 +53,10 @@ def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
 
 
 @dataclass
-class RegressionStatistics:
-    """Statistics gathered block by block of examples, then turned into metrics.
+class RegressionStatistics(TaskStatistics):
+    """Statistics of Normals; units of the plan hold draws of two noises each, to be compared."""
 
-    Attributes
-    ----------
-    plan : DrawDesign
-        Whose units hold draws of two noises each, so that they can be compared.
-    """
-
-    plan: DrawDesign
-    _means: ExampleMeans = field(init=False)
-    _targets: list[Float64Array] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._means = ExampleMeans(self.plan.batch_size)
+    definitions = REGRESSION
 
     def add_block(self, sums: Mapping[int, NormalSums], label: Float64Array) -> None:
         """Take in a block of examples.
@@ -93,34 +81,12 @@ class RegressionStatistics:
                 for rest, size in zip(without, sizes, strict=False)
             ),
         )
-        self._targets.append(label)
-
-    def columns(self) -> dict[str, Float64Array]:
-        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
-        return self._means.columns()
-
-    def take_columns(self, columns: Mapping[str, Float64Array], label: Float64Array) -> None:
-        """Take in what :meth:`columns` gave, in place of the blocks that it was made of."""
-        self._means.add_columns(columns)
-        self._targets.append(label)
-
-    @property
-    def label(self) -> Float64Array:
-        """The targets, under the name that they have with classes."""
-        return self.target
+        self._labels.append(label)
 
     @property
     def target(self) -> Float64Array:
         """Targets of the examples so far."""
-        return np.concatenate(self._targets)
-
-    def per_example(self, name: str) -> Float64Array:
-        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
-        return self._means.values(name)
-
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric of ``definitions.REGRESSION``, of the examples so far."""
-        return with_errors(self._means.estimates(REGRESSION), REGRESSION, self.plan.group_sizes)
+        return self.label
 
     def _mean(self, values: GroupValues, n_units: int) -> MeanNormal:
         unit = self.plan.units[0]
