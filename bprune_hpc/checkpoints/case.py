@@ -44,10 +44,11 @@ class Source:
     Attributes
     ----------
     kind : str
-        ``tf1``: a meta graph and a Saver checkpoint; ``keras``: a file of Keras weights;
+        ``tf1``: a meta graph and a Saver checkpoint; ``keras``: a file of Keras weights,
+        or a model in memory;
         ``tf2_checkpoint``: an object-based checkpoint; ``saved_model``: a SavedModel directory.
     path : str
-        The checkpoint without suffixes, the file, or the directory.
+        The checkpoint without suffixes, the file, or the directory; a model's name.
     tf_version : str
         TensorFlow or Keras that wrote it; empty where the files do not say.
     step : int or None
