@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from .. import compiled
 from .buffers import Threads, Workspace
-from .compaction import CompactLayer, Indices
+from .compaction import CompactLayer, Floats
 from .compiled_layers import BOUNDS, DenseLayer, FirstLayer, Form, nonzero
-from .dense_ops import Floats, drawn_biases
+from .dense_ops import drawn_biases
 from .im2col import Patches
 from .interface import Noise, Sampled, stacks_of
 
@@ -48,7 +48,7 @@ def is_faster(layers: Sequence[CompactLayer]) -> bool:
         return False
     kernels = [layer.kernel for layer in layers]
     if any(
-        layer.activation not in BOUNDS
+        layer.activations not in BOUNDS
         or kernel.loc.shape[0] > _MOST_INPUTS
         or math.prod(kernel.shape) > _MOST_WEIGHTS
         for layer, kernel in zip(layers, kernels, strict=True)
@@ -92,8 +92,6 @@ class CompiledChain:
     Attributes
     ----------
     layers : tuple of CompactLayer
-    inputs : int array or None
-        Which of a dense layer's inputs are left; None for all.
     patches : Patches or None
         Those of a convolution.
     room : Workspace
@@ -101,7 +99,6 @@ class CompiledChain:
     """
 
     layers: tuple[CompactLayer, ...]
-    inputs: Indices | None
     patches: Patches | None
     room: Workspace
     threads: Threads
@@ -112,8 +109,9 @@ class CompiledChain:
         if self.patches is not None:
             columns, _, _ = self.patches.places()
             return Tiles(columns)
-        n_in = self.layers[0].kernel.loc.shape[0]
-        return Tiles(np.arange(n_in) if self.inputs is None else self.inputs)
+        kernel = self.layers[0].kernel
+        left, _ = kernel.indices
+        return Tiles(np.arange(len(kernel.loc)) if left is None else left)
 
     @cached_property
     def first(self) -> FirstLayer:

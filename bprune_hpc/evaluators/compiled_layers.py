@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compiled
-from .compaction import CompactLayer, GaussianPart
-from .dense_ops import Floats
+from .compaction import CompactLayer, Floats, GaussianSlice
 from .interface import Noise
 
 Places = NDArray[np.int32]
 
-BOUNDS = {None: (-math.inf, math.inf), "Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
+BOUNDS = {(): (-math.inf, math.inf), ("Relu",): (0.0, math.inf), ("Relu6",): (0.0, 6.0)}
 """The activations that the compiled module has, as the numbers between which they leave values."""
 
 _COST_ALONE = 1.9
@@ -57,7 +56,7 @@ class Values:
     is_fixed: bool
 
     @classmethod
-    def of(cls, part: GaussianPart, chosen: Places, is_fixed: bool = False) -> Values:
+    def of(cls, part: GaussianSlice, chosen: Places, is_fixed: bool = False) -> Values:
         """Some of a part, by their places among its numbers; -1 for a weight that is zero."""
         is_none = chosen < 0
         has_none = bool(is_none.any())
@@ -109,7 +108,7 @@ class Values:
                 at += 1
 
 
-def _index(part: GaussianPart) -> Places:
+def _index(part: GaussianSlice) -> Places:
     """Where a part's numbers are in its tensor."""
     along = [
         np.arange(size) if index is None else index
@@ -121,7 +120,7 @@ def _index(part: GaussianPart) -> Places:
     return out
 
 
-def nonzero(part: GaussianPart) -> NDArray[np.bool_]:
+def nonzero(part: GaussianSlice) -> NDArray[np.bool_]:
     """Where weights of a part are not exactly zero."""
     is_nonzero: NDArray[np.bool_] = part.loc != 0
     return is_nonzero if part.scale is None else is_nonzero | (part.scale != 0)
@@ -163,7 +162,7 @@ class FirstLayer:
             bases,
             Values.of(layer.kernel, inputs * np.int32(n_out) + filters),
             None if layer.bias is None else Values.of(layer.bias, np.arange(n_out, dtype=np.int32)),
-            BOUNDS[layer.activation],
+            BOUNDS[layer.activations],
         )
 
     def arguments(self, weights: Floats, bias: Floats) -> tuple[Any, ...]:
@@ -226,7 +225,7 @@ class DenseLayer:
             width,
             n_out,
             Values.of(layer.kernel, places.reshape(-1), is_fixed=at_mean),
-            BOUNDS[None if at_mean else layer.activation],
+            BOUNDS[() if at_mean else layer.activations],
         )
 
     def arguments(self, weights: Floats, bias: Floats) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .chain import Chain
+from .layer_graph import LayerGraph, UnknownOperation
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class LiftedGraph:
         Name of each mean-field tensor, and of each deterministic one, to the tensor it is fed to.
     notes : tuple of str
         What a reader of results should know about the lift.
-    chain : Chain or None
-        The same network as a chain of layers, where it is one.
+    layers : LayerGraph, UnknownOperation or None
+        The same network as a graph of layers, or what keeps it from being one; None for a network
+        of two outputs.
     """
 
     graph_def: bytes
@@ -49,4 +50,4 @@ class LiftedGraph:
     fixed_tensors: Mapping[str, str]
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
-    chain: Chain | None = None
+    layers: LayerGraph | UnknownOperation | None = None

@@ -13,7 +13,7 @@ import pytest
 
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.selection import choose_evaluator, make_evaluator
-from bprune_hpc.graph.chain_search import find_chain
+from bprune_hpc.graph.layer_search import find_layers
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.graph.nodes import parse_graph, parse_tensor
 from bprune_hpc.posterior.draws import MEAN, units_of
@@ -96,7 +96,7 @@ def build(layers: list[Layer]) -> tuple[LiftedGraph, dict[str, tuple[int, ...]]]
                     at = getattr(tensorflow.nn, part)(at, 2, 2, "SAME")
         output = tensorflow.identity(at, name="logits")
         graph_def = graph.as_graph_def()
-    chain = find_chain(
+    layers_found = find_layers(
         graph_def, parse_graph(graph_def), parse_tensor("x:0"), parse_tensor("logits:0"),
         {name: name for name in shapes},
     )  # fmt: skip
@@ -106,7 +106,7 @@ def build(layers: list[Layer]) -> tuple[LiftedGraph, dict[str, tuple[int, ...]]]
         input_dtype="float32", output_tensor="logits:0",
         output_shape=tuple(output.shape.as_list()),
         loc_tensors={name: f"{name}:0" for name in shapes if name not in fixed},
-        fixed_tensors={name: f"{name}:0" for name in fixed}, chain=chain,
+        fixed_tensors={name: f"{name}:0" for name in fixed}, layers=layers_found,
     )  # fmt: skip
     return graph, shapes
 
