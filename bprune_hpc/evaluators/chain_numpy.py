@@ -182,9 +182,8 @@ class _Sampled:
             zip(firsts, out, strict=True), self._starts[stack.start]
         ):
             for layer, kernels, after in zip(others, self._kernels, hidden, strict=False):
-                neurons = after[:, : kernels.shape[2]]
-                multiply(values, kernels[draw], neurons)
-                activate(layer.activations, neurons)
+                multiply(values, kernels[draw], after)
+                _finish(after, layer, layer.kernel.loc.shape[1])
                 values = after
             if others:
                 multiply_last(values, self._kernels[-1][draw], of_draw)
@@ -192,10 +191,9 @@ class _Sampled:
                 of_draw[...] = values[:, : len(of_draw)].T
 
     def _values(self, kind: str, n_examples: int, n_units: int) -> Floats:
-        """An array for a layer's values, as the next kernel takes them: a one behind them."""
+        """An array for a layer's values; see :func:`_finish`."""
         values = self._chain.workspace.array(kind, n_examples, rows_of(n_units))
-        values[:, n_units] = 1
-        values[:, n_units + 1 :] = 0
+        values[:, n_units:] = 0
         return values
 
     def _first(
@@ -207,7 +205,7 @@ class _Sampled:
         spread = self._spread(noise, inputs)
         for draw in self._noises[noise].draws:
             _signed_sum(at_mean, spread, draw.sign, values[:, :n_out])
-            activate(self._chain.layers[0].activations, values[:, :n_out])
+            _finish(values, self._chain.layers[0], n_out)
             yield values
 
     def _pooled(
@@ -229,7 +227,7 @@ class _Sampled:
                 _signed_sum(at_mean[rows], spread, draw.sign, summed)
                 np.maximum.reduce(of_pooled, axis=1, out=out[examples, :n_units])
         for out in values:
-            activate(chain.layers[0].activations, out[:, :n_units])
+            _finish(out, chain.layers[0], n_units)
             yield out
 
     def _n_images(self, n_bytes: int) -> int:
@@ -241,6 +239,12 @@ class _Sampled:
         if not self._varies[noise]:
             return None
         return self._product("spread", inputs, self._deviations[noise])
+
+
+def _finish(values: Floats, layer: CompactLayer, n_units: int) -> None:
+    """Apply a layer's activations, and put the one there that the next kernel's bias takes."""
+    activate(layer.activations, values)
+    values[:, n_units] = 1
 
 
 def _signed_sum(at_mean: Floats, spread: Floats | None, sign: int, out: Floats) -> None:

@@ -14,14 +14,27 @@ from .interface import Noise
 
 
 def activate(functions: Sequence[str], values: Floats) -> None:
-    """Apply activations in place; see :data:`bprune_hpc.graph.layer_graph.ACTIVATIONS`."""
+    """Apply activations in place to an array without gaps.
+
+    See :data:`bprune_hpc.graph.layer_graph.ACTIVATIONS`.
+    """
+    flat = values.view()
+    flat.shape = (values.size,)  # an error, and no copy, if it cannot be
     for function in functions:
-        _ACTIVATIONS[function](values)
+        _ACTIVATIONS[function](flat)
+
+
+_ZEROS = np.zeros(8192, np.float32)
+"""NumPy is four times faster with an array of zeros than with the number 0, and with so many, which
+stay in the innermost cache."""
 
 
 def _relu(values: Floats) -> None:
-    # NumPy is five times faster with an array of zeros than with the number 0.
-    np.maximum(values, np.zeros(values.shape[-1], np.float32), out=values)
+    n_rest = values.size % len(_ZEROS)
+    blocks, rest = values[: values.size - n_rest].reshape(-1, len(_ZEROS)), values[-n_rest:]
+    np.maximum(blocks, _ZEROS, out=blocks)
+    if n_rest:
+        np.maximum(rest, _ZEROS[:n_rest], out=rest)
 
 
 def _sigmoid(values: Floats) -> None:
