@@ -162,8 +162,14 @@ class _Sampled:
         return inputs.reshape(-1, inputs.shape[2])
 
     def _product(self, kind: str, inputs: Floats, kernel: Floats) -> Floats:
-        out = self._chain.workspace.array(kind, len(inputs), kernel.shape[1])
-        return np.matmul(inputs, kernel, out=out)
+        # Dense: as wide as values of the layer, so that they are summed without gaps.
+        n_out, has_patches = kernel.shape[1], self._chain.patches is not None
+        out = self._chain.workspace.array(
+            kind, len(inputs), n_out if has_patches else rows_of(n_out)
+        )
+        np.matmul(inputs, kernel, out=out[:, :n_out])
+        out[:, n_out:] = 0
+        return out
 
     def _run(self, stack: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
         """Outputs of some examples in some draws, shape (n_draws, n_outputs, n_examples)."""
@@ -176,7 +182,7 @@ class _Sampled:
         firsts = (
             values
             for noise in range(stack.start, stack.stop)
-            for values in of_first(noise, inputs, at_mean, out.shape[2])
+            for values in of_first(noise, inputs, at_mean)
         )
         for draw, (values, of_draw) in enumerate(
             zip(firsts, out, strict=True), self._starts[stack.start]
@@ -196,24 +202,20 @@ class _Sampled:
         values[:, n_units:] = 0
         return values
 
-    def _first(
-        self, noise: int, inputs: Floats, at_mean: Floats, n_examples: int
-    ) -> Iterator[Floats]:
+    def _first(self, noise: int, inputs: Floats, at_mean: Floats) -> Iterator[Floats]:
         """What comes after a dense first layer in each draw of a noise, in the same array."""
-        n_out = at_mean.shape[1]
-        values = self._values("values 0", n_examples, n_out)
+        values = self._chain.workspace.array("values 0", *at_mean.shape)
         spread = self._spread(noise, inputs)
         for draw in self._noises[noise].draws:
-            _signed_sum(at_mean, spread, draw.sign, values[:, :n_out])
-            _finish(values, self._chain.layers[0], n_out)
+            _signed_sum(at_mean, spread, draw.sign, values)
+            _finish(values, self._chain.layers[0], self._loc.shape[1])
             yield values
 
-    def _pooled(
-        self, noise: int, inputs: Floats, at_mean: Floats, n_examples: int
-    ) -> Iterator[Floats]:
+    def _pooled(self, noise: int, inputs: Floats, at_mean: Floats) -> Iterator[Floats]:
         """The same after a convolution: its draws share a product for some images at a time."""
         chain, draws = self._chain, self._noises[noise].draws
         assert chain.patches is not None
+        n_examples = len(inputs) // chain.n_rows
         n_units = chain.patches.n_positions * at_mean.shape[1]
         values = [self._values(f"values 0 {at}", n_examples, n_units) for at in range(len(draws))]
         n_at_once = self._n_images(_BLOCK_BYTES)

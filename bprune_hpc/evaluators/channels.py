@@ -20,10 +20,10 @@ from ..graph.layer_graph import (
     Bias,
     Convolution,
     Dense,
-    Layer,
     Operation,
     Pooling,
     Reshape,
+    layers_of,
 )
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import call_of, import_layers, open_session
@@ -38,8 +38,6 @@ class ChannelNetwork:
     ----------
     operations : sequence of Operation
         The chain.
-    layers : sequence of Layer
-        The same as layers, no weights of which are those of another.
     fixed : mapping of str to float32 array
         Weights that have no posterior.
     n_intra, n_inter : int
@@ -49,13 +47,12 @@ class ChannelNetwork:
     def __init__(
         self,
         operations: Sequence[Operation],
-        layers: Sequence[Layer],
         fixed: Mapping[str, NDArray[Any]],
         n_intra: int = 1,
         n_inter: int = 1,
     ) -> None:
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
-        self._layers = layers
+        self._layers = layers_of(operations)
         self._call = _build(operations, n_intra, n_inter)
 
     def prune(self, table: Posterior) -> Pruned:

@@ -5,7 +5,8 @@ Never by ranks, since the bits depend on it; its name is stored with the results
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..graph.layer_graph import (
     Activation,
+    Add,
+    BatchNormalization,
     Bias,
     Convolution,
     Dense,
-    Layer,
     LayerGraph,
     Operation,
     Pooling,
@@ -37,6 +39,16 @@ FORMS = {
 }
 """What each evaluator takes."""
 
+_LETTERS: Mapping[type[Operation], str] = {
+    Dense: "D", Convolution: "C", Bias: "B", BatchNormalization: "N", Activation: "A",
+    Pooling: "P", Reshape: "R", Add: "+",
+}  # fmt: skip
+_DENSE = re.compile("[RF]*(CB?(A|P|AP|PA)?[RF])?(DB?A?)+")
+"""Dense layers, perhaps after a convolution. No activation falls as its argument grows, so that it
+may come before or after a maximum. F is a reshape that makes an image flat."""
+_CHANNELS = re.compile("[RFP]*([CD][PR]*B?[PRFA]*)+")
+"""Layers with a bias for each neuron or channel, before activations and before images are flat."""
+
 
 def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     """Name of the evaluator for a network.
@@ -51,7 +63,8 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     ConfigError
         If the network is not of the form that the one asked for takes.
     """
-    possible = {"chain": _is_dense(graph), "channels": _is_chain(graph), "graph": True}
+    chain = _chain_of(graph)
+    possible = {"chain": _is_dense(chain), "channels": _has_channels(chain), "graph": True}
     if asked == "auto":
         return next(name for name, fits in possible.items() if fits)
     if not possible[asked]:
@@ -65,57 +78,34 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     return asked
 
 
-def _is_chain(graph: LiftedGraph) -> bool:
-    """Whether a network is layers one after the other, each with weights of its own."""
-    layers = layers_of(graph.layers) or ()
-    names = [name for layer in layers for name in (layer.kernel, layer.bias) if name]
-    return bool(layers) and len(set(names)) == len(names)
-
-
-def _is_dense(graph: LiftedGraph) -> bool:
-    """Whether a network is dense layers, perhaps after one convolution.
-
-    The convolution may be pooled to maxima of windows that tile it, before or after its activation
-    (none of which falls as its argument grows), and is made flat once.
-    """
-    layers, chain = layers_of(graph.layers), _chain_of(graph)
-    if layers is None or chain is None:
+def _is_dense(chain: Sequence[Operation]) -> bool:
+    """Whether a chain is for ``chain``: what pools its convolution are maxima of tiles."""
+    if not _DENSE.fullmatch(_form(chain)):
         return False
-    first = layers[0]
-    if not all(isinstance(one, Reshape) for one in chain[: chain.index(first.product)]):
-        return False
-    dense = layers
-    if isinstance(first.product, Convolution):
-        dense = layers[1:]
-        if not dense or not _is_made_flat(first, first.product):
-            return False
-    return all(
-        isinstance(layer.product, Dense) and _kinds(layer) in ((), (Activation,)) for layer in dense
+    first, pooling = layers_of(chain)[0].product, layers_of(chain)[0].pooling
+    if pooling is None or not isinstance(first, Convolution):
+        return True
+    are_tiles = all(n % each == 0 for n, each in zip(first.size, pooling.size, strict=True))
+    return pooling.function == "MaxPool" and pooling.strides == pooling.size and are_tiles
+
+
+def _has_channels(chain: Sequence[Operation]) -> bool:
+    """Whether a chain is for ``channels``: each layer with weights of its own."""
+    names = [name for layer in layers_of(chain) for name in (layer.kernel, layer.bias) if name]
+    return bool(_CHANNELS.fullmatch(_form(chain))) and len(set(names)) == len(names)
+
+
+def _form(chain: Sequence[Operation]) -> str:
+    """A letter for each operation."""
+    return "".join(
+        "F" if isinstance(one, Reshape) and one.n_places > 1 else _LETTERS[type(one)]
+        for one in chain
     )
 
 
-def _is_made_flat(layer: Layer, convolution: Convolution) -> bool:
-    pooling = layer.pooling
-    is_tiled = pooling is None or (
-        pooling.function == "MaxPool"
-        and pooling.strides == pooling.size
-        and all(size % each == 0 for size, each in zip(convolution.size, pooling.size, strict=True))
-    )
-    has_late_bias = any(isinstance(one, Bias) for one in layer.after[1:])
-    *between, last = _kinds(layer) or (None,)
-    is_known = tuple(between) in (
-        (), (Activation,), (Pooling,), (Activation, Pooling), (Pooling, Activation),
-    )  # fmt: skip
-    return is_tiled and not has_late_bias and is_known and last is Reshape
-
-
-def _kinds(layer: Layer) -> tuple[type[Operation], ...]:
-    """What follows a product, but for its bias."""
-    return tuple(type(one) for one in layer.after if not isinstance(one, Bias))
-
-
-def _chain_of(graph: LiftedGraph) -> tuple[Operation, ...] | None:
-    return graph.layers.chain() if isinstance(graph.layers, LayerGraph) else None
+def _chain_of(graph: LiftedGraph) -> Sequence[Operation]:
+    """The operations of a network without branches; none of any other."""
+    return (graph.layers.chain() if isinstance(graph.layers, LayerGraph) else None) or ()
 
 
 def make_evaluator(
@@ -137,15 +127,15 @@ def make_evaluator(
     n_intra, n_inter : int
         Threads of this process.
     """
-    layers, chain = layers_of(graph.layers), _chain_of(graph)
-    if name == "chain" and layers is not None:
+    chain = _chain_of(graph)
+    if name == "chain":
         from .chain import ChainNetwork
 
-        return ChainNetwork(layers, fixed, n_intra)
-    if name == "channels" and layers is not None and chain is not None:
+        return ChainNetwork(layers_of(chain), fixed, n_intra)
+    if name == "channels":
         from .channels import ChannelNetwork
 
-        return ChannelNetwork(chain, layers, fixed, n_intra, n_inter)
+        return ChannelNetwork(chain, fixed, n_intra, n_inter)
     from .graph import GraphEvaluator, GraphNetwork
 
     return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

@@ -7,6 +7,7 @@ pruning has made idle (``evaluators.compaction``), running them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -93,9 +94,7 @@ class Add:
     """The sum of two or more of the network's tensors, all of one shape."""
 
 
-Operation = (
-    Dense | Convolution | Bias | BatchNormalization | Activation | Pooling | Reshape | Add
-)  # fmt: skip
+Operation = Dense | Convolution | Bias | BatchNormalization | Activation | Pooling | Reshape | Add
 
 EXAMPLES = -1
 """In place of an operation's number: the network's input."""
@@ -169,34 +168,12 @@ class Layer:
         return next((one for one in self.after if isinstance(one, Pooling)), None)
 
 
-def layers_of(graph: LayerGraph | UnknownOperation | None) -> tuple[Layer, ...] | None:
-    """The layers of a chain.
-
-    None where there is no chain, or not every layer is linear in a kernel and perhaps a bias, one
-    number for each neuron or channel, before its activations.
-    """
-    chain = graph.chain() if isinstance(graph, LayerGraph) else None
-    if chain is None:
-        return None
+def layers_of(chain: Sequence[Operation]) -> tuple[Layer, ...]:
+    """A chain as its layers; what comes before the first one is left out."""
     starts = [at for at, one in enumerate(chain) if isinstance(one, Dense | Convolution)]
-    if not starts or not all(isinstance(one, Reshape | Pooling) for one in chain[: starts[0]]):
-        return None
     layers = []
     for start, stop in pairwise([*starts, len(chain)]):
-        product, after = chain[start], chain[start + 1 : stop]
+        product = chain[start]
         assert isinstance(product, Dense | Convolution)
-        if not _are_after_a_product(after):
-            return None
-        layers.append(Layer(product, after))
+        layers.append(Layer(product, tuple(chain[start + 1 : stop])))
     return tuple(layers)
-
-
-def _are_after_a_product(after: tuple[Operation, ...]) -> bool:
-    """Whether a bias is the only one, before activations and before an image is made flat."""
-    may_have_bias = True
-    for one in after:
-        if isinstance(one, BatchNormalization) or (isinstance(one, Bias) and not may_have_bias):
-            return False
-        is_flat = isinstance(one, Reshape) and one.n_places > 1
-        may_have_bias &= not (isinstance(one, Bias | Activation) or is_flat)
-    return True

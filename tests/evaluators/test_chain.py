@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from bprune_hpc.errors import ConfigError
 from bprune_hpc.evaluators.chain import ChainNetwork
 from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
 from bprune_hpc.evaluators.dense_ops import activate
 from bprune_hpc.evaluators.im2col import Patches
 from bprune_hpc.evaluators.interface import Noise
+from bprune_hpc.evaluators.selection import choose_evaluator
 from bprune_hpc.graph.layer_graph import (
     ACTIVATIONS,
+    EXAMPLES,
     Activation,
+    Add,
     Bias,
     Convolution,
     Dense,
     Layer,
     LayerGraph,
+    LayerNode,
+    Operation,
     Pooling,
     Reshape,
     layers_of,
 )
+from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.posterior.draws import MEAN, Draw, standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
 from tests.helpers.reference_chains import REFERENCE, dense_layer, plain_convolution
@@ -188,18 +196,55 @@ def test_activations_at_extremes(name: str) -> None:
 
 def test_layers_of_a_chain() -> None:
     chain = Reshape((12,)), Dense("k0"), Bias("b0"), Activation("Relu"), Dense("k1")
-    dense = (dense_layer("k0", "b0", "Relu"), dense_layer("k1", None, None))
-    assert layers_of(LayerGraph.of_chain(*chain)) == dense
-    for others in (
-        (),
-        (Bias("b0"),),
-        (Activation("Relu"), Dense("k0")),
-        (Dense("k0"), Bias("b0"), Bias("b1")),
-        (Dense("k0"), Activation("Relu"), Bias("b0")),
-        (Dense("k0"), Reshape((12,), 3), Bias("b0")),
-    ):
-        assert layers_of(LayerGraph.of_chain(*others)) is None
-    assert layers_of(None) is None
+    assert layers_of(chain) == (dense_layer("k0", "b0", "Relu"), dense_layer("k1", None, None))
+    assert layers_of((Bias("b0"),)) == layers_of(()) == ()
+
+
+SEEN = Convolution("conv", (3, 3), (8, 6, 1), (1, 1), "SAME")
+FLAT = Reshape((96,), 48)
+POOLING = Pooling("MaxPool", (2, 2), (2, 2), "SAME")
+
+
+@pytest.mark.parametrize(
+    ("operations", "evaluator"),
+    [
+        ((Reshape((12,)), Dense("k"), Bias("b"), Activation("Relu"), Dense("h")), "chain"),
+        ((Dense("k"), Dense("k")), "chain"),
+        ((SEEN, Bias("b"), POOLING, Activation("Elu"), FLAT, Dense("k")), "chain"),
+        ((SEEN, Activation("Elu"), POOLING, FLAT, Dense("k")), "chain"),
+        ((SEEN, FLAT, Dense("k"), Bias("b")), "chain"),
+        ((SEEN, FLAT, Reshape((96,)), Dense("k")), "channels"),
+        ((SEEN, POOLING, Bias("b"), FLAT, Dense("k")), "channels"),
+        ((SEEN, Activation("Elu"), POOLING, Activation("Elu"), FLAT, Dense("k")), "channels"),
+        ((SEEN, replace(POOLING, function="AvgPool"), FLAT, Dense("k")), "channels"),
+        ((SEEN, replace(POOLING, strides=(1, 1)), FLAT, Dense("k")), "channels"),
+        ((SEEN, replace(POOLING, size=(3, 3), strides=(3, 3)), FLAT, Dense("k")), "channels"),
+        ((POOLING, SEEN, FLAT, Dense("k")), "channels"),
+        ((SEEN, FLAT), "channels"),
+        ((Dense("k"), Activation("Relu"), Activation("Tanh"), Dense("h")), "channels"),
+        ((SEEN, SEEN, FLAT, Dense("k")), "graph"),
+        ((SEEN, FLAT, Bias("b"), Dense("k")), "graph"),
+        ((Dense("k"), Bias("b"), Bias("c")), "graph"),
+        ((Dense("k"), Activation("Relu"), Bias("b")), "graph"),
+        ((Activation("Relu"), Dense("k")), "graph"),
+        ((Bias("b"),), "graph"),
+        ((), "graph"),
+    ],
+)
+def test_which_evaluator_takes_a_chain(operations: tuple[Operation, ...], evaluator: str) -> None:
+    graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {})
+    graph = replace(graph, layers=LayerGraph.of_chain(*operations))
+    assert choose_evaluator("auto", graph) == evaluator
+
+
+def test_a_network_with_branches_is_run_as_its_graph() -> None:
+    both = LayerNode(Dense("k"), (EXAMPLES,)), LayerNode(Dense("h"), (EXAMPLES,))
+    layers = LayerGraph((*both, LayerNode(Add(), (0, 1))))
+    assert layers.chain() is None
+    graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {}, layers=layers)
+    assert choose_evaluator("auto", graph) == "graph"
+    with pytest.raises(ConfigError, match="--evaluator: chain is for .* is another; leave"):
+        choose_evaluator("chain", graph)
 
 
 IMAGE, N_FILTERS = (8, 6, 2), 5
