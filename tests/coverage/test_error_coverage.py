@@ -23,8 +23,6 @@ SMOOTH = {*BIAS_CORRECTED, "nll_rise", *(f"{name}_change" for name in BIAS_CORRE
     "nll_change"
 }
 
-pytestmark = pytest.mark.slow
-
 
 class Population:
     """Examples whose logits are a function of a few Gaussian factors, at two thresholds."""

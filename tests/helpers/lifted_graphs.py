@@ -1,4 +1,4 @@
-"""Graphs written by hand, lifted: weights are fed by their names."""
+"""Lifted graphs that are written by hand, operation by operation."""
 
 from __future__ import annotations
 

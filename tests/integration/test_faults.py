@@ -219,7 +219,6 @@ def test_the_first_is_named_in_any_order() -> None:
     assert Fault(MEAN, 1, 0).text == "posterior mean of the other examples, layer not found"
 
 
-@pytest.mark.mpi
 def test_a_network_that_overflows_on_two_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mpirun: MpiRun
 ) -> None:

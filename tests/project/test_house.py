@@ -48,7 +48,7 @@ LAYERS = (
     {"accumulators", "graph", "job", "files"},
     {"posterior", "mpi", "data", "models", "graph_info"},
     {"compiled", "tensorflow_import"},
-    {"sources", "streams", "tensorflow_graphs"},
+    {"sources", "streams"},
     {"errors"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
