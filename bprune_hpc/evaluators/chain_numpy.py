@@ -24,7 +24,7 @@ from .buffers import Workspace
 from .compaction import CompactLayer, Floats, Indices
 from .dense_ops import activate, drawn_biases, multiply, multiply_last, rows_of
 from .im2col import Patches
-from .interface import Noise, Sampled, stacks_of
+from .interface import Noise, Sampled, noise_batches_of
 
 _OUTPUT_BYTES = 2**19
 """Outputs that are worked on together, as the float64 that they will be: few calls, and little
@@ -89,11 +89,11 @@ class NumpyChain:
         out[:, n_in] = 0
         return out
 
-    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
         # Images are worked on chunk by chunk, each once for a batch of noises.
         n_bytes = _OUTPUT_BYTES if self.patches is None else 2**6 * _OUTPUT_BYTES
-        return stacks_of(noises, max(1, n_bytes // (2 * 8 * self.n_outputs * n_examples)))
+        return noise_batches_of(noises, max(1, n_bytes // (2 * 8 * self.n_outputs * n_examples)))
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
@@ -133,20 +133,20 @@ class _Sampled:
             kernels[:, n_in + 1 :] = 0
             self._kernels.append(kernels)
 
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
         chain = self._chain
         n_at_once = len(x) if chain.patches is None else self._n_images(_CHUNK_BYTES)
         chunks = [slice(start, start + n_at_once) for start in range(0, len(x), n_at_once)]
         products = None
-        for stack in stacks:
-            start, stop = self._starts[stack.start], self._starts[stack.stop]
+        for noise_batch in noise_batches:
+            start, stop = self._starts[noise_batch.start], self._starts[noise_batch.stop]
             out = np.empty((stop - start, chain.n_outputs, len(x)), np.float32)
             for chunk in chunks:
                 if products is None or len(chunks) > 1:
                     inputs = self._inputs(x[chunk])
                     products = inputs, self._product("at mean", inputs, self._loc)
-                self._run(stack, *products, out[:, :, chunk])
+                self._run(noise_batch, *products, out[:, :, chunk])
             if len(chain.layers) > 1:
                 activate(chain.layers[-1].activations, out)
             yield out
@@ -171,7 +171,7 @@ class _Sampled:
         out[:, n_out:] = 0
         return out
 
-    def _run(self, stack: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
+    def _run(self, noise_batch: slice, inputs: Floats, at_mean: Floats, out: Floats) -> None:
         """Outputs of some examples in some draws, shape (n_draws, n_outputs, n_examples)."""
         others = self._chain.layers[1:]
         hidden = [
@@ -181,11 +181,11 @@ class _Sampled:
         of_first = self._first if self._chain.patches is None else self._pooled
         firsts = (
             values
-            for noise in range(stack.start, stack.stop)
+            for noise in range(noise_batch.start, noise_batch.stop)
             for values in of_first(noise, inputs, at_mean)
         )
         for draw, (values, of_draw) in enumerate(
-            zip(firsts, out, strict=True), self._starts[stack.start]
+            zip(firsts, out, strict=True), self._starts[noise_batch.start]
         ):
             for layer, kernels, after in zip(others, self._kernels, hidden, strict=False):
                 multiply(values, kernels[draw], after)

@@ -28,7 +28,7 @@ from ..graph.layer_graph import (
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import call_of, import_layers, open_session
 from .compaction import Floats, GaussianSlice, Weights, compact
-from .interface import Noise, Pruned, Sampled, stacks_of
+from .interface import Noise, Pruned, Sampled, noise_batches_of
 
 
 class ChannelNetwork:
@@ -80,8 +80,8 @@ class _PrunedChannels:
     slices: tuple[tuple[GaussianSlice, tuple[int, ...]], ...]
     cost: int
 
-    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
-        return stacks_of(noises, 1)
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        return noise_batches_of(noises, 1)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         starts = np.cumsum([0, *(len(noise.draws) for noise in noises)])
@@ -102,11 +102,11 @@ class _SampledChannels:
     weights: Sequence[tuple[Floats, ...]]
     starts: NDArray[np.intp]
 
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
         examples = np.asarray(x, np.float32)
-        for stack in stacks:
-            of_stack = self.weights[self.starts[stack.start] : self.starts[stack.stop]]
-            yield np.stack([self.call(examples, *weights).T for weights in of_stack])
+        for noise_batch in noise_batches:
+            of_batch = self.weights[self.starts[noise_batch.start] : self.starts[noise_batch.stop]]
+            yield np.stack([self.call(examples, *weights).T for weights in of_batch])
 
 
 def _build(operations: Sequence[Operation], n_intra: int, n_inter: int) -> Any:

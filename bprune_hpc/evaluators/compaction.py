@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ..graph.layer_graph import Convolution, Layer
 from ..posterior.mean_field import Posterior
+from ..posterior.pruning import Mask
 from .interface import Noise
 
 Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 _ZERO_AT_ZERO = frozenset({"Relu", "Relu6", "Tanh", "Elu"})
 _ZERO_BELOW = frozenset({"Relu", "Relu6"})

@@ -112,7 +112,6 @@ def make_evaluator(
     name: str,
     graph: LiftedGraph,
     fixed: Mapping[str, NDArray[Any]],
-    shapes: Mapping[str, tuple[int, ...]],
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> Evaluator:
@@ -122,8 +121,6 @@ def make_evaluator(
     ----------
     fixed : mapping of str to array
         Weights without a posterior.
-    shapes : mapping of str to tuple of int
-        Of every mean-field tensor.
     n_intra, n_inter : int
         Threads of this process.
     """

@@ -99,13 +99,14 @@ def evaluate(
             ]
             pruned = evaluator.prune(masks[index].apply(posterior))
             sampled = pruned.sample(wanted)
-            stacks = pruned.stacks(wanted, plan.batch_size)
+            noise_batches = pruned.noise_batches(wanted, plan.batch_size)
             for rows, x in batches(dataset.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
-                for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
+                all_outputs = sampled.outputs(x, noise_batches)
+                for noise_batch, outputs in zip(noise_batches, all_outputs, strict=True):
                     draws = [
                         (group_of(noise.unit), draw)
-                        for noise in wanted[stack]
+                        for noise in wanted[noise_batch]
                         for draw in noise.draws
                     ]
                     of_rows = outputs[:, :, :n_rows]

@@ -77,9 +77,9 @@ class Example:
     def network(self) -> ChainNetwork:
         return ChainNetwork(self.layers, self.fixed)
 
-    def outputs(self, noises: Sequence[Noise], stacks: Sequence[slice]) -> np.ndarray:
+    def outputs(self, noises: Sequence[Noise], noise_batches: Sequence[slice]) -> np.ndarray:
         sampled = self.network.prune(self.posterior).sample(noises)
-        return np.concatenate(list(sampled.outputs(self.x, stacks)))
+        return np.concatenate(list(sampled.outputs(self.x, noise_batches)))
 
     def plainly(self, noise: Noise, draw: Draw) -> np.ndarray:
         weights = dict(self.fixed)

@@ -216,12 +216,12 @@ def test_a_draw_has_the_same_bits_whichever_draws_are_beside_it(chain: PlainChai
     noises = draws_of_all_kinds(chain, 7)
     whole = by_draw(chain, noises, chain.outputs(noises))
     assert len(set(whole.values())) == len(whole)
-    for stacks in (
+    for noise_batches in (
         [slice(at, at + 1) for at in range(len(noises))],
         [slice(0, 3), slice(3, 9), slice(9, None)],  # not those that are made together
         [slice(0, 2), slice(2, 3), slice(3, None)],
     ):
-        assert by_draw(chain, noises, chain.outputs(noises, stacks)) == whole
+        assert by_draw(chain, noises, chain.outputs(noises, noise_batches)) == whole
     for some in (
         *(noises[:n] for n in range(1, len(noises))),
         [noises[3]],

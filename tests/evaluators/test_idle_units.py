@@ -150,8 +150,8 @@ def random_table(
 def outputs(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:
     noises = [noise for unit in (MEAN, 0) for noise in noises_of(table, unit, UNITS, seed=4)]
     pruned = evaluator.prune(table)
-    stacks = pruned.stacks(noises, len(x))
-    return np.concatenate(list(pruned.sample(noises).outputs(x, stacks)))
+    noise_batches = pruned.noise_batches(noises, len(x))
+    return np.concatenate(list(pruned.sample(noises).outputs(x, noise_batches)))
 
 
 @pytest.mark.slow
@@ -164,9 +164,8 @@ def test_random_networks_lose_nothing_that_counts() -> None:
         graph, shapes = build(layers)
         whole, pruned, fixed = random_table(rng, graph, shapes)
         name = choose_evaluator("auto", graph)
-        of_loc = {name: value.shape for name, value in whole.loc.items()}
-        fast = make_evaluator(name, graph, fixed, of_loc)
-        plain = make_evaluator("graph", graph, fixed, of_loc)
+        fast = make_evaluator(name, graph, fixed)
+        plain = make_evaluator("graph", graph, fixed)
         x = rng.normal(size=(5, 9, 9, 2)).astype(np.float32)
         expected = outputs(plain, pruned, x)
         error = np.abs(outputs(fast, pruned, x) - expected).max()

@@ -95,12 +95,12 @@ class PlainChain:
     def outputs(
         self,
         noises: Sequence[Noise],
-        stacks: Sequence[slice] = (slice(None),),
+        noise_batches: Sequence[slice] = (slice(None),),
         x: np.ndarray | None = None,
         n_threads: int = 1,
     ) -> np.ndarray:
-        """Outputs of all draws of the stacks, one after the other."""
-        chosen = [slice(*stack.indices(len(noises))) for stack in stacks]
+        """Outputs of all draws of the batches, one after the other."""
+        chosen = [slice(*noise_batch.indices(len(noises))) for noise_batch in noise_batches]
         sampled = self.pruned(n_threads).sample(noises)
         return np.concatenate(list(sampled.outputs(self.x if x is None else x, chosen)))
 
