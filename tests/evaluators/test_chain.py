@@ -185,6 +185,19 @@ def test_a_unit_fed_by_constants_alone_is_constant() -> None:
     assert outputs.varying.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("has_border", [False, True])
+def test_what_constants_feed_differs_at_a_border(has_border: bool) -> None:
+    # Unit 0 is fed by nothing and zero, unit 1 by nothing and another number; each feeds one.
+    first = ZeroPattern(np.zeros((1, 2), bool), np.array([True, False]))
+    second = ZeroPattern(np.eye(2, dtype=bool), np.array([True, True]), has_border)
+    _, before, after, _ = live_units([first, second, ZeroPattern(np.ones((2, 1), bool))])
+    assert before.varying.tolist() == [] and before.constant.tolist() == [0, 1]
+    assert before.nonzero.tolist() == [1]
+    assert after.varying.tolist() == ([1] if has_border else [])
+    assert after.constant.tolist() == ([0] if has_border else [0, 1])
+    assert after.nonzero.tolist() == [1]
+
+
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_activations_at_extremes(name: str) -> None:
     values = np.array([-1e30, -200, -1, -1e-30, 0, 1e-30, 1, 5.9, 6.1, 80], np.float32)
