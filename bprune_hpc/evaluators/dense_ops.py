@@ -117,7 +117,7 @@ def multiply_last(values: Floats, kernel: Floats, out: Floats) -> None:
 
 
 def drawn_biases(layers: Sequence[CompactLayer], noises: Sequence[Noise]) -> list[Floats]:
-    """Biases of all layers but the first in every draw, with what constant units before them give.
+    """Biases of all layers but the first in every draw, with what constants before them give.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def _add_bias(
 def _constants(
     layer: CompactLayer, noises: Sequence[Noise], before: Floats | None
 ) -> Floats | None:
-    """Values of a layer's constant units in every draw: shape (n_draws, n_constants, 1)."""
+    """Values of a layer's constants in every draw: shape (n_draws, n_constants, 1)."""
     if not layer.n_constants:
         return None
     n_draws = sum(len(noise.draws) for noise in noises)

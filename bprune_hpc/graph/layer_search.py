@@ -166,7 +166,7 @@ class _Search:
             whole = self._shape(at)
             if shape is None or data_shape is None or whole is None or None in shape:
                 raise _UnknownError
-            # One number for each unit: nothing is broadcast but the axes before the last.
+            # One number for each neuron: nothing is broadcast but the axes before the last.
             if not shape or _count(shape) != shape[-1] or data_shape[-1] != shape[-1]:
                 raise _UnknownError
             if len(data_shape) != len(whole):

@@ -9,7 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from bprune_hpc import compiled
 from bprune_hpc.errors import ConfigError
+from bprune_hpc.evaluators import chain_numpy
 from bprune_hpc.evaluators.chain import ChainNetwork
 from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
 from bprune_hpc.evaluators.dense_ops import activate
@@ -35,7 +37,14 @@ from bprune_hpc.graph.layer_graph import (
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.posterior.draws import MEAN, Draw, standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
-from tests.helpers.reference_chains import REFERENCE, dense_layer, plain_convolution
+from tests.helpers.reference_chains import (
+    AT_MEAN,
+    REFERENCE,
+    convolution_of,
+    dense_layer,
+    plain_convolution,
+    random_chain,
+)
 
 SIZES = (9, 7, 8, 6, 3)
 
@@ -329,6 +338,22 @@ def test_a_convolution_before_dense_layers(
         plainly.append((np.maximum(plain @ w["k0"], 0) @ w["k1"]).T)
     largest = np.abs(plainly).max()
     np.testing.assert_allclose(found, np.array(plainly), rtol=0, atol=1e-6 * largest)
+
+
+def test_images_in_chunks_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy makes a convolution's products of some images at a time, however these are divided."""
+    convolution = convolution_of((6, 4, 2), (3, 2), pool=(2, 2))
+    chain = random_chain(9, 3, kept=0.7, convolution=convolution, n_filters=5)
+    noises = [*chain.noises(3), AT_MEAN, *chain.noises(2, signs=(1,))]
+    monkeypatch.setenv(compiled.VARIABLE, compiled.NONE)
+    of_image = 4 * 6 * 4 * 5
+    plain = chain.plainly(noises)
+    for n_chunk, n_block in ((1000, 1000), (20, 3), (7, 7), (1, 1), (0, 0)):
+        monkeypatch.setattr(chain_numpy, "_CHUNK_BYTES", n_chunk * of_image)
+        monkeypatch.setattr(chain_numpy, "_BLOCK_BYTES", n_block * of_image)
+        for noise_batches in ([slice(None)], [slice(0, 2), slice(2, 3), slice(3, None)]):
+            found = chain.outputs(noises, noise_batches)
+            assert np.abs(found - plain).max() <= 1e-6 * np.abs(plain).max()
 
 
 @pytest.mark.usefixtures("instructions")
