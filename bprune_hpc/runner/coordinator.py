@@ -142,7 +142,7 @@ class Coordinator:
         sweep_state, assignment = self._behind, self._assignment(superstep)
         n_items = -(-len(superstep.units) * len(superstep.thresholds) // self._n_ranks)
         computing_s = assignment.evenness * found.computing_s
-        self.timing.worked(seconds, computing_s, n_items * self._n_examples, found.preparing_s)
+        self.timing.worked(seconds, computing_s, n_items * self._n_examples)
         for dataset, draws in found.draws.items():
             sweep_state.add_draws(dataset, draws)
         for threshold_index in take_earliest(sweep_state.faults, found.faults):
