@@ -101,13 +101,10 @@ class Trial:
 
     def noise_s(self, n_units: int) -> float:
         """Time of the normals of a unit, where those of several are made together."""
-        posterior, plan, seed = (
-            self.sweep.network.posterior,
-            self.sweep.plan,
-            self.sweep.config.seed,
-        )
+        sweep = self.sweep
+        posterior, units, seed = sweep.network.posterior, sweep.plan.units, sweep.config.seed
         start = _now()
-        held = [noises_of(posterior, unit, plan.units, seed) for unit in range(n_units)]
+        held = [noises_of(posterior, unit, units, seed) for unit in range(n_units)]
         return _least(start, _now()) / len(held)
 
 
@@ -120,12 +117,7 @@ def _least(before: tuple[float, float], after: tuple[float, float]) -> float:
     return min(later - earlier for earlier, later in zip(before, after, strict=True))
 
 
-def rehearse(
-    comm: Comm,
-    sweep: PreparedSweep,
-    n_ranks: int,
-    run: Mapping[str, Any],
-) -> PilotRun:
+def rehearse(comm: Comm, sweep: PreparedSweep, n_ranks: int, run: Mapping[str, Any]) -> PilotRun:
     """Measure; every rank calls this, and the peaks of memory begin anew.
 
     Parameters
@@ -159,7 +151,7 @@ def rehearse(
     writing, file_bytes = 0.0, 0
     if comm.is_root:
         small.fill(sweep_state)
-        block_s, write_s, file_bytes = _write(sweep, sweep_state, small.n_examples, run)
+        block_s, write_s, file_bytes = _write(sweep, sweep_state, run)
         rates = dataclasses.replace(rates, block_s=block_s, write_s=write_s)
         writing = memory.peak_mib()
     peaks = Peaks(reading, drawing, writing)
@@ -181,10 +173,6 @@ class _Small:
         draws = sweep.network.task.draw_sums(len(trial.rows), sweep.plan.draws_per_unit)
         trial.draw([MEAN, 0], 1, sums, draws)
         return cls(trial, sums, draws)
-
-    @property
-    def n_examples(self) -> int:
-        return self.trial.sweep.plan.batch_size
 
     def fill(self, sweep_state: SweepState) -> None:
         """Begin the sweep state's pass anew, with sums of full size."""
@@ -258,16 +246,10 @@ def _at_most(number: int, limit: float) -> int:
 
 
 def _write(
-    sweep: PreparedSweep, sweep_state: SweepState, n_examples: int, run: Mapping[str, Any]
+    sweep: PreparedSweep, sweep_state: SweepState, run: Mapping[str, Any]
 ) -> tuple[float, float, int]:
-    """Seconds at the end of a pass, seconds and bytes of the file, of all examples.
-
-    Parameters
-    ----------
-    n_examples : int
-        Of those whose sums are repeated.
-    """
-    sweep = repeated_labels(sweep, n_examples)
+    """Seconds at the end of a pass, seconds and bytes of the file, of all examples."""
+    sweep = repeated_labels(sweep, sweep.plan.batch_size)  # as the sums of a batch are
     n_passes, block_s = len(sweep.passes), 0.0
     if n_passes > 1:
         start = time.perf_counter()

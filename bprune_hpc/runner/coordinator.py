@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ..job.environment import Stopwatch
 from .evaluation import units_at_once
@@ -17,7 +18,7 @@ from .preparation import PreparedSweep
 from .reduction import PendingReductions, most_groups_held
 from .scheduler import Publication, Reduce, Step, Superstep, WorkResult, level, stops, superstep_of
 from .state import Arrays, SumsOf, SweepState
-from .statistics import SweepStatistics
+from .statistics import SweepStatistics, with_block
 from .timing import Timing
 from .work_split import Assignment, assign, least_number
 from .write_cost import WriteCost
@@ -66,6 +67,19 @@ class Coordinator:
         self._pending = PendingReductions(n_ranks, most_held)
         self._statistics: SweepStatistics | None = None
         self._foretell()
+
+    @classmethod
+    def of(
+        cls,
+        sweep: PreparedSweep,
+        sweep_states: Sequence[SweepState],
+        n_ranks: int,
+        watch: Stopwatch,
+        publish: Publish,
+    ) -> Coordinator:
+        """The coordinator of ranks that work; how long writes take is measured."""
+        write_cost, of_pass = WriteCost.measure(sweep), partial(with_block, sweep)
+        return cls(sweep, sweep_states, n_ranks, watch, write_cost, publish, of_pass)
 
     @property
     def statistics(self) -> SweepStatistics:

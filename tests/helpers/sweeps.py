@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Small sweeps of each kind, run in this process to their end or a part of the way."""
 
 from __future__ import annotations
 
