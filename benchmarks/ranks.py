@@ -155,7 +155,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     sweep = PreparedSweep(defaults, network, [dataset], masks, evaluator, costs, {}, {})
     coordinator = Coordinator(
         sweep, [SweepState(ThresholdIndices(range(N_THRESHOLDS)))], _N_RANKS, watch,
-        WriteCost(0.0, 0.0), publish=lambda _: watch.spend(write_s), of_pass=lambda _: {},
+        lambda _: watch.spend(write_s), WriteCost(0.0, 0.0),
     )  # fmt: skip
     loop.run(SerialComm(), worker, coordinator, watch, lambda _: None)
     if coordinator.timing.unsaved_s > 0:

@@ -221,9 +221,9 @@ def timeline(
         [SweepState(one.thresholds, *one.progress) for one in sweep_states],
         n_ranks,
         watch,
+        lambda _: watch.spend(rates.write_s),
         WriteCost(0.0, 0.0),
-        publish=lambda _: watch.spend(rates.write_s),
-        of_pass=of_pass,
+        of_pass,
     )
     worker = SimulatedWorker(sweep, rates, n_ranks, watch)
     loop.run(SerialComm(), worker, coordinator, watch, ask=lambda timing: None)
