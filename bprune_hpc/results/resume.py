@@ -217,12 +217,12 @@ def join(
         logger.info("%s: lacks %s, which are caught up first", saved.path, _listed(new, config))
     descending = config.grid_kind == "threshold" and CRITERIA[config.criterion].keeps == "below"
     grid = tuple(sorted({*config.grid, *saved.grid}, reverse=descending))
-    n_draws, there = config.n_draws, saved.n_units * draws_per_unit
+    n_draws, n_saved = config.n_draws, saved.n_units * draws_per_unit
     if saved.has_finished_blocks:
-        there = int(saved.config["n_draws"])
-        if n_draws > there:
+        n_saved = int(saved.config["n_draws"])
+        if n_draws > n_saved:
             raise ResultsError(
-                f"{saved.path}: was taken in blocks of examples, whose sums of {there} draws are "
+                f"{saved.path}: was taken in blocks of examples, whose sums of {n_saved} draws are "
                 f"not kept, so that draws cannot be added; {ANEW}"
             )
         if config.save_probabilities and not saved.config["save_probabilities"]:
@@ -230,9 +230,9 @@ def join(
                 f"{saved.path}: was taken in blocks of examples, whose probabilities were not "
                 f"kept; leave --save_probabilities out, or {ANEW}"
             )
-    if there > n_draws:
-        logger.info("%s: has %d draws already, which stay", saved.path, there)
-        n_draws = there
+    if n_saved > n_draws:
+        logger.info("%s: has %d draws already, which stay", saved.path, n_saved)
+        n_draws = n_saved
     config = dataclasses.replace(config, grid=grid, n_draws=n_draws)
     return Joined(config, identity, saved.layout)
 

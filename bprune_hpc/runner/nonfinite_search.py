@@ -107,10 +107,10 @@ def first_not_finite(lifted: LiftedGraph, x: NDArray[Any], weights: Mapping[str,
     for names in (lifted.loc_tensors, lifted.fixed_tensors):
         feeds |= {tensor: weights[name] for name, tensor in names.items()}
     with quiet_file_descriptor_2(), open_session(graph, 1, 1, is_optimized=False) as session:
-        found = session.run(is_finite, feeds)
+        of_tensors = session.run(is_finite, feeds)
     for operation in operations:
-        is_bad = any(not found[tensor.name] for tensor in tensors[operation.name])
-        if is_bad and all(found.get(tensor.name, True) for tensor in operation.inputs):
+        is_bad = any(not of_tensors[tensor.name] for tensor in tensors[operation.name])
+        if is_bad and all(of_tensors.get(tensor.name, True) for tensor in operation.inputs):
             return str(operation.name)
     return ""
 

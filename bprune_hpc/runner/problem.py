@@ -155,8 +155,8 @@ def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
     try:
         return data.fit_input(ood_x, (None, *x.shape[1:])).astype(x.dtype, copy=False)
     except DataError as error:
-        found = str(error).partition("; ")[0]
-        raise DataError(f"{data_set}: {found}; give examples of the test set's shape") from error
+        finding = str(error).partition("; ")[0]
+        raise DataError(f"{data_set}: {finding}; give examples of the test set's shape") from error
 
 
 def share(problem: Problem | None, comm: Comm) -> Problem:

@@ -73,13 +73,13 @@ class WriteCost:
         n_units = len(sweep.plan.units)
         seconds = 0.0
         for one in sweep_states:
-            there = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
+            drawn = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
             in_progress = sum(of_passes[one.n_passes : one.n_passes + 1])
             if n_more and len(of_passes) > 1:
                 in_progress *= 2
             finished = sum(of_passes[: one.n_passes])
             seconds += len(one.thresholds) * (
-                in_progress * self._of_units(there) + finished * self._of_units(n_units)
+                in_progress * self._of_units(drawn) + finished * self._of_units(n_units)
             )
         return seconds
 
