@@ -31,7 +31,7 @@ class Timing:
     ----------
     foretold_s : float
         What the next write is foretold to take, if as little as can be is drawn before it: a file
-        grows with groups of draws, and with examples.
+        grows with jackknife groups, and with examples.
     growth_s : float
         What is foretold for a work item (see :meth:`n_items`) of a jackknife group that has no
         draws yet.
