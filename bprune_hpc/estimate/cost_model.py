@@ -115,9 +115,9 @@ class Timeline:
     Attributes
     ----------
     draw_s : float
-        Until the last rank has drawn, summed over rounds.
+        Until the last rank has drawn, summed over supersteps.
     reduce_s, write_s : float
-        Sums brought together; statistics and files.
+        Reductions; statistics and files.
     round_s : float
         The longest time between two writes.
     n_writes : int
@@ -186,10 +186,10 @@ class SimulatedWorker:
         """Time of a partition; noise is made anew for each block of examples."""
         draws_per_unit = self.sweep.plan.draws_per_unit
         seconds = 0.0
-        for piece in chunks(partition, units_at_once(self.sweep.network.posterior.n_weights)):
-            seconds += self.rates.noise_s * sum(unit != MEAN for unit in piece) * len(n_batches)
+        for chunk in chunks(partition, units_at_once(self.sweep.network.posterior.n_weights)):
+            seconds += self.rates.noise_s * sum(unit != MEAN for unit in chunk) * len(n_batches)
             together: dict[int, float] = defaultdict(float)
-            for unit, positions in piece.items():
+            for unit, positions in chunk.items():
                 for position in positions:
                     together[position] += 1 / draws_per_unit if unit == MEAN else 1
             seconds += sum(
@@ -221,9 +221,9 @@ def timeline(
         [SweepState(one.thresholds, *one.progress) for one in sweep_states],
         n_ranks,
         watch,
+        lambda _: watch.spend(rates.write_s),
         WriteCost(0.0, 0.0),
-        publish=lambda _: watch.spend(rates.write_s),
-        of_pass=of_pass,
+        of_pass,
     )
     worker = SimulatedWorker(sweep, rates, n_ranks, watch)
     loop.run(SerialComm(), worker, coordinator, watch, ask=lambda timing: None)
@@ -245,7 +245,7 @@ def units_held(sweep: PreparedSweep, n_ranks: int) -> int:
 
 
 def reduce_seconds(participants: Mapping[int, Sequence[int]], group_bytes: int) -> float:
-    """Time to bring sums to rank 0: each group's up a tree of the ranks that have a part."""
+    """Time of a reduction: each group's sums go up a tree of the ranks that have a part."""
     return n_steps(participants.values()) * group_bytes / LINK_BYTES_PER_S
 
 

@@ -70,12 +70,12 @@ class Trial:
 
     Attributes
     ----------
-    rows : list of int
-        Thresholds that are timed: of different work, from the least to the most.
+    thresholds : ThresholdIndices
+        Those that are timed: of different work, from the least to the most.
     """
 
     sweep: PreparedSweep
-    rows: list[int]
+    thresholds: ThresholdIndices
 
     @classmethod
     def of(cls, sweep: PreparedSweep) -> Trial:
@@ -83,17 +83,17 @@ class Trial:
         costs = np.array(sweep.costs)
         wanted = np.linspace(costs.min(), costs.max(), _MOST_TIMED)
         nearest = [int(np.argmin(np.abs(costs - cost))) for cost in wanted]
-        return cls(sweep, list(dict.fromkeys(nearest)))
+        return cls(sweep, ThresholdIndices(dict.fromkeys(nearest)))
 
     def draw(self, units: Sequence[int], n_batches: int, sums: Any, draws: Any) -> list[float]:
         """Draw units at each threshold; seconds of each, that of the noise in the first."""
-        sweep, n_rows = self.sweep, len(self.rows)
+        sweep, n_thresholds = self.sweep, len(self.thresholds)
         dataset = sweep.datasets[0]
         block = range(min(n_batches * dataset.plan.batch_size, len(dataset)))
-        partition = Partition(tuple(units), n_rows, 0, len(units) * n_rows)
+        partition = Partition(tuple(units), n_thresholds, 0, len(units) * n_thresholds)
         ticks = [_now()]
         evaluate(
-            sweep.evaluator, sweep.network, [sweep.masks[row] for row in self.rows], dataset,
+            sweep.evaluator, sweep.network, self.thresholds.of(sweep.masks), dataset,
             partition, block, sums, draws, {}, seed=sweep.config.seed,
             advance=lambda _: ticks.append(_now()),
         )  # fmt: skip
@@ -170,7 +170,7 @@ class _Small:
     @classmethod
     def of(cls, trial: Trial) -> _Small:
         sweep, sums = trial.sweep, dict[int, Any]()
-        draws = sweep.network.task.draw_sums(len(trial.rows), sweep.plan.draws_per_unit)
+        draws = sweep.network.task.draw_sums(len(trial.thresholds), sweep.plan.draws_per_unit)
         trial.draw([MEAN, 0], 1, sums, draws)
         return cls(trial, sums, draws)
 
@@ -179,7 +179,7 @@ class _Small:
         sweep_state.sums.clear()
         sweep = self.trial.sweep
         costs = np.array(sweep.costs)
-        like = [int(np.argmin(np.abs(costs[self.trial.rows] - cost))) for cost in costs]
+        like = [int(np.argmin(np.abs(costs[list(self.trial.thresholds)] - cost))) for cost in costs]
         fill(sweep_state, sweep, like, self.sums[MEAN], self.sums[0], self.draws)
 
 
@@ -195,7 +195,7 @@ class _Timer:
         """Seconds of each timed threshold; that of the noise is in the first."""
         trial, sweep = self._trial, self._trial.sweep
         n_draws = n_units * sweep.plan.draws_per_unit
-        draws = sweep.network.task.draw_sums(len(trial.rows), n_draws)  # new, as those of a draw
+        draws = sweep.network.task.draw_sums(len(trial.thresholds), n_draws)
         return trial.draw(range(n_units), n_batches, self._sums, draws)
 
     def at_most(self, n_units: int) -> int:
@@ -223,22 +223,22 @@ class _Timer:
         seconds[:, 0] = np.maximum(seconds[:, 0] - [k * noise_s for k, _ in sizes], 0)
         fitted = {
             index: DrawTime.fit(dict(zip(sizes, column, strict=True)))
-            for index, column in zip(trial.rows, seconds.T, strict=True)
+            for index, column in zip(trial.thresholds, seconds.T, strict=True)
         }
         return Rates(noise_s, between(trial.sweep.costs, fitted), write_s=0.0)
 
 
 def _reduce(comm: Comm, sweep: PreparedSweep, sums: Mapping[int, Any]) -> None:
     """Reduce sums as before a write, since MPI's own memory grows with what is sent."""
-    task, n_rows, (_, block) = sweep.network.task, len(sweep.masks), sweep.passes[0][0]
+    task, n_thresholds, (_, block) = sweep.network.task, len(sweep.masks), sweep.passes[0][0]
     assignment = assign(range(len(sweep.plan.units)), sweep.costs, comm.size)
     pending = PendingReductions(comm.size)
     pending.add(assignment)
     groups = sums if comm.is_root else assignment.partitions[comm.rank].groups
     mine = {group: sums[group] for group in groups}
-    make = partial(task.sums, n_rows, len(block), sweep.plan.draws_per_unit)
+    make = partial(task.sums, n_thresholds, len(block), sweep.plan.draws_per_unit)
     reduce_groups(comm, pending.participants, mine, make)
-    reduce_draws(comm, task.draw_sums(n_rows, sweep.plan.n_draws))
+    reduce_draws(comm, task.draw_sums(n_thresholds, sweep.plan.n_draws))
 
 
 def _at_most(number: int, limit: float) -> int:

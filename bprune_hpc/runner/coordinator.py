@@ -41,7 +41,9 @@ class Coordinator:
         Whose clock all times are by.
     publish : callable
         Writes the results file as the coordinator stands.
-    of_pass : callable
+    write_cost : WriteCost, optional
+        Without, it is measured.
+    of_pass : callable, optional
         Asked at the end of each pass where there are several.
     """
 
@@ -51,10 +53,11 @@ class Coordinator:
         sweep_states: Sequence[SweepState],
         n_ranks: int,
         watch: Stopwatch,
-        write_cost: WriteCost,
         publish: Publish,
-        of_pass: OfPass,
+        write_cost: WriteCost | None = None,
+        of_pass: OfPass | None = None,
     ) -> None:
+        write_cost = write_cost or WriteCost.measure(sweep)
         self.sweep = sweep
         self.sweep_states = level(sweep_states)
         self.timing = Timing(growth_s=n_ranks * write_cost.group_s)
@@ -62,24 +65,11 @@ class Coordinator:
         self._n_ranks = n_ranks
         self._write_cost = write_cost
         self._publish = publish
-        self._of_pass = of_pass
+        self._of_pass = of_pass or partial(with_block, sweep)
         most_held = most_groups_held(len(sweep.plan.units), len(sweep.masks), n_ranks)
         self._pending = PendingReductions(n_ranks, most_held)
         self._statistics: SweepStatistics | None = None
         self._foretell()
-
-    @classmethod
-    def of(
-        cls,
-        sweep: PreparedSweep,
-        sweep_states: Sequence[SweepState],
-        n_ranks: int,
-        watch: Stopwatch,
-        publish: Publish,
-    ) -> Coordinator:
-        """The coordinator of ranks that work; how long writes take is measured."""
-        write_cost, of_pass = WriteCost.measure(sweep), partial(with_block, sweep)
-        return cls(sweep, sweep_states, n_ranks, watch, write_cost, publish, of_pass)
 
     @property
     def statistics(self) -> SweepStatistics:
@@ -156,7 +146,7 @@ class Coordinator:
         sweep_state, assignment = self._behind, self._assignment(superstep)
         n_items = -(-len(superstep.units) * len(superstep.thresholds) // self._n_ranks)
         computing_s = assignment.evenness * found.computing_s
-        self.timing.worked(seconds, computing_s, n_items * self._n_examples, found.preparing_s)
+        self.timing.worked(seconds, computing_s, n_items * self._n_examples)
         for dataset, draws in found.draws.items():
             sweep_state.add_draws(dataset, draws)
         for threshold_index in take_earliest(sweep_state.faults, found.faults):

@@ -33,7 +33,7 @@ _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 
 NotFinite = dict[int, tuple[int, int]]
-"""By threshold: the first draw whose outputs were not finite, and the first example of its batch.
+"""By threshold's position: the first draw with outputs not finite, first example of its batch.
 
 The posterior mean counts as the draw ``MEAN``, before all others.
 """
@@ -77,10 +77,10 @@ def evaluate(
     draw_sums : AddsDraws
         Added to.
     not_finite : NotFinite
-        Added to, by index of the mask. Finite numbers stand in for the outputs of such a draw, so
-        that sums stay defined; those of that threshold mean nothing any more.
+        Added to, by position of the mask. Finite numbers stand in for the outputs of such a draw,
+        so that sums stay defined; those of that threshold mean nothing any more.
     advance : callable
-        Told the number of cells done, each time some are.
+        Told the number of work items done, each time some are.
     """
     plan, posterior, task = dataset.plan, network.posterior, network.task
     label = dataset.summed_label[block.start : block.stop]
@@ -88,16 +88,16 @@ def evaluate(
         sums[group] = task.sums(len(masks), len(block), plan.draws_per_unit)
         sums[group].clear()  # a page that is read before it is written costs the system twice
     add_up: Any = task.add_up
-    for cells in chunks(partition, units_at_once(posterior.n_weights)):
-        noises = {unit: noises_of(posterior, unit, plan.units, seed) for unit in cells}
-        for index in sorted({index for thresholds in cells.values() for index in thresholds}):
+    for chunk in chunks(partition, units_at_once(posterior.n_weights)):
+        noises = {unit: noises_of(posterior, unit, plan.units, seed) for unit in chunk}
+        for position in sorted(set().union(*chunk.values())):
             wanted = [
                 noise
-                for unit, thresholds in cells.items()
-                if index in thresholds
+                for unit, positions in chunk.items()
+                if position in positions
                 for noise in noises[unit]
             ]
-            pruned = evaluator.prune(masks[index].apply(posterior))
+            pruned = evaluator.prune(masks[position].apply(posterior))
             sampled = pruned.sample(wanted)
             noise_batches = pruned.noise_batches(wanted, plan.batch_size)
             for rows, x in batches(dataset.x, block, plan.batch_size):
@@ -113,10 +113,10 @@ def evaluate(
                     finite = np.isfinite(of_rows)
                     if not finite.all():
                         bad = ~finite.all(axis=(1, 2))
-                        _note(not_finite, index, draws, bad, block.start + rows.start)
+                        _note(not_finite, position, draws, bad, block.start + rows.start)
                         of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
-                    add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
-            advance(sum(index in thresholds for thresholds in cells.values()))
+                    add_up(of_rows, label[rows], draws, (position, rows), sums, draw_sums)
+            advance(sum(position in positions for positions in chunk.values()))
         del noises, wanted, sampled  # before the next ones are made
 
 
@@ -131,15 +131,15 @@ def units_at_once(n_weights: int) -> int:
 
 
 def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
-    """Cells of the partition, in pieces of so many units at most: thresholds by unit."""
-    piece: dict[int, range] = {}
-    for unit, thresholds in partition:
-        piece[unit] = thresholds
-        if len(piece) == most + (MEAN in piece):  # which has no noise
-            yield piece
-            piece = {}
-    if piece:
-        yield piece
+    """Items of the partition, in chunks of so many units at most: positions by unit."""
+    chunk: dict[int, range] = {}
+    for unit, positions in partition:
+        chunk[unit] = positions
+        if len(chunk) == most + (MEAN in chunk):  # which has no noise
+            yield chunk
+            chunk = {}
+    if chunk:
+        yield chunk
 
 
 def noises_of(
@@ -174,7 +174,7 @@ def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[sl
 
 def _note(
     not_finite: NotFinite,
-    index: int,
+    position: int,
     draws: Sequence[tuple[int, Draw]],
     bad: NDArray[np.bool_],
     example: int,
@@ -182,4 +182,4 @@ def _note(
     """Keep the first of all draws and batches."""
     first = min(draw.index for (_, draw), is_bad in zip(draws, bad, strict=True) if is_bad)
     place = (first, example)
-    not_finite[index] = min(not_finite.get(index, place), place)
+    not_finite[position] = min(not_finite.get(position, place), place)

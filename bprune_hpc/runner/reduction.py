@@ -58,7 +58,7 @@ class PendingReductions:
 
     @property
     def participants(self) -> dict[int, tuple[int, ...]]:
-        """Ranks, ascending, that have a part of a group, where others than rank 0 do."""
+        """Ranks, ascending, that have a part of a jackknife group, where others than rank 0 do."""
         members = {
             group: tuple(rank for rank, groups in enumerate(self._groups) if group in groups)
             for group in (MEAN, *range(N_GROUPS))
@@ -70,7 +70,7 @@ def most_groups_held(n_units: int, n_thresholds: int, n_ranks: int) -> int:
     """Groups that a rank other than 0 may hold the sums of: somewhat more than of a long superstep.
 
     From one to the next partitions begin and end elsewhere; the first has the posterior mean.
-    Without a bound each rank would in time hold all groups, as much as rank 0.
+    Without a bound each rank would in time hold those of all groups, as much as rank 0.
     """
     if n_ranks == 1:
         return 0
@@ -85,7 +85,7 @@ def reduce_groups(
     sums: dict[int, AnySums],
     make: Callable[[], AnySums],
 ) -> None:
-    """Add up each group over the ranks that had a part of it; every rank calls this.
+    """Add up each jackknife group over the ranks that had a part of it; every rank calls this.
 
     Parameters
     ----------

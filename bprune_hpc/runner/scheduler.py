@@ -74,14 +74,11 @@ class WorkResult:
     faults : Faults
     computing_s : float
         Of the rank that took longest.
-    preparing_s : float
-        What rank 0 spent on memory for sums that others will send.
     """
 
     draws: dict[int, AnyDrawSums] = field(default_factory=dict)
     faults: Faults = field(default_factory=dict)
     computing_s: float = 0.0
-    preparing_s: float = 0.0
 
 
 def level(sweep_states: Sequence[SweepState]) -> list[SweepState]:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class ThresholdIndices(tuple[int, ...]):
-    """Which thresholds of the grid a state has: the threshold index at each position, ascending."""
+    """Some thresholds of the grid: the threshold index at each position; of a state, ascending."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ class SweepState:
         Passes that are finished. A pass is a block of examples, or all sets of examples together.
     n_units : int
         Units done of the pass in progress.
-    sums : list of dict of group to AnySums
+    sums : list of dict of jackknife group to AnySums
         Of each block of the pass in progress.
     draws : dict of int to AnyDrawSums
         Sums of each draw over the examples of the pass in progress, by index of the set.
@@ -210,33 +210,29 @@ def merged(sweep_states: Sequence[SweepState]) -> SweepState:
     thresholds = np.concatenate([sweep_state.thresholds for sweep_state in sweep_states])
     order = np.argsort(thresholds)
 
-    def together(parts: Sequence[Any]) -> Any:
+    def joined(parts: Sequence[Any]) -> Any:
         return _joined(parts, axis=0, order=order)
 
     return SweepState(
         ThresholdIndices(thresholds[order].tolist()),
         *first.progress,
         sums=[
-            {
-                group: together([one.sums[index][group] for one in sweep_states])
-                for group in of_block
-            }
+            {group: joined([one.sums[index][group] for one in sweep_states]) for group in of_block}
             for index, of_block in enumerate(first.sums)
         ],
         draws={
-            dataset: together([one.draws[dataset] for one in sweep_states])
-            for dataset in first.draws
+            dataset: joined([one.draws[dataset] for one in sweep_states]) for dataset in first.draws
         },
         finished={
             dataset: {
-                name: together([one.finished[dataset][name] for one in sweep_states])
+                name: joined([one.finished[dataset][name] for one in sweep_states])
                 for name in columns
                 if all(name in one.finished[dataset] for one in sweep_states)
             }
             for dataset, columns in first.finished.items()
         },
         finished_draws={
-            dataset: together([one.finished_draws[dataset] for one in sweep_states])
+            dataset: joined([one.finished_draws[dataset] for one in sweep_states])
             for dataset in first.finished_draws
         },
         faults={index: fault for one in sweep_states for index, fault in one.faults.items()},

@@ -39,19 +39,19 @@ class Partition:
     cost: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, range]]:
-        """Yield each unit of the partition with the thresholds to evaluate it at."""
+        """Yield each unit of the partition with the positions of its thresholds."""
         n_units, width = len(self.units), self.n_thresholds
         if self.by_threshold:
             for at, unit in enumerate(self.units):  # from one of its items to the next: n_units
-                thresholds = range(-((at - self.start) // n_units), -((at - self.stop) // n_units))
-                if thresholds:
-                    yield unit, thresholds
+                positions = range(-((at - self.start) // n_units), -((at - self.stop) // n_units))
+                if positions:
+                    yield unit, positions
             return
         for at in range(self.start // width, -(-self.stop // width)):
             first, last = self.start - at * width, self.stop - at * width
-            thresholds = range(max(first, 0), min(last, width))
-            if thresholds:
-                yield self.units[at], thresholds
+            positions = range(max(first, 0), min(last, width))
+            if positions:
+                yield self.units[at], positions
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -65,9 +65,9 @@ class Partition:
 def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Partition, ...]:
     """Split units and thresholds over ranks.
 
-    Units are taken group by group, so that a rank adds to few groups and has few sums to send. Of
+    Units are taken by jackknife group, so that a rank adds to few and has few sums to send. Of
     the mean and a single unit thresholds are dealt: what a rank does once for each of them, it then
-    does for fewer, though it adds to two groups.
+    does for fewer, though it adds to two jackknife groups.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def example_blocks(
     Parameters
     ----------
     bytes_per_example : int
-        Bytes of all groups and thresholds for one example.
+        Bytes of all jackknife groups and thresholds for one example.
     limit_bytes : float
     """
     batches = max(1, int(limit_bytes // (bytes_per_example * batch_size)))
@@ -218,11 +218,11 @@ def make_plan(
     Parameters
     ----------
     bytes_per_cell : int
-        Bytes of one group's sums for one threshold and example.
+        Bytes of a jackknife group's sums for one threshold and example.
     batch_size : int
         At most; never more than there are examples.
     limit_bytes : float
-        What all groups' sums may take on rank 0.
+        What the sums of all jackknife groups may take on rank 0.
     noises_per_unit : int
         See :func:`units_of`.
     stage_ends : sequence of int

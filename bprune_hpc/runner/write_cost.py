@@ -38,7 +38,7 @@ class WriteCost:
     cell_s : float
         Statistics and sums of the posterior mean, and of all draws.
     group_s : float
-        Of each group of draws.
+        Of each jackknife group.
     """
 
     cell_s: float

@@ -85,11 +85,11 @@ def test_thresholds_of_different_work_are_timed() -> None:
     falling = sweep_of(
         "--thresholds=0:2:12", costs=[100, 60, 50, 40, 30, 25, 20, 15, 12, 11, 10, 9]
     )
-    timed = pilot_run.Trial.of(falling).rows
+    timed = pilot_run.Trial.of(falling).thresholds
     assert {0, 11} <= set(timed) and len(timed) <= 6
     costs = sorted(falling.costs[index] for index in timed)
     assert max(after - before for before, after in pairwise(costs)) <= 40
-    assert pilot_run.Trial.of(sweep_of("--thresholds=0:2:12")).rows == [0]
+    assert pilot_run.Trial.of(sweep_of("--thresholds=0:2:12")).thresholds == (0,)
 
 
 def test_it_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def coordinated(
 
     coordinator = Coordinator(
         prepared, [SweepState(tuple(range(N_THRESHOLDS)))], n_ranks, ranks.watch,
-        WriteCost(0.0, 0.0), publish, lambda _: {},
+        publish, WriteCost(0.0, 0.0), lambda _: {},
     )  # fmt: skip
     assert loop.run(SerialComm(), ranks, coordinator, ranks.watch, lambda _: None) is None
     assert coordinator.is_complete and not ranks.held.keys() - {0}

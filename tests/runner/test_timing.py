@@ -88,19 +88,6 @@ def test_a_reduction_for_lack_of_room_makes_the_next_superstep_long_enough_for_i
     assert timing.round_s == pytest.approx(1.5 / WRITE_SHARE)  # both of them, and the write
 
 
-def test_what_is_prepared_once_is_work_and_makes_no_superstep_longer() -> None:
-    timing = Timing()
-    timing.worked(10.0 + 4.0 + 0.1, 10.0, 10, preparing_s=4.0)
-    assert timing.unsaved_s == timing.slowest_round_s == pytest.approx(14.1)
-    hidden = Timing()  # other ranks were at work as long
-    hidden.worked(10.0, 10.0, 10, preparing_s=4.0)
-    timing.wrote(0.1)
-    hidden.wrote(0.1)
-    assert timing.superstep_s == SUPERSTEP_S
-    assert timing.n_items() == hidden.n_items()
-    assert hidden.slowest_round_s == 10.0
-
-
 def test_messages_do_not_make_the_next_superstep_short() -> None:
     timing = Timing()
     timing.worked(0.2 + 0.5, 0.2, 4)
