@@ -147,7 +147,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
         watch,
         evaluation_s=evaluation_s,
         superstep_s=_AGREED_A_SUPERSTEP * vote_s,
-        unit_s=steps * of_draws["sum_s"] / len(plan.units),
+        replicate_s=steps * of_draws["sum_s"] / len(plan.replicates),
         reduction_s=_AGREED_A_REDUCTION * vote_s,
         sum_s=of_group["sum_s"],
     )
@@ -193,8 +193,8 @@ class _ProjectedWorker:
     ----------
     evaluation_s : float
         Of a draw at a threshold.
-    superstep_s, unit_s : float
-        In messages, of a superstep and for each of its units of draws.
+    superstep_s, replicate_s : float
+        In messages, of a superstep and for each of its replicates.
     reduction_s, sum_s : float
         In messages, of a reduction and for each group's sums that are sent after others.
     """
@@ -202,7 +202,7 @@ class _ProjectedWorker:
     watch: SimulatedWatch
     evaluation_s: float
     superstep_s: float
-    unit_s: float
+    replicate_s: float
     reduction_s: float
     sum_s: float
     n_messages: int = 0
@@ -211,12 +211,12 @@ class _ProjectedWorker:
 
     def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
         """See :class:`bprune_hpc.runner.loop.Worker`."""
-        n_items = len(superstep.units) * len(superstep.thresholds)
-        computing_s = 2 * n_items * self.evaluation_s / _N_RANKS  # two draws a unit
+        n_items = len(superstep.replicates) * len(superstep.thresholds)
+        computing_s = 2 * n_items * self.evaluation_s / _N_RANKS  # two draws a replicate
         with self.watch.time("evaluate"):
             self.watch.spend(computing_s)
         with self.watch.time("reduce"):
-            self.watch.spend(self.superstep_s + len(superstep.units) * self.unit_s)
+            self.watch.spend(self.superstep_s + len(superstep.replicates) * self.replicate_s)
         self.n_supersteps += 1
         return WorkResult(computing_s=computing_s)
 

@@ -27,7 +27,7 @@ class Noise:
 
     Attributes
     ----------
-    unit : int
+    replicate : int
         That they belong to.
     draws : tuple of Draw
         Each with the sign that it gives the noise; 0 for the posterior mean.
@@ -35,7 +35,7 @@ class Noise:
         For every mean-field tensor; None for the posterior mean.
     """
 
-    unit: int
+    replicate: int
     draws: tuple[Draw, ...]
     values: Weights | None
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 25
-"""How much noise is held, to be used at every threshold: as many units as fit, but not more. A
+"""How much noise is held, to be used at every threshold: as many replicates as fit, but not more. A
 sweep of 50 draws holds as much: more draws take no more memory."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
@@ -85,17 +85,19 @@ def evaluate(
     plan, posterior, task = dataset.plan, network.posterior, network.task
     label = dataset.summed_label[block.start : block.stop]
     for group in sorted(partition.groups - set(sums)):
-        sums[group] = task.sums(len(masks), len(block), plan.draws_per_unit)
+        sums[group] = task.sums(len(masks), len(block), plan.draws_per_replicate)
         sums[group].clear()  # a page that is read before it is written costs the system twice
     add_up: Any = task.add_up
-    for chunk in chunks(partition, units_at_once(posterior.n_weights)):
-        noises = {unit: noises_of(posterior, unit, plan.units, seed) for unit in chunk}
+    for chunk in chunks(partition, replicates_at_once(posterior.n_weights)):
+        noises = {
+            replicate: noises_of(posterior, replicate, plan.replicates, seed) for replicate in chunk
+        }
         for position in sorted(set().union(*chunk.values())):
             wanted = [
                 noise
-                for unit, positions in chunk.items()
+                for replicate, positions in chunk.items()
                 if position in positions
-                for noise in noises[unit]
+                for noise in noises[replicate]
             ]
             pruned = evaluator.prune(masks[position].apply(posterior))
             sampled = pruned.sample(wanted)
@@ -105,7 +107,7 @@ def evaluate(
                 all_outputs = sampled.outputs(x, noise_batches)
                 for noise_batch, outputs in zip(noise_batches, all_outputs, strict=True):
                     draws = [
-                        (group_of(noise.unit), draw)
+                        (group_of(noise.replicate), draw)
                         for noise in wanted[noise_batch]
                         for draw in noise.draws
                     ]
@@ -125,16 +127,16 @@ def costs_of(evaluator: Evaluator, posterior: Posterior, masks: Sequence[Pruning
     return [evaluator.prune(mask.apply(posterior)).cost for mask in masks]
 
 
-def units_at_once(n_weights: int) -> int:
+def replicates_at_once(n_weights: int) -> int:
     """Units whose noise is held at a time."""
     return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
 
 
 def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
-    """Items of the partition, in chunks of so many units at most: positions by unit."""
+    """Items of the partition, in chunks of so many replicates at most: positions by replicate."""
     chunk: dict[int, range] = {}
-    for unit, positions in partition:
-        chunk[unit] = positions
+    for replicate, positions in partition:
+        chunk[replicate] = positions
         if len(chunk) == most + (MEAN in chunk):  # which has no noise
             yield chunk
             chunk = {}
@@ -143,21 +145,21 @@ def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
 
 
 def noises_of(
-    posterior: Posterior, unit: int, units: Sequence[tuple[Draw, ...]], seed: int
+    posterior: Posterior, replicate: int, replicates: Sequence[tuple[Draw, ...]], seed: int
 ) -> list[Noise]:
-    """Standard normals of a unit, once for the draws that share them; none for the mean."""
-    if unit == MEAN:
+    """Standard normals of a replicate, once for the draws that share them; none for the mean."""
+    if replicate == MEAN:
         return [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)]
     return [
         Noise(
-            unit,
+            replicate,
             tuple(draws),
             {
                 name: standard_normal(seed, name, noise_of, scale.shape)
                 for name, scale in posterior.scale.items()
             },
         )
-        for noise_of, draws in groupby(units[unit], key=lambda draw: draw.noise)
+        for noise_of, draws in groupby(replicates[replicate], key=lambda draw: draw.noise)
     ]
 
 

@@ -66,7 +66,7 @@ class PendingReductions:
         return {group: ranks for group, ranks in members.items() if any(ranks)}
 
 
-def most_groups_held(n_units: int, n_thresholds: int, n_ranks: int) -> int:
+def most_groups_held(n_replicates: int, n_thresholds: int, n_ranks: int) -> int:
     """Groups that a rank other than 0 may hold the sums of: somewhat more than of a long superstep.
 
     From one to the next partitions begin and end elsewhere; the first has the posterior mean.
@@ -74,7 +74,7 @@ def most_groups_held(n_units: int, n_thresholds: int, n_ranks: int) -> int:
     """
     if n_ranks == 1:
         return 0
-    of_all = assign(range(n_units), [1] * n_thresholds, n_ranks)
+    of_all = assign(range(n_replicates), [1] * n_thresholds, n_ranks)
     of_one = max(2, *(len(partition.groups) for partition in of_all.partitions))
     return min(of_one + of_one // 4 + 3, N_GROUPS + 1)
 

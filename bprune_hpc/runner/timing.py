@@ -94,7 +94,7 @@ class Timing:
     def n_items(self) -> float | None:
         """Work items of one rank, times examples, that there is time for; None: not known.
 
-        A work item is a unit of draws at a threshold.
+        A work item is a replicate at a threshold.
         """
         if self._item_s is None:
             return None

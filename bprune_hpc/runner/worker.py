@@ -44,7 +44,7 @@ class RankWorker:
         """Evaluate this rank's partition of a superstep."""
         before_s = self.watch.seconds.get("evaluate", 0.0)
         costs = superstep.thresholds.of(self.sweep.costs)
-        assignment = assign(superstep.units, costs, self.comm.size)
+        assignment = assign(superstep.replicates, costs, self.comm.size)
         partition, faults = assignment.partitions[self.comm.rank], Faults()
         draws = {}
         for index, (dataset, block) in enumerate(self.sweep.passes[superstep.n_passes]):
@@ -63,7 +63,7 @@ class RankWorker:
 
     def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
         """Reduce this rank's sums with those of others."""
-        task, n_draws = self.sweep.network.task, self.sweep.plan.draws_per_unit
+        task, n_draws = self.sweep.network.task, self.sweep.plan.draws_per_replicate
         with self.watch.time("reduce"):
             for index, (_, block) in enumerate(self.sweep.passes[step.n_passes]):
                 make = partial(task.sums, len(step.thresholds), len(block), n_draws)
@@ -78,8 +78,8 @@ class RankWorker:
         sums: dict[int, AnySums],
     ) -> tuple[AnyDrawSums, Faults]:
         """Add a partition to sums of a block; the sums of each draw, and faults."""
-        sweep, first = self.sweep, self.sweep.plan.units[superstep.units.start]
-        n_draws = len(superstep.units) * sweep.plan.draws_per_unit
+        sweep, first = self.sweep, self.sweep.plan.replicates[superstep.replicates.start]
+        n_draws = len(superstep.replicates) * sweep.plan.draws_per_replicate
         draws = sweep.network.task.draw_sums(len(superstep.thresholds), n_draws)
         not_finite: NotFinite = {}
         with self.watch.time("evaluate"):

@@ -16,7 +16,7 @@ from bprune_hpc.evaluators.selection import choose_evaluator, make_evaluator
 from bprune_hpc.graph.layer_search import find_layers
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.graph.nodes import parse_graph, parse_tensor
-from bprune_hpc.posterior.draws import MEAN, units_of
+from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.evaluation import noises_of
 from bprune_hpc.tensorflow_import import import_tensorflow
@@ -24,7 +24,7 @@ from bprune_hpc.tensorflow_import import import_tensorflow
 N_NETWORKS = 500
 LEAST_THAT_LEAVE_OUT = 300
 ACTIVATIONS = (None, "relu", "relu6", "tanh", "sigmoid", "elu", "softplus")
-UNITS = units_of(2, "antithetic")
+UNITS = replicates_of(2, "antithetic")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.selection import choose_evaluator, make_evaluator
 from bprune_hpc.graph.layer_graph import LayerGraph, UnknownOperation
 from bprune_hpc.posterior import pruning
-from bprune_hpc.posterior.draws import MEAN, units_of
+from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.evaluation import noises_of
 from tests.helpers.lifted_graphs import SHAPES, Build, lifted
@@ -37,7 +37,7 @@ def run(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:
     return np.concatenate(list(evaluator.prune(table).sample(noises).outputs(x, noise_batches)))
 
 
-UNITS = units_of(4, "antithetic")
+UNITS = replicates_of(4, "antithetic")
 
 
 @pytest.mark.parametrize("bias", ["negative", "positive", "posterior"])
