@@ -122,9 +122,9 @@ class NormalSums:
 
     Parameters
     ----------
-    draws_per_unit : int
-        Draws are numbered unit by unit; each is also compared with those of its unit that have
-        other noise, so that a unit is to be added as a whole before the next.
+    draws_per_replicate : int
+        Draws are numbered replicate by replicate; each is also compared with those of its replicate
+        that have other noise, so that a replicate is to be added as a whole before the next.
 
     Attributes
     ----------
@@ -132,16 +132,16 @@ class NormalSums:
         In the order of ``MOMENTS``.
     """
 
-    def __init__(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> None:
+    def __init__(self, n_thresholds: int, n_examples: int, draws_per_replicate: int) -> None:
         self.sums = BinnedSums((n_thresholds, n_examples, len(MOMENTS)))
-        self._draws_per_unit = draws_per_unit
-        self._unit: int | None = None
+        self._draws_per_replicate = draws_per_replicate
+        self._replicate: int | None = None
         self._met: dict[tuple[int, int], list[NormalPrediction]] = {}
 
     def clear(self) -> None:
-        """Begin again at zero, and with another unit."""
+        """Begin again at zero, and with another replicate."""
         self.sums.clear()
-        self._unit, self._met = None, {}
+        self._replicate, self._met = None, {}
 
     def are_possible(self, thresholds: BoolArray, n_draws: int) -> bool:
         """Whether draws can have given the sums at some thresholds: all but errors are positive."""
@@ -149,9 +149,9 @@ class NormalSums:
 
     def add(self, threshold: int, rows: slice, prediction: NormalPrediction) -> None:
         """Add one draw's prediction for some rows of the block at one threshold."""
-        unit = prediction.draw.index // self._draws_per_unit
-        if unit != self._unit:
-            self._unit, self._met = unit, {}
+        replicate = prediction.draw.index // self._draws_per_replicate
+        if replicate != self._replicate:
+            self._replicate, self._met = replicate, {}
         self.sums.add((threshold, rows, slice(_DENSITY)), prediction.moments())
         log2 = prediction.log2_density
         whole = np.floor(log2)

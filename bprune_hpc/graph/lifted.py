@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .chain import Chain
+from .layer_graph import LayerGraph, UnknownOperation
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class LiftedGraph:
     rows_with_noise : tuple of str
         Tensors that a layer multiplies by its weights with noise of its own for each row, which the
         lifted network has not: a draw of weights is for all rows.
-    chain : Chain or None
-        The same network as a chain of layers, where it is one.
+    layers : LayerGraph, UnknownOperation or None
+        The same network as a graph of layers, or what keeps it from being one; None for a network
+        of two outputs.
     """
 
     graph_def: bytes
@@ -53,7 +54,7 @@ class LiftedGraph:
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
     rows_with_noise: tuple[str, ...] = ()
-    chain: Chain | None = None
+    layers: LayerGraph | UnknownOperation | None = None
 
     @property
     def batch_size(self) -> int | None:

@@ -295,12 +295,12 @@ class BayesianNetwork:
             bytes_per_cell=self.task.bytes_per_cell,
             batch_size=batch_size,
             limit_bytes=_SUMS_LIMIT_BYTES,
-            noises_per_unit=self.task.noises_per_unit,
+            noises_per_replicate=self.task.noises_per_replicate,
         )
         dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
         everything = [mask_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(network)
-        (partition,) = assign(range(len(plan.units)), [1], 1).partitions
+        (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions
         draw_sums: Any = self.task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
         statistics: Any = self.task.statistics(plan, len(examples), True)
