@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -238,10 +239,26 @@ def _shape_of(builder: Builder, model: Any, function: Any) -> tuple[int, ...]:
     return builder.example_shape()
 
 
+@lru_cache
+def _unset_variables() -> Any:
+    """The class of variables that have no value, and raise where they are read without one."""
+    tensorflow = import_tensorflow()
+    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+    class UnsetVariable(UninitializedVariable):  # type: ignore[misc]
+        # TensorFlow gives an array of no elements, of which much can be computed.
+        def _read_variable_op(self, *arguments: Any, **keywords: Any) -> Any:
+            if tensorflow.executing_eagerly() and not self.is_initialized():
+                raise ValueError(f"'{self.name}' has no value")
+            return super()._read_variable_op(*arguments, **keywords)
+
+    return UnsetVariable
+
+
 @contextmanager
 def _no_values() -> Iterator[None]:
     tensorflow = import_tensorflow()
-    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+    unset = _unset_variables()
 
     def create(make: Callable[..., Any], **keywords: Any) -> Any:
         shape = tensorflow.TensorShape(keywords.get("shape"))
@@ -249,7 +266,7 @@ def _no_values() -> Iterator[None]:
             return make(**keywords)
         taken = ("trainable", "name", "dtype", "constraint", "synchronization", "aggregation")
         kept = {key: keywords[key] for key in taken if key in keywords}
-        return UninitializedVariable(shape=shape, **kept)
+        return unset(shape=shape, **kept)
 
     with tensorflow.variable_creator_scope(create):
         yield

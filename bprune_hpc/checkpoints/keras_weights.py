@@ -14,7 +14,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -136,14 +136,15 @@ def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[Non
     from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
     legacy = importlib.import_module("tf_keras.src.saving.legacy.hdf5_format")
-    assign = BaseResourceVariable.assign
+    assign_of = _with_assign(BaseResourceVariable)
 
     def note(variable: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
         if not isinstance(value, h5py.Dataset):
-            return assign(variable, value, *arguments, **keywords)
+            kind = next(kind for kind in type(variable).__mro__ if kind in assign_of)
+            return assign_of[kind](variable, value, *arguments, **keywords)
         _check(file, variable, value)
         found[id(variable)] = value
-        return assign(variable, value[()]) if is_assigned else variable
+        return variable.assign(value[()]) if is_assigned else variable
 
     def note_all(pairs: Any) -> None:
         for variable, value in pairs:
@@ -153,12 +154,21 @@ def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[Non
         names = legacy.load_attributes_from_hdf5_group(group, "weight_names")
         return [group[name] for name in names]
 
-    with (
-        mock.patch.object(BaseResourceVariable, "assign", note),
-        mock.patch.object(legacy.backend, "batch_set_value", note_all),
-        mock.patch.object(legacy, "load_subset_weights_from_hdf5_group", lazy),
-    ):
+    with ExitStack() as stack:
+        for kind in assign_of:
+            stack.enter_context(mock.patch.object(kind, "assign", note))
+        stack.enter_context(mock.patch.object(legacy.backend, "batch_set_value", note_all))
+        stack.enter_context(mock.patch.object(legacy, "load_subset_weights_from_hdf5_group", lazy))
         yield
+
+
+def _with_assign(kind: type) -> dict[type, Any]:
+    """The classes of variables, of one and what derives from it, that have an ``assign`` each."""
+    # Not all take it from the base: TensorFlow wraps methods, also of classes that inherit them.
+    found = {kind: vars(kind)["assign"]} if "assign" in vars(kind) else {}
+    for derived in kind.__subclasses__():
+        found |= _with_assign(derived)
+    return found
 
 
 def _check(file: Any, variable: Any, value: Any) -> None:

@@ -44,6 +44,8 @@ FAMILIES = (
     "shared",
     "adapted",
     "adapted_inside",
+    "own_state",
+    "half_precision",
     "categorical",
     "one_hot_categorical",
     "normal",
@@ -55,11 +57,11 @@ SOURCES = ("weights.h5", "h5", "keras", "tf_weights", "tf2_checkpoint", "saved_m
 # read a flat one again in every format would show nothing new.
 IN_EVERY_FORMAT = {
     "dense_flipout", "dense_variational", "residual", "shared", "categorical", "adapted",
-    "adapted_inside",
+    "adapted_inside", "own_state", "half_precision",
 }  # fmt: skip
 # TFP's DenseVariational has no get_config: Keras cannot write the whole of a model with it. The
-# layer of adapted_inside reads its weight, which a graph of TensorFlow 1 cannot.
-IMPOSSIBLE = {("dense_variational", "keras"), ("adapted_inside", "tf1")}
+# layer of own_state reads its weight, which a graph of TensorFlow 1 cannot.
+IMPOSSIBLE = {("dense_variational", "keras"), ("adapted_inside", "tf1"), ("own_state", "tf1")}
 PAIRS = [
     (family, source)
     for family, source in itertools.product(FAMILIES, SOURCES)

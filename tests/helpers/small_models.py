@@ -215,7 +215,8 @@ def own_layer() -> Any:
             self.finalize_state()
 
         def finalize_state(self) -> None:
-            self.shift = keras.backend.constant(self.raw.numpy() ** 2)
+            # Of an array without elements it would be 0, and nobody the wiser.
+            self.shift = keras.backend.constant((self.raw.numpy() ** 2).sum())
 
         def call(self, inputs: Any) -> Any:
             return inputs - self.shift
@@ -228,6 +229,21 @@ def adapted() -> Any:
     _, of_keras, tfp_layers = _layers()
     return _sequential(
         (4,), of_keras.Normalization(), tfp_layers.DenseFlipout(5), tfp_layers.DenseFlipout(3)
+    )
+
+
+def own_state() -> Any:
+    """The same of a layer of the user's own."""
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), own_layer(), tfp_layers.DenseFlipout(5), tfp_layers.DenseFlipout(3))
+
+
+def half_precision() -> Any:
+    """A layer in half precision, whose variables Keras wraps."""
+    _, of_keras, tfp_layers = _layers()
+    half = of_keras.Dense(6, dtype="mixed_float16")
+    return _sequential(
+        (4,), half, of_keras.Activation("tanh", dtype="float32"), tfp_layers.DenseFlipout(3)
     )
 
 
