@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError, ConfigError
-from ..graph.lifted import LiftedGraph
+from ..errors import CheckpointError, ConfigError, GraphError
+from ..graph.lifted import OF_REGRESSION, LiftedGraph
 from ..graph.lifting import lift
 from ..graph.priors import find_priors
 from ..graph.source import Endpoints, GraphSource
@@ -110,6 +110,7 @@ def read_case(
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    output_kind: str = "auto",
     with_prior: bool = False,
     n_intra: int = 1,
     n_inter: int = 1,
@@ -131,6 +132,10 @@ def read_case(
         says.
     loc_op, scale_op : str, optional
         In place of ``logits_op``: mean and standard deviation of a regression's output.
+    output_kind : str
+        ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`. Of classes it is told
+        better by the source or the structure, where they say anything; of a regression's targets
+        it is what the output is taken for.
     with_prior : bool
         Whether to look for the prior of every mean-field tensor.
     n_intra, n_inter : int
@@ -152,6 +157,11 @@ def read_case(
     given = Endpoints(input_op, logits_op, loc_op, scale_op)
     opened = _open(case_directory(model_dir), model_ckpt, model, given, (n_intra, n_inter))
     ends = given.or_else(opened.ends)
+    if output_kind in OF_REGRESSION and ends.output_kind is not None:
+        raise GraphError(
+            f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
+            f"--task=regression, --noise_scale and --output_kind={output_kind} do not fit it"
+        )
     lifted = lift(
         opened.graph_def,
         opened.read,
@@ -159,6 +169,7 @@ def read_case(
         logits_op=ends.logits_op,
         loc_op=ends.loc_op,
         scale_op=ends.scale_op,
+        output_kind=output_kind if output_kind in OF_REGRESSION else ends.output_kind,
         variable_names=opened.variable_names,
         variable_types=opened.types,
         label=opened.label,

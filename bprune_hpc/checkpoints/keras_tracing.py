@@ -20,7 +20,10 @@ from ..graph.nodes import Node, constant_node
 from ..graph.source import Endpoints
 from ..tensorflow_import import import_tensorflow, limit_threads
 
-_NORMAL_HINT = "end the model in a Categorical, OneHotCategorical, Normal or Independent(Normal)"
+_HINT = (
+    "end the model in a Categorical, OneHotCategorical, Bernoulli of one label, Normal or "
+    "Independent(Normal)"
+)
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,11 @@ def trace(name: str, model: Any) -> Traced:
     tensorflow = import_tensorflow()
     spec = _input_spec(name, model)
     keywords = _inference(model)
-    kinds: list[tuple[str, ...]] = []
+    told: list[tuple[tuple[str, ...], str | None]] = []
 
     def call(x: Any) -> Any:
-        outputs = _parameters(name, model(x, **keywords))
-        kinds.append(tuple(outputs))
+        outputs, kind = _parameters(name, model(x, **keywords))
+        told.append((tuple(outputs), kind))
         return [tensorflow.identity(value) for value in outputs.values()]
 
     try:
@@ -202,9 +205,12 @@ def trace(name: str, model: Any) -> Traced:
             for key, value in constants[definition.name].attr.items():
                 definition.attr[key].CopyFrom(value)
     given = concrete.inputs[0].name
-    ends = dict(zip(kinds[-1], (output.name for output in concrete.outputs), strict=True))
+    names_of_outputs, output_kind = told[-1]
+    ends = dict(zip(names_of_outputs, (output.name for output in concrete.outputs), strict=True))
     return Traced(
-        graph_def, handles, Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"))
+        graph_def,
+        handles,
+        Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"), output_kind),
     )
 
 
@@ -218,8 +224,8 @@ def _constant(name: str, value: Any) -> Node:
     return node
 
 
-def _parameters(name: str, output: Any) -> dict[str, Any]:
-    """What a model returns, as named tensors."""
+def _parameters(name: str, output: Any) -> tuple[dict[str, Any], str | None]:
+    """What a model returns, as named tensors, and of which kind it says that these are."""
     import tensorflow_probability as tfp
 
     tensorflow, tfd = import_tensorflow(), tfp.distributions
@@ -233,22 +239,34 @@ def _parameters(name: str, output: Any) -> dict[str, Any]:
         while isinstance(inner, tfd.Independent):
             inner = inner.distribution
         if isinstance(inner, tfd.Categorical | tfd.OneHotCategorical):
-            return {"logits": inner.logits_parameter()}
+            return {"logits": inner.logits_parameter()}, "logits"
+        if isinstance(inner, tfd.Bernoulli):
+            return _of_one_label(name, inner)
         if isinstance(inner, tfd.Normal):
             loc = tensorflow.convert_to_tensor(inner.loc)
-            return {
-                "loc": loc,
-                "scale": tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc)),
-            }
+            scale = tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc))
+            return {"loc": loc, "scale": scale}, None
         raise ConfigError(
-            f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_NORMAL_HINT}"
+            f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_HINT}"
         )
     if not tensorflow.is_tensor(output):
         raise ConfigError(
             f"--model: {name}() gives {type(output).__name__} and not one tensor; return a model "
             "of which the logits are the only output"
         )
-    return {"logits": output}
+    return {"logits": output}, None
+
+
+def _of_one_label(name: str, bernoulli: Any) -> tuple[dict[str, Any], str | None]:
+    # Of the two parameters the one that is given: the other may be infinite where it is 0 or 1.
+    given = bernoulli.probs if bernoulli.logits is None else bernoulli.logits
+    if given.shape.rank is None or any(size != 1 for size in given.shape[1:]):
+        raise ConfigError(
+            f"--model: {name}() ends in a Bernoulli of several labels, of shape {given.shape}; "
+            f"labels that do not exclude each other are not supported: {_HINT}"
+        )
+    # Probabilities are looked behind for the logits that they are of.
+    return {"logits": given}, "logits" if bernoulli.probs is None else "probabilities"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..data.loading import DATASETS
 from ..evaluators.selection import EVALUATORS
+from ..graph.lifted import OUTPUT_KINDS
 from ..metrics.tasks import TASKS
 from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
@@ -63,6 +64,13 @@ def parser() -> ArgumentParser:
         type=float,
         metavar="X",
         help="deviation of the targets' noise, for a regression that gives a mean alone",
+    )
+    case.add_argument(
+        "--output_kind",
+        choices=("auto", *OUTPUT_KINDS),
+        default="auto",
+        help="what the output's numbers are; auto: what the network's structure or they themselves "
+        "say",
     )
     data = root.add_argument_group("data")
     data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")

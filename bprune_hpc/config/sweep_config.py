@@ -49,6 +49,8 @@ class SweepConfig:
     task : {"auto", "classification", "regression"}
     noise_scale : float or None
         Standard deviation of a regression's noise, where the network does not give it.
+    output_kind : str
+        ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`.
     n_draws : int
         Even when ``pairing`` is "antithetic"; the most, where there is a target.
     target : Target or None
@@ -84,6 +86,7 @@ class SweepConfig:
     scale_op: str | None
     task: str
     noise_scale: float | None
+    output_kind: str
     data_path: str | None
     dataset: str
     subtract_pixel_mean: bool
@@ -200,6 +203,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         scale_op=arguments.scale_op,
         task=arguments.task,
         noise_scale=arguments.noise_scale,
+        output_kind=arguments.output_kind,
         data_path=data_path,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,

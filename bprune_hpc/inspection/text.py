@@ -48,7 +48,7 @@ def text(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -
         f"case    {name}",
         f"source  {source.kind}: {source.path}, {step}, {writer}",
         f"input   {_operation(graph.input_tensor)} {_shape(graph.input_shape)} {graph.input_dtype}",
-        f"output  {_outputs(graph)} {_shape(graph.output_shape)}",
+        f"output  {_outputs(graph)} {_shape(graph.output_shape)}: {_kind(graph)}",
         *(f"note    {note}" for note in graph.notes),
         "",
         *_table([list(_HEADINGS), *(_cells(row) for row in rows)]),
@@ -101,6 +101,7 @@ def as_json(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float
             "tensor": graph.output_tensor,
             "shape": graph.output_shape,
             "tensors": dict(graph.output_tensors),
+            "kind": graph.output_kind,
         },
         "notes": graph.notes,
         "collapse_rule": {
@@ -149,6 +150,20 @@ def _outputs(graph: LiftedGraph) -> str:
     if "loc" not in graph.output_tensors:
         return _operation(graph.output_tensor)
     return ", ".join(f"{what} {_operation(name)}" for what, name in graph.output_tensors.items())
+
+
+def _kind(graph: LiftedGraph) -> str:
+    """What the output's numbers are, as far as the structure of the network says."""
+    shape, kind = graph.output_shape, graph.output_kind
+    is_single = shape is not None and (len(shape) == 1 or shape[-1] == 1)
+    if kind == "mean_and_scale":
+        return "a Normal"
+    if kind is None:
+        what = "a mean, or of two classes" if is_single else "logits or probabilities"
+        return f"{what}, which a sweep is told or finds"
+    if is_single:
+        return f"one {'logit' if kind == 'logits' else 'probability'} of two classes"
+    return kind
 
 
 def _writer(source: Source) -> str:

@@ -22,6 +22,7 @@ Environment = dict[str, list[str]]
 _NAMES = {
     "graph": "network graph",
     "pruned_weights": "--pruned_weights",
+    "output_kind": "outputs that are",
     "grid": "a grid of",
 }
 _FAULTS = {

@@ -27,6 +27,7 @@ from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
 from ..evaluators.interface import Evaluator, Weights
 from ..evaluators.selection import choose_evaluator
+from ..graph.lifted import OUTPUT_KINDS
 from ..metrics.regression import RegressionStatistics
 from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
 from ..posterior.criteria import CRITERIA
@@ -34,8 +35,9 @@ from ..posterior.mean_field import Posterior, Prior
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES, Rule, cut_at_threshold, cuts
 from ..posterior.pruning import prune as pruned_posterior
 from ..runner.evaluation import NotFinite, batches, evaluate
+from ..runner.output_probe import some_outputs
 from ..runner.problem import Problem, check_prior
-from ..runner.task_selection import choose_task
+from ..runner.task_selection import choose_task, kind_asked, told_by
 from ..runner.work_split import make_plan, round_of
 from .predictive import NormalPredictive, Predictive
 from .validation import (
@@ -65,7 +67,8 @@ class BayesianNetwork:
     source : Source
         Where the network came from.
     task : Classification or Regression
-        What the network is for.
+        What the network is for. A classification's ``output_kind`` is None where only the outputs
+        for examples tell it.
     prior : mapping of str to Prior
         Of each tensor whose Gaussian prior the graph says.
     """
@@ -76,6 +79,7 @@ class BayesianNetwork:
     task: Task
     prior: Mapping[str, Prior]
     _network: GraphNetwork
+    _output_kind: str = "auto"
 
     @property
     def n_weights(self) -> int:
@@ -225,7 +229,8 @@ class BayesianNetwork:
         examples = checked_examples(x, self._network.lifted)
         with _flags_as_arguments():
             label = checked_labels(y, len(examples), self.task)
-        statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
+            task = self._told_by(examples)
+        statistics = self._statistics(task, examples, label, n_draws, seed, pairing, batch_size)
 
         def of(name: str) -> NDArray[np.float64]:
             found: NDArray[np.float64] = statistics.per_example(name)[0]
@@ -256,8 +261,20 @@ class BayesianNetwork:
             pairing=pairing,
         )
 
+    def _told_by(self, examples: NDArray[Any]) -> Task:
+        """The task, which some outputs may have to tell, as in a sweep."""
+        lifted = self._network.lifted
+        outputs = some_outputs(
+            GraphEvaluator(self._network),
+            self.posterior,
+            examples,
+            (lifted.input_shape or (None,))[0],
+        )
+        return told_by(outputs, self.task, lifted, self.source.path, self._output_kind)
+
     def _statistics(
         self,
+        task: Task,
         examples: NDArray[Any],
         label: NDArray[Any] | None,
         n_draws: int,
@@ -275,7 +292,7 @@ class BayesianNetwork:
             fixed=self.fixed,
             x=examples,
             label=label,
-            task=self.task,
+            task=task,
             checkpoint=self.source.path,
             sha256=self.source.sha256,
             evaluator=choose_evaluator("auto", lifted),
@@ -285,17 +302,17 @@ class BayesianNetwork:
             pairing=pairing,
             n_thresholds=1,
             n_examples=len(examples),
-            bytes_per_cell=self.task.bytes_per_cell,
+            bytes_per_cell=task.bytes_per_cell,
             batch_size=batch_size,
             limit_bytes=_SUMS_LIMIT_BYTES,
-            noises_per_unit=self.task.noises_per_unit,
+            noises_per_unit=task.noises_per_unit,
         )
         everything = [cut_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(problem)
         (share,) = round_of(range(len(plan.units)), [1], 1).shares
-        draw_sums: Any = self.task.draw_sums(1, n_draws)
+        draw_sums: Any = task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
-        statistics: Any = self.task.statistics(plan, len(examples), True)
+        statistics: Any = task.statistics(plan, len(examples), True)
         for block in plan.blocks:
             sums: dict[int, AnySums] = {}
             evaluate(
@@ -351,7 +368,11 @@ class BayesianNetwork:
         chosen = self.posterior.loc
         if weights is not None:
             chosen = checked_weights(weights, self.posterior)
-        return self._outputs(examples, chosen, batch_size)
+        with _flags_as_arguments():
+            task = self._told_by(examples)
+        assert isinstance(task, Classification)
+        outputs = self._outputs(examples, chosen, batch_size)
+        return np.ascontiguousarray(task.logits(outputs.T[None])[0].T)
 
     def _outputs(
         self, examples: NDArray[Any], weights: Weights, batch_size: int
@@ -398,6 +419,7 @@ def load(
     scale_op: str | None = None,
     task: str = "auto",
     noise_scale: float | None = None,
+    output_kind: str = "auto",
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> BayesianNetwork:
@@ -419,6 +441,9 @@ def load(
         What the network is for; ``auto``: what its output says, as in a sweep.
     noise_scale : float, optional
         Of a regression that gives a mean alone: the standard deviation of the targets.
+    output_kind : str
+        What the output's numbers are, one of ``OUTPUT_KINDS`` of :mod:`bprune_hpc.graph.lifted`;
+        ``auto``: what the structure or, of the first examples, they themselves say.
     n_intra, n_inter : int
         TensorFlow threads. The first network of a process decides; the bits depend on them.
 
@@ -437,7 +462,12 @@ def load(
         raise ConfigError(f"task: '{task}' is none of {', '.join(TASKS)}")
     if noise_scale is not None and not 1e-30 <= noise_scale <= 1e30:
         raise ConfigError(f"noise_scale: {noise_scale:g} is not in 1e-30 to 1e30")
+    if output_kind not in ("auto", *OUTPUT_KINDS):
+        raise ConfigError(
+            f"output_kind: '{output_kind}' is none of auto, {', '.join(OUTPUT_KINDS)}"
+        )
     with _flags_as_arguments():
+        kind = kind_asked(task, output_kind, noise_scale)
         found = read_case(
             case,
             model_ckpt,
@@ -446,16 +476,17 @@ def load(
             logits_op=logits_op,
             loc_op=loc_op,
             scale_op=scale_op,
+            output_kind=kind,
             with_prior=True,
             n_intra=n_intra,
             n_inter=n_inter,
         )
-        chosen = choose_task(task, noise_scale, found.graph, found.source.path)
+        chosen = choose_task(task, noise_scale, found.graph, found.source.path, output_kind)
     is_normal = isinstance(chosen, Regression) and chosen.noise_scale is None
     network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)
     return BayesianNetwork(
         _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
-        MappingProxyType(dict(found.prior)), network,
+        MappingProxyType(dict(found.prior)), network, output_kind,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ AnySums = GroupSums | NormalSums
 AnyDrawSums = DrawSums | NormalDrawSums
 
 _MOST_PROBABILITY_BYTES = 2**30
+_ROUNDING = 0.01  # of probabilities in bfloat16, or behind a clip
 _IS_IT_THIS = "are these the data that it was trained for, scaled and labelled as then?"
 
 
@@ -43,14 +44,20 @@ def _by_group(draws: Sequence[tuple[int, Draw]]) -> Iterator[tuple[int, slice]]:
 
 @dataclass(frozen=True)
 class Classification:
-    """Outputs are logits of classes, labels are class numbers.
+    """Outputs are of classes that exclude each other, labels are class numbers.
 
     Attributes
     ----------
     n_classes : int
+    output_kind : {"logits", "probabilities"} or None
+        None as long as no outputs were seen that tell it.
+    is_binary : bool
+        Whether the network gives one number, of class 1, for two classes.
     """
 
     n_classes: int
+    output_kind: str | None = "logits"
+    is_binary: bool = False
     name: ClassVar[str] = "classification"
     noises_per_unit: ClassVar[int] = 1
 
@@ -62,7 +69,45 @@ class Classification:
     @property
     def n_outputs(self) -> int:
         """Numbers that the network gives for an example."""
-        return self.n_classes
+        return 1 if self.is_binary else self.n_classes
+
+    def logits(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of the classes: of probabilities their logarithms, which a softmax takes back.
+
+        A probability of 0 counts as 2**-150, below float32's smallest number: its NLL is
+        ``MAX_NLL``. One logit z of class 1 is (0, z) of two classes.
+
+        Parameters
+        ----------
+        outputs : float32 array, shape (n_draws, n_outputs, n_examples), finite
+
+        Returns
+        -------
+        float32 array, shape (n_draws, n_classes, n_examples)
+
+        Raises
+        ------
+        BpruneError
+            If a probability is negative, or a single one above 1.
+        """
+        if self.output_kind is None:
+            raise ValueError("not told yet whether outputs are logits or probabilities")
+        if self.output_kind == "logits":
+            if not self.is_binary:
+                return outputs
+            return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
+        least, largest = outputs.min(initial=0), outputs.max(initial=0)
+        if least < 0 or (self.is_binary and largest > 1 + _ROUNDING):
+            raise BpruneError(
+                f"the network gives {least if least < 0 else largest:g} where it gave "
+                "probabilities before; pass --output_kind=logits"
+            )
+        with np.errstate(divide="ignore"):
+            of_outputs = np.log(outputs)
+            if self.is_binary:
+                of_zero = np.log1p(-np.minimum(outputs, np.float32(1)))
+                of_outputs = np.concatenate([of_zero, of_outputs], axis=1)
+        return np.maximum(of_outputs, np.float32(-classification.MAX_NLL))
 
     def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> GroupSums:
         """Empty sums of a group of draws."""
@@ -91,6 +136,7 @@ class Classification:
         at : tuple
             Threshold, and rows within the block of examples.
         """
+        outputs = self.logits(outputs)
         # The posterior mean is no draw; it comes first.
         indices = [draw.index for _, draw in draws if draw.sign]
         places = slice(len(draws) - len(indices), None)

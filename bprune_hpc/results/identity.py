@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import Identity
+from ..metrics.tasks import Classification, Task
 from ..runner.problem import Problem
 
 _REVISIONS = {"channels": "channels-2"}
@@ -40,6 +41,7 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
         "ood data": None if problem.ood_x is None else _sha256([("x", problem.ood_x)]),
         "task": problem.task.name,
         "noise_scale": config.noise_scale,
+        **_output_kind(problem.task),
         "grid": f"{config.grid_kind}s",
         "seed": config.seed,
         "pairing": config.pairing,
@@ -56,6 +58,15 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
         "evaluator": _REVISIONS.get(evaluator, evaluator),
         "batch_size": min(config.batch_size, max(len(one.label) for one in problem.on_every_set())),
     }
+
+
+def _output_kind(task: Task) -> Identity:
+    """What outputs are taken for, where it is not what they were before there was a choice."""
+    if not isinstance(task, Classification) or (
+        task.output_kind == "logits" and not task.is_binary
+    ):
+        return {}
+    return {"output_kind": f"{task.output_kind}{' of two classes' if task.is_binary else ''}"}
 
 
 def graph_sha256(lifted: LiftedGraph) -> str:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,11 @@ from ..posterior.criteria import CRITERIA
 from ..posterior.draws import draws_per_unit
 from ..posterior.mean_field import Posterior, Prior
 from ..tensorflow_import import import_graphs
-from .task_selection import choose_task
+from .output_probe import some_outputs
+from .task_selection import choose_task, kind_asked, told_by
+
+if TYPE_CHECKING:
+    from ..checkpoints.case import Case
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +122,7 @@ def read(config: SweepConfig) -> Problem:
 
     _check_named(config)
     needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
+    output_kind = kind_asked(config.task, config.output_kind, config.noise_scale)
     network = case.read_case(
         config.model_dir,
         config.model_ckpt,
@@ -126,13 +131,16 @@ def read(config: SweepConfig) -> Problem:
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
+        output_kind=output_kind,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
     if needs_prior:
         check_prior(config.criterion, network.posterior, network.prior, network.source.path)
-    task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
+    task = choose_task(
+        config.task, config.noise_scale, network.graph, network.source.path, config.output_kind
+    )
     examples = data.load(
         config.dataset,
         config.data_path,
@@ -155,10 +163,12 @@ def read(config: SweepConfig) -> Problem:
         )
         logger.info("out of distribution: %s", data_loading.describe(ood, config.ood_path))
     dtype = network.graph.input_dtype
+    evaluator = choose_evaluator(config.evaluator, network.graph)
     try:
+        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
+        task = _told(config, network, task, evaluator, x)
         if task.name == "classification":
             data.check_labels(examples.y, task.n_classes)
-        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
     except DataError as error:
         raise DataError(f"{config.data_path or examples.name}: {error}") from error
     ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
@@ -176,9 +186,21 @@ def read(config: SweepConfig) -> Problem:
         checkpoint=network.source.path,
         sha256=hashes,
         ood_x=ood_x,
-        evaluator=choose_evaluator(config.evaluator, network.graph),
+        evaluator=evaluator,
         prior=network.prior if needs_prior else None,
     )
+
+
+def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
+    """The task, by some outputs of the evaluator that the sweep will have."""
+    shapes = {name: loc.shape for name, loc in network.posterior.loc.items()}
+    evaluator = make_evaluator(
+        name, network.graph, network.fixed, shapes, config.num_intra, config.num_inter
+    )
+    outputs = some_outputs(
+        evaluator, network.posterior, x, (network.graph.input_shape or (None,))[0]
+    )
+    return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
 
 
 def _check_named(config: SweepConfig) -> None:

@@ -115,7 +115,7 @@ def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> f
     draws: Any = task.draw_sums(n_thresholds, len(unit))
     rng = np.random.default_rng(0)
     for threshold in range(n_thresholds):
-        outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
+        outputs = rng.uniform(0.1, 1, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
         at = threshold, slice(0, n_examples)
         task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
     sweep_state = SweepState(tuple(range(n_thresholds)))

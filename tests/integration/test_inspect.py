@@ -155,7 +155,7 @@ def test_the_text_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     for piece in (
         "source  tf1: ", "step 4400, written by TensorFlow 2.18.1",
         "input   Placeholder (any, 64) float32",
-        "output  sequential/dense_flipout_2/BiasAdd (any, 10)",
+        "output  sequential/dense_flipout_2/BiasAdd (any, 10): logits",
         "mean-field  6,464 values in 3 tensors, 50.5 KiB; 49.9 % collapsed to the prior",
         "fixed       106 values in 3 tensors, 424 B",
         "KL(N(loc, scale²) || N(0, 1²)) of the weight is below 0.01 nats",
