@@ -411,7 +411,7 @@ def test_a_sweep_refuses_what_is_no_classifier_in_one_line(tmp_path: Path) -> No
     said = _said(GraphError, lambda: problem.read(sweep_config.parse(asked)))
     assert "gives a Normal distribution, with the mean at" in said and "--logits_op" in said
     said = _said(GraphError, lambda: problem.read(sweep_config.parse(arguments)))
-    assert "has 3 numbers an example; a regression here has one" in said
+    assert "has 3 numbers an example, and a regression of several targets is not" in said
 
 
 def test_loc_and_scale_go_together(tmp_path: Path) -> None:
