@@ -29,7 +29,6 @@ from .values import (
     sha256_of,
 )
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_STEPS = 64
 
 

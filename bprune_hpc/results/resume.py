@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..errors import ResultsError
 from ..files.atomic_write import Signature, signature
@@ -72,7 +72,7 @@ class Saved:
     config: Mapping[str, Any]
     layout: Layout
     grids: list[tuple[float, ...]]
-    sweep_states: list[Mapping[str, NDArray[Any]]]
+    sweep_states: list[Mapping[str, AnyArray]]
     signature: Signature | None
 
     @property
@@ -110,7 +110,7 @@ def state(
     config: SweepConfig,
     parts: Sequence[Part],
     sweep_states: Sequence[SweepState],
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """Arrays and attributes of ``/state``."""
     arrays = {}
     for index, sweep_state in enumerate(sweep_states):

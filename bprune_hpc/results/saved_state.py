@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..accumulators.classification import MAX_DRAWS
 from ..errors import ResultsError
 from ..posterior.draws import MEAN, N_GROUPS
@@ -158,7 +158,7 @@ def check_layout(layout: Layout, n_examples: Sequence[int], batch_size: int) -> 
 
 
 def check_arrays(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, AnyArray],
     n_rows: int,
     position: tuple[int, int],
     parts: Sequence[Part],
@@ -213,7 +213,7 @@ def _without_thresholds(position: tuple[int, int], parts: Sequence[Part], size: 
     return sweep_state.arrays()
 
 
-def _check_faults(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> None:
+def _check_faults(arrays: Mapping[str, AnyArray], n_rows: int) -> None:
     if not _OPTIONAL & arrays.keys():
         return
     at, layer = arrays["faults/at"], arrays["faults/layer"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.classification import Metric
+from ..metrics.estimates import Metric
 from ..metrics.nonfinite import without_failed
 from ..metrics.ood import ood_metrics
 from ..metrics.tasks import AnyDrawSums

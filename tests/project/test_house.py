@@ -49,7 +49,7 @@ LAYERS = (
     {"posterior", "mpi", "data", "models", "graph_info"},
     {"compiled", "tensorflow_import"},
     {"sources", "streams", "tensorflow_graphs"},
-    {"errors"},
+    {"errors", "_typing"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
 WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results"}
