@@ -21,8 +21,8 @@ from ..graph.source import Endpoints
 from ..tensorflow_import import import_tensorflow, limit_threads
 
 _HINT = (
-    "end the model in a Categorical, OneHotCategorical, Bernoulli of one label, Normal or "
-    "Independent(Normal)"
+    "end the model in a Categorical, OneHotCategorical, Bernoulli of one label, Normal, "
+    "Independent(Normal) or MultivariateNormalDiag"
 )
 
 
@@ -246,6 +246,8 @@ def _parameters(name: str, output: Any) -> tuple[dict[str, Any], str | None]:
             loc = tensorflow.convert_to_tensor(inner.loc)
             scale = tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc))
             return {"loc": loc, "scale": scale}, None
+        if isinstance(inner, tfd.MultivariateNormalDiag):
+            return {"loc": inner.mean(), "scale": inner.stddev()}, None
         raise ConfigError(
             f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_HINT}"
         )

@@ -3,6 +3,6 @@
 May import: ``tensorflow_import``, ``errors``. Begin with ``loading``; each format has a module.
 """
 
-from .loading import DATASETS, DataSet, check_labels, describe, fit_input, load
+from .loading import DATASETS, DataSet, check_labels, check_targets, describe, fit_input, load
 
-__all__ = ["DATASETS", "DataSet", "check_labels", "describe", "fit_input", "load"]
+__all__ = ["DATASETS", "DataSet", "check_labels", "check_targets", "describe", "fit_input", "load"]

@@ -41,7 +41,7 @@ class DataSet:
     x : float32 array, shape (n, ...)
         Examples; images of bytes are scaled to [0, 1].
     y : int64 or float64 array, shape (n,)
-        Class of each example, from 0; or, for a regression, its target.
+        Class of each example, from 0; or, for a regression, its target, or (n, n_targets).
     name : str
         One of :data:`DATASETS`, never ``"auto"``.
     sha256 : dict of str to str
@@ -231,6 +231,16 @@ def check_labels(y: NDArray[Any], n_classes: int) -> None:
         raise DataError(
             f"label {int(y[first])} of example {first} is not a class of the network, which has "
             f"{n_classes}; labels run from 0 to {n_classes - 1}"
+        )
+
+
+def check_targets(y: NDArray[Any], n_targets: int) -> None:
+    """Raise :class:`DataError` unless there are as many targets an example as a network gives."""
+    found = 1 if y.ndim == 1 else y.shape[1]
+    if found != n_targets:
+        raise DataError(
+            f"has {found} targets an example, the network gives {n_targets}; give the data set the "
+            "network was trained on"
         )
 
 

@@ -212,7 +212,7 @@ def labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 
 def targets(y: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Numbers to predict, from numbers or a column of them.
+    """Numbers to predict: one an example, shape (n,), or several, shape (n, n_targets).
 
     Raises
     ------
@@ -221,18 +221,19 @@ def targets(y: NDArray[Any], name: str) -> NDArray[np.float64]:
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1:
+    if y.ndim not in (1, 2):
         raise DataError(
-            f"{name} has shape {y.shape}; a regression takes one number an example, (n,)"
+            f"{name} has shape {y.shape}; a regression takes (n,), or (n, n_targets) of several "
+            "targets"
         )
     if not (np.issubdtype(y.dtype, np.integer) or np.issubdtype(y.dtype, np.floating)):
         raise DataError(f"{name} is {y.dtype}; a regression takes numbers")
     y = y.astype(np.float64)
-    wrong = np.flatnonzero(~(np.abs(y) <= _LARGEST_TARGET))
+    wrong = np.argwhere(~(np.abs(y) <= _LARGEST_TARGET))
     if wrong.size:
-        first = int(wrong[0])
+        first = tuple(wrong[0])
         raise DataError(
-            f"{name} has {y[first]} at example {first}; a regression takes finite numbers"
+            f"{name} has {y[first]} at example {first[0]}; a regression takes finite numbers"
         )
     return y
 

@@ -207,7 +207,8 @@ class BayesianNetwork:
         batch_size : int
             Examples evaluated at once.
         y : array, shape (n_examples,), optional
-            Class numbers, or targets, whose log-probability or log-density is wanted.
+            Class numbers, or targets, whose log-probability or log-density is wanted; of several
+            targets, (n_examples, n_targets).
 
         Returns
         -------
@@ -238,11 +239,11 @@ class BayesianNetwork:
 
         log_of_label = None if label is None else -of("nll")
         if isinstance(statistics, RegressionStatistics):
+            names = ("error", "predictive_sd", "epistemic_variance", "aleatoric_variance")
+            of_targets = {name: statistics.of_targets(name)[0] for name in names}
             return NormalPredictive(
-                predictive_mean=statistics.target + of("error"),
-                predictive_sd=of("predictive_sd"),
-                epistemic_variance=of("epistemic_variance"),
-                aleatoric_variance=of("aleatoric_variance"),
+                predictive_mean=statistics.target + of_targets.pop("error"),
+                **of_targets,
                 log_density=log_of_label,
                 n_draws=n_draws,
                 seed=seed,
@@ -333,7 +334,9 @@ class BayesianNetwork:
         """
         if isinstance(self.task, Classification):
             return np.zeros(len(examples), np.int64)
-        means = self._outputs(examples, self.posterior.loc, batch_size)[:, 0].astype(np.float64)
+        means = self._outputs(examples, self.posterior.loc, batch_size).astype(np.float64)
+        n_targets = self.task.n_targets
+        means = means[:, 0] if n_targets == 1 else means[:, :n_targets]
         return np.where(np.isfinite(means), means, 0.0)
 
     def logits(
@@ -400,7 +403,9 @@ class BayesianNetwork:
         if isinstance(self.task, Classification):
             return f"{self.n_classes} classes"
         noise = self.task.noise_scale
-        return "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
+        what = "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
+        n_targets = self.task.n_targets
+        return what if n_targets == 1 else f"{what}, of each of {n_targets} targets"
 
     def _evaluator(self, problem: Problem) -> Evaluator:
         if problem.evaluator == "graph":

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..accumulators.classification import MAX_DRAWS
-from ..data.loading import check_labels, fit_input
+from ..data.loading import check_labels, check_targets, fit_input
 from ..data.values import labels_of
 from ..errors import BpruneError, ConfigError, DataError
 from ..graph.lifted import LiftedGraph
-from ..metrics.tasks import Task
+from ..metrics.tasks import Classification, Task
 from ..posterior.draws import MEAN, draws_per_unit
 from ..posterior.mean_field import Posterior
 from ..runner.evaluation import NotFinite
@@ -72,8 +72,13 @@ def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[
         raise DataError(f"y: is no array ({error}); give one label an example") from error
     if len(label) != n_examples:
         raise DataError(f"y: has {len(label)} labels for {n_examples} examples; give one for each")
-    if task.name == "classification":
-        check_labels(label, task.n_classes)
+    try:
+        if isinstance(task, Classification):
+            check_labels(label, task.n_classes)
+        else:
+            check_targets(label, task.n_targets)
+    except DataError as error:
+        raise DataError(f"y: {error}") from error
     return label
 
 

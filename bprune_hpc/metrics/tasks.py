@@ -72,7 +72,7 @@ class Classification:
         """Numbers that the network gives for an example."""
         return 1 if self.is_binary else self.n_classes
 
-    def logits(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits(self, outputs: Float32Array) -> Float32Array:
         """Logits of the classes: of probabilities their logarithms, which a softmax takes back.
 
         A probability of 0 counts as 2**-150, below float32's smallest number: its NLL is
@@ -181,15 +181,18 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """Outputs are the mean of a Normal, or its mean and standard deviation; labels are numbers.
+    """Outputs are means of Normals, one a target, or these and standard deviations after them.
 
     Attributes
     ----------
     noise_scale : float or None
-        The standard deviation of every example, where the network gives a mean alone.
+        The standard deviation of every example, where the network gives means alone.
+    n_targets : int
+        Numbers to predict of an example. Given the weights they are independent.
     """
 
     noise_scale: float | None
+    n_targets: int = 1
     name: ClassVar[str] = "regression"
     n_classes: ClassVar[int] = 0
     # The mean distance of two draws, a part of CRPS, has to be that of independent ones: never of
@@ -199,16 +202,16 @@ class Regression:
     @property
     def bytes_per_cell(self) -> int:
         """Bytes of one group's sums for one threshold and example."""
-        return regression.bytes_per_cell()
+        return regression.bytes_per_cell(self.n_targets)
 
     @property
     def n_outputs(self) -> int:
         """Numbers that the network gives for an example."""
-        return 1 if self.noise_scale is not None else 2
+        return self.n_targets * (1 if self.noise_scale is not None else 2)
 
     def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> NormalSums:
         """Empty sums of a group of draws."""
-        return NormalSums(n_thresholds, n_examples, draws_per_unit)
+        return NormalSums(n_thresholds, n_examples, draws_per_unit, self.n_targets)
 
     def draw_sums(self, n_thresholds: int, n_draws: int) -> NormalDrawSums:
         """Empty sums of each draw."""
@@ -236,21 +239,25 @@ class Regression:
         Raises
         ------
         BpruneError
-            If there is not one mean an example, or a standard deviation is not positive.
+            If there is not one mean a target, or a standard deviation is not positive.
         """
         if outputs.shape[1] != self.n_outputs:
             raise BpruneError(
                 f"the network gives {outputs.shape[1]} numbers an example, not {self.n_outputs}; a "
-                "regression needs one mean an example"
+                "regression needs one mean a target"
             )
         for columns, (group, draw) in zip(outputs.astype(np.float64), draws, strict=True):
-            scale = np.full(len(label), self.noise_scale) if self.n_outputs == 1 else columns[1]
+            loc = self._of_targets(columns[: self.n_targets])
+            if self.noise_scale is None:
+                scale = self._of_targets(columns[self.n_targets :])
+            else:
+                scale = np.full(label.shape, self.noise_scale)
             if not (scale > 0).all():
                 raise BpruneError(
                     f"draw {draw.index}: the standard deviation that the network gives is "
                     f"{scale.min():g}; name another operation with --scale_op"
                 )
-            prediction = NormalPrediction(columns[0] - label, scale, draw)
+            prediction = NormalPrediction(loc - label, scale, draw)
             sums[group].add(*at, prediction)
             if draw.sign:
                 draw_sums.add(at[0], draw.index, prediction)
@@ -261,9 +268,13 @@ class Regression:
         """Where sums become metrics."""
         return RegressionStatistics(plan)
 
+    def _of_targets(self, columns: Float64Array) -> Float64Array:
+        """Columns as labels are: one number an example, or a row of them."""
+        return columns[0] if self.n_targets == 1 else columns.T
+
     def doubt(self, label: Float64Array, metrics: Mapping[str, Metric]) -> str:
         """See :meth:`Classification.doubt`; compared with the mean of the targets."""
-        spread, error = label.std(), metrics["rmse"].value[0]
+        spread, error = np.sqrt(label.var(axis=0).mean()), metrics["rmse"].value[0]
         if not error >= spread:
             return ""
         return (

@@ -82,6 +82,10 @@ def contents(
     if isinstance(statistics, RegressionStatistics):
         assert isinstance(draw_sums, NormalDrawSums)
         of_the_task = contents_regression.groups(statistics, metrics, draw_sums)
+        if statistics.target.ndim > 1:
+            n_targets = statistics.target.shape[1]
+            target = contents_regression.TARGET
+            coordinates[target] = Variable((target,), np.arange(n_targets))
     else:
         assert isinstance(draw_sums, DrawSums)
         coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))

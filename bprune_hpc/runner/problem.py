@@ -24,7 +24,7 @@ from ..errors import ConfigError, DataError
 from ..evaluators.interface import Evaluator
 from ..evaluators.selection import choose_evaluator, make_evaluator
 from ..graph.lifted import LiftedGraph
-from ..metrics.tasks import Task
+from ..metrics.tasks import Classification, Task
 from ..mpi.comm import Comm
 from ..posterior.criteria import CRITERIA
 from ..posterior.draws import draws_per_unit
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ..checkpoints.case import Case
 
 logger = logging.getLogger(__name__)
+
+_LIKE_UNITS = 3
+"""Targets whose standard deviations differ by more are taken to have units of their own."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Problem:
     x : array, shape (n_examples, ...)
         In the shape that the network takes.
     label : array, shape (n_examples,)
-        Class numbers, int64 in [0, n_classes); or targets, float64.
+        Class numbers, int64 in [0, n_classes); or targets, float64, of several (n_examples,
+        n_targets).
     task : Task
         What the network is for.
     checkpoint : str
@@ -167,8 +171,11 @@ def read(config: SweepConfig) -> Problem:
     try:
         x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
         task = _told(config, network, task, evaluator, x)
-        if task.name == "classification":
+        if isinstance(task, Classification):
             data.check_labels(examples.y, task.n_classes)
+        else:
+            data.check_targets(examples.y, task.n_targets)
+            _warn_of_units(examples.y)
     except DataError as error:
         raise DataError(f"{config.data_path or examples.name}: {error}") from error
     ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
@@ -201,6 +208,19 @@ def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[
         evaluator, network.posterior, x, (network.graph.input_shape or (None,))[0]
     )
     return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
+
+
+def _warn_of_units(targets: NDArray[Any]) -> None:
+    """Say where averages over targets are those of the one whose numbers are largest."""
+    if targets.ndim == 1:
+        return
+    spread = targets.std(axis=0)
+    if spread.max() > _LIKE_UNITS * spread.min():
+        logger.warning(
+            "targets differ in size (standard deviations %.4g to %.4g): RMSE and other averages "
+            "over them are mostly those of the largest; /targets has each alone",
+            spread.min(), spread.max(),
+        )  # fmt: skip
 
 
 def _check_named(config: SweepConfig) -> None:

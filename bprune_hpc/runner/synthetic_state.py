@@ -97,7 +97,7 @@ def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int
             np.multiply(small.buffer[index][:, rows], n_units, out=into)
         return group
     rows = np.arange(n_examples) % small.sums.top.shape[1]
-    normal = type(small)(len(like), n_examples, 1)
+    normal = type(small)(len(like), n_examples, 1, small.n_targets)
     for row, index in enumerate(like):
         normal.sums.top[row] = small.sums.top[index][rows]
         np.multiply(small.sums.bins[index][rows], n_units, out=normal.sums.bins[row])

@@ -118,18 +118,26 @@ def choose_task(
             raise ConfigError(
                 f"{flag}: {path} gives its own standard deviation, at {scale}; leave the flag out"
             )
-        _check_one_mean(width, output, path)
         logger.info("regression: a Normal, with loc at %s and scale at %s", output, scale)
-        return Regression(None)
-    if kind in OF_REGRESSION:
-        _check_one_mean(width, output, path)
+        return Regression(None, _known(width, output, path))
+    if kind == "mean_and_scale":
+        both = _known(width, output, path)
+        if both % 2:
+            raise GraphError(
+                f"{path}: {output} gives {both} numbers an example, which are not as many means as "
+                "standard deviations; name both with --loc_op and --scale_op"
+            )
+        logger.info("regression: %d means at %s, and behind them their scales", both // 2, output)
+        return Regression(None, both // 2)
+    if kind == "mean":
         if noise_scale is None:
             raise ConfigError(
                 f"{path}: gives a mean alone, at {output}; give the standard deviation of the "
-                "targets' noise with --noise_scale, or --loc_op and --scale_op"
+                "targets' noise with --noise_scale, or --loc_op and --scale_op, or "
+                "--output_kind=mean_and_scale"
             )
         logger.info("regression: a mean at %s, with --noise_scale=%g", output, noise_scale)
-        return Regression(noise_scale)
+        return Regression(noise_scale, _known(width, output, path))
     if width is None:
         raise GraphError(
             f"{path}: {output} has an unknown number of classes; name the logits with --logits_op"
@@ -179,6 +187,7 @@ def told_by(
             "of several places (sequences, images) are not supported"
         )
     if not isinstance(task, Classification):
+        _check_scale(outputs, task, output, path)
         return task
     rows = np.moveaxis(outputs, 1, 2).reshape(-1, n_outputs)
     rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
@@ -230,6 +239,16 @@ def told_by(
     return task
 
 
+def _check_scale(outputs: NDArray[np.float32], task: Regression, output: str, path: str) -> None:
+    scale = outputs[:, task.n_targets :]
+    if (scale <= 0).any():
+        raise GraphError(
+            f"{path}: a standard deviation at {output} is {scale.min():g}; name the operation that "
+            "makes it positive (a softplus, an exponential) with --scale_op, and the mean with "
+            "--loc_op"
+        )
+
+
 def _numbers(graph: LiftedGraph, path: str) -> int | None:
     """Numbers that a network gives for an example; None where the graph leaves them open.
 
@@ -251,9 +270,10 @@ def _numbers(graph: LiftedGraph, path: str) -> int | None:
     return 1 if len(shape) == 1 else shape[-1]
 
 
-def _check_one_mean(width: int | None, output: str, path: str) -> None:
-    if width is not None and width != 1:
+def _known(width: int | None, output: str, path: str) -> int:
+    if width is None:
         raise GraphError(
-            f"{path}: {output} has {width} numbers an example, and a regression of several targets "
-            "is not supported; give a network of one target, or name the operation of one"
+            f"{path}: {output} has an unknown number of targets; name operations of known shape "
+            "with --loc_op and --scale_op"
         )
+    return width

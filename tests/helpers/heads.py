@@ -147,6 +147,44 @@ def correlated_normal() -> Any:
     return _ended(tril.params_size(2), tril(2))
 
 
+def independent_normal() -> Any:
+    return _ended(4, _layers()[1].IndependentNormal(2))
+
+
+def diagonal_normal() -> Any:
+    import tensorflow as tf
+
+    def make(t: Any) -> Any:
+        return _layers()[2].MultivariateNormalDiag(t[:, :2], 0.3 + tf.nn.softplus(t[:, 2:]))
+
+    return _ended(4, _distributed(make))
+
+
+def means_and_scales() -> Any:
+    """Two means, and as many standard deviations behind them."""
+    import tensorflow as tf
+
+    def positive(t: Any) -> Any:
+        return tf.concat([t[:, :2], 0.3 + tf.nn.softplus(t[:, 2:])], axis=1)
+
+    return _ended(4, _then(positive))
+
+
+def two_means() -> Any:
+    return _ended(2)
+
+
+def normals(name: str, output: Any) -> Any:
+    """Mean and standard deviation that one call gives of two targets, as one tensor (n, 4)."""
+    import tensorflow as tf
+
+    if name == "two_means":
+        return tf.concat([output, 0.6 * tf.ones_like(output)], axis=1)
+    if name == "means_and_scales":
+        return output
+    return tf.concat([output.mean(), output.stddev()], axis=1)
+
+
 _SOFTMAX_OF = ("logits", "log_softmax")
 _BINARY_LOGITS = ("one_logit",)
 
