@@ -19,8 +19,9 @@ from ..metrics.regression import RegressionStatistics
 from ..metrics.stopping import Target
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import Cut, labels_of
-from ..runner.problem import Problem
+from ..posterior.pruning import PruningMask, labels_of
+from ..runner.network import Network
+from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
 from . import contents_classification, contents_regression
 from .file import SCHEMA, Contents, Variable
@@ -30,9 +31,7 @@ _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
 
 def contents(
-    config: SweepConfig,
-    problem: Problem,
-    cuts: Sequence[Cut],
+    sweep: PreparedSweep,
     findings: SweepStatistics,
     run: Mapping[str, Any],
     status: str,
@@ -41,16 +40,16 @@ def contents(
 
     Parameters
     ----------
-    cuts : sequence of Cut
-        Of the findings.
     run : mapping of str to number, str or list of one entry a rank
         Goes to ``/run``.
     status : {"complete", "partial"}
     """
+    config, network = sweep.config, sweep.network
+    masks = findings.thresholds.of(sweep.masks)
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
-    posterior = problem.posterior
-    criterion, rule = CRITERIA[config.criterion], config.rule
+    posterior = network.posterior
+    criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
     is_by_fraction = config.grid_kind == "fraction"
     pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
@@ -58,7 +57,7 @@ def contents(
     coordinates = {
         "threshold": Variable(
             ("threshold",),
-            np.array([cut.threshold for cut in cuts]),
+            np.array([mask.threshold for mask in masks]),
             {
                 "long_name": criterion.meaning
                 + (", as far as it reaches in any layer" if is_by_fraction else ""),
@@ -68,7 +67,7 @@ def contents(
         ),
         "requested_fraction": Variable(
             ("threshold",),
-            np.array([cut.requested_fraction for cut in cuts]),
+            np.array([mask.requested_fraction for mask in masks]),
             heading if is_by_fraction else {},
         ),
         "draw": Variable(("draw",), np.arange(n_draws)),
@@ -88,12 +87,11 @@ def contents(
             coordinates[target] = Variable((target,), np.arange(n_targets))
     else:
         assert isinstance(draw_sums, DrawSums)
-        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
-        of_the_task = contents_classification.groups(
-            statistics, metrics, draw_sums, problem.n_classes
-        )
+        n_classes = network.task.n_classes
+        coordinates["class"] = Variable(("class",), np.arange(n_classes))
+        of_the_task = contents_classification.groups(statistics, metrics, draw_sums, n_classes)
     groups: dict[str, dict[str, Variable]] = {
-        "sparsity": {**_sparsity(cuts, posterior), **_priors(problem)},
+        "sparsity": {**_sparsity(masks, posterior), **_priors(network)},
         **blanked(of_the_task, findings.failed),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
@@ -105,26 +103,26 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    choice = _choice(config, cuts, findings)
+    choice = _choice(config, masks, findings)
     if choice is not None:
         groups["choice"], group_attrs["choice"] = choice
     for other in findings.statistics[1:]:
         groups |= blanked({"ood": contents_classification.ood(other)}, findings.failed)
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, findings)
-    doubt = "" if cuts[0].pruned_fraction else problem.task.doubt(statistics.label, metrics)
+    doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
     return Contents(
         attrs={
             **({"doubt": doubt} if doubt else {}),
             "schema": SCHEMA,
             "status": status,
             "n_examples": n_examples,
-            "task": problem.task.name,
+            "task": network.task.name,
             "n_draws": n_draws,
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
-            "checkpoint": problem.checkpoint,
-            "sha256": json.dumps(dict(problem.sha256), sort_keys=True),
+            "checkpoint": network.checkpoint,
+            "sha256": json.dumps(dict(network.sha256), sort_keys=True),
         },
         coordinates=coordinates,
         groups=groups,
@@ -142,22 +140,24 @@ def _target(target: Target, findings: SweepStatistics) -> dict[str, Any]:
     }
 
 
-def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
-    by_layer = [[cut.pruned_fraction_of(name) for name in posterior.names] for cut in cuts]
-    thresholds = [[cut.layer_threshold[name] for name in posterior.names] for cut in cuts]
+def _sparsity(masks: Sequence[PruningMask], posterior: Posterior) -> dict[str, Variable]:
+    by_layer = [[mask.pruned_fraction_of(name) for name in posterior.names] for mask in masks]
+    thresholds = [[mask.layer_threshold[name] for name in posterior.names] for mask in masks]
     return {
-        "pruned_fraction": Variable(("threshold",), np.array([c.pruned_fraction for c in cuts])),
-        "n_active": Variable(("threshold",), np.array([cut.n_active for cut in cuts])),
+        "pruned_fraction": Variable(
+            ("threshold",), np.array([mask.pruned_fraction for mask in masks])
+        ),
+        "n_active": Variable(("threshold",), np.array([mask.n_active for mask in masks])),
         "layer_pruned_fraction": Variable(("threshold", "layer"), np.array(by_layer)),
         "layer_threshold": Variable(("threshold", "layer"), np.array(thresholds)),
     }
 
 
-def _priors(problem: Problem) -> dict[str, Variable]:
+def _priors(network: Network) -> dict[str, Variable]:
     """The prior of each layer, where it was read from the graph."""
-    if problem.prior is None:
+    if network.prior is None:
         return {}
-    priors = [problem.prior[name] for name in problem.posterior.names]
+    priors = [network.prior[name] for name in network.posterior.names]
     return {
         "prior_loc": Variable(("layer",), np.array([prior.loc for prior in priors])),
         "prior_scale": Variable(("layer",), np.array([prior.scale for prior in priors])),
@@ -188,7 +188,7 @@ def _snr(ratio: Float64Array) -> dict[str, Variable]:
 
 
 def _choice(
-    config: SweepConfig, cuts: Sequence[Cut], findings: SweepStatistics
+    config: SweepConfig, masks: Sequence[PruningMask], findings: SweepStatistics
 ) -> tuple[dict[str, Variable], dict[str, Any]] | None:
     """Datasets and attributes of ``/choice``; None where there is none to make.
 
@@ -196,11 +196,11 @@ def _choice(
 
     Parameters
     ----------
-    cuts : sequence of Cut
+    masks : sequence of PruningMask
         Of the findings.
     """
     limit = config.limit
-    if limit is None or findings.n_units < 2 or cuts[0].pruned_fraction != 0:
+    if limit is None or findings.n_units < 2 or masks[0].pruned_fraction != 0:
         return None
     statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
     n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)
@@ -211,8 +211,8 @@ def _choice(
     choice = threshold_selection.choose(
         difference, limit, n_examples, n_groups, skewness, findings.failed
     )
-    names = _names_of(config, cuts)
-    fractions = np.array([cut.pruned_fraction for cut in cuts])
+    names = _names_of(config, masks)
+    fractions = np.array([mask.pruned_fraction for mask in masks])
     attrs = {
         "rule": limit.metric,
         "limit": limit.value,
@@ -234,13 +234,13 @@ def _choice(
     return variables, {name: value for name, value in attrs.items() if value is not None}
 
 
-def _names_of(config: SweepConfig, cuts: Sequence[Cut]) -> list[str]:
+def _names_of(config: SweepConfig, masks: Sequence[PruningMask]) -> list[str]:
     """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
-    heading = config.rule.heading(config.grid_kind)
+    heading = config.rule().heading(config.grid_kind)
     if config.grid_kind == "fraction":
-        labels = labels_of([cut.requested_fraction for cut in cuts], is_share=True)
+        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
         return [f"the {label} of {heading}" for label in labels]
-    labels = labels_of([cut.threshold for cut in cuts], is_share=False)
+    labels = labels_of([mask.threshold for mask in masks], is_share=False)
     return [label if label == "none" else f"{heading} {label}" for label in labels]
 
 

@@ -23,8 +23,6 @@ from tests.helpers.coverage import coverage
 N_CLASSES, N_FACTORS, N_REPEATS = 5, 6, 200
 SMOOTH = {name for name, definition in CLASSIFICATION.items() if definition.is_corrected}
 
-pytestmark = pytest.mark.slow
-
 
 class Population:
     """Examples whose logits are a function of a few Gaussian factors, at two thresholds."""

@@ -7,7 +7,6 @@ against many draws, or with other test examples, against a large population.
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from scipy import stats
 
 from bprune_hpc.metrics.definitions import REGRESSION
@@ -16,8 +15,6 @@ from tests.helpers.coverage import coverage
 from tests.helpers.regression_case import Normals, plan_of
 
 N_FACTORS, N_REPEATS = 6, 200
-
-pytestmark = pytest.mark.slow
 
 
 class Population:

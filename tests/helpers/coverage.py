@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""How often intervals made of the standard errors of many sweeps hold the true value."""
 
 from __future__ import annotations
 

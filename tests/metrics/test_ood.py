@@ -170,7 +170,6 @@ def test_examples_of_another_shape_are_one_line(
     assert not (tmp_path / "s.h5").exists()
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("n_ranks", [2, 3, 7])
 def test_the_same_bits_and_the_same_end_on_any_number_of_ranks(
