@@ -199,7 +199,7 @@ def test_a_keras_regression_against_plain_numpy(
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.eye(3)[[0, 1, 2, 0]], "has shape (4, 3); a regression takes one number"),
+        (np.zeros((4, 2, 2)), "has shape (4, 2, 2); a regression takes (n,), or (n, n_targets)"),
         (np.array([0.5, np.nan, 1, 2]), "has nan at example 1"),
         (np.array([0.5, 1, 1e39, 2]), "has 1e+39 at example 2"),
         (np.array(list("abcd")), "a regression takes numbers"),

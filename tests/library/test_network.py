@@ -290,7 +290,7 @@ def test_a_regression_is_what_its_own_calls_give(regressions, model):
 
 def test_what_a_network_is_for_is_told_as_in_a_sweep(regressions):
     _, case, x, y, _ = regressions["mean_of_one"]
-    with pytest.raises(ConfigError, match="is a single number an example; .* with noise_scale$"):
+    with pytest.raises(ConfigError, match="is a single number an example; .* with noise_scale; "):
         bprune_hpc.load(**{**case, "noise_scale": None})
     for more, message in (
         ({"task": "classification"}, "noise_scale: is of a regression"),
