@@ -14,7 +14,7 @@ from ..evaluators.interface import Evaluator, Noise
 from ..posterior.draws import MEAN, Draw, standard_normal, units_of
 from ..posterior.mean_field import Posterior
 
-_MOST_EXAMPLES = 64
+_MOST_EXAMPLES = 32
 _N_DRAWS = 4
 
 
@@ -32,7 +32,7 @@ def some_outputs(
 
     Returns
     -------
-    float32 array, shape (5, n_outputs, at most 64 or batch_size)
+    float32 array, shape (5, n_outputs, at most 32, or batch_size)
     """
     size = batch_size or min(_MOST_EXAMPLES, len(x))
     some = x[np.linspace(0, len(x) - 1, size).astype(int)]
