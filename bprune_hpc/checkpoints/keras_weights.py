@@ -73,7 +73,7 @@ def _content_start(path: Path, header: int) -> int:
     return header + 30 + int(n_name) + int(n_extra)
 
 
-def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
+def data_sets(file: Any, model: Any, is_whole: bool, is_assigned: bool = False) -> dict[int, Any]:
     """The h5py.Dataset of each of a model's variables that the file has, by the variable's id.
 
     Parameters
@@ -83,6 +83,8 @@ def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
         Built; its variables need not have values.
     is_whole : bool
         Whether the file is of the form of ``.weights.h5`` and ``.keras``, not of the older ``.h5``.
+    is_assigned : bool
+        Whether the variables get the values too, as layers that compute something from them need.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
         Whatever Keras raises where model and file do not fit each other.
     """
     found: dict[int, Any] = {}
-    with _noting(file, found):
+    with _noting(file, found, is_assigned):
         if is_whole:
             saving_lib = importlib.import_module("tf_keras.src.saving.saving_lib")
             saving_lib._load_state(
@@ -126,8 +128,8 @@ def read(data_set: Any, dtype: str) -> NDArray[Any]:
 
 
 @contextmanager
-def _noting(file: Any, found: dict[int, Any]) -> Iterator[None]:
-    """Note what Keras's loaders assign, by the variable's id, and assign nothing."""
+def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[None]:
+    """Note what Keras's loaders assign, by the variable's id, and assign it only if asked to."""
     import h5py
 
     import_tensorflow()
@@ -141,7 +143,7 @@ def _noting(file: Any, found: dict[int, Any]) -> Iterator[None]:
             return assign(variable, value, *arguments, **keywords)
         _check(file, variable, value)
         found[id(variable)] = value
-        return variable
+        return assign(variable, value[()]) if is_assigned else variable
 
     def note_all(pairs: Any) -> None:
         for variable, value in pairs:
@@ -160,7 +162,7 @@ def _noting(file: Any, found: dict[int, Any]) -> Iterator[None]:
 
 
 def _check(file: Any, variable: Any, value: Any) -> None:
-    if value.shape != tuple(variable.shape):
+    if not variable.shape.is_compatible_with(value.shape):
         raise ValueError(
             f"'{variable.name}' has the shape {tuple(variable.shape)}, what is stored {value.shape}"
         )

@@ -7,9 +7,11 @@ Their ranges do not belong here (``config.sweep_config``), nor how argument file
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from ..data.loading import DATASETS
+from ..errors import ConfigError
 from ..evaluators.selection import EVALUATORS
 from ..graph.lifted import OUTPUT_KINDS
 from ..metrics.tasks import TASKS
@@ -27,6 +29,31 @@ NOT_NEEDED = {
     "kmp_affinity": "export KMP_AFFINITY instead: it must be set before the process starts",
 }
 """Flags of BPrune that do nothing here, and why."""
+
+
+FEED: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "NAME=VALUE",
+    "help": "value of another placeholder, such as a dropout rate; once for each of them",
+}
+"""How ``--feed`` is read, by every command that opens a network."""
+
+
+def read_feed(given: Sequence[str]) -> dict[str, str]:
+    """Values of placeholders by name; the last one of a name counts.
+
+    Raises
+    ------
+    ConfigError
+    """
+    feed = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals and value.strip()):
+            raise ConfigError(f"--feed: '{text}' is not NAME=VALUE")
+        feed[name.strip()] = value.strip()
+    return feed
 
 
 class _Grid(argparse.Action):
@@ -50,10 +77,13 @@ def parser() -> ArgumentParser:
     case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
     case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
     case.add_argument(
-        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
     )
     case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
     case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    case.add_argument("--feed", **FEED)
     case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
     case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
     case.add_argument(

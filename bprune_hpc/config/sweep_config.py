@@ -23,7 +23,7 @@ from ..posterior.mean_field import Prior
 from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
 from . import targets
-from .flags import NOT_NEEDED, parser
+from .flags import NOT_NEEDED, parser, read_feed
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class SweepConfig:
         See :class:`bprune_hpc.posterior.pruning.PruningRule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    feed : mapping of str to str
+        Values of placeholders besides the input, by name.
     ood_path, ood_dataset : str or None
         Examples to be told from the test set; None for both: no such.
     task : {"auto", "classification", "regression"}
@@ -86,6 +88,7 @@ class SweepConfig:
     logits_op: str | None
     loc_op: str | None
     scale_op: str | None
+    feed: Mapping[str, str]
     task: str
     noise_scale: float | None
     output_kind: str
@@ -208,6 +211,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         logits_op=arguments.logits_op,
         loc_op=arguments.loc_op,
         scale_op=arguments.scale_op,
+        feed=read_feed(arguments.feed),
         task=arguments.task,
         noise_scale=arguments.noise_scale,
         output_kind=arguments.output_kind,

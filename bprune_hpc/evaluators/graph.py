@@ -130,6 +130,8 @@ class GraphNetwork:
     ) -> NDArray[np.float32]:
         """Outputs of the examples under one set of weights.
 
+        A graph that takes a certain number of examples alone is run as often as it takes.
+
         Parameters
         ----------
         x : array, shape (n_examples, ...)
@@ -145,7 +147,15 @@ class GraphNetwork:
         """
         drawn = [np.asarray(weights[name], np.float32) for name in self.lifted.loc_tensors]
         examples = np.asarray(x, np.dtype(self.lifted.input_dtype))
-        return np.asarray(self._call(examples, *drawn, *self._fixed), np.float32)
+        size = self.lifted.batch_size
+        if size is None or size == len(examples):
+            return np.asarray(self._call(examples, *drawn, *self._fixed), np.float32)
+        padded = np.concatenate([examples, np.repeat(examples[-1:], -len(examples) % size, axis=0)])
+        outputs = [
+            np.array(self._call(padded[start : start + size], *drawn, *self._fixed), np.float32)
+            for start in range(0, len(padded), size)
+        ]
+        return np.concatenate(outputs)[: len(examples)]
 
     def close(self) -> None:
         """Release the session; the network cannot be called afterwards."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import GraphError
 from .chain import (
     ACTIVATIONS,
     Activation,
@@ -55,10 +56,10 @@ def find_chain(
     -------
     Chain or None
     """
-    search = _Search(_with_examples(graph_def, input_tensor), nodes, weights)
     try:
+        search = _Search(_with_examples(graph_def, input_tensor), nodes, weights)
         return Chain(search.steps(output, input_tensor))
-    except _NotAChainError:
+    except (_NotAChainError, GraphError):  # a graph can be for another number of examples alone
         return None
 
 

@@ -24,6 +24,7 @@ from .nodes import (
     ancestors,
     constant,
     describe,
+    is_random,
     parse_tensor,
     source_of,
     tensor_name,
@@ -44,6 +45,7 @@ _SOFTMAX = frozenset(
 )
 _DRAWS = frozenset({"Multinomial", "StatelessMultinomial"})
 _AFTER_DRAW = SAME_NUMBERS | {"Cast", "OneHot", "Transpose"}
+_OF_UNIFORM = SAME_NUMBERS | {"Add", "AddV2", "Mul"}
 _FED = frozenset({"Placeholder", "IteratorGetNext", "IteratorGetNextSync"})
 
 
@@ -144,7 +146,8 @@ def find_input(nodes: Nodes, logits: Tensor, label: str) -> Tensor:
     if found:
         raise GraphError(
             f"{label}: several placeholders could be the input: "
-            f"{', '.join(found)}; pass one as --input_op"
+            f"{', '.join(found)}; pass one as --input_op, and give the others values with "
+            "--feed NAME=VALUE"
         )
     others = [name for name in behind if nodes[name].op in _FED]
     others += [name for name in behind if nodes[name].op == "PlaceholderWithDefault"]
@@ -227,6 +230,10 @@ def look_behind(nodes: Nodes, tensor: Tensor) -> Head:
         return Head(tensor, None, shaped.op.removeprefix("Log"), behind)
     while nodes[root[0]].op in _AFTER_DRAW:
         root = source_of(nodes, nodes[root[0]].inputs[0])
+    if nodes[root[0]].op == "Less":  # a Bernoulli's sample: a uniform number below a probability
+        uniform, probability = nodes[root[0]].inputs
+        if is_random(nodes[source_of(nodes, uniform, _OF_UNIFORM)[0]].op):
+            return look_behind(nodes, probability)
     if nodes[root[0]].op in _DRAWS:
         logits = _before_reshape(nodes, before_ones(nodes, nodes[root[0]].inputs[0]))
         return Head(logits, "logits")

@@ -44,6 +44,9 @@ class LiftedGraph:
         None where only its numbers can tell.
     notes : tuple of str
         What a reader of results should know about the lift.
+    rows_with_noise : tuple of str
+        Tensors that a layer multiplies by its weights with noise of its own for each row, which the
+        lifted network has not: a draw of weights is for all rows.
     chain : Chain or None
         The same network as a chain of layers, where it is one.
     """
@@ -59,4 +62,14 @@ class LiftedGraph:
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
     output_kind: str | None = None
+    rows_with_noise: tuple[str, ...] = ()
     chain: Chain | None = None
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many examples the graph takes at once, where it takes no other number."""
+        if self.input_shape and self.input_shape[0] is not None:
+            return self.input_shape[0]
+        # A reshape on the way can say it too, though the input is open.
+        whole = self.output_shape or (None,)
+        return whole[0] if None not in whole and (whole[0] or 0) > 1 else None

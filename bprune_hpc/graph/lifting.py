@@ -24,6 +24,7 @@ from .chain import Chain
 from .chain_search import find_chain
 from .checks import check_lifted, check_operations, used_functions
 from .constant_folding import Evaluator, static_types
+from .feeds import still_dropout
 from .inlining import flatten
 from .lifted import LiftedGraph
 from .nodes import (
@@ -36,7 +37,7 @@ from .nodes import (
     placeholder_node,
     tensor_name,
 )
-from .noise import find_noise
+from .noise import find_noise, find_sampled
 from .noise_removal import NoiseRemoval
 from .source import ReadVariables, VariableTypes, VariableValues
 from .variables import expose_variables
@@ -203,6 +204,7 @@ def _lift(
     names = expose_variables(nodes, variable_names, label)
     order = ancestors(nodes, ends)
     nodes = {name: nodes[name] for name in order}
+    still_dropout(nodes, order, ends)
     names = {node: name for node, name in names.items() if node in nodes}
     others = {name: node for name, node in nodes.items() if name not in names}
     check_operations(others, graph_def.library, label)
@@ -210,6 +212,13 @@ def _lift(
     for node_name, name in names.items():
         dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
         nodes[node_name] = placeholder_node(node_name, dtype, values.shape(name))
+    if "logits" in outputs:
+        sampled = find_sampled(nodes, outputs["logits"], input_tensor, names, label)
+        if sampled is not None:
+            outputs, output_kind = {"loc": sampled[0], "scale": sampled[1]}, "mean_and_scale"
+            behind = None
+            ends = list(outputs.values())
+            nodes = {name: nodes[name] for name in ancestors(nodes, ends)}
 
     sites = find_noise(nodes, ends, input_tensor, names, label)
     if not sites:
@@ -257,6 +266,7 @@ def _lift(
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
         output_kind=output_kind,
         notes=tuple(removal.notes),
+        rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
         chain=_chain(
             final,
             nodes,

@@ -6,6 +6,7 @@ it. What does not: finding the noise (``graph.noise``), everything around it (``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,6 +62,8 @@ class NoiseRemoval:
     scale_variables : dict of str to tuple of str
         Variables that each mean-field tensor's scale is computed from.
     notes : list of str
+    rows_with_noise : list of Tensor
+        What is multiplied by weights that each row had noise of its own of.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class NoiseRemoval:
         self.placeholders: dict[str, str] = {}
         self.scale_variables: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
+        self.rows_with_noise: list[Tensor] = []
         self._values = values
         self._nodes = nodes
         self._uncut = dict(nodes)
@@ -118,6 +122,8 @@ class NoiseRemoval:
             self._replace_by_reshape(site, weight, shape)
         else:
             self._replace_by_mean(site, self._clone(site.mean, fed, weight, site))
+            factors = self._uncut[site.product].inputs
+            self.rows_with_noise += [tensor for tensor in factors if tensor != site.loc]
         if site.kind == "LocalReparameterization" and "Conv" in self._uncut[site.product or ""].op:
             self.notes.append(
                 f"{name}: convolution with local reparameterization; a draw of one kernel has "
@@ -220,6 +226,14 @@ class NoiseRemoval:
                     f"{self._label}: the mean at '{site.loc[0]}' has shape {loc.shape}, its scale "
                     f"{scaled.shape}; not one Gaussian a weight"
                 )
+            n_extra = scaled.ndim - loc.ndim
+            if loc.ndim and n_extra > 0 and _is_repeated(scaled, n_extra):
+                n_samples = math.prod(scaled.shape[:n_extra])
+                weights = next(iter(self._evaluate.behind(site.loc).values()))
+                raise GraphError(
+                    f"{self._label}: noise '{site.noise}' makes {n_samples} samples of '{weights}' "
+                    "in one call; take one, and leave averages over samples to the sweep"
+                )
             loc, scaled = np.broadcast_to(loc, shape), np.broadcast_to(scaled, shape)
         mean = np.ascontiguousarray(loc, np.float32).reshape(loc.shape)
         return mean, np.ascontiguousarray(scaled, np.float32).reshape(mean.shape)
@@ -245,8 +259,12 @@ class NoiseRemoval:
             raise GraphError(
                 f"{self._label}: '{name}' is perturbed with two different scales; not one posterior"
             )
-        else:
-            self.notes.append(f"{name}: used more than once; a draw is the same in each place")
+        elif site.noise not in self._loc_of_noise:
+            raise GraphError(
+                f"{self._label}: '{name}' is drawn anew each time that it is used (see "
+                f"'{site.total[0]}'), and a sweep draws each weight once; call each Bayesian layer "
+                "once, and leave averages over passes to the sweep"
+            )
         if self._loc_of_noise.setdefault(site.noise, name) != name:
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' perturbs both "
@@ -328,6 +346,12 @@ def _agree(found: NDArray[Any], at_one: NDArray[Any], factor: float, rtol: float
         if not np.allclose(found[start : start + _BLOCK][finite], expected, rtol=rtol, atol=0):
             return False
     return True
+
+
+def _is_repeated(values: NDArray[Any], n_axes: int) -> bool:
+    """Whether values are the same along all of their first axes."""
+    one = values[(0,) * n_axes]
+    return bool((values == one).all())
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

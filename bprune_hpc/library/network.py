@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,7 @@ from ..posterior.pruning import (
     mask_at_threshold,
     pruning_masks,
 )
+from ..runner.batch_dependence import check_examples_apart, made_up_examples
 from ..runner.datasets import TEST_SET, EvaluationSet
 from ..runner.evaluation import NotFinite, batches, evaluate
 from ..runner.network import Network
@@ -274,10 +275,7 @@ class BayesianNetwork:
         """The task, which some outputs may have to tell, as in a sweep."""
         lifted = self._network.lifted
         outputs = some_outputs(
-            GraphEvaluator(self._network),
-            self.posterior,
-            examples,
-            (lifted.input_shape or (None,))[0],
+            GraphEvaluator(self._network), self.posterior, examples, lifted.batch_size
         )
         return told_by(outputs, self.task, lifted, self.source.path, self._output_kind)
 
@@ -419,14 +417,16 @@ class BayesianNetwork:
 
 
 def load(
-    case: str | Path,
+    case: Any,
     model_ckpt: str | None = None,
-    model: str | None = None,
+    model: str | Callable[[], Any] | None = None,
     *,
+    input_shape: tuple[int, ...] | None = None,
     input_op: str | None = None,
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    feed: Mapping[str, str | float | bool] | None = None,
     task: str = "auto",
     noise_scale: float | None = None,
     output_kind: str = "auto",
@@ -437,16 +437,22 @@ def load(
 
     Parameters
     ----------
-    case : path or str
-        Case directory or file; ``embedded:digits_fc`` is one that comes with the package.
+    case : path, str or tf_keras.Model
+        Case directory or file; ``embedded:digits_fc`` is one that comes with the package. Or a
+        model in memory, whose weights are copied.
     model_ckpt : str, optional
         Which checkpoint of a directory; without, the newest.
-    model : str, optional
-        ``MODULE:FUNCTION``, the builder of the Keras model that a weight file belongs to.
+    model : str or callable, optional
+        What builds the Keras model that a weight file belongs to: a function without arguments,
+        ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``.
+    input_shape : tuple of int, optional
+        Shape of an example, for a model that does not say what it takes.
     input_op, logits_op : str, optional
         Operations of the graph, where they are not found.
     loc_op, scale_op : str, optional
         Of a regression: operations that give mean and standard deviation.
+    feed : mapping of str to number, optional
+        Values of placeholders besides the input, such as a dropout rate, by name.
     task : {"auto", "classification", "regression"}
         What the network is for; ``auto``: what its output says, as in a sweep.
     noise_scale : float, optional
@@ -482,16 +488,24 @@ def load(
             case,
             model_ckpt,
             model=model,
+            example_shape=None if input_shape is None else lambda: tuple(input_shape),
             input_op=input_op,
             logits_op=logits_op,
             loc_op=loc_op,
             scale_op=scale_op,
             output_kind=kind,
+            feed={name: str(value) for name, value in (feed or {}).items()},
             with_prior=True,
             n_intra=n_intra,
             n_inter=n_inter,
         )
         chosen = choose_task(task, noise_scale, found.graph, found.source.path, output_kind)
+        examples = made_up_examples(found.graph)
+        if examples is not None:
+            check_examples_apart(
+                found.graph, found.posterior, found.fixed, examples, found.source.path,
+                (n_intra, n_inter),
+            )  # fmt: skip
     is_normal = isinstance(chosen, Regression) and chosen.noise_scale is None
     network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)
     return BayesianNetwork(

@@ -26,6 +26,7 @@ from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
 from ..tensorflow_import import import_graphs
+from .batch_dependence import check_examples_apart
 from .datasets import OUT_OF_DISTRIBUTION, TEST_SET, Examples
 from .network import Network
 from .output_probe import some_outputs
@@ -68,11 +69,13 @@ def read(config: SweepConfig) -> Problem:
         config.model_dir,
         config.model_ckpt,
         model=config.model,
+        example_shape=lambda: _example_shape(config),
         input_op=config.input_op,
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
         output_kind=output_kind,
+        feed=config.feed,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
@@ -113,6 +116,10 @@ def read(config: SweepConfig) -> Problem:
             _warn_of_units(examples.y)
     except DataError as error:
         raise DataError(f"{config.data_path or examples.name}: {error}") from error
+    check_examples_apart(
+        network.graph, network.posterior, network.fixed, x, network.source.path,
+        (config.num_intra, config.num_inter),
+    )  # fmt: skip
     sets, hashes = [Examples(TEST_SET, x, examples.y)], {**network.source.sha256, **examples.sha256}
     if ood is not None:
         hashes |= ood.sha256
@@ -137,9 +144,7 @@ def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[
     evaluator = make_evaluator(
         name, network.graph, network.fixed, shapes, config.num_intra, config.num_inter
     )
-    outputs = some_outputs(
-        evaluator, network.posterior, x, (network.graph.input_shape or (None,))[0]
-    )
+    outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
     return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
 
 
@@ -154,6 +159,18 @@ def _warn_of_units(targets: NDArray[Any]) -> None:
             "over them are mostly those of the largest; /targets has each alone",
             spread.min(), spread.max(),
         )  # fmt: skip
+
+
+def _example_shape(config: SweepConfig) -> tuple[int, ...]:
+    """Shape of an example of the test set, for a model that does not say what it takes."""
+    tasks = (config.task,) if config.task != "auto" else ("classification", "regression")
+    for task in tasks:
+        try:
+            return data.load(config.dataset, config.data_path, split="test", task=task).x.shape[1:]
+        except DataError:
+            if task == tasks[-1]:
+                raise
+    raise AssertionError("there is a task")
 
 
 def _check_named(config: SweepConfig) -> None:

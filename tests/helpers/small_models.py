@@ -163,21 +163,76 @@ def residual() -> Any:
 
 
 def shared() -> Any:
-    """One Bayesian layer called twice, in a model class of the user's own."""
-    keras, _, tfp_layers = _layers()
+    """One draw of a kernel used twice, in a model class of the user's own."""
+    import tensorflow as tf
 
-    class Twice(keras.Model):
+    keras, of_keras, tfp_layers = _layers()
+
+    class Twice(of_keras.Layer):
+        def build(self, _: Any) -> None:
+            make, name = tfp_layers.default_mean_field_normal_fn(), "kernel_posterior"
+            self.kernel_posterior = make(tf.float32, (4, 4), name, True, self.add_weight)
+
+        def call(self, inputs: Any) -> Any:
+            kernel = self.kernel_posterior.sample()
+            return tf.tanh(inputs @ kernel) @ kernel
+
+    class Tied(keras.Model):
         input_shape = (4,)
 
         def __init__(self) -> None:
             super().__init__()
-            self.layer = tfp_layers.DenseReparameterization(4, activation="tanh")
+            self.layer = Twice()
             self.head = tfp_layers.DenseReparameterization(3)
 
         def call(self, inputs: Any) -> Any:
-            return self.head(self.layer(self.layer(inputs)))
+            return self.head(self.layer(inputs))
 
-    return Twice()
+    return Tied()
+
+
+def mean_of_calls() -> Any:
+    """A model that averages passes inside, each with noise of its own."""
+    import tensorflow as tf
+
+    keras, of_keras, tfp_layers = _layers()
+    layer, inputs = tfp_layers.DenseFlipout(3), of_keras.Input((4,))
+    return keras.Model(inputs, tf.reduce_mean([layer(inputs) for _ in range(3)], axis=0))
+
+
+def _own_layer() -> Any:
+    """A layer that makes a constant of its weight once that has its value."""
+    keras, of_keras, _ = _layers()
+
+    class Shifted(of_keras.Layer):
+        def build(self, shape: Any) -> None:
+            self.raw = self.add_weight(name="raw", shape=shape[-1:], trainable=False)
+            self.finalize_state()
+
+        def finalize_state(self) -> None:
+            self.shift = keras.backend.constant(self.raw.numpy() ** 2)
+
+        def call(self, inputs: Any) -> Any:
+            return inputs - self.shift
+
+    return Shifted(name="shifted")
+
+
+def adapted() -> Any:
+    """Normalization that was adapted: what its call uses is computed from its weights."""
+    _, of_keras, tfp_layers = _layers()
+    return _sequential(
+        (4,), of_keras.Normalization(), tfp_layers.DenseFlipout(5), tfp_layers.DenseFlipout(3)
+    )
+
+
+def adapted_inside() -> Any:
+    """The same in a model in a model, and a layer of the user's own that does so."""
+    keras, of_keras, tfp_layers = _layers()
+    inner = keras.Sequential([of_keras.Normalization(), _own_layer()], name="inner")
+    images = of_keras.Input((4,))
+    hidden = keras.Sequential([inner, tfp_layers.DenseReparameterization(5)], name="outer")(images)
+    return keras.Model(images, tfp_layers.DenseFlipout(3)(hidden))
 
 
 def _categorical_of(logits: Any) -> Any:

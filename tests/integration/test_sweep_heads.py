@@ -177,6 +177,20 @@ def test_a_library_that_is_told_nonsense(tmp_path: Path) -> None:
         bprune_hpc.load(tmp_path, output_kind="odds")
 
 
+@pytest.mark.parametrize("name", ["bernoulli", "independent_bernoulli"])
+def test_a_saved_model_that_gives_samples_of_a_label(tmp_path: Path, name: str) -> None:
+    model, x, calls = own_probabilities(name)
+    model.save(tmp_path / "saved")
+    y = (calls.mean(axis=0)[:, 1] > 0.5).astype(int)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    given = [f"--model_dir={tmp_path / 'saved'}", f"--data_path={tmp_path / 'd.npz'}"]
+    given += ["--thresholds=0", f"--num_monte_carlo={N_DRAWS}", f"--output={tmp_path / 'r.h5'}"]
+    assert sweep.main(given) == 0
+    found = results.read(tmp_path / "r.h5").examples.mean_probability[0]
+    error = calls.std(axis=0, ddof=1) * np.sqrt(1 / len(calls) + 1 / N_DRAWS)
+    assert (np.abs(found - calls.mean(axis=0)) < 5 * error + 2e-3).all()
+
+
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
