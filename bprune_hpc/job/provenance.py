@@ -23,6 +23,10 @@ _NAMES = {
     "graph": "network graph",
     "pruned_weights": "--pruned_weights",
     "grid": "a grid of",
+    **{
+        name: f"--{name}"
+        for name in ("layout", "input_scale", "x_key", "y_key", "target_columns", "first_label")
+    },
 }
 _FAULTS = {
     ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "

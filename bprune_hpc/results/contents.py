@@ -115,7 +115,9 @@ def contents(
         of_the_task = contents_regression.groups(statistics, metrics, draw_sums)
     else:
         assert isinstance(draw_sums, DrawSums)
-        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
+        classes = problem.record.classes
+        names = {} if classes is None else {"names": list(classes)}
+        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes), names)
         of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": {**_sparsity(cuts, posterior), **_priors(problem)},
@@ -151,6 +153,7 @@ def contents(
             "config": config.to_json(),
             "checkpoint": problem.checkpoint,
             "sha256": json.dumps(dict(problem.sha256), sort_keys=True),
+            "input": problem.record.scaling,
         },
         coordinates=coordinates,
         groups=groups,

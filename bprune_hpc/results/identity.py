@@ -38,6 +38,7 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
         "graph": graph_sha256(problem.graph),
         "data": _sha256([("x", problem.x), ("label", problem.label)]),
         "ood data": None if problem.ood_x is None else _sha256([("x", problem.ood_x)]),
+        **problem.record.choices,
         "task": problem.task.name,
         "noise_scale": config.noise_scale,
         "grid": f"{config.grid_kind}s",

@@ -9,27 +9,27 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import data
 from ..config import targets
 from ..config.sweep_config import SweepConfig
-from ..data import loading as data_loading
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..evaluators.interface import Evaluator
 from ..evaluators.selection import choose_evaluator, make_evaluator
 from ..graph.lifted import LiftedGraph
+from ..graph.network_input import network_input
 from ..metrics.tasks import Task
 from ..mpi.comm import Comm
 from ..posterior.criteria import CRITERIA
 from ..posterior.draws import draws_per_unit
 from ..posterior.mean_field import Posterior, Prior
 from ..tensorflow_import import import_graphs
+from .examples import DataRecord, check_paths, read_other_kind, read_test_set
 from .task_selection import choose_task
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class Problem:
         Of every file that was read.
     ood_x : array, shape (n_ood_examples, ...), or None
         Examples of another kind, as the network takes them.
+    record : DataRecord
+        What was done to the examples.
     evaluator : str
         What runs the network; see ``evaluator_choice``.
     prior : mapping of str to Prior, or None
@@ -73,6 +75,7 @@ class Problem:
     checkpoint: str
     sha256: Mapping[str, str]
     ood_x: NDArray[Any] | None = None
+    record: DataRecord = field(default_factory=DataRecord)
     evaluator: str = "graph"
     prior: Mapping[str, Prior] | None = None
 
@@ -117,6 +120,7 @@ def read(config: SweepConfig) -> Problem:
     from ..checkpoints import case
 
     _check_named(config)
+    check_paths(config)
     needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
     network = case.read_case(
         config.model_dir,
@@ -133,49 +137,26 @@ def read(config: SweepConfig) -> Problem:
     if needs_prior:
         check_prior(config.criterion, network.posterior, network.prior, network.source.path)
     task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
-    examples = data.load(
-        config.dataset,
-        config.data_path,
-        split="test",
-        subtract_pixel_mean=config.subtract_pixel_mean,
-        task=task.name,
-    )
-    logger.info("test set: %s", data_loading.describe(examples, config.data_path))
+    takes = network_input(network.graph, network.fixed)
+    examples = read_test_set(config, task, takes)
     if task.name == "regression" and config.ood_dataset is not None:
         raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
     size = draws_per_unit(config.pairing, task.noises_per_unit)
     targets.check_task(config.target, config.limit, task.name, -(-config.n_draws // size), size)
-    ood = None
-    if config.ood_dataset is not None:
-        ood = data.load(
-            config.ood_dataset,
-            config.ood_path,
-            split="test",
-            subtract_pixel_mean=config.subtract_pixel_mean,
-        )
-        logger.info("out of distribution: %s", data_loading.describe(ood, config.ood_path))
-    dtype = network.graph.input_dtype
-    try:
-        if task.name == "classification":
-            data.check_labels(examples.y, task.n_classes)
-        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
-    except DataError as error:
-        raise DataError(f"{config.data_path or examples.name}: {error}") from error
-    ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
-    if ood is not None:
-        hashes |= ood.sha256
-        ood_x = _like(ood.x, x, config.ood_path or ood.name)
+    ood = None if config.ood_dataset is None else read_other_kind(config, takes, examples)
+    hashes = {**network.source.sha256, **examples.sha256, **(ood.sha256 if ood else {})}
     _check_not_read(config.output, hashes.values())
     return Problem(
         graph=network.graph,
         posterior=network.posterior,
         fixed=network.fixed,
-        x=x,
-        label=examples.y,
+        x=examples.x,
+        label=examples.labels,
         task=task,
         checkpoint=network.source.path,
         sha256=hashes,
-        ood_x=ood_x,
+        ood_x=None if ood is None else ood.x,
+        record=examples.record,
         evaluator=choose_evaluator(config.evaluator, network.graph),
         prior=network.prior if needs_prior else None,
     )
@@ -217,15 +198,6 @@ def check_prior(
         )
 
 
-def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
-    """Examples of another kind in the shape and type of those of the test set."""
-    try:
-        return data.fit_input(ood_x, (None, *x.shape[1:])).astype(x.dtype, copy=False)
-    except DataError as error:
-        found = str(error).partition("; ")[0]
-        raise DataError(f"{data_set}: {found}; give examples of the test set's shape") from error
-
-
 def share(problem: Problem | None, comm: Comm) -> Problem:
     """Give rank 0's problem to every rank.
 
@@ -247,9 +219,9 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
             arrays["ood/"] = problem.ood_x
         small = (
             problem.graph, problem.task, problem.checkpoint, dict(problem.sha256), problem.prior,
-            problem.evaluator,
+            problem.evaluator, problem.record,
         )  # fmt: skip
-    graph, task, checkpoint, sha256, prior, evaluator = comm.from_root(lambda: small)
+    graph, task, checkpoint, sha256, prior, evaluator, record = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
     for key, array in comm.bcast_arrays(arrays).items():
         table, name = key.split("/", 1)
@@ -264,6 +236,7 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         checkpoint=checkpoint,
         sha256=sha256,
         ood_x=tables["ood"][""] if "ood" in tables else None,
+        record=record,
         evaluator=evaluator,
         prior=prior,
     )
