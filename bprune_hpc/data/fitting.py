@@ -247,9 +247,12 @@ def _cast(x: NDArray[Any], wanted: np.dtype[Any]) -> NDArray[Any]:
         lowest, highest = (0, 1) if wanted.kind == "b" else _range_of(wanted)
         for rows in blocks(len(x), max(1, x[:1].nbytes)):
             block = x[rows]
-            good = (block >= lowest) & (block <= highest)
             if block.dtype.kind == "f":
+                with np.errstate(over="ignore"):  # float16 compares with infinity then
+                    good = (block >= lowest) & (block < float(highest + 1))
                 good &= block == np.rint(block)
+            else:
+                good = (block >= lowest) & (block <= highest)
             if not good.all():
                 first = tuple(int(i) for i in np.argwhere(~good)[0])
                 raise DataError(

@@ -10,6 +10,7 @@ import csv
 import io
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,16 +100,17 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
         return texts.setdefault(text.strip().strip('"'), len(texts))
 
     try:
-        table = np.loadtxt(
-            stream,
-            np.float64,
-            comments=None,
-            delimiter=delimiter,
-            quotechar='"',
-            skiprows=int(columns.names is not None),
-            converters={columns.targets[0]: code_of} if is_class else None,
-            ndmin=2,
-        )
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no data
+            table = np.loadtxt(
+                stream,
+                np.float64,
+                comments=None,
+                delimiter=delimiter,
+                quotechar='"',
+                skiprows=int(columns.names is not None),
+                converters={columns.targets[0]: code_of} if is_class else None,
+                ndmin=2,
+            )
     except ValueError as error:
         raise DataError(f"{name}: {_said(error, columns)}") from None
     if not table.size:

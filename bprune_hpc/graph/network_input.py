@@ -21,19 +21,23 @@ from .nodes import (
     Node,
     Nodes,
     Tensor,
+    ancestors,
     constant,
     consumers,
     parse_graph,
     parse_tensor,
 )
 
-_STEPPED_OVER = SAME_NUMBERS | {"Cast", "Transpose", "Pad"}
-_PRODUCTS = ("Mul", "RealDiv", "Div", "Multiply")
+_SAME_SIZES = SAME_NUMBERS | {"Cast", "Transpose"}
+_STEPPED_OVER = _SAME_SIZES | {
+    "Pad", "PadV2", "MirrorPad", "ReverseV2", "StridedSlice", "ResizeBilinear",
+    "ResizeNearestNeighbor",
+}  # fmt: skip
 _LAYOUTS = {b"NH": "channels_last", b"NC": "channels_first", b"ND": "channels_last"}
 _ABOUT_255 = 100.0, 512.0
 """A factor of 1/255, or of 1/127.5 as for images in [-1, 1], and of what is near."""
 _MOST_OF_SCALED = 1.5
-"""No mean of what has been divided by 255 is larger."""
+"""No mean and no variance of what has been divided by 255 is larger."""
 
 
 def network_input(lifted: LiftedGraph, fixed: Mapping[str, NDArray[Any]]) -> NetworkInput:
@@ -86,9 +90,13 @@ def _scaling_of(nodes: Nodes, node: Node, position: int, values: Mapping[str, ND
         mean = _value(nodes, node.inputs[3], values)
         if mean is not None and np.abs(mean).max(initial=0) > _MOST_OF_SCALED:
             return f"normalizes by means of up to {np.abs(mean).max():.4g} first"
-    if node.op not in (*_PRODUCTS, "Sub", "AddV2", "Add") or len(node.inputs) != 2:
+    if node.op not in ("Mul", "RealDiv", "Div", "Sub", "AddV2", "Add") or len(node.inputs) != 2:
         return ""
     found = _value(nodes, node.inputs[1 - position], values)
+    if found is None and node.op == "Mul":
+        variance = _variance(nodes, node.inputs[1 - position], values)
+        if variance > _MOST_OF_SCALED:
+            return f"normalizes by variances of up to {variance:.4g} first"
     if found is None or not found.size or found.dtype.kind not in "iuf":
         return ""
     sizes = np.abs(found.astype(np.float64))
@@ -103,9 +111,16 @@ def _scaling_of(nodes: Nodes, node: Node, position: int, values: Mapping[str, ND
 
 def _value(nodes: Nodes, tensor: Tensor, values: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
     """Value of a constant or a deterministic variable, through operations that keep numbers."""
-    while nodes[tensor[0]].op in _STEPPED_OVER - {"Pad"}:
+    while nodes[tensor[0]].op in _SAME_SIZES:
         tensor = nodes[tensor[0]].inputs[0]
     return values[tensor[0]] if tensor[0] in values else constant(nodes, tensor)
+
+
+def _variance(nodes: Nodes, tensor: Tensor, values: Mapping[str, NDArray[Any]]) -> float:
+    """Largest variable whose root divides, as in batch normalization; 0 where there is none."""
+    roots = [name for name in ancestors(nodes, [tensor]) if nodes[name].op in ("Rsqrt", "Sqrt")]
+    behind = {name for root in roots for name in ancestors(nodes, nodes[root].inputs)}
+    return max((float(values[name].max(initial=0)) for name in behind & values.keys()), default=0)
 
 
 def _image_of(nodes: Nodes, node: Node) -> tuple[int, ...] | None:
