@@ -21,8 +21,9 @@ from bprune_hpc.graph.chain import Activation, Bias, Chain, Product, Step
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.metrics.tasks import Classification
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.posterior.pruning import Cut
-from bprune_hpc.runner.problem import Problem
+from bprune_hpc.posterior.pruning import PruningMask
+from bprune_hpc.runner.datasets import TEST_SET, Examples
+from bprune_hpc.runner.network import Network
 
 SIZES = (784, 256, 256, 10)
 N_WEIGHTS = sum(n_in * n_out for n_in, n_out in itertools.pairwise(SIZES))
@@ -64,7 +65,7 @@ class Work:
     weights: float
 
 
-def work(cut: Cut) -> Work:
+def work(cut: PruningMask) -> Work:
     """Count the operations that are left at a threshold."""
     alive = tuple(len(units.varying) for units in alive_units(list(cut.kept.values())))
     each = [n_in * n_out for n_in, n_out in itertools.pairwise(alive)]
@@ -77,7 +78,7 @@ def work(cut: Cut) -> Work:
     )
 
 
-def problem(n_examples: int, seed: int = 0) -> Problem:
+def problem(n_examples: int, seed: int = 0) -> tuple[Network, Examples]:
     """The network and random examples with as many zeros as MNIST's; labels are random.
 
     Parameters
@@ -91,10 +92,10 @@ def problem(n_examples: int, seed: int = 0) -> Problem:
     x = rng.random((n_examples, SIZES[0]), dtype=np.float32)
     x[rng.random(x.shape, dtype=np.float32) > _N_IMAGE_VALUES] = 0
     label = rng.integers(0, SIZES[-1], n_examples)
-    return dense_problem(table, x, label)
+    return dense_network(table), Examples(TEST_SET, x, label)
 
 
-def dense_problem(table: Posterior, x: NDArray[np.float32], label: NDArray[np.int64]) -> Problem:
+def dense_network(table: Posterior) -> Network:
     """A chain of dense layers with ReLU between them, and biases (zeros) without a posterior."""
     steps: list[Step] = []
     fixed = {}
@@ -103,7 +104,7 @@ def dense_problem(table: Posterior, x: NDArray[np.float32], label: NDArray[np.in
         steps += [Activation("Relu")] if steps else []
         steps += [Product(kernel), Bias(bias)]
         fixed[bias] = np.zeros(loc.shape[1], np.float32)
-    n_in, n_classes = x.shape[1], loc.shape[1]
+    n_in, n_classes = len(next(iter(table.loc.values()))), loc.shape[1]
     graph = LiftedGraph(
         graph_def=b"",
         input_tensor="",
@@ -115,9 +116,7 @@ def dense_problem(table: Posterior, x: NDArray[np.float32], label: NDArray[np.in
         fixed_tensors=dict.fromkeys(fixed, ""),
         chain=Chain(tuple(steps)),
     )
-    return Problem(
-        graph, table, fixed, x, label, Classification(n_classes), "random", {}, evaluator="chain"
-    )
+    return Network(graph, table, fixed, Classification(n_classes), "random", {}, evaluator="chain")
 
 
 def posterior(rng: np.random.Generator) -> Posterior:

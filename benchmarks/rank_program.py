@@ -30,6 +30,8 @@ from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.results import identity
 from bprune_hpc.results.file import open_results
 from bprune_hpc.runner import problem as problems
+from bprune_hpc.runner.datasets import TEST_SET, Examples
+from bprune_hpc.runner.network import Network
 from bprune_hpc.runner.problem import Problem
 
 from . import overpruned
@@ -57,7 +59,7 @@ class Case:
     thresholds: str
     sizes: tuple[int, ...] = TINY_SIZES
 
-    def problem(self) -> Problem:
+    def problem(self) -> tuple[Network, Examples]:
         """The network and its examples."""
         if self.network == "overpruned":
             return overpruned.problem(self.n_examples)
@@ -69,12 +71,15 @@ class Case:
         scale = {name: np.full_like(value, 0.1) for name, value in loc.items()}
         x = rng.random((self.n_examples, self.sizes[0]), dtype=np.float32)
         label = rng.integers(0, self.sizes[-1], self.n_examples)
-        return overpruned.dense_problem(Posterior(loc, scale), x, label)
+        return overpruned.dense_network(Posterior(loc, scale)), Examples(TEST_SET, x, label)
 
 
 def main(case: Case, comm: Comm) -> int:
     """Run on every rank."""
-    problem = case.problem() if comm.is_root else None
+    problem = None
+    if comm.is_root:
+        network, test = case.problem()
+        problem = network, [test]
     arguments = [f"--thresholds={case.thresholds}", f"--num_monte_carlo={case.n_draws}"]
     found = sweep(problem, arguments, comm)
     peaks = comm.gather(_product_rate()) or []

@@ -114,10 +114,11 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     n_evaluations : int
         Draws (the posterior mean too) at thresholds that it has evaluated.
     """
-    problem = overpruned.problem(1)
-    cuts = pruning.cuts(problem.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS)))
-    evaluator = problem.make_evaluator(1, 1)
-    costs = costs_of(evaluator, problem.posterior, cuts, _N_RANKS)
+    network, _ = overpruned.problem(1)
+    masks = pruning.pruning_masks(
+        network.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS))
+    )
+    costs = costs_of(network.make_evaluator(1, 1), network.posterior, masks)
     size = bytes_per_cell(overpruned.SIZES[-1])
     defaults = configuration.parse(["--model_dir=none"])
     plan = make_plan(

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..accumulators.classification import MAX_DRAWS
@@ -19,7 +19,9 @@ from ..data.fitting import read_scale
 from ..errors import ConfigError, DataError
 from ..metrics.stopping import Target
 from ..metrics.threshold_selection import Limit
-from ..posterior.pruning import Rule
+from ..posterior.draws import draws_per_unit
+from ..posterior.mean_field import Prior
+from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
 from . import targets
 from .flags import NOT_NEEDED, parser
@@ -42,7 +44,7 @@ class SweepConfig:
         From the least that is pruned to the most, without repeats; an infinity is the unpruned
         network of a criterion whose scores can be negative.
     criterion, scope, granularity, prior_scale
-        See :class:`bprune_hpc.posterior.pruning.Rule`.
+        See :class:`bprune_hpc.posterior.pruning.PruningRule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
     input_scale : str
@@ -55,7 +57,7 @@ class SweepConfig:
     noise_scale : float or None
         Standard deviation of a regression's noise, where the network does not give it.
     n_draws : int
-        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+        The most, where there is a target; of a prepared sweep in whole units.
     target : Target or None
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
@@ -132,10 +134,19 @@ class SweepConfig:
         grid = [value if math.isfinite(value) else "none" for value in self.grid]
         return json.dumps({**dataclasses.asdict(self), "grid": grid}, sort_keys=True)
 
-    @property
-    def rule(self) -> Rule:
-        """In which order weights are pruned."""
-        return Rule(self.criterion, self.scope, self.granularity, self.prior_scale, self.seed)
+    def rule(self, prior: Mapping[str, Prior] | None = None) -> PruningRule:
+        """In which order weights are pruned, and what becomes of them.
+
+        Parameters
+        ----------
+        prior : mapping of str to Prior, optional
+            What the network says of it, where ``prior_scale`` is not given.
+        """
+        pruned_scale = PRUNED_SCALE[self.pruned_weights]
+        return PruningRule(
+            self.criterion, self.scope, self.granularity, self.prior_scale, self.seed, prior,
+            pruned_scale,
+        )  # fmt: skip
 
 
 def parse(argv: Sequence[str]) -> SweepConfig:
@@ -168,12 +179,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
-    if arguments.pairing == "antithetic" and n_draws % 2:
-        n_draws += 1
-        logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
-    target, limit = targets.read(
-        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
-    )
+    n_units = -(-n_draws // draws_per_unit(arguments.pairing))
+    target, limit = targets.read(arguments, kind, grid[0], n_units)
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")

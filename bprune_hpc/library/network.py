@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,10 +33,18 @@ from ..metrics.regression import RegressionStatistics
 from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
-from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES, Rule, cut_at_threshold, cuts
-from ..posterior.pruning import prune as pruned_posterior
+from ..posterior.pruning import (
+    GRANULARITIES,
+    PRUNED_SCALE,
+    SCOPES,
+    PruningRule,
+    mask_at_threshold,
+    pruning_masks,
+)
+from ..runner.datasets import TEST_SET, EvaluationSet
 from ..runner.evaluation import NotFinite, batches, evaluate
-from ..runner.problem import Problem, check_prior
+from ..runner.network import Network
+from ..runner.problem import check_prior
 from ..runner.task_selection import choose_task
 from ..runner.work_split import make_plan, round_of
 from .predictive import NormalPredictive, Predictive
@@ -170,17 +178,18 @@ class BayesianNetwork:
             if asked not in known:
                 raise ConfigError(f"prune: {name} '{asked}' is none of {', '.join(known)}")
         prior = self.prior if CRITERIA[criterion].needs_prior and prior_scale is None else None
-        rule = Rule(criterion, scope, granularity, prior_scale, seed, prior)
+        rule = PruningRule(
+            criterion, scope, granularity, prior_scale, seed, prior, PRUNED_SCALE[pruned_weights]
+        )
         kind = "fraction" if point == "fraction" else "threshold"
         try:
             with _flags_as_arguments():
                 if prior is not None:
                     check_prior(criterion, self.posterior, prior, self.source.path)
-                (cut,) = cuts(self.posterior, kind, [value], rule)
+                (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        pruned = pruned_posterior(self.posterior, cut, PRUNED_SCALE[pruned_weights])
-        return dataclasses.replace(self, posterior=_frozen(pruned))
+        return dataclasses.replace(self, posterior=_frozen(mask.apply(self.posterior)))
 
     def predict(
         self,
@@ -242,8 +251,7 @@ class BayesianNetwork:
         statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
 
         def of(name: str) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = statistics.per_example(name)[0]
-            return found
+            return cast(NDArray[np.float64], statistics.per_example(name)[0])
 
         log_of_label = None if label is None else -of("nll")
         if isinstance(statistics, RegressionStatistics):
@@ -280,15 +288,13 @@ class BayesianNetwork:
         batch_size: int,
     ) -> AnyStatistics:
         """What a sweep at threshold 0 finds of the examples."""
-        if label is None:
-            label = self._stand_in_label(examples, batch_size)
+        if label is None and not isinstance(self.task, Classification):
+            label = self._reference(examples, batch_size)
         lifted = self._network.lifted
-        problem = Problem(
+        network = Network(
             graph=lifted,
             posterior=self.posterior,
             fixed=self.fixed,
-            x=examples,
-            label=label,
             task=self.task,
             checkpoint=self.source.path,
             sha256=self.source.sha256,
@@ -304,8 +310,9 @@ class BayesianNetwork:
             limit_bytes=_SUMS_LIMIT_BYTES,
             noises_per_unit=self.task.noises_per_unit,
         )
-        everything = [cut_at_threshold(self.posterior, 0.0)]
-        evaluator = self._evaluator(problem)
+        dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
+        everything = [mask_at_threshold(self.posterior, 0.0)]
+        evaluator = self._evaluator(network)
         (share,) = round_of(range(len(plan.units)), [1], 1).shares
         draw_sums: Any = self.task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
@@ -313,23 +320,19 @@ class BayesianNetwork:
         for block in plan.blocks:
             sums: dict[int, AnySums] = {}
             evaluate(
-                evaluator, problem, everything, plan, share, block,
-                sums, draw_sums, not_finite,
+                evaluator, network, everything, dataset, share, block, sums, draw_sums, not_finite,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
             check_outputs(not_finite)
-            statistics.add_block(sums, label[block.start : block.stop])
-        found: AnyStatistics = statistics
-        return found
+            statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
+        return cast(AnyStatistics, statistics)
 
-    def _stand_in_label(self, examples: NDArray[Any], batch_size: int) -> NDArray[Any]:
-        """Labels where none are given; what is asked for does not depend on them.
+    def _reference(self, examples: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
+        """What a regression's moments are taken about where no targets are given.
 
-        Of a regression those are the means at the posterior mean: moments are taken about them,
-        which loses least to rounding.
+        Those are the means at the posterior mean, which lose least to rounding; what is asked for
+        does not depend on them.
         """
-        if isinstance(self.task, Classification):
-            return np.zeros(len(examples), np.int64)
         means = self._outputs(examples, self.posterior.loc, batch_size)[:, 0].astype(np.float64)
         return np.where(np.isfinite(means), means, 0.0)
 
@@ -401,10 +404,10 @@ class BayesianNetwork:
         noise = self.task.noise_scale
         return "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
 
-    def _evaluator(self, problem: Problem) -> Evaluator:
-        if problem.evaluator == "graph":
+    def _evaluator(self, network: Network) -> Evaluator:
+        if network.evaluator == "graph":
             return GraphEvaluator(self._network)
-        return problem.make_evaluator(self._network.n_intra, self._network.n_inter)
+        return network.make_evaluator(self._network.n_intra, self._network.n_inter)
 
 
 def load(

@@ -100,6 +100,11 @@ def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
     return noises_per_unit * (1 if pairing == "none" else 2)
 
 
+def in_whole_units(n_draws: int, size: int) -> int:
+    """At least so many draws, of which none is part of a unit of this size."""
+    return -(-n_draws // size) * size
+
+
 def group_of(unit: int) -> int:
     """Group of a unit: its index modulo 20, so that more draws never regroup earlier ones."""
     return MEAN if unit == MEAN else unit % N_GROUPS
@@ -131,6 +136,11 @@ class DrawDesign:
     def n_draws(self) -> int:
         """Number of draws, the posterior mean not counted."""
         return sum(len(draws) for draws in self.units)
+
+    @property
+    def draws_per_unit(self) -> int:
+        """Draws of one unit."""
+        return len(self.units[0])
 
     @property
     def group_sizes(self) -> list[int]:

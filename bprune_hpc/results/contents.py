@@ -22,8 +22,9 @@ from ..metrics.regression import RegressionStatistics
 from ..metrics.stopping import Target
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import Cut
-from ..runner.problem import Problem
+from ..posterior.pruning import PruningMask
+from ..runner.network import Network
+from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
 from . import contents_choice, contents_regression
 from .file import SCHEMA, Contents, Variable
@@ -61,9 +62,7 @@ _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
 
 def contents(
-    config: SweepConfig,
-    problem: Problem,
-    cuts: Sequence[Cut],
+    sweep: PreparedSweep,
     findings: SweepStatistics,
     run: Mapping[str, Any],
     status: str,
@@ -72,16 +71,16 @@ def contents(
 
     Parameters
     ----------
-    cuts : sequence of Cut
-        Of the findings.
     run : mapping of str to number, str or list of one entry a rank
         Goes to ``/run``.
     status : {"complete", "partial"}
     """
+    config, network, record = sweep.config, sweep.network, sweep.datasets[0].record
+    masks = [sweep.masks[row] for row in findings.rows]
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
-    posterior = problem.posterior
-    criterion, rule = CRITERIA[config.criterion], config.rule
+    posterior = network.posterior
+    criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
     is_by_fraction = config.grid_kind == "fraction"
     pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
@@ -89,7 +88,7 @@ def contents(
     coordinates = {
         "threshold": Variable(
             ("threshold",),
-            np.array([cut.threshold for cut in cuts]),
+            np.array([mask.threshold for mask in masks]),
             {
                 "long_name": criterion.meaning
                 + (", as far as it reaches in any layer" if is_by_fraction else ""),
@@ -99,7 +98,7 @@ def contents(
         ),
         "requested_fraction": Variable(
             ("threshold",),
-            np.array([cut.requested_fraction for cut in cuts]),
+            np.array([mask.requested_fraction for mask in masks]),
             heading if is_by_fraction else {},
         ),
         "draw": Variable(("draw",), np.arange(n_draws)),
@@ -115,12 +114,11 @@ def contents(
         of_the_task = contents_regression.groups(statistics, metrics, draw_sums)
     else:
         assert isinstance(draw_sums, DrawSums)
-        classes = problem.record.classes
-        names = {} if classes is None else {"names": list(classes)}
-        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes), names)
-        of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
+        names = {} if record.classes is None else {"names": list(record.classes)}
+        coordinates["class"] = Variable(("class",), np.arange(network.task.n_classes), names)
+        of_the_task = _of_classes(statistics, metrics, draw_sums, network)
     groups: dict[str, dict[str, Variable]] = {
-        "sparsity": {**_sparsity(cuts, posterior), **_priors(problem)},
+        "sparsity": {**_sparsity(masks, posterior), **_priors(network)},
         **blanked(of_the_task, findings.failed),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
@@ -132,7 +130,7 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    chosen = contents_choice.group(config, cuts, findings)
+    chosen = contents_choice.group(config, masks, findings)
     if chosen is not None:
         groups["choice"], group_attrs["choice"] = chosen
     for other in findings.statistics[1:]:
@@ -140,20 +138,20 @@ def contents(
         groups |= blanked(scores, findings.failed)
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, findings)
-    doubt = "" if cuts[0].pruned_fraction else problem.task.doubt(statistics.label, metrics)
+    doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
     return Contents(
         attrs={
             **({"doubt": doubt} if doubt else {}),
             "schema": SCHEMA,
             "status": status,
             "n_examples": n_examples,
-            "task": problem.task.name,
+            "task": network.task.name,
             "n_draws": n_draws,
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
-            "checkpoint": problem.checkpoint,
-            "sha256": json.dumps(dict(problem.sha256), sort_keys=True),
-            "input": problem.record.scaling,
+            "checkpoint": network.checkpoint,
+            "sha256": json.dumps(dict(network.sha256), sort_keys=True),
+            "input": record.scaling,
         },
         coordinates=coordinates,
         groups=groups,
@@ -175,7 +173,7 @@ def _of_classes(
     statistics: Statistics,
     metrics: Mapping[str, Metric],
     draw_sums: DrawSums,
-    problem: Problem,
+    network: Network,
 ) -> dict[str, dict[str, Variable]]:
     """The groups that only a classification has, or has in its own way."""
     n_examples = len(statistics.label)
@@ -186,28 +184,30 @@ def _of_classes(
             "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
         },
         "examples": _examples(statistics, statistics.label),
-        "classes": _classes(statistics, problem.n_classes),
+        "classes": _classes(statistics, network.task.n_classes),
         "calibration": _calibration(statistics),
         "risk_coverage": _risk_coverage(statistics),
     }
 
 
-def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
-    by_layer = [[cut.pruned_fraction_of(name) for name in posterior.names] for cut in cuts]
-    thresholds = [[cut.layer_threshold[name] for name in posterior.names] for cut in cuts]
+def _sparsity(masks: Sequence[PruningMask], posterior: Posterior) -> dict[str, Variable]:
+    by_layer = [[mask.pruned_fraction_of(name) for name in posterior.names] for mask in masks]
+    thresholds = [[mask.layer_threshold[name] for name in posterior.names] for mask in masks]
     return {
-        "pruned_fraction": Variable(("threshold",), np.array([c.pruned_fraction for c in cuts])),
-        "n_active": Variable(("threshold",), np.array([cut.n_active for cut in cuts])),
+        "pruned_fraction": Variable(
+            ("threshold",), np.array([mask.pruned_fraction for mask in masks])
+        ),
+        "n_active": Variable(("threshold",), np.array([mask.n_active for mask in masks])),
         "layer_pruned_fraction": Variable(("threshold", "layer"), np.array(by_layer)),
         "layer_threshold": Variable(("threshold", "layer"), np.array(thresholds)),
     }
 
 
-def _priors(problem: Problem) -> dict[str, Variable]:
+def _priors(network: Network) -> dict[str, Variable]:
     """The prior of each layer, where it was read from the graph."""
-    if problem.prior is None:
+    if network.prior is None:
         return {}
-    priors = [problem.prior[name] for name in problem.posterior.names]
+    priors = [network.prior[name] for name in network.posterior.names]
     return {
         "prior_loc": Variable(("layer",), np.array([prior.loc for prior in priors])),
         "prior_scale": Variable(("layer",), np.array([prior.scale for prior in priors])),

@@ -9,13 +9,13 @@ import numpy as np
 
 from ..config.sweep_config import SweepConfig
 from ..metrics import threshold_selection as choices
-from ..posterior.pruning import Cut, labels_of
+from ..posterior.pruning import PruningMask, labels_of
 from ..runner.statistics import SweepStatistics
 from .file import Variable
 
 
 def group(
-    config: SweepConfig, cuts: Sequence[Cut], findings: SweepStatistics
+    config: SweepConfig, masks: Sequence[PruningMask], findings: SweepStatistics
 ) -> tuple[dict[str, Variable], dict[str, Any]] | None:
     """Datasets and attributes of ``/choice``; None where there is none to make.
 
@@ -23,19 +23,19 @@ def group(
 
     Parameters
     ----------
-    cuts : sequence of Cut
+    masks : sequence of PruningMask
         Of the findings.
     """
     limit = config.limit
-    if limit is None or findings.n_units < 2 or cuts[0].pruned_fraction != 0:
+    if limit is None or findings.n_units < 2 or masks[0].pruned_fraction != 0:
         return None
     statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
     n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)
     rise = statistics.per_example("nll")
     skewness = choices.skewness_of(rise - rise[0]) if limit.metric == "nll_rise" else None
     chosen = choices.choose(difference, limit, n_examples, n_groups, skewness, findings.failed)
-    names = _names_of(config, cuts)
-    fractions = np.array([cut.pruned_fraction for cut in cuts])
+    names = _names_of(config, masks)
+    fractions = np.array([mask.pruned_fraction for mask in masks])
     attrs = {
         "rule": limit.metric,
         "limit": limit.value,
@@ -55,11 +55,11 @@ def group(
     return variables, {name: value for name, value in attrs.items() if value is not None}
 
 
-def _names_of(config: SweepConfig, cuts: Sequence[Cut]) -> list[str]:
+def _names_of(config: SweepConfig, masks: Sequence[PruningMask]) -> list[str]:
     """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
-    heading = config.rule.heading(config.grid_kind)
+    heading = config.rule().heading(config.grid_kind)
     if config.grid_kind == "fraction":
-        labels = labels_of([cut.requested_fraction for cut in cuts], is_share=True)
+        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
         return [f"the {label} of {heading}" for label in labels]
-    labels = labels_of([cut.threshold for cut in cuts], is_share=False)
+    labels = labels_of([mask.threshold for mask in masks], is_share=False)
     return [label if label == "none" else f"{heading} {label}" for label in labels]

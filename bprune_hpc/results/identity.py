@@ -7,7 +7,7 @@ only; where it has changed, a file says so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,30 +16,26 @@ from numpy.typing import NDArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import Identity
-from ..runner.problem import Problem
+from ..runner.datasets import Examples
+from ..runner.network import Network
 
 _REVISIONS = {"channels": "channels-2"}
 """Evaluators whose numbers are not those that they once gave under their own name."""
 
 
-def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identity:
-    """What defines the numbers of a sweep.
-
-    Parameters
-    ----------
-    evaluator : str
-        How outputs are computed.
-    """
+def identity_of(config: SweepConfig, network: Network, examples: Sequence[Examples]) -> Identity:
+    """What defines the numbers of a sweep."""
+    test, *others = examples
     return {
         "checkpoint": _sha256(
-            [*_named(problem.posterior.loc), *_named(problem.posterior.scale)],
-            _named(problem.fixed),
+            [*_named(network.posterior.loc), *_named(network.posterior.scale)],
+            _named(network.fixed),
         ),
-        "graph": graph_sha256(problem.graph),
-        "data": _sha256([("x", problem.x), ("label", problem.label)]),
-        "ood data": None if problem.ood_x is None else _sha256([("x", problem.ood_x)]),
-        **problem.record.choices,
-        "task": problem.task.name,
+        "graph": graph_sha256(network.graph),
+        "data": _sha256([("x", test.x), ("label", test.summed_label)]),
+        "ood data": _sha256([("x", others[0].x)]) if others else None,
+        **test.record.choices,
+        "task": network.task.name,
         "noise_scale": config.noise_scale,
         "grid": f"{config.grid_kind}s",
         "seed": config.seed,
@@ -49,13 +45,13 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
         "granularity": config.granularity,
         "prior_scale": config.prior_scale,
         "prior of the graph": None
-        if problem.prior is None
+        if network.prior is None
         else _sha256(
-            [(name, np.array([one.loc, one.scale])) for name, one in problem.prior.items()]
+            [(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()]
         ),
         "pruned_weights": config.pruned_weights,
-        "evaluator": _REVISIONS.get(evaluator, evaluator),
-        "batch_size": min(config.batch_size, max(len(one.label) for one in problem.on_every_set())),
+        "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
+        "batch_size": min(config.batch_size, max(map(len, examples))),
     }
 
 

@@ -23,10 +23,12 @@ from ..files.atomic_write import Signature, signature
 from ..job.provenance import Environment, Identity, differences
 from ..posterior.criteria import CRITERIA
 from ..posterior.thresholds import is_allowed
-from ..runner.datasets import Layout, Part, layout_of
-from ..runner.problem import Problem
+from ..runner.datasets import Examples, Layout, layout_of
+from ..runner.network import Network
+from ..runner.preparation import Joined, PreparedSweep
 from ..runner.state import Position, SweepState
 from .file import STATE, open_results
+from .identity import identity_of
 from .saved_state import (
     ANEW,
     arrays_of,
@@ -61,6 +63,8 @@ class Saved:
         Thresholds (or fractions) of each sweep state.
     sweep_states : list of mapping of str to array
         What :meth:`bprune_hpc.runner.state.SweepState.arrays` gave.
+    has_sums : bool
+        Whether all of it was read; else how far each is.
     signature : Signature
         Of the file that was read.
     """
@@ -73,6 +77,7 @@ class Saved:
     layout: Layout
     grids: list[tuple[float, ...]]
     sweep_states: list[Mapping[str, NDArray[Any]]]
+    has_sums: bool
     signature: Signature | None
 
     @property
@@ -105,22 +110,18 @@ class Saved:
 
 
 def state(
-    identity: Identity,
-    environment: Environment,
-    config: SweepConfig,
-    parts: Sequence[Part],
-    sweep_states: Sequence[SweepState],
+    sweep: PreparedSweep, sweep_states: Sequence[SweepState]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and attributes of ``/state``."""
     arrays = {}
     for index, sweep_state in enumerate(sweep_states):
-        arrays[f"{index}/grid"] = np.array([config.grid[row] for row in sweep_state.rows])
+        arrays[f"{index}/grid"] = np.array([sweep.config.grid[row] for row in sweep_state.rows])
         for name, array in sweep_state.arrays().items():
             arrays[f"{index}/{name}"] = array
     attrs = {
-        "identity": json.dumps(identity),
-        "environment": json.dumps(environment),
-        "blocks": json.dumps(layout_of(parts)),
+        "identity": json.dumps(sweep.identity),
+        "environment": json.dumps(sweep.environment),
+        "blocks": json.dumps(layout_of(sweep.datasets)),
     }
     return arrays, attrs
 
@@ -140,7 +141,7 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
     """
     if not Path(path).exists():
         return None
-    found = signature(Path(path))
+    of_file = signature(Path(path))
     try:
         with open_results(path) as file, as_written(path):
             if STATE not in file:
@@ -158,7 +159,8 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
                 layout=json_of(group.attrs["blocks"], list),
                 grids=[tuple(float(value) for value in one.pop("grid")) for one in sweep_states],
                 sweep_states=list(sweep_states),
-                signature=found,
+                has_sums=with_sums,
+                signature=of_file,
             )
             check_config(saved.config)
             check_environment(saved.environment)
@@ -178,23 +180,31 @@ def check_identity(saved: Saved, identity: Identity) -> None:
     ResultsError
         Naming what differs.
     """
-    found = differences(saved.identity, identity)
-    if found:
-        raise ResultsError(f"{saved.path}: was made with {'; with '.join(found)}; {ANEW}")
+    if changes := differences(saved.identity, identity):
+        raise ResultsError(f"{saved.path}: was made with {'; with '.join(changes)}; {ANEW}")
 
 
-def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: int) -> SweepConfig:
-    """What is asked for and what is there, together: the request of the file that will be.
+def join(
+    saved: Saved | None,
+    config: SweepConfig,
+    network: Network,
+    examples: Sequence[Examples],
+    draws_per_unit: int,
+) -> Joined:
+    """What is asked for and what a file has, together: the request of the file that will be.
 
     Raises
     ------
     ResultsError
-        If the file was taken in blocks of examples, and they would have to be done again; or they
-        are not of these examples.
+        If the file was made with something else; or was taken in blocks of examples, and they
+        would have to be done again; or they are not of these examples.
     """
+    identity = identity_of(config, network, examples)
+    if saved is None:
+        return Joined(config, identity, None)
+    check_identity(saved, identity)
     with as_written(saved.path):
-        sets = problem.on_every_set()
-        check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
+        check_layout(saved.layout, [len(one) for one in examples], config.batch_size)
         check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
         for value in saved.grid:
             if not is_allowed(value, config.grid_kind, CRITERIA[config.criterion]):
@@ -223,41 +233,39 @@ def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: 
     if there > n_draws:
         logger.info("%s: has %d draws already, which stay", saved.path, there)
         n_draws = there
-    return dataclasses.replace(config, grid=grid, n_draws=n_draws)
+    config = dataclasses.replace(config, grid=grid, n_draws=n_draws)
+    return Joined(config, identity, saved.layout)
 
 
 def _listed(values: Sequence[float], config: SweepConfig) -> str:
     return f"{config.grid_kind} {', '.join(f'{value:g}' for value in values)}"
 
 
-def sweep_states_of(
-    saved: Saved | None, config: SweepConfig, parts: Sequence[Part], size: int
-) -> list[SweepState]:
-    """Ledgers for every threshold of the grid: of the file, and empty ones for the rest.
-
-    Parameters
-    ----------
-    size : int
-        Draws of a unit.
+def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepState]:
+    """States of every threshold of the grid: of the file, and an empty one for the rest.
 
     Raises
     ------
     ResultsError
-        If the file's are not what a sweep of these parts writes.
+        If the file's are not what such a sweep writes.
     """
-    row_of = {value: row for row, value in enumerate(config.grid)}
-    found = []
+    row_of = {value: row for row, value in enumerate(sweep.config.grid)}
+    task, size = sweep.network.task, sweep.plan.draws_per_unit
+    states = []
     if saved is not None:
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
-            rows = [row_of[value] for value in grid]
+            rows = tuple(row_of[value] for value in grid)
+            if not saved.has_sums:
+                states.append(SweepState(rows, *position))
+                continue
             with as_written(saved.path):
-                check_arrays(arrays, len(rows), position, parts, size)
-                found.append(SweepState.from_arrays(rows, arrays, parts[0].problem.task, size))
-                check_sums(found[-1], parts, size)
-    there = {row for sweep_state in found for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, SweepState(rest)] if rest else found
+                check_arrays(arrays, len(rows), position, sweep)
+                states.append(SweepState.from_arrays(rows, arrays, task, size))
+                check_sums(states[-1], sweep)
+    known = {row for sweep_state in states for row in sweep_state.rows}
+    rest = tuple(row for row in range(len(sweep.config.grid)) if row not in known)
+    return [*states, SweepState(rest)] if rest else states
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

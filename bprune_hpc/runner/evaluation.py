@@ -2,7 +2,7 @@
 
 The one loop over draws, thresholds and batches stands here. It knows its share of the work but no
 ranks, and a network only as an evaluator (``evaluators.interface``), of whose outputs' meaning the
-problem's task knows.
+network's task knows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from ..evaluators.interface import Evaluator, Noise
 from ..posterior.draws import MEAN, Draw, group_of, standard_normal
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import Cut, prune
-from .problem import Problem
-from .work_split import Plan, Share
+from ..posterior.pruning import PruningMask
+from .datasets import EvaluationSet
+from .network import Network
+from .work_split import Share
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ class AddsDraws(Protocol):
 @np.errstate(over="ignore", invalid="ignore")  # told by the outputs
 def evaluate(
     evaluator: Evaluator,
-    problem: Problem,
-    cuts: Sequence[Cut],
-    plan: Plan,
+    network: Network,
+    masks: Sequence[PruningMask],
+    dataset: EvaluationSet,
     share: Share,
     block: range,
     sums: dict[int, Any],
@@ -62,35 +63,33 @@ def evaluate(
     *,
     seed: int,
     advance: Callable[[int], None],
-    pruned_scale: float = 0.0,
 ) -> None:
     """Evaluate a rank's share of a stage on a block of examples.
 
     Parameters
     ----------
     evaluator : Evaluator
-    cuts : sequence of Cut, length n_thresholds
+    masks : sequence of PruningMask, length n_thresholds
     block : range
-        Examples of the problem; the last batch is padded, so that its rows round as others'.
+        Examples of the set; the last batch is padded, so that its rows round as others'.
     sums : dict of group to GroupSums or NormalSums
         Added to; groups of the share that are missing begin at zero.
     draw_sums : AddsDraws
         Added to.
     not_finite : NotFinite
-        Added to, by index of the cut. Finite numbers stand in for the outputs of such a draw, so
-        that sums stay defined; those of that cut mean nothing any more.
+        Added to, by index of the mask. Finite numbers stand in for the outputs of such a draw, so
+        that sums stay defined; those of that threshold mean nothing any more.
     advance : callable
         Told the number of cells done, each time some are.
-    pruned_scale : float
-        Deviation of pruned weights; 0 for weights that are exactly zero.
     """
-    label = problem.label[block.start : block.stop]
+    plan, posterior, task = dataset.plan, network.posterior, network.task
+    label = dataset.summed_label[block.start : block.stop]
     for group in sorted(share.groups - set(sums)):
-        sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
+        sums[group] = task.sums(len(masks), len(block), plan.draws_per_unit)
         sums[group].clear()  # a page that is read before it is written costs the system twice
-    task: Any = problem.task
-    for cells in chunks(share, units_at_once(problem.posterior.n_weights)):
-        noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}
+    add_up: Any = task.add_up
+    for cells in chunks(share, units_at_once(posterior.n_weights)):
+        noises = {unit: noises_of(posterior, unit, plan.units, seed) for unit in cells}
         for index in sorted({index for thresholds in cells.values() for index in thresholds}):
             wanted = [
                 noise
@@ -98,10 +97,10 @@ def evaluate(
                 if index in thresholds
                 for noise in noises[unit]
             ]
-            pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
+            pruned = evaluator.prune(masks[index].apply(posterior))
             sampled = pruned.sample(wanted)
             stacks = pruned.stacks(wanted, plan.batch_size)
-            for rows, x in batches(problem.x, block, plan.batch_size):
+            for rows, x in batches(dataset.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
                 for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
                     draws = [
@@ -115,22 +114,14 @@ def evaluate(
                         bad = ~finite.all(axis=(1, 2))
                         _note(not_finite, index, draws, bad, block.start + rows.start)
                         of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
-                    task.add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
+                    add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
             advance(sum(index in thresholds for thresholds in cells.values()))
         del noises, wanted, sampled  # before the next ones are made
 
 
-def costs_of(
-    evaluator: Evaluator,
-    posterior: Posterior,
-    cuts: Sequence[Cut],
-    n_ranks: int,
-    pruned_scale: float = 0.0,
-) -> list[int]:
-    """Work of a draw at each cut; all the same where there is one rank, as nothing is split."""
-    if n_ranks == 1:
-        return [1] * len(cuts)
-    return [evaluator.prune(prune(posterior, cut, pruned_scale)).cost for cut in cuts]
+def costs_of(evaluator: Evaluator, posterior: Posterior, masks: Sequence[PruningMask]) -> list[int]:
+    """Work of a draw at each mask."""
+    return [evaluator.prune(mask.apply(posterior)).cost for mask in masks]
 
 
 def units_at_once(n_weights: int) -> int:
@@ -189,5 +180,5 @@ def _note(
 ) -> None:
     """Keep the first of all draws and batches."""
     first = min(draw.index for (_, draw), is_bad in zip(draws, bad, strict=True) if is_bad)
-    found = (first, example)
-    not_finite[index] = min(not_finite.get(index, found), found)
+    place = (first, example)
+    not_finite[index] = min(not_finite.get(index, place), place)

@@ -7,66 +7,18 @@ the rules (``data.fitting``), what the network takes (``graph.network_input``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from .. import data
 from ..config.sweep_config import SweepConfig
 from ..data.fitting import NetworkInput
 from ..errors import DataError
 from ..metrics.tasks import Task
+from .datasets import OUT_OF_DISTRIBUTION, TEST_SET, DataRecord, Examples
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class DataRecord:
-    """What was done to the examples, and what the labels are called.
-
-    Attributes
-    ----------
-    scaling : str
-        Type of the examples as stored, and what they were multiplied by.
-    classes : tuple of str or None
-        Names of the classes, where the labels are text.
-    choices : mapping of str to str
-        What defines the examples and is not what is done where nothing is asked for, by name.
-    """
-
-    scaling: str = ""
-    classes: tuple[str, ...] | None = None
-    choices: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FittedSet:
-    """A data set as a network takes it.
-
-    Attributes
-    ----------
-    x : array, shape (n, ...)
-    y : int64 or float64 array, shape (n,), or None
-    sha256 : mapping of str to str
-        Of every file that was read.
-    record : DataRecord
-    scale : str
-        What the examples were multiplied by.
-    """
-
-    x: NDArray[Any]
-    y: NDArray[Any] | None
-    sha256: Mapping[str, str]
-    record: DataRecord
-    scale: str
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """``y`` of a set that has labels."""
-        assert self.y is not None
-        return self.y
+_ANOTHER_SCALE = 50.0
+"""Factor between two sets of examples from which on one has not been scaled as the other was."""
 
 
 def check_paths(config: SweepConfig) -> None:
@@ -79,14 +31,28 @@ def check_paths(config: SweepConfig) -> None:
             data.check_path(dataset, path, task)
 
 
-def read_test_set(config: SweepConfig, task: Task, network: NetworkInput) -> FittedSet:
-    """The labelled examples that a sweep names.
+def read_sets(
+    config: SweepConfig, task: Task, network: NetworkInput
+) -> tuple[list[Examples], dict[str, str]]:
+    """The sets of examples that a sweep names, the test set first; and digests of their files.
 
     Raises
     ------
     DataError
-        If they cannot be read, or do not fit the network.
+        If one cannot be read, or does not fit the network.
     """
+    test, hashes = _test_set(config, task, network)
+    sets = [test]
+    if config.ood_dataset is not None:
+        other, more = _other_kind(config, network, test)
+        sets.append(other)
+        hashes |= more
+    return sets, hashes
+
+
+def _test_set(
+    config: SweepConfig, task: Task, network: NetworkInput
+) -> tuple[Examples, dict[str, str]]:
     loaded = data.read(
         config.dataset,
         config.data_path,
@@ -99,13 +65,12 @@ def read_test_set(config: SweepConfig, task: Task, network: NetworkInput) -> Fit
         first_label=config.first_label,
         network=network,
     )
-    name = config.data_path or loaded.name
     try:
-        if task.name == "classification" and loaded.y is not None:
-            data.check_labels(loaded.y, task.n_classes, loaded.classes)
-        fitted = _fit(loaded, config, network, "test set", config.data_path)
+        if task.name == "classification":
+            data.check_labels(loaded.labels, task.n_classes, loaded.classes)
+        fitted = _fit(loaded, config, network, TEST_SET, config.data_path)
     except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+        raise DataError(f"{config.data_path or loaded.name}: {error}") from error
     asked = {
         "layout": config.layout,
         "input_scale": None if fitted.is_usual else fitted.scale,
@@ -114,19 +79,15 @@ def read_test_set(config: SweepConfig, task: Task, network: NetworkInput) -> Fit
         "target_columns": ",".join(config.target_columns),
         "first_label": str(config.first_label or ""),
     }
-    choices = {key: value for key, value in asked.items() if value}
-    record = DataRecord(fitted.scaling, loaded.classes, choices)
-    return FittedSet(fitted.x, loaded.y, loaded.sha256, record, fitted.scale)
+    choices = {flag: value for flag, value in asked.items() if value}
+    record = DataRecord(fitted.scaling, fitted.scale, loaded.classes, choices)
+    return Examples(TEST_SET, fitted.x, loaded.labels, record), loaded.sha256
 
 
-def read_other_kind(config: SweepConfig, network: NetworkInput, test_set: FittedSet) -> FittedSet:
-    """The examples of another kind that a sweep names; they need no labels.
-
-    Raises
-    ------
-    DataError
-        If they cannot be read, or are not of the test set's shape.
-    """
+def _other_kind(
+    config: SweepConfig, network: NetworkInput, test: Examples
+) -> tuple[Examples, dict[str, str]]:
+    """Examples of another kind, which need no labels."""
     assert config.ood_dataset is not None
     loaded = data.read(
         config.ood_dataset,
@@ -140,24 +101,23 @@ def read_other_kind(config: SweepConfig, network: NetworkInput, test_set: Fitted
     )
     name = config.ood_path or loaded.name
     try:
-        fitted = _fit(loaded, config, network, "out of distribution", config.ood_path)
-        if fitted.x.shape[1:] != test_set.x.shape[1:]:
-            raise DataError(
-                f"one example of the data has shape {fitted.x.shape[1:]}, those of the test set "
-                f"{test_set.x.shape[1:]}"
-            )
+        fitted = _fit(loaded, config, network, OUT_OF_DISTRIBUTION, config.ood_path)
+        shapes = fitted.x.shape[1:], test.x.shape[1:]
+        if shapes[0] != shapes[1]:
+            raise DataError(f"one example has shape {shapes[0]}, those of the test set {shapes[1]}")
     except DataError as error:
         finding = str(error).partition("; give the data set")[0]
         fix = "; give examples of the test set's shape" if "has shape" in finding else ""
         raise DataError(f"{name}: {finding}{fix}") from error
-    if fitted.scale != test_set.scale:
+    largest = [max(abs(float(x.min())), abs(float(x.max()))) for x in (fitted.x, test.x)]
+    if fitted.scale != test.record.scale and max(largest) > _ANOTHER_SCALE * min(largest):
         logger.warning(
-            "%s: %s, but the test set is %s: uncertainty may tell them apart by that alone; store "
-            "both alike",
-            name, fitted.scaling, test_set.record.scaling,
+            "%s: %s, up to %.4g, but the test set is %s, up to %.4g: uncertainty may tell them "
+            "apart by that alone; store both alike",
+            name, fitted.scaling, largest[0], test.record.scaling, largest[1],
         )  # fmt: skip
-    record = DataRecord(fitted.scaling)
-    return FittedSet(fitted.x, None, loaded.sha256, record, fitted.scale)
+    record = DataRecord(fitted.scaling, fitted.scale)
+    return Examples(OUT_OF_DISTRIBUTION, fitted.x, None, record), loaded.sha256
 
 
 def _fit(

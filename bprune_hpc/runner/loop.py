@@ -9,18 +9,15 @@ what comes next (``runner.coordinator``), doing it (``runner.worker``), when a j
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
-from ..config.sweep_config import SweepConfig
-from ..evaluators.interface import Evaluator
 from ..job.deadline import Deadline, margin
 from ..job.environment import Stopwatch
 from ..job.signals import StopSignals, signals
 from ..mpi.comm import Comm
-from ..posterior.pruning import Cut
 from .coordinator import Coordinator
-from .datasets import Part
+from .preparation import PreparedSweep
 from .scheduler import Publication, Step, Superstep
 from .timing import Timing
 from .worker import Worker
@@ -34,11 +31,7 @@ Rank 0's pace is the one that has been measured; it knows what another round nee
 
 def gather(
     comm: Comm,
-    evaluator: Evaluator,
-    parts: Sequence[Part],
-    cuts: Sequence[Cut],
-    costs: Sequence[int],
-    config: SweepConfig,
+    sweep: PreparedSweep,
     coordinator: Coordinator | None,
     watch: Stopwatch,
     advance: Callable[[int], None],
@@ -48,10 +41,6 @@ def gather(
 
     Parameters
     ----------
-    cuts : sequence of Cut
-        Of every threshold of the grid.
-    costs : sequence of int
-        Work of a draw at each; see :func:`bprune_hpc.runner.work_split.split`.
     coordinator : Coordinator on rank 0, None elsewhere
 
     Returns
@@ -60,7 +49,7 @@ def gather(
         Why it has stopped before all was done. The coordinator has what was done since the last
         write.
     """
-    rank = Worker(comm, evaluator, parts, cuts, costs, config, watch, advance, coordinator)
+    rank = Worker(comm, sweep, watch, advance, coordinator)
     pace, why = coordinator.pace if coordinator is not None else Timing(), None
     while True:
         why = why or ask(pace)

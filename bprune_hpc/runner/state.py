@@ -71,10 +71,10 @@ class SweepState:
             self.sums.append({})
         return self.sums[index]
 
-    def add_draws(self, part: int, draws: AnyDrawSums) -> None:
+    def add_draws(self, dataset: int, draws: AnyDrawSums) -> None:
         """Put the sums of further draws behind those that are there."""
-        before = self.draws.get(part)
-        self.draws[part] = draws if before is None else _joined([before, draws], axis=1)
+        before = self.draws.get(dataset)
+        self.draws[dataset] = draws if before is None else _joined([before, draws], axis=1)
 
     def end_pass(self, finished: Mapping[int, Arrays]) -> None:
         """Go on to the next pass: exact sums are let go, their statistics stay.
@@ -85,9 +85,9 @@ class SweepState:
             Statistics of all examples so far, of each set that was in the pass.
         """
         self.finished |= finished
-        for part, draws in self.draws.items():
-            before = self.finished_draws.get(part)
-            self.finished_draws[part] = draws if before is None else _added(before, draws)
+        for dataset, draws in self.draws.items():
+            before = self.finished_draws.get(dataset)
+            self.finished_draws[dataset] = draws if before is None else _added(before, draws)
         self.n_passes, self.n_units, self.sums, self.draws = self.n_passes + 1, 0, [], {}
 
     def arrays(self) -> Arrays:
@@ -96,12 +96,12 @@ class SweepState:
         for index, of_block in enumerate(self.sums):
             for group, sums in of_block.items():
                 _store(out, f"sums/{index}/{'mean' if group == MEAN else group}", sums)
-        for part, draws in self.draws.items():
-            _store(out, f"draws/{part}", draws)
-        for part, columns in self.finished.items():
-            out |= {f"finished/{part}/{name}": array for name, array in columns.items()}
-        for part, draws in self.finished_draws.items():
-            _store(out, f"finished_draws/{part}", draws)
+        for dataset, draws in self.draws.items():
+            _store(out, f"draws/{dataset}", draws)
+        for dataset, columns in self.finished.items():
+            out |= {f"finished/{dataset}/{name}": array for name, array in columns.items()}
+        for dataset, draws in self.finished_draws.items():
+            _store(out, f"finished_draws/{dataset}", draws)
         if self.faults:
             out["faults/at"] = np.array(
                 [(self.rows.index(row), *fault.place) for row, fault in self.faults.items()]
@@ -138,19 +138,21 @@ class SweepState:
             ("draws", sweep_state.draws),
             ("finished_draws", sweep_state.finished_draws),
         ):
-            for part, stored in tree.get(kind, {}).items():
-                into[int(part)] = _restored(task.draw_sums(0, 0), stored)
-        for part in tree.get("finished", {}):
-            prefix = f"finished/{part}/"
-            sweep_state.finished[int(part)] = {
+            for dataset, stored in tree.get(kind, {}).items():
+                into[int(dataset)] = _restored(task.draw_sums(0, 0), stored)
+        for dataset in tree.get("finished", {}):
+            prefix = f"finished/{dataset}/"
+            sweep_state.finished[int(dataset)] = {
                 name.removeprefix(prefix): array
                 for name, array in arrays.items()
                 if name.startswith(prefix)
             }
         stored = tree.get("faults", {"at": (), "layer": ()})
         for numbers, layer in zip(stored["at"], stored["layer"], strict=True):
-            place, draw, part, example = (int(number) for number in numbers)
-            sweep_state.faults[sweep_state.rows[place]] = Fault(draw, part, example, layer.decode())
+            place, draw, dataset, example = (int(number) for number in numbers)
+            sweep_state.faults[sweep_state.rows[place]] = Fault(
+                draw, dataset, example, layer.decode()
+            )
         return sweep_state
 
 
@@ -177,18 +179,21 @@ def merged(sweep_states: Sequence[SweepState]) -> SweepState:
             }
             for index, of_block in enumerate(first.sums)
         ],
-        draws={part: together([one.draws[part] for one in sweep_states]) for part in first.draws},
+        draws={
+            dataset: together([one.draws[dataset] for one in sweep_states])
+            for dataset in first.draws
+        },
         finished={
-            part: {
-                name: together([one.finished[part][name] for one in sweep_states])
+            dataset: {
+                name: together([one.finished[dataset][name] for one in sweep_states])
                 for name in columns
-                if all(name in one.finished[part] for one in sweep_states)
+                if all(name in one.finished[dataset] for one in sweep_states)
             }
-            for part, columns in first.finished.items()
+            for dataset, columns in first.finished.items()
         },
         finished_draws={
-            part: together([one.finished_draws[part] for one in sweep_states])
-            for part in first.finished_draws
+            dataset: together([one.finished_draws[dataset] for one in sweep_states])
+            for dataset in first.finished_draws
         },
         faults={row: fault for one in sweep_states for row, fault in one.faults.items()},
     )

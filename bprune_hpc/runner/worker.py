@@ -7,23 +7,20 @@ not belong here (``runner.evaluation``), nor which work is next (``runner.coordi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..config.sweep_config import SweepConfig
-from ..evaluators.interface import Evaluator
 from ..job.environment import Stopwatch
 from ..metrics.tasks import AnyDrawSums, AnySums
 from ..mpi.comm import Comm
-from ..posterior.pruning import PRUNED_SCALE, Cut
 from .coordinator import Coordinator
-from .datasets import Part, passes
 from .evaluation import NotFinite, evaluate
 from .nonfinite import Fault, Faults, take_earliest
+from .preparation import PreparedSweep
 from .reduction import PendingReductions, reduce_draws, reduce_groups
 from .scheduler import Superstep
 from .work_split import Round, round_of
@@ -34,48 +31,44 @@ class Worker:
     """What one rank does; for most see :func:`bprune_hpc.runner.loop.gather`."""
 
     comm: Comm
-    evaluator: Evaluator
-    parts: Sequence[Part]
-    cuts: Sequence[Cut]
-    costs: Sequence[int]
-    config: SweepConfig
+    sweep: PreparedSweep
     watch: Stopwatch
     advance: Callable[[int], None]
     coordinator: Coordinator | None
 
     def __post_init__(self) -> None:
-        self._passes = passes(self.parts)
         self._own: dict[int, dict[int, AnySums]] = {}  # until rank 0 has got them
         self._spare: dict[int, tuple[tuple[int, int], list[AnySums]]] = {}  # and their shape
         if self.coordinator is not None:
             self._pending = self.coordinator.pending
         else:
-            self._pending = PendingReductions.of(self.parts[0].plan, self.comm.size)
+            self._pending = PendingReductions.of(self.sweep.plan, self.comm.size)
         self._superstep: Superstep | None = None
 
     def work(self, superstep: Superstep) -> None:
         """Evaluate a share of a superstep; rank 0 takes in what all have found."""
-        costs = [self.costs[row] for row in superstep.rows]
+        costs = [self.sweep.costs[row] for row in superstep.rows]
         of_round = round_of(superstep.units, costs, self.comm.size)
         if not self._pending.has_room(of_round):
             self.reduce(is_forced=True)
         start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
         self._superstep = superstep
         draws, faults = [], Faults()
-        for index, (part, block) in enumerate(self._passes[superstep.n_passes]):
-            draws.append((part, self._evaluate(superstep, of_round, index, part, block, faults)))
+        for index, (dataset, block) in enumerate(self.sweep.passes[superstep.n_passes]):
+            of_draws = self._evaluate(superstep, of_round, index, dataset, block, faults)
+            draws.append((dataset, of_draws))
         self._pending.add(of_round)
         preparing_s = self._prepare()
         with self.watch.time("reduce"):
-            for _, of_part in draws:
-                reduce_draws(self.comm, of_part)
+            for _, of_draws in draws:
+                reduce_draws(self.comm, of_draws)
             mine_s = self.watch.seconds["evaluate"] - before_s
             of_ranks = self.comm.gather((faults, mine_s)) or []
         if self.coordinator is None:
             return
         for of_rank, _ in of_ranks:
             take_earliest(faults, of_rank)
-        n_examples = sum(len(block) for _, block in self._passes[superstep.n_passes])
+        n_examples = sum(len(block) for _, block in self.sweep.passes[superstep.n_passes])
         n_cells = -(-len(superstep.units) * len(superstep.rows) // self.comm.size)
         computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
         seconds = time.perf_counter() - start
@@ -87,15 +80,15 @@ class Worker:
         superstep: Superstep,
         of_round: Round,
         index: int,
-        part_index: int,
+        dataset_index: int,
         block: range,
         faults: Faults,
     ) -> AnyDrawSums:
         """Add a share of a superstep, on a block, to this rank's sums; the sums of each draw."""
-        part, share = self.parts[part_index], of_round.shares[self.comm.rank]
-        first, last = part.plan.units[superstep.units.start], part.plan.units[superstep.units[-1]]
-        n_draws = last[-1].index + 1 - first[0].index
-        draws = part.problem.task.draw_sums(len(superstep.rows), n_draws)
+        sweep, share = self.sweep, of_round.shares[self.comm.rank]
+        first = sweep.plan.units[superstep.units.start]
+        n_draws = len(superstep.units) * sweep.plan.draws_per_unit
+        draws = sweep.network.task.draw_sums(len(superstep.rows), n_draws)
         not_finite: NotFinite = {}
         sums, spare = self._sums(index), self._spare_of(index)
         for group in sorted(share.groups - sums.keys())[: len(spare)]:
@@ -103,13 +96,12 @@ class Worker:
             sums[group].clear()
         with self.watch.time("evaluate"):
             evaluate(
-                self.evaluator, part.problem, [self.cuts[row] for row in superstep.rows], part.plan,
-                share, block, sums, _From(first[0].index, draws), not_finite,
-                seed=self.config.seed, advance=self.advance,
-                pruned_scale=PRUNED_SCALE[self.config.pruned_weights],
+                sweep.evaluator, sweep.network, [sweep.masks[row] for row in superstep.rows],
+                sweep.datasets[dataset_index], share, block, sums, _From(first[0].index, draws),
+                not_finite, seed=sweep.config.seed, advance=self.advance,
             )  # fmt: skip
         of_block = {
-            superstep.rows[at]: Fault(draw, part_index, example)
+            superstep.rows[at]: Fault(draw, dataset_index, example)
             for at, (draw, example) in not_finite.items()
         }
         take_earliest(faults, of_block)
@@ -125,7 +117,7 @@ class Worker:
             return 0.0
         start = time.perf_counter()
         with self.watch.time("reduce"):
-            for index in range(len(self._passes[self._superstep.n_passes])):
+            for index in range(len(self.sweep.passes[self._superstep.n_passes])):
                 n_missing = len(self._pending.participants.keys() - self._sums(index).keys())
                 spare = self._spare_of(index)
                 while len(spare) < n_missing:
@@ -145,7 +137,7 @@ class Worker:
         start = time.perf_counter()
         participants = self._pending.participants
         with self.watch.time("reduce"):
-            for index in range(len(self._passes[self._superstep.n_passes])):
+            for index in range(len(self.sweep.passes[self._superstep.n_passes])):
                 sums, spare = self._sums(index), self._spare_of(index)
                 reduce_groups(self.comm, participants, sums, partial(self._take, index))
                 if self.coordinator is None:
@@ -165,7 +157,7 @@ class Worker:
     def _spare_of(self, index: int) -> list[AnySums]:
         """Sums of a block of the pass that are of no use any more, or yet.
 
-        Memory that was touched once is faster. All parts have one task and one kind of units, so
+        Memory that was touched once is faster. All sets have one task and one kind of units, so
         that those of one shape are of one kind.
         """
         shape = self._shape(index)
@@ -179,14 +171,13 @@ class Worker:
 
     def _make(self, index: int) -> AnySums:
         assert self._superstep is not None
-        part_index, _ = self._passes[self._superstep.n_passes][index]
-        part = self.parts[part_index]
-        return part.problem.task.sums(*self._shape(index), len(part.plan.units[0]))
+        sweep = self.sweep
+        return sweep.network.task.sums(*self._shape(index), sweep.plan.draws_per_unit)
 
     def _shape(self, index: int) -> tuple[int, int]:
         """Thresholds and examples of a block of the pass."""
         assert self._superstep is not None
-        _, block = self._passes[self._superstep.n_passes][index]
+        _, block = self.sweep.passes[self._superstep.n_passes][index]
         return len(self._superstep.rows), len(block)
 
 

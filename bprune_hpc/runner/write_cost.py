@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..posterior.draws import group_sizes
-from .datasets import Part, passes
+from .datasets import EvaluationSet
+from .preparation import PreparedSweep
 from .state import SweepState
 from .statistics import SweepStatistics
 from .synthetic_state import fill
@@ -44,22 +45,19 @@ class WriteCost:
     group_s: float
 
     @classmethod
-    def measure(cls, parts: Sequence[Part], save_probabilities: bool) -> WriteCost:
+    def measure(cls, sweep: PreparedSweep) -> WriteCost:
         """Time it, in about a tenth of a second."""
-        small = _in_small(parts)
-        n_units = len(parts[0].plan.units)
-        few_s, all_s = (
-            min(_seconds(small, n, save_probabilities) for _ in range(_N_TIMES))
-            for n in (1, n_units)
-        )
-        n_cells = small[0].plan.n_thresholds * sum(len(part.problem.label) for part in small)
+        small = _in_small(sweep)
+        n_units = len(sweep.plan.units)
+        few_s, all_s = (min(_seconds(small, n) for _ in range(_N_TIMES)) for n in (1, n_units))
+        n_cells = small.plan.n_thresholds * sum(len(dataset) for dataset in small.datasets)
         n_more = len(group_sizes(n_units)) - 1
         group_s = max(all_s - few_s, 0.0) / n_cells / n_more if n_more else 0.0
-        file_s = parts[0].problem.task.bytes_per_cell / BYTES_PER_S
+        file_s = sweep.network.task.bytes_per_cell / BYTES_PER_S
         return cls(few_s / n_cells + file_s, group_s + file_s)
 
     def seconds(
-        self, parts: Sequence[Part], sweep_states: Sequence[SweepState], n_more: int = 0
+        self, sweep: PreparedSweep, sweep_states: Sequence[SweepState], n_more: int = 0
     ) -> float:
         """What a write of these takes, if so many more units were drawn.
 
@@ -71,8 +69,8 @@ class WriteCost:
         sweep_states : sequence of SweepState
             Their sums are not looked at; the last one is furthest behind, and has the units.
         """
-        of_passes = [sum(len(block) for _, block in blocks) for blocks in passes(parts)]
-        n_units = len(parts[0].plan.units)
+        of_passes = [sum(len(block) for _, block in blocks) for blocks in sweep.passes]
+        n_units = len(sweep.plan.units)
         seconds = 0.0
         for one in sweep_states:
             there = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
@@ -89,27 +87,24 @@ class WriteCost:
         return self.cell_s + self.group_s * len(group_sizes(n_units))
 
 
-def _in_small(parts: Sequence[Part]) -> list[Part]:
+def _in_small(sweep: PreparedSweep) -> PreparedSweep:
     """The same sets with a few of their examples, all in one block."""
-    plan, task = parts[0].plan, parts[0].problem.task
+    plan, task = sweep.plan, sweep.network.task
     n_thresholds = min(_N_THRESHOLDS, plan.n_thresholds)
     of_example = (1 + len(plan.group_sizes)) * n_thresholds * task.bytes_per_cell / 8
     most = min(max(int(_NUMBERS / of_example), 16), _MOST_EXAMPLES)
-    small = []
-    for part in parts:
-        label = part.problem.label[:most]
-        small.append(
-            Part(
-                replace(part.problem, label=label),
-                replace(part.plan, n_thresholds=n_thresholds, blocks=(range(len(label)),)),
-            )
-        )
-    return small
+
+    def small(dataset: EvaluationSet) -> EvaluationSet:
+        few = dataset.few(most)
+        plan = replace(dataset.plan, n_thresholds=n_thresholds, blocks=(range(len(few)),))
+        return replace(few, plan=plan)
+
+    return replace(sweep, datasets=[small(dataset) for dataset in sweep.datasets])
 
 
-def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> float:
+def _seconds(sweep: PreparedSweep, n_units: int) -> float:
     """Of statistics after some units."""
-    plan, task, label = parts[0].plan, parts[0].problem.task, parts[0].problem.label
+    plan, task, label = sweep.plan, sweep.network.task, sweep.datasets[0].summed_label
     unit, n_thresholds, n_examples = plan.units[0], plan.n_thresholds, len(label)
     sums: Any = task.sums(n_thresholds, n_examples, len(unit))
     draws: Any = task.draw_sums(n_thresholds, len(unit))
@@ -119,8 +114,8 @@ def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> f
         at = threshold, slice(0, n_examples)
         task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
     sweep_state = SweepState(tuple(range(n_thresholds)))
-    fill(sweep_state, parts, range(n_thresholds), sums, sums, draws)
+    fill(sweep_state, sweep, range(n_thresholds), sums, sums, draws)
     sweep_state.n_units = n_units
     start = time.perf_counter()
-    SweepStatistics(parts, sweep_state, save_probabilities).metrics  # noqa: B018
+    SweepStatistics(sweep, sweep_state).metrics  # noqa: B018
     return time.perf_counter() - start

@@ -11,7 +11,7 @@ from bprune_hpc.config import sweep_config
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.metrics.stopping import Target
 from bprune_hpc.metrics.threshold_selection import Limit
-from bprune_hpc.posterior.pruning import Rule
+from bprune_hpc.posterior.pruning import PruningRule
 
 CASE = ["--model_dir=embedded:digits_fc"]
 
@@ -66,18 +66,11 @@ def test_each_criterion_has_its_own_thresholds() -> None:
     assert found.grid == (math.inf, 3, 0.5, -1)  # from the least that is pruned to the most
     assert json.loads(found.to_json())["grid"] == ["none", 3, 0.5, -1]
     found = sweep_config.parse([*CASE, "--criterion=bmr", "--prior_scale=2", "--inference"])
-    assert found.grid == (-math.inf,) and found.rule == Rule("bmr", prior_scale=2.0)
+    assert found.grid == (-math.inf,) and found.rule() == PruningRule("bmr", prior_scale=2.0)
     found = sweep_config.parse([*CASE, "--criterion=magnitude", "--scope=layer", "--seed=4"])
     assert (found.grid_kind, found.grid) == ("fraction", tuple(k / 10 for k in range(10)))
-    assert found.rule == Rule("magnitude", scope="layer", seed=4)
+    assert found.rule() == PruningRule("magnitude", scope="layer", seed=4)
     assert found.pruned_weights == "zero"
-
-
-def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert sweep_config.parse([*CASE, "--num_monte_carlo=7"]).n_draws == 8
-    assert "rounded up to 8" in caplog.text
-    assert sweep_config.parse([*CASE, "--num_monte_carlo=7", "--pairing=none"]).n_draws == 7
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_what_is_no_scale(text: str) -> None:
         (np.full((3, 2), np.nan), takes(2, dtype="int32"), {}, "it has nan in example 0"),
         (np.full((3, 2), np.nan), takes(2), {}, "it has nan in example 0; mend or drop it"),
         (np.full((3, 2), 1e300), takes(2), {}, "it has inf in example 0"),
-        (BYTES, takes(4, 5, dtype="int32"), {"input_scale": "1/255"}, "takes int32; leave the flag"),
+        (BYTES, takes(4, 5, dtype="int32"), {"input_scale": "1/255"}, "takes int32; leave the f"),
         (BYTES, takes(4, 5, dtype="object"), {}, "the network takes object, not numbers"),
         (BYTES.astype(complex), takes(4, 5), {}, "examples are complex128; the network takes"),
         (BYTES / 16, takes(4, 5), {"input_scale": "none", "is_scaled": True}, "leave the flag out"),

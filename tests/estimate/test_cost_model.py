@@ -27,10 +27,8 @@ from bprune_hpc.estimate.cost_model import (
 from bprune_hpc.job.deadline import Deadline
 from bprune_hpc.job.signals import StopSignals
 from bprune_hpc.mpi.comm import SerialComm
-from bprune_hpc.posterior import pruning
 from bprune_hpc.results import output
 from bprune_hpc.runner import write_cost
-from bprune_hpc.runner.datasets import lay_out
 from bprune_hpc.runner.loop import StopVote
 from bprune_hpc.runner.state import SweepState
 from tests.helpers import fake_problem
@@ -180,11 +178,9 @@ def test_a_sweep_on_that_clock_goes_as_forecast(
     argv = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=240", *flags,
             f"--output={path}"]  # fmt: skip
     asked = sweep_config.parse(argv)
-    problem = fake_problem.problem(asked)
-    cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
-    parts = lay_out(asked, problem, len(cuts))
+    prepared = fake_problem.prepared(asked)
     assumed = Rates(0.0, (DrawTime(0, 0, 0, 2 * 0.5),) * 3, write_s=3.0)
-    found = timeline(command.work_of(parts, [1] * 3), assumed, 1, begun(3))
+    found = timeline(command.work_of(prepared), assumed, 1, begun(3))
 
     begin = clock.now
     assert sweep.sweep(SerialComm(), argv) == 0
@@ -205,7 +201,7 @@ def test_a_sweep_whose_writes_take_long_ends_before_its_limit(
     slow_write = output.Output.write
 
     def slower_write(self: Any, coordinator: Any) -> None:
-        clock.now += cost.seconds(coordinator.parts, coordinator.sweep_states)
+        clock.now += cost.seconds(coordinator.sweep, coordinator.sweep_states)
         slow_write(self, coordinator)
         ends_of_writes.append(clock.now - begin)
 

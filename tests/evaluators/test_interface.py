@@ -71,8 +71,8 @@ def test_idle_channels_are_left_out_exactly(
     plain = make_evaluator("graph", graph, fixed, shapes)
     x = rng.normal(size=(6, 128)).astype(np.float32)
     for threshold in (0.0, 1.0, 3.0, 10.0, 1e9):
-        cut = pruning.cut_at_threshold(posterior, threshold)
-        table = pruning.prune(posterior, cut)
+        cut = pruning.mask_at_threshold(posterior, threshold)
+        table = cut.apply(posterior)
         expected = run(plain, table, x)
         atol = 1e-6 * np.abs(expected).max()
         np.testing.assert_allclose(run(fast, table, x), expected, rtol=0, atol=atol)
@@ -201,7 +201,7 @@ def test_dense_layers_against_the_graph(uncertain: set[str]) -> None:
     shapes = {name: value.shape for name, value in posterior.loc.items()}
     x = rng.normal(size=(9, 16)).astype(np.float32)
     for fraction in (0.0, 0.5, 0.9):
-        table = pruning.prune(posterior, pruning.cut_at_fraction(posterior, fraction))
+        table = pruning.mask_at_fraction(posterior, fraction).apply(posterior)
         fast, plain = (
             run(make_evaluator(name, graph, fixed, shapes), table, x) for name in ("chain", "graph")
         )

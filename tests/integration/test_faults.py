@@ -13,6 +13,7 @@ import pytest
 from bprune_hpc import inspect, results, sweep
 from bprune_hpc.metrics.classification import is_difference
 from bprune_hpc.posterior.draws import MEAN, standard_normal
+from bprune_hpc.runner import coordinator
 from bprune_hpc.runner import problem as problems
 from bprune_hpc.runner.nonfinite import Fault, take_earliest
 from bprune_hpc.runner.nonfinite_search import first_not_finite
@@ -30,7 +31,7 @@ _FEATURE = 2
 def install(patch: pytest.MonkeyPatch, spoil: Spoil, **settings: Any) -> None:
     """The network without TensorFlow, with NaN in the second batch where the kernel is so."""
     fake_problem.install(patch.setattr, **settings)
-    patch.setattr(sweep, "find_layer", lambda *_: "layer/MatMul")
+    patch.setattr(coordinator, "find_layer", lambda *_: "layer/MatMul")
     plain = fake_problem.Network.__call__
 
     def spoiled(self: Any, x: np.ndarray, weights: Any) -> np.ndarray:
@@ -42,12 +43,12 @@ def install(patch: pytest.MonkeyPatch, spoil: Spoil, **settings: Any) -> None:
     patch.setattr(fake_problem.Network, "__call__", spoiled)
 
 
-def problem_of(kind: str) -> Any:
+def network_of(kind: str) -> Any:
     class Config:
         model_dir = next(flag for flag in KINDS[kind] if "dir" in flag).partition("=")[2]
         ood_dataset = None
 
-    return fake_problem.problem(Config())  # type: ignore[arg-type]
+    return fake_problem.problem(Config())[0]  # type: ignore[arg-type]
 
 
 def pruned_and_large(kind: str) -> tuple[Spoil, float, int]:
@@ -56,7 +57,7 @@ def pruned_and_large(kind: str) -> tuple[Spoil, float, int]:
     Those whose first weight with an SNR in (0.5, 1] is pruned while another, never pruned, is
     large.
     """
-    posterior = problem_of(kind).posterior
+    posterior = network_of(kind).posterior
     loc, scale = posterior.loc["layer/kernel"], posterior.scale["layer/kernel"]
     snr = np.abs(loc) / scale
     away = tuple(np.argwhere((snr > 0.5) & (snr <= 1))[0])
@@ -252,10 +253,10 @@ def test_a_network_that_overflows_on_two_ranks(
     ],
 )
 def test_the_first_operation_is_found(hot: dict[str, float], layer: str) -> None:
-    problem = overflowing_case.problem("graph")
+    network, _ = overflowing_case.problem("graph")
     shapes = overflowing_case.SHAPES
     weights = {
         name: np.full(shapes[name], hot.get(name, 1.0), np.float32) for name in ("d0", "e0", "d1")
     }
     x = np.ones((3, 16), np.float32)
-    assert first_not_finite(problem.graph, x, weights) == layer
+    assert first_not_finite(network.graph, x, weights) == layer

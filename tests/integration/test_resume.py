@@ -292,16 +292,25 @@ def test_other_arrays_are_refused(
     plain = fake_problem.problem
 
     def changed(config: object) -> object:
-        problem = plain(config)  # type: ignore[arg-type]
-        kernel = {"loc": problem.posterior.loc, "scale": problem.posterior.scale}
-        array = kernel[what]["layer/kernel"] if what in kernel else getattr(problem, what)
+        network, (test, other) = plain(config)  # type: ignore[arg-type]
+        posterior = network.posterior
+        array = {
+            "x": test.x,
+            "label": test.label,
+            "loc": posterior.loc["layer/kernel"],
+            "scale": posterior.scale["layer/kernel"],
+            "ood_x": other.x,
+        }[what]
         flat = array.reshape(-1)
         flat[3] = flat[3] + 1 if array.dtype.kind == "i" else np.nextafter(flat[3], np.float32(9))
-        return problem
+        return network, [test, other]
+
+    def run_otherwise(config: object) -> object:
+        network, examples = plain(config)  # type: ignore[arg-type]
+        return dataclasses.replace(network, evaluator="other"), examples
 
     if what == "evaluator":
-        other = dataclasses.replace
-        monkeypatch.setattr(fake_problem, "problem", lambda c: other(plain(c), evaluator="other"))
+        monkeypatch.setattr(fake_problem, "problem", run_otherwise)
     elif what == "graph":
         monkeypatch.setattr(identity, "graph_sha256", lambda lifted: "other")
     else:

@@ -7,7 +7,6 @@ import io
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -26,6 +25,7 @@ from bprune_hpc.errors import (
 )
 from bprune_hpc.posterior import pruning
 from bprune_hpc.runner import problem
+from bprune_hpc.runner.network import Network
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers import small_models
 from tests.helpers.launch import ROOT
@@ -320,9 +320,9 @@ def test_labels_give_log_probabilities(net, digits):
 def test_both_numbers_of_threads_reach_the_evaluator(monkeypatch, digits):
     net = bprune_hpc.load("embedded:digits_fc", n_intra=1, n_inter=2)
     asked = []
-    make = problem.Problem.make_evaluator
+    make = Network.make_evaluator
     monkeypatch.setattr(
-        problem.Problem, "make_evaluator",
+        Network, "make_evaluator",
         lambda self, *threads: asked.append(threads) or make(self, *threads),
     )  # fmt: skip
     net.predict(digits.x[:3], n_draws=2)
@@ -350,9 +350,9 @@ def test_the_network_of_each_point_is_the_sweeps_mask_for_mask(net, digits, tmp_
     assert status == 0
     swept = results.read(path)
     asked = sweep_config.parse(["--model_dir=embedded:digits_fc", *rule])
-    read = problem.read(asked)
-    masks = pruning.cuts(
-        read.posterior, asked.grid_kind, asked.grid, replace(asked.rule, prior=read.prior)
+    read, _ = problem.read(asked)
+    masks = pruning.pruning_masks(
+        read.posterior, asked.grid_kind, asked.grid, asked.rule(read.prior)
     )
     for index, cut in enumerate(masks):
         pruned = net.prune(**swept.pruning(index))
