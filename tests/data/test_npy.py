@@ -37,8 +37,8 @@ def save(kind: str, place: Path, **arrays: np.ndarray) -> str:
 @pytest.mark.parametrize("kind", ["npz", "hdf5", "npy"])
 @pytest.mark.parametrize(
     ("x_name", "y_name"),
-    [("x_test", "y_test"), ("X_test", "y_test"), ("X_TEST", "Y_TEST"),
-     ("test_images", "test_labels"), ("images_test", "labels_test"), ("test_data", "test_targets"), ("x", "y"), ("X", "y"),
+    [("x_test", "y_test"), ("X_test", "y_test"), ("X_TEST", "Y_TEST"), ("x", "y"), ("X", "y"),
+     ("test_images", "test_labels"), ("images_test", "labels_test"), ("test_data", "test_targets"),
      ("data", "target"), ("images", "labels"), ("features", "label")],
 )  # fmt: skip
 def test_names_that_are_known(tmp_path: Path, kind: str, x_name: str, y_name: str) -> None:
