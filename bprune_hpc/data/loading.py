@@ -298,7 +298,7 @@ def describe(examples: DataSet, path: str | None, fitted: Fitted | None = None) 
     classes, counts = np.unique(y, return_counts=True)
     numbers = f"{classes[0]} to {classes[-1]}"
     if examples.classes is not None:
-        named = [f"{number} '{name}'" for number, name in enumerate(examples.classes[:_MOST_NAMES])]
+        named = [f"{number} {name!r}" for number, name in enumerate(examples.classes[:_MOST_NAMES])]
         more = len(examples.classes) - len(named)
         found += f"; classes {', '.join(named)}{f' and {more} more' if more else ''}"
     if len(classes) <= _MOST_COUNTS:

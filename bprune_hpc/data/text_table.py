@@ -59,7 +59,7 @@ class _Columns:
     targets: list[int]
 
     def of(self, column: int) -> str:
-        return f"column {column}" if self.names is None else f"column '{self.names[column]}'"
+        return f"column {column}" if self.names is None else f"column {self.names[column]!r}"
 
 
 def read(file: Path, request: Request) -> Part:
@@ -159,7 +159,7 @@ def _columns(name: str, first: Sequence[str], second: Sequence[str], request: Re
     )  # fmt: skip
     if len(named) > 1 and not is_header:
         raise DataError(
-            f"{name}: the first line has the texts '{fields[named[0]]}' and '{fields[named[1]]}' "
+            f"{name}: the first line has the texts {fields[named[0]]!r} and {fields[named[1]]!r} "
             "beside numbers: neither names nor an example; mend it, or name all columns"
         )
     names = fields if is_header else None
@@ -190,7 +190,7 @@ def _targets(name: str, n: int, names: list[str] | None, request: Request) -> li
         at for at, known in enumerate(names or []) if known.lower().strip('"') in _LABEL_COLUMNS
     ]
     if len(by_name) > 1:
-        listed = " and ".join(f"'{(names or [])[at]}'" for at in by_name)
+        listed = " and ".join(repr((names or [])[at]) for at in by_name)
         raise DataError(f"{name}: {listed} could be the label; say which with --target_columns")
     if by_name:
         return by_name
@@ -204,7 +204,7 @@ def _number_of(name: str, text: str, n: int, names: list[str] | None) -> int:
         return names.index(text)
     if _INTEGER.fullmatch(text) and -n <= int(text) < n and text not in (names or []):
         return int(text) % n
-    there = ", ".join((names or [])[:20]) or f"0 to {n - 1}, without names"
+    there = ", ".join(map(repr, (names or [])[:20])) or f"0 to {n - 1}, without names"
     raise DataError(f"{name}: has no column '{text}'; its columns: {there}")
 
 

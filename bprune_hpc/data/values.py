@@ -36,6 +36,7 @@ _GIB = 2**30
 _REAL = "biuf"  # kinds of NumPy's types
 _MOST_CLASSES = 10**6  # of labels that are one-hot rows
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
+_LAST_CHARACTER = 0x10FFFF
 _LARGEST_TARGET = float(np.finfo(np.float32).max)  # what a network could give
 
 
@@ -224,6 +225,8 @@ def class_labels(y: NDArray[Any], name: str) -> tuple[NDArray[np.int64], tuple[s
         return labels(y, name), None
     if y.ndim != 1:
         raise DataError(f"{name} has shape {y.shape}; save one class number an example, (n,)")
+    if y.dtype.kind == "U":
+        _check_characters(y, name)
     texts = [_text(value, name) for value in y]
     if all(_WHOLE.fullmatch(text) for text in texts):
         return np.array([int(text) for text in texts], np.int64), None
@@ -234,6 +237,13 @@ def class_labels(y: NDArray[Any], name: str) -> tuple[NDArray[np.int64], tuple[s
 
 def _one_axis(y: NDArray[Any]) -> NDArray[Any]:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def _check_characters(y: NDArray[Any], name: str) -> None:
+    """Refuse numbers that are no characters, which Python cannot make texts of."""
+    codes = np.ascontiguousarray(y).view(f"{y.dtype.byteorder}u4") if y.size else np.zeros(0, "u4")
+    if ((codes > _LAST_CHARACTER) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+        raise DataError(f"{name} holds what is no text; save class numbers from 0")
 
 
 def _text(value: Any, name: str) -> str:

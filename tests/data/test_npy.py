@@ -221,3 +221,31 @@ def test_a_header_that_claims_more_than_there_can_be(tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(stream.getvalue())
     with pytest.raises(DataError, match="claims 28000000000000 bytes in a file of"):
         data.load("npy", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["npz", "hdf5", "npy", "csv"])
+def test_random_damage_is_refused_in_one_line_or_changes_values_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    rng = np.random.default_rng(7)
+    if kind == "csv":
+        files = [tmp_path / "a.csv"]
+        np.savetxt(files[0], np.c_[X, Y], delimiter=",", fmt="%.4g")
+    else:
+        save(kind, tmp_path, x=X, y=np.array(["a", "b", "c"])[Y])
+        files = sorted(path for path in tmp_path.iterdir() if path.is_file())
+    place = str(tmp_path if kind == "npy" else files[0])
+    whole = {file: file.read_bytes() for file in files}
+    for _ in range(150):
+        file = files[rng.integers(len(files))]
+        content = bytearray(whole[file])
+        for at in rng.integers(0, len(content), rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        file.write_bytes(content[: rng.integers(1, len(content) + 1)] if rng.random() < 0.2
+                         else content)  # fmt: skip
+        try:
+            found = data.load(kind, place)
+            assert np.isfinite(found.x).all() and len(found.x) == len(found.labels)
+        except DataError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+        file.write_bytes(whole[file])

@@ -115,7 +115,7 @@ def test_without_labels(tmp_path: Path) -> None:
         (",a,b,label\n0,1,2,0\n1,1,2,0\n", {}, "the first column has no name"),
         ("Unnamed: 0,a,b,label\n0,1,2,0\n", {}, "index=False"),
         ("a,target,label\n1,2,0\n", {}, "'target' and 'label' could be the label; say which with"),
-        ("a,b,c\n1,2,0\n", {"target_columns": ["d"]}, "has no column 'd'; its columns: a, b, c"),
+        ("a,b,c\n1,2,0\n", {"target_columns": ["d"]}, "no column 'd'; its columns: 'a', 'b', 'c'"),
         ("1,2,0\n", {"target_columns": ["3"]}, "has no column '3'; its columns: 0 to 2, without"),
         ("1,2,0\n", {"target_columns": ["1", "-2"]}, "names a column twice"),
         ("1,2\0,0\n", {}, "no text"),

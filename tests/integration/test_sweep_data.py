@@ -224,7 +224,7 @@ def test_other_examples_need_no_labels(tmp_path: Path, capsys: pytest.CaptureFix
         ("plain", IMAGES, ["--target_columns=3"], "--target_columns: is of csv, not of npz"),
         ("plain", IMAGES, ["--target_columns=,"], "names no column"),
         ("plain", IMAGES, ["--first_label=1"], "label -1 of example"),
-        ("two_inputs", IMAGES, [], "takes 2 inputs"),
+        ("two_inputs", IMAGES, [], "takes 2 inputs .left, right.; return a model of one input"),
     ],
 )  # fmt: skip
 def test_refusals_are_one_line(
