@@ -106,14 +106,16 @@ class Scale:
         return " and ".join(words)
 
     def apply(self, x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Scaled examples in a floating type, in which the arithmetic is, too."""
-        number = dtype.type
+        """Scaled examples in a floating type; the arithmetic is in that, or in float32."""
+        exact = np.promote_types(dtype, np.float32)
+        number = exact.type
         if self.numerator == 1:
-            return np.divide(x, number(self.denominator), dtype=dtype, casting="unsafe")
-        scaled = np.multiply(x, number(self.numerator), dtype=dtype, casting="unsafe")
-        if self.denominator != 1:
-            np.divide(scaled, number(self.denominator), out=scaled)
-        return scaled
+            scaled = np.divide(x, number(self.denominator), dtype=exact, casting="unsafe")
+        else:
+            scaled = np.multiply(x, number(self.numerator), dtype=exact, casting="unsafe")
+            if self.denominator != 1:
+                np.divide(scaled, number(self.denominator), out=scaled)
+        return scaled.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)

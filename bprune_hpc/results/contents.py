@@ -152,6 +152,7 @@ def contents(
             "checkpoint": network.checkpoint,
             "sha256": json.dumps(dict(network.sha256), sort_keys=True),
             "input": record.scaling,
+            **{"ood_input": other.record.scaling for other in sweep.datasets[1:]},
         },
         coordinates=coordinates,
         groups=groups,

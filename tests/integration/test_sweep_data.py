@@ -207,6 +207,10 @@ def test_other_examples_need_no_labels(tmp_path: Path, capsys: pytest.CaptureFix
     np.save(tmp_path / "other.npy", IMAGES[::-1].astype(np.int64))
     assert run([*flags, f"--ood_path={tmp_path / 'other.npy'}"], tmp_path / "u.h5") == 0
     said = capsys.readouterr().err
+    with h5py.File(tmp_path / "u.h5") as file:
+        assert (file.attrs["input"], file.attrs["ood_input"]) == (
+            "uint8 divided by 255", "int64 as stored",
+        )  # fmt: skip
     assert "other.npy: int64 as stored, up to 255, but the test set is uint8 divided by" in said
 
 
