@@ -75,7 +75,8 @@ def contents(
         Goes to ``/run``.
     status : {"complete", "partial"}
     """
-    config, network, record = sweep.config, sweep.network, sweep.datasets[0].record
+    config, network = sweep.config, sweep.network
+    record, *others = [dataset.record for dataset in sweep.datasets]
     masks = [sweep.masks[row] for row in findings.rows]
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
@@ -152,7 +153,7 @@ def contents(
             "checkpoint": network.checkpoint,
             "sha256": json.dumps(dict(network.sha256), sort_keys=True),
             "input": record.scaling,
-            **{"ood_input": other.record.scaling for other in sweep.datasets[1:]},
+            **({"ood_input": others[0].scaling} if others else {}),
         },
         coordinates=coordinates,
         groups=groups,
