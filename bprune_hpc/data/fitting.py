@@ -327,8 +327,8 @@ def fit_shape(x: NDArray[Any], network: NetworkInput, layout: str | None) -> NDA
         is_moved = False
     sizes = [size for size in (image or wanted) if size is not None]
     is_open = len(sizes) < len(image or wanted)
-    if x.ndim > 2 and x.shape[-1] == 1 and x.shape[1:] not in (wanted, image):
-        x = x[..., 0]
+    if x.ndim > 2 and max(x.shape[1:]) == x[0].size and not _fits(x.shape[1:], wanted):
+        x = x.reshape(len(x), -1)
     if x.ndim == 2 and image is not None and not is_open and math.prod(sizes) == x.shape[1]:
         is_ambiguous = len(wanted) > 1 and not _has_one_channel(image) and not _is_square(image)
         if layout is None and is_ambiguous:
@@ -346,19 +346,17 @@ def fit_shape(x: NDArray[Any], network: NetworkInput, layout: str | None) -> NDA
     found = tuple(x.shape[1:])
     if _fits(found, wanted):
         return x
-    if not is_open and math.prod(sizes) == math.prod(found):
-        # Anything else would tear images apart silently.
-        is_free = image is None or _has_one_channel(image)
-        if found == image or (is_free and _is_same_layout(found, tuple(sizes))):
-            return x.reshape(len(x), *[size for size in wanted if size is not None])
-    takes = f"{_shown(wanted)}" + (
-        f", of images {_shown(image)}" if image != wanted and image else ""
-    )
+    # Anything but this would tear images apart silently.
+    is_whole = not is_open and math.prod(sizes) == math.prod(found)
+    if is_whole and _is_same_order(found, tuple(sizes), is_flat=len(wanted) <= 1):
+        return x.reshape(len(x), *[size for size in wanted if size is not None])
+    of_images = f", of images {_shown(image)}" if image and image != wanted else ""
     other = "channels_last" if is_first else "channels_first"
     would_fit = image is not None and x.ndim > 2 and _fits(_moved(x[:1], is_first).shape[1:], image)
     fix = "give the data set the network was trained on"
     raise DataError(
-        f"one example of the data has shape {_shown(found)}, the network takes {takes}; "
+        f"one example of the data has shape {_shown(found)}, the network takes "
+        f"{_shown(wanted)}{of_images}; "
         + (f"pass --layout={other}" if would_fit and layout is None else fix)
     )
 
@@ -391,10 +389,16 @@ def _is_first(network: NetworkInput, image: Sequence[int | None]) -> bool:
     return len(image) > 2 and image[0] in (1, 3, 4) and image[-1] not in (1, 3, 4)
 
 
-def _is_same_layout(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether two shapes of as many values differ by flattening or a last axis of one alone."""
-    without_channel = [shape[:-1] if shape[-1:] == (1,) else shape for shape in (found, wanted)]
-    return min(len(shape) for shape in without_channel) <= 1 or len(set(without_channel)) == 1
+def _is_same_order(found: tuple[int, ...], wanted: tuple[int, ...], is_flat: bool) -> bool:
+    """Whether two shapes of as many values have them in the same order.
+
+    They have where they differ by flattening or axes of one alone; and where a network that takes
+    flat rows gives them axes that are not those of the data in another order.
+    """
+    axes = [tuple(size for size in shape if size != 1) for shape in (found, wanted)]
+    if axes[0] == axes[1] or min(map(len, axes)) <= 1:
+        return True
+    return is_flat and sorted(axes[0]) != sorted(axes[1])
 
 
 def _shown(shape: Sequence[int | None]) -> str:

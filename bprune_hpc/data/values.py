@@ -252,8 +252,8 @@ def _text(value: Any, name: str) -> str:
     except UnicodeDecodeError:
         text = None
     if not isinstance(text, str):
-        raise DataError(f"{name} holds {value!r:.40}, no text; save class numbers from 0")
-    return text.strip()
+        raise DataError(f"{name} holds {value!s:.40}, no text; save class numbers from 0")
+    return str(text).strip()
 
 
 def labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:

@@ -49,7 +49,8 @@ def network_input(lifted: LiftedGraph, fixed: Mapping[str, NDArray[Any]]) -> Net
         Value of every deterministic variable.
     """
     nodes = parse_graph(import_graphs().GraphDef.FromString(lifted.graph_def))
-    values = {parse_tensor(tensor)[0]: fixed[name] for name, tensor in lifted.fixed_tensors.items()}
+    fed = lifted.fixed_tensors.items()
+    values = {parse_tensor(tensor)[0]: fixed[name] for name, tensor in fed if name in fixed}
     takers = consumers(nodes, nodes)
     at, shape = parse_tensor(lifted.input_tensor)[0], lifted.input_shape
     is_flat = shape is not None and len(shape) == 2

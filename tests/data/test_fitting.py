@@ -174,6 +174,8 @@ def test_shapes_that_fit_keep_the_values_in_order(
         ((3, 32, 32), (32, 32, 3), r"\(32, 32, 3\); pass --layout=channels_first"),
         ((32, 32, 3), (3, 32, 32), r"\(3, 32, 32\); pass --layout=channels_last"),
         ((3072,), (32, 32, 3), r"a flat row of 3072, .* \(32, 32, 3\): are its channels first or"),
+        ((1, 3072), (32, 32, 3), r"a flat row of 3072, .* \(32, 32, 3\): are its channels first"),
+        ((3072, 1), (32, 32, 3), r"a flat row of 3072, .* \(32, 32, 3\): are its channels first"),
         ((3072,), (3, 32, 32), "Pass --layout=channels_last or --layout=channels_first"),
         ((1152,), (128, 9), "are its channels first or last"),
         ((3071,), (32, 32, 3), r"shape \(3071\), the network takes \(32, 32, 3\); give"),
@@ -213,6 +215,14 @@ def test_every_layout_of_data_for_every_network(
         (None, *expected.shape[1:]), layout=network, flat_image=image if is_flat_network else None
     )
     np.testing.assert_array_equal(fit_shape(x, given, data), expected)
+
+
+@pytest.mark.parametrize("image", [(1, 784), (28, 28), (28, 28, 1), (1, 28, 28), (4, 4, 49), None])
+def test_images_of_one_channel_are_flat_rows_whatever_they_become(image: tuple | None) -> None:
+    x = np.arange(3 * 784.0).reshape(3, 28, 28)
+    for stored in (x, x[..., None], x[:, None]):
+        found = fit_shape(stored, NetworkInput((None, 784), flat_image=image), None)
+        np.testing.assert_array_equal(found, x.reshape(3, 784))
 
 
 def test_images_for_a_network_that_takes_flat_rows_of_another_order() -> None:

@@ -97,7 +97,7 @@ def test_mnist_by_file_directory_and_name(tmp_path):
         ({"x": np.full((7, 4), 1e300), "y": CLASSES}, "inf in example 0"),
         ({"x": IMAGES, "y": np.full((7, 3), 0.3)}, "not one-hot"),
         ({"x": IMAGES, "y": CLASSES + 0.5}, "'y' has 0.5 at example 0"),
-        ({"x": IMAGES, "y": np.array([b"\xff"] * 7)}, "holds b'..xff', no text; save class"),
+        ({"x": IMAGES, "y": np.array([b"\xff"] * 7)}, "holds b'.xff', no text; save class"),
         ({"x": IMAGES, "y": CLASSES[:, None, None]}, "one class number an example"),
         ({"x": IMAGES, "y": CLASSES.astype(object)}, "holds Python objects"),
     ],
