@@ -20,7 +20,7 @@ from bprune_hpc.posterior.pruning import PruningMask
 from bprune_hpc.runner.datasets import EvaluationSet, Examples
 from bprune_hpc.runner.evaluation import evaluate
 from bprune_hpc.runner.network import Network
-from bprune_hpc.runner.work_split import make_plan, round_of
+from bprune_hpc.runner.work_split import assign, make_plan
 
 from . import overpruned
 from .record import Measured
@@ -59,7 +59,7 @@ class Sweep:
             batch_size=self.batch_size,
             limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
         )  # fmt: skip
-        (share,) = round_of(range(len(plan.units)), [1] * n_thresholds, 1).shares
+        (partition,) = assign(range(len(plan.units)), [1] * n_thresholds, 1).partitions
         dataset = EvaluationSet(examples.name, examples.x, examples.label, plan=plan)
         draw_sums: Any = task.draw_sums(n_thresholds, self.n_draws)
         aside = 0.0
@@ -74,7 +74,7 @@ class Sweep:
         start = settings.clock()
         for block in plan.blocks:
             evaluate(
-                self.evaluator, self.network, self.masks, dataset, share, block, {},
+                self.evaluator, self.network, self.masks, dataset, partition, block, {},
                 draw_sums, {}, seed=_SEED, advance=advance,
             )  # fmt: skip
         return settings.clock() - start - aside

@@ -29,6 +29,7 @@ from bprune_hpc.mpi.comm import run as run_on_ranks
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.results import identity
 from bprune_hpc.results.file import open_results
+from bprune_hpc.runner import loop
 from bprune_hpc.runner import problem as problems
 from bprune_hpc.runner.datasets import TEST_SET, Examples
 from bprune_hpc.runner.network import Network
@@ -131,7 +132,7 @@ _METRICS = ("nll", "nll_rise")
 def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
     """Give the sweep a problem where it reads one, and time its work from a common start."""
     seconds: list[float] = []
-    load, gather, digest = problems.load, sweeps.gather, identity.graph_sha256
+    load, run, digest = problems.load, loop.run, identity.graph_sha256
 
     def share(_: SweepConfig, comm: Comm) -> Problem:
         return problems.share(problem, comm)
@@ -140,17 +141,17 @@ def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
         comm.gather(0)
         comm.from_root(lambda: None)  # nobody begins before all are here
         start = time.perf_counter()
-        outcome = gather(comm, *arguments)
+        outcome = run(comm, *arguments)
         seconds.append(time.perf_counter() - start)
         return outcome
 
     problems.load = share  # type: ignore[assignment]
-    sweeps.gather = timed
+    loop.run = timed  # type: ignore[assignment]
     identity.graph_sha256 = lambda lifted: ""  # there is no graph
     try:
         yield seconds
     finally:
-        problems.load, sweeps.gather, identity.graph_sha256 = load, gather, digest
+        problems.load, loop.run, identity.graph_sha256 = load, run, digest
 
 
 def _product_rate() -> float:

@@ -20,15 +20,15 @@ if __name__ == "__main__":
 
 from .config.sweep_config import SweepConfig, parse
 from .estimate.command import estimate
-from .job import deadline, launch_report, memory
-from .job.environment import Stopwatch, describe_run
+from .job import deadline, environment, launch_report, memory
 from .job.progress import progress
 from .mpi.comm import Comm, of_root, on_root, run
 from .results import resume
 from .results.output import HeldFile, Output, open_output
+from .runner import loop
 from .runner.coordinator import Coordinator
-from .runner.loop import Ask, StopVote, gather
 from .runner.preparation import prepare
+from .runner.worker import RankWorker
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ FAILED = 4
 """Exit status of a sweep that is done, but for thresholds at which outputs were not finite."""
 
 
-def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
+def sweep(comm: Comm, argv: Sequence[str], ask: loop.Ask | None = None) -> int:
     """Run a sweep, or the rest of one; every rank calls this.
 
     Parameters
@@ -62,31 +62,32 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     launch_report.report(comm, config.num_intra, end)
     if config.plan:
         return estimate(comm, config, argv)
-    ask = ask or StopVote(comm, end, config.stop_margin_s)
+    ask = ask or loop.StopVote(comm, end, config.stop_margin_s)
     with contextlib.ExitStack() as stack:
         file = on_root(comm, lambda: stack.enter_context(open_output(config)))
         return _sweep(comm, config, file, ask)
 
 
-def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: Ask) -> int:
-    watch = Stopwatch()
+def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: loop.Ask) -> int:
+    watch = environment.Stopwatch()
     with watch.time("read"):
         prepared = prepare(config, comm, lambda *case: resume.join(of_root(file).saved, *case))
-    run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
+    run_facts = environment.describe_run(comm, watch, config.num_intra, config.num_inter)
     output = on_root(comm, lambda: Output(of_root(file), prepared, run_facts))
     coordinator = None
     if output is not None:
-        coordinator = Coordinator(prepared, output.sweep_states, comm.size, output.write)
+        states, write = output.sweep_states, output.write
+        coordinator = Coordinator.of(prepared, states, comm.size, watch, write)
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             prepared.network.posterior.n_weights, len(prepared.masks), prepared.plan.n_draws,
             len(prepared.datasets[0]), comm.size,
         )  # fmt: skip
-    n_cells = comm.from_root(lambda: of_root(coordinator).n_cells_left)
-    with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
-        why = gather(comm, prepared, coordinator, watch, advance, ask)
+    n_items = comm.from_root(lambda: of_root(coordinator).n_items_left)
+    with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:
+        why = loop.run(comm, RankWorker(comm, prepared, watch, advance), coordinator, watch, ask)
 
-    run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
+    run_facts = environment.describe_run(comm, watch, config.num_intra, config.num_inter)
     comm.from_root(lambda: of_root(output).finish(of_root(coordinator), run_facts, why))
     n_failed = comm.from_root(lambda: of_root(coordinator).n_failed)
     return STOPPED if why is not None else FAILED if n_failed else 0

@@ -1,26 +1,90 @@
 """The one door to TensorFlow: imported late, quietly, and with the threads that were asked for.
 
-What belongs here: importing TensorFlow, all of it or what graphs need, and opening sessions. What
-does not: graphs, checkpoints, anything that computes.
+Most commands need a part of it only: what reads, changes and runs graphs, which loads in a third of
+the time of the whole. Its modules are private to TensorFlow; where one of them has moved, the whole
+is imported and the public names are taken.
+
+What belongs here: importing TensorFlow, all of it or a part, and opening sessions. What does not:
+graphs, checkpoints, anything that computes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
+import operator
 import os
+import site
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from . import streams, tensorflow_graphs
+from . import streams
+
+Homes = Mapping[str, tuple[str, str]]
+"""Where TensorFlow keeps what is used of it: the private module, and the public name in the whole.
+
+The private name is the public one's last part, if no other follows a colon.
+"""
+
+GRAPHS: Homes = {
+    "AttrValue": ("core.framework.attr_value_pb2", "compat.v1.AttrValue"),
+    "BundleEntryProto": ("core.protobuf.tensor_bundle_pb2", ""),
+    "CallableOptions": ("core.protobuf.config_pb2", ""),
+    "ConfigProto": ("core.protobuf.config_pb2", "compat.v1.ConfigProto"),
+    "Graph": ("python.framework.ops", "Graph"),
+    "GraphDef": ("core.framework.graph_pb2", "compat.v1.GraphDef"),
+    "MetaGraphDef": ("core.protobuf.meta_graph_pb2", "compat.v1.MetaGraphDef"),
+    "OpError": ("python.framework.errors_impl", "errors.OpError"),
+    "Session": ("python.client.session", "compat.v1.Session"),
+    "TensorShape": ("python.framework.tensor_shape", "TensorShape"),
+    "VERSION": ("python.framework.versions", "version.VERSION"),
+    "as_dtype": ("python.framework.dtypes", "as_dtype"),
+    "broadcast_to": ("python.ops.gen_array_ops", "broadcast_to"),
+    "cast": ("python.ops.math_ops", "cast"),
+    "concat": ("python.ops.array_ops", "concat"),
+    "constant": ("python.framework.constant_op", "constant"),
+    "float32": ("python.framework.dtypes", "float32"),
+    "float64": ("python.framework.dtypes", "float64"),
+    "import_graph_def": ("python.framework.importer", "graph_util.import_graph_def"),
+    "is_finite": ("python.ops.gen_math_ops", "math.is_finite"),
+    "make_ndarray": ("python.framework.tensor_util:MakeNdarray", "make_ndarray"),
+    "make_tensor_proto": ("python.framework.tensor_util", "make_tensor_proto"),
+    "matmul": ("python.ops.math_ops", "matmul"),
+    "op_def_of": ("python.framework.op_def_registry:get", ""),
+    "open_checkpoint": (
+        "python.training.py_checkpoint_reader:NewCheckpointReader",
+        "train.load_checkpoint",
+    ),
+    "placeholder": ("python.ops.array_ops", "compat.v1.placeholder"),
+    "reduce_all": ("python.ops.math_ops", "reduce_all"),
+    "reshape": ("python.ops.array_ops", "reshape"),
+    "resource": ("python.framework.dtypes", "resource"),
+    "shape": ("python.ops.array_ops", "shape"),
+    "variant": ("python.framework.dtypes", "variant"),
+}
+"""What reads, changes and runs graphs."""
+LAYERS: Homes = {
+    "avg_pool2d": ("python.ops.nn_ops", "nn.avg_pool2d"),
+    "bias_add": ("python.ops.nn_ops", "nn.bias_add"),
+    "conv2d": ("python.ops.nn_ops:conv2d_v2", "nn.conv2d"),
+    "elu": ("python.ops.gen_nn_ops", "nn.elu"),
+    "max_pool2d": ("python.ops.nn_ops", "compat.v1.nn.max_pool2d"),
+    "relu": ("python.ops.gen_nn_ops", "nn.relu"),
+    "relu6": ("python.ops.nn_ops", "nn.relu6"),
+    "sigmoid": ("python.ops.math_ops", "sigmoid"),
+    "softplus": ("python.ops.gen_nn_ops", "nn.softplus"),
+    "tanh": ("python.ops.math_ops", "tanh"),
+}
+"""For networks that are built here."""
 
 MOST_AXES = 254
 """Axes that a tensor of TensorFlow can have."""
@@ -32,7 +96,9 @@ _lock = threading.RLock()
 _has_run: list[bool] = []
 _ROOT = Path("/")
 _GPU_FILES = ("dev/nvidia[0-9]*", "dev/kfd")  # NVIDIA's, AMD's
-_OPTIMIZERS = ("tf_keras.src.optimizers", "keras.src.optimizers")
+_PACKAGE = "tensorflow"
+_PLUGIN_VARIABLE = "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"
+_PLUGIN_DIRECTORY = "tensorflow-plugins"
 
 
 def import_tensorflow() -> Any:
@@ -52,17 +118,17 @@ def import_tensorflow() -> Any:
         If TensorFlow cannot be imported; what it wrote to standard error is then shown.
     """
     with _lock:
-        if "tensorflow" in sys.modules:
-            return sys.modules["tensorflow"]
+        if _PACKAGE in sys.modules:
+            return sys.modules[_PACKAGE]
         _set_variables()
-        with quiet_file_descriptor_2(), _without_optimizers():
-            tensorflow = importlib.import_module("tensorflow")
+        with quiet_file_descriptor_2():
+            tensorflow = importlib.import_module(_PACKAGE)
             _hide_gpus(tensorflow)
             return tensorflow
 
 
 def import_graphs() -> Any:
-    """Import what reads, changes and runs graphs, as quietly; see ``tensorflow_graphs``.
+    """Import what reads, changes and runs graphs, as quietly; see ``GRAPHS``.
 
     Returns
     -------
@@ -71,25 +137,100 @@ def import_graphs() -> Any:
 
     Raises
     ------
-    ImportError, AttributeError
-        If TensorFlow cannot be imported, or is not one of the versions that are supported.
+    ImportError
+        If TensorFlow cannot be imported, or lacks something that is used.
     """
-    return _with(tensorflow_graphs.GRAPHS)
+    return _with(GRAPHS)
 
 
 def import_layers() -> Any:
     """The same, and what layers of a network are built of."""
     import_graphs()
-    return _with(tensorflow_graphs.LAYERS)
+    return _with(LAYERS)
 
 
-def _with(homes: tensorflow_graphs.Homes) -> SimpleNamespace:
-    (*_, last) = homes.values()
-    if not hasattr(_part, last[-1].rpartition(":")[2]):
-        with _lock, quiet_file_descriptor_2():
+def _with(homes: Homes) -> SimpleNamespace:
+    if not homes.keys() <= vars(_part).keys():
+        with _lock:
             _set_variables()
-            vars(_part).update(tensorflow_graphs.load(homes))
+            vars(_part).update(_private(homes) or _public(homes))
     return _part
+
+
+def _private(homes: Homes) -> dict[str, Any] | None:
+    """A part by TensorFlow's private names; None where one of them has moved."""
+    values: dict[str, Any] = {}
+    with quiet_file_descriptor_2(), _stand_in():
+        try:
+            importlib.import_module(f"{_PACKAGE}.python.tf2").enable()  # as its own import begins
+            for name, (home, _) in homes.items():
+                values[name] = _from_home(home, name)
+        except (ModuleNotFoundError, AttributeError) as error:
+            logger.debug("TensorFlow has moved a private name, all of it is imported: %s", error)
+            return None
+    return values
+
+
+def _public(homes: Homes) -> dict[str, Any]:
+    """The same by the public names of the whole, and by private ones that have no other."""
+    tensorflow, values = import_tensorflow(), {}
+    for name, (home, public) in homes.items():
+        try:
+            values[name] = (
+                operator.attrgetter(public)(tensorflow) if public else _from_home(home, name)
+            )
+        except (ImportError, AttributeError) as error:
+            version = getattr(tensorflow, "__version__", "")
+            raise ImportError(
+                f"TensorFlow {version} lacks {public or home}, which is needed; "
+                "install the version that setup.cfg names"
+            ) from error
+    return values
+
+
+def _from_home(home: str, name: str) -> Any:
+    module, _, private = home.partition(":")
+    return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), private or name)
+
+
+class _StandIn(ModuleType):
+    """What another thread gets that imports TensorFlow meanwhile: the whole, once it asks."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or sys.modules.get(_PACKAGE) is self:
+            raise AttributeError(name)
+        return getattr(importlib.import_module(_PACKAGE), name)
+
+
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    """Let ``tensorflow.x`` be imported without ``tensorflow``, whose import loads all of it.
+
+    The stand-in is gone at the end: who imports TensorFlow then, in the same process, gets all of
+    it, with the modules that are there as its own. Plugins are loaded by the whole alone.
+    """
+    if _PACKAGE not in sys.modules and _has_plugins():
+        importlib.import_module(_PACKAGE)
+    if _PACKAGE in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"No module named '{_PACKAGE}'", name=_PACKAGE)
+    package = _StandIn(_PACKAGE)
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules[_PACKAGE] = package
+    try:
+        yield
+    finally:
+        del sys.modules[_PACKAGE]
+
+
+def _has_plugins() -> bool:
+    directories = {site.getusersitepackages(), *site.getsitepackages(), *sys.path}
+    return bool(os.environ.get(_PLUGIN_VARIABLE)) or any(
+        Path(directory, _PLUGIN_DIRECTORY).exists() for directory in directories
+    )
 
 
 def _hide_gpus(tensorflow: Any) -> None:
@@ -108,23 +249,6 @@ def _set_variables() -> None:
     _say_that_gpus_are_left_alone()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
-
-@contextmanager
-def _without_optimizers() -> Iterator[None]:
-    """Keep TensorFlow from loading Keras' optimizers, a quarter of the time of its import.
-
-    It does so to register them for SavedModels that hold one, and passes over their absence; here
-    graphs are read from SavedModels, and no objects. Keras itself is loaded when it is first used.
-    """
-    absent = [name for name in _OPTIMIZERS if name not in sys.modules]
-    blocked: dict[str, Any] = dict.fromkeys(absent)  # None: Python says that there is none
-    sys.modules.update(blocked)
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
 
 
 def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: bool = True) -> Any:

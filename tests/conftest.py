@@ -31,6 +31,15 @@ def _reason_to_skip(item: pytest.Item) -> str | None:
     return None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts ranks, and the folder whose tests all take long."""
+    for item in items:
+        if "mpirun" in getattr(item, "fixturenames", ()):
+            item.add_marker("mpi")
+        if ROOT / "tests/coverage" in item.path.parents:
+            item.add_marker("slow")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = _reason_to_skip(item)
     if reason and REQUIRE_ALL:

@@ -12,18 +12,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import BoolArray, Float64Array
 from ..posterior.draws import Draw
 from .binned import INTEGERS_PER_SUM, BinnedSums
-
-Floats = NDArray[np.float64]
 
 _LOG2_ROOT_2PI = 0.5 * math.log2(2 * math.pi)
 _HALF_LOG2_E = 0.5 * math.log2(math.e)
 
 
-def log2_density(error: Floats, scale: Floats) -> Floats:
+def log2_density(error: Float64Array, scale: Float64Array) -> Float64Array:
     """Logarithm, to base 2, of the density of N(loc, scale²) at ``loc - error``.
 
     Parameters
@@ -35,14 +33,14 @@ def log2_density(error: Floats, scale: Floats) -> Floats:
     return -_HALF_LOG2_E * ratio * ratio - np.log2(scale) - _LOG2_ROOT_2PI
 
 
-def probability_below(error: Floats, scale: Floats) -> Floats:
+def probability_below(error: Float64Array, scale: Float64Array) -> Float64Array:
     """Φ(-error / scale): probability that N(loc, scale²) gives less than ``loc - error``."""
     from scipy import special
 
     return np.asarray(special.ndtr(-error / scale))
 
 
-def expected_distance(error: Floats, scale: Floats) -> Floats:
+def expected_distance(error: Float64Array, scale: Float64Array) -> Float64Array:
     """Mean of |Y| for Y ~ N(error, scale²): how far draws of a Normal lie from a number.
 
     With the difference of two independent Normals (their locs subtracted, their scales' squares
@@ -91,17 +89,17 @@ class NormalPrediction:
         Which one.
     """
 
-    error: Floats
-    scale: Floats
+    error: Float64Array
+    scale: Float64Array
     draw: Draw
 
     @property
-    def log2_density(self) -> Floats:
+    def log2_density(self) -> Float64Array:
         """Logarithm to base 2 of the density at the target, at least ``-MAX_LOG2``."""
         with np.errstate(over="ignore"):
             return np.maximum(log2_density(self.error, self.scale), -MAX_LOG2)
 
-    def moments(self) -> Floats:
+    def moments(self) -> Float64Array:
         """The quantities of ``MOMENTS`` before the density, shape (n_examples, 6); spread is 0."""
         error, scale = self.error, self.scale
         columns = [
@@ -114,7 +112,7 @@ class NormalPrediction:
         ]
         return np.stack(columns, axis=-1)
 
-    def spread(self, other: NormalPrediction) -> Floats:
+    def spread(self, other: NormalPrediction) -> Float64Array:
         """Mean distance of a number drawn by one and a number drawn by the other."""
         return expected_distance(self.error - other.error, np.hypot(self.scale, other.scale))
 
@@ -145,7 +143,7 @@ class NormalSums:
         self.sums.clear()
         self._unit, self._met = None, {}
 
-    def are_possible(self, thresholds: NDArray[np.bool_], n_draws: int) -> bool:
+    def are_possible(self, thresholds: BoolArray, n_draws: int) -> bool:
         """Whether draws can have given the sums at some thresholds: all but errors are positive."""
         return not self.sums.is_negative((thresholds, slice(None), slice(1, None))).any()
 
@@ -179,16 +177,9 @@ class NormalDrawSums:
     def __init__(self, n_thresholds: int, n_draws: int) -> None:
         self.sums = BinnedSums((n_thresholds, n_draws, 2))
 
-    def are_possible(self, thresholds: NDArray[np.bool_], n_examples: int) -> bool:
+    def are_possible(self, thresholds: BoolArray, n_examples: int) -> bool:
         """Whether examples can have given the sums at some thresholds: squares are positive."""
         return not self.sums.is_negative((thresholds, slice(None), 0)).any()
-
-    def first(self, n_draws: int) -> NormalDrawSums:
-        """Those of the first draws alone."""
-        found = NormalDrawSums(0, 0)
-        found.sums.top = self.sums.top[:, :n_draws]
-        found.sums.bins = self.sums.bins[:, :n_draws]
-        return found
 
     def add(self, threshold: int, draw: int, prediction: NormalPrediction) -> None:
         """Add a batch of examples that one draw has predicted."""
@@ -196,11 +187,11 @@ class NormalDrawSums:
         both = np.array([(prediction.error**2).sum(), nll.sum()])
         self.sums.add((threshold, draw), both)
 
-    def rmse(self, n_examples: int) -> Floats:
+    def rmse(self, n_examples: int) -> Float64Array:
         """Root of the mean squared error of each draw, shape (n_thresholds, n_draws)."""
         return np.sqrt(self.sums.value()[..., 0] / n_examples)
 
-    def nll(self, n_examples: int) -> Floats:
+    def nll(self, n_examples: int) -> Float64Array:
         """Mean NLL of each draw in nats, shape (n_thresholds, n_draws)."""
         return self.sums.value()[..., 1] / n_examples
 
@@ -230,13 +221,13 @@ class MeanNormal:
         Of the mixture at the target, nats.
     """
 
-    error: Floats
-    squared_error: Floats
-    variance: Floats
-    below: Floats
-    distance: Floats
-    spread: Floats
-    log_density: Floats
+    error: Float64Array
+    squared_error: Float64Array
+    variance: Float64Array
+    below: Float64Array
+    distance: Float64Array
+    spread: Float64Array
+    log_density: Float64Array
 
 
 @dataclass(frozen=True)
@@ -251,8 +242,8 @@ class GroupValues:
         Logarithm of the summed density, which float64 may not be able to hold.
     """
 
-    sums: Floats
-    log_density: Floats
+    sums: Float64Array
+    log_density: Float64Array
 
     @classmethod
     def of(cls, group: NormalSums) -> GroupValues:

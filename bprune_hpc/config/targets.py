@@ -11,8 +11,7 @@ import logging
 import math
 
 from ..errors import ConfigError
-from ..metrics import classification, regression
-from ..metrics.ood import ood_metric_names
+from ..metrics.definitions import ALL, CLASSIFICATION, OUT_OF_DISTRIBUTION, REGRESSION
 from ..metrics.stopping import Target, parse_target
 from ..metrics.threshold_selection import STEPS, Limit
 from ..posterior.criteria import CRITERIA
@@ -107,19 +106,16 @@ def _flag(limit: Limit | None) -> str:
 
 def _names(task: str, has_ood: bool) -> list[str]:
     """Metrics of a task, or of any with ``auto``, that have a Monte Carlo error."""
-    names: dict[str, None] = {}
-    if task != "regression":
-        names |= dict.fromkeys(classification.metric_names())
-        names |= dict.fromkeys(ood_metric_names() if has_ood else [])
-    if task != "classification":
-        names |= dict.fromkeys(regression.metric_names())
-    return [name for name in names if "_mean_weights" not in name]
+    of_classes = CLASSIFICATION | (OUT_OF_DISTRIBUTION if has_ood else {})
+    tables = {"classification": of_classes, "regression": REGRESSION}
+    definitions = tables.get(task, of_classes | REGRESSION)
+    return [name for name, definition in definitions.items() if definition.has_draws]
 
 
 def _target(arguments: argparse.Namespace) -> Target:
     has_ood = bool(arguments.ood_path or arguments.ood_dataset)
     target = parse_target(arguments.target_se, _names(arguments.task, has_ood))
-    if classification.is_discrete(target.metric) or regression.is_discrete(target.metric):
+    if ALL[target.metric].is_discrete:
         logger.warning(
             "--target_se: %s moves in steps; its error can be small, even 0, by luck", target.metric
         )

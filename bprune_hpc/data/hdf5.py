@@ -27,7 +27,6 @@ from .values import (
     sha256_of,
 )
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_STEPS = 64
 _TEXTS_AT_ONCE = 1000
 _LONGEST_TEXT = 10_000

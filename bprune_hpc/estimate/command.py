@@ -21,12 +21,11 @@ from ..job.environment import Stopwatch, age_s, describe_run
 from ..job.signals import signals
 from ..mpi.comm import Comm, on_root
 from ..results import resume
-from ..runner.evaluation import units_at_once
 from ..runner.preparation import PreparedSweep, prepare
 from ..streams import check_shown, show
 from ..tensorflow_import import import_graphs
 from . import cost_model, submission, text
-from .cost_model import Peaks, Work
+from .cost_model import Peaks
 from .pilot_run import PilotRun, rehearse
 from .text import Estimate
 
@@ -65,19 +64,19 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     start_s = age_s()
     if comm.is_root:
         logger.info("timing a few draws of the sweep, which is not run")
-    n_ranks, work = config.ranks or comm.size, work_of(sweep)
-    pilot = rehearse(comm, sweep, work, n_ranks, run)
+    n_ranks = config.ranks or comm.size
+    pilot = rehearse(comm, sweep, n_ranks, run)
     if not comm.is_root:
         return 0
     sweep_states = resume.sweep_states_of(saved, sweep)
     of_ranks = {
-        n: cost_model.timeline(work, pilot.rates, n, sweep_states)
+        n: cost_model.timeline(sweep, pilot.rates, n, sweep_states)
         for n in {n_ranks, *_OTHER_NUMBERS}
     }
     if sweep.network.evaluator not in _RUNS_TENSORFLOW:
         tensorflow_mib = 0.0
     other = _other(pilot, before_mib + tensorflow_mib, sweep)
-    missing = _missing_bytes(sweep, work, n_ranks, pilot.n_units)
+    missing = _missing_bytes(sweep, n_ranks, pilot.n_units)
     forecast = Estimate(
         sweep=sweep,
         n_ranks=n_ranks,
@@ -88,30 +87,13 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         start_s=start_s,
         timeline=of_ranks.pop(n_ranks),
         others=of_ranks,
-        memory=cost_model.memory(pilot.root, other, missing, work, n_ranks),
+        memory=cost_model.memory(pilot.root, other, missing, sweep, n_ranks),
         file_bytes=pilot.file_bytes,
     )
     request = _request(forecast, argv)
     show(text.text(forecast, request, submission.all_lines(request)))
     check_shown("the plan is not whole")
     return 0
-
-
-def work_of(sweep: PreparedSweep) -> Work:
-    """The shapes of a sweep."""
-    plan = sweep.plan
-    return Work(
-        costs=tuple(sweep.costs),
-        stage_ends=plan.stage_ends,
-        passes=tuple(
-            tuple((len(block), -(-len(block) // sweep.datasets[index].plan.batch_size))
-                  for index, block in blocks)
-            for blocks in sweep.passes
-        ),
-        draws_per_unit=plan.draws_per_unit,
-        units_at_once=units_at_once(sweep.network.posterior.n_weights),
-        bytes_per_cell=sweep.network.task.bytes_per_cell,
-    )  # fmt: skip
 
 
 def _other(pilot: PilotRun, started_mib: float, sweep: PreparedSweep) -> Peaks:
@@ -132,10 +114,9 @@ def _other(pilot: PilotRun, started_mib: float, sweep: PreparedSweep) -> Peaks:
     return Peaks(read_mib, read_mib + pilot.workspace_mib)
 
 
-def _missing_bytes(sweep: PreparedSweep, work: Work, n_ranks: int, n_units: int) -> int:
+def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_units: int) -> int:
     """Noise and weights of those units that a rank will hold more than the pilot run did."""
-    largest = max(len(set(share)) for share in work.first_round(n_ranks).shares)
-    missing = max(0, min(work.units_at_once, largest) - n_units)
+    missing = max(0, cost_model.units_held(sweep, n_ranks) - n_units)
     n_floats = _FLOATS_A_DRAW * sweep.network.posterior.n_weights
     return missing * 4 * n_floats * sweep.network.task.noises_per_unit
 

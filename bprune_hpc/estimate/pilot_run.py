@@ -30,11 +30,11 @@ from ..results.contents import contents
 from ..runner.evaluation import evaluate, noises_of
 from ..runner.preparation import PreparedSweep
 from ..runner.reduction import PendingReductions, reduce_draws, reduce_groups
-from ..runner.state import SweepState
+from ..runner.state import SweepState, ThresholdIndices
 from ..runner.statistics import SweepStatistics, with_block
 from ..runner.synthetic_state import fill, finish, repeated_labels
-from ..runner.work_split import Share
-from .cost_model import DrawTime, Peaks, Rates, Work, between
+from ..runner.work_split import Partition, assign
+from .cost_model import DrawTime, Peaks, Rates, between, units_held
 
 BUDGET_S = 20.0
 """Time for timed draws, about; more where a single draw takes longer."""
@@ -90,24 +90,21 @@ class Trial:
         sweep, n_rows = self.sweep, len(self.rows)
         dataset = sweep.datasets[0]
         block = range(min(n_batches * dataset.plan.batch_size, len(dataset)))
-        share = Share(tuple(units), n_rows, 0, len(units) * n_rows)
+        partition = Partition(tuple(units), n_rows, 0, len(units) * n_rows)
         ticks = [_now()]
         evaluate(
             sweep.evaluator, sweep.network, [sweep.masks[row] for row in self.rows], dataset,
-            share, block, sums, draws, {}, seed=sweep.config.seed,
+            partition, block, sums, draws, {}, seed=sweep.config.seed,
             advance=lambda _: ticks.append(_now()),
         )  # fmt: skip
         return [_least(before, after) for before, after in pairwise(ticks)]
 
     def noise_s(self, n_units: int) -> float:
         """Time of the normals of a unit, where those of several are made together."""
-        posterior, plan, seed = (
-            self.sweep.network.posterior,
-            self.sweep.plan,
-            self.sweep.config.seed,
-        )
+        sweep = self.sweep
+        posterior, units, seed = sweep.network.posterior, sweep.plan.units, sweep.config.seed
         start = _now()
-        held = [noises_of(posterior, unit, plan.units, seed) for unit in range(n_units)]
+        held = [noises_of(posterior, unit, units, seed) for unit in range(n_units)]
         return _least(start, _now()) / len(held)
 
 
@@ -120,19 +117,11 @@ def _least(before: tuple[float, float], after: tuple[float, float]) -> float:
     return min(later - earlier for earlier, later in zip(before, after, strict=True))
 
 
-def rehearse(
-    comm: Comm,
-    sweep: PreparedSweep,
-    work: Work,
-    n_ranks: int,
-    run: Mapping[str, Any],
-) -> PilotRun:
+def rehearse(comm: Comm, sweep: PreparedSweep, n_ranks: int, run: Mapping[str, Any]) -> PilotRun:
     """Measure; every rank calls this, and the peaks of memory begin anew.
 
     Parameters
     ----------
-    work : Work
-        The sweep's.
     n_ranks : int
         For which the sweep is planned: with more of them each holds fewer units.
     run : mapping
@@ -142,20 +131,19 @@ def rehearse(
     memory.forget_peak()
     trial, task = Trial.of(sweep), sweep.network.task
     small = _Small.of(trial)  # which warms up as well
-    sweep_state = SweepState(tuple(range(len(sweep.masks))))
+    sweep_state = SweepState(ThresholdIndices(range(len(sweep.masks))))
     if comm.is_root:
         small.fill(sweep_state)
         sums = sweep_state.sums[0]
     else:  # one group's, for all of them: those of the whole sweep are counted in the forecast
         _, block = sweep.passes[0][0]
-        of_group = task.sums(len(sweep.masks), len(block), work.draws_per_unit)
+        of_group = task.sums(len(sweep.masks), len(block), sweep.plan.draws_per_unit)
         sums = dict.fromkeys([MEAN, *range(N_GROUPS)], of_group)
     resident = memory.resident_mib()
-    held = max(len(set(share)) for share in work.first_round(n_ranks).shares)
-    timer = _Timer(comm, trial, work, sums)
-    n_units = timer.at_most(held)
+    timer = _Timer(comm, trial, sums)
+    n_units = timer.at_most(units_held(sweep, n_ranks))
     timer.draw(n_units, 1)
-    _reduce(comm, sweep, work, sums)
+    _reduce(comm, sweep, sums)
     drawing = memory.peak_mib()
     rates = timer.rates()
     del timer, sums  # which the sweep state makes anew
@@ -163,7 +151,7 @@ def rehearse(
     writing, file_bytes = 0.0, 0
     if comm.is_root:
         small.fill(sweep_state)
-        block_s, write_s, file_bytes = _write(sweep, sweep_state, small.n_examples, run)
+        block_s, write_s, file_bytes = _write(sweep, sweep_state, run)
         rates = dataclasses.replace(rates, block_s=block_s, write_s=write_s)
         writing = memory.peak_mib()
     peaks = Peaks(reading, drawing, writing)
@@ -186,10 +174,6 @@ class _Small:
         trial.draw([MEAN, 0], 1, sums, draws)
         return cls(trial, sums, draws)
 
-    @property
-    def n_examples(self) -> int:
-        return self.trial.sweep.plan.batch_size
-
     def fill(self, sweep_state: SweepState) -> None:
         """Begin the sweep state's pass anew, with sums of full size."""
         sweep_state.sums.clear()
@@ -202,28 +186,29 @@ class _Small:
 class _Timer:
     """Times draws: each the median of several, on the slowest rank, for which all others wait."""
 
-    def __init__(self, comm: Comm, trial: Trial, work: Work, sums: dict[int, Any]) -> None:
-        self._comm, self._trial, self._work, self._sums = comm, trial, work, sums
+    def __init__(self, comm: Comm, trial: Trial, sums: dict[int, Any]) -> None:
+        self._comm, self._trial, self._sums = comm, trial, sums
         one_s = sum(self.draw(1, 1))
         self._one_s = comm.from_root(lambda: max(one_s, 1e-6))
 
     def draw(self, n_units: int, n_batches: int) -> list[float]:
         """Seconds of each timed threshold; that of the noise is in the first."""
-        trial, n_draws = self._trial, n_units * self._work.draws_per_unit
-        task = trial.sweep.network.task
-        draws = task.draw_sums(len(trial.rows), n_draws)  # new, as those of a draw are
+        trial, sweep = self._trial, self._trial.sweep
+        n_draws = n_units * sweep.plan.draws_per_unit
+        draws = sweep.network.task.draw_sums(len(trial.rows), n_draws)  # new, as those of a draw
         return trial.draw(range(n_units), n_batches, self._sums, draws)
 
     def at_most(self, n_units: int) -> int:
         """So many units, or fewer that there is time for."""
-        most = min(n_units, self._work.units_at_once, self._work.n_units)
-        return _at_most(most, BUDGET_S / 8 / self._one_s)
+        return _at_most(n_units, BUDGET_S / 8 / self._one_s)
 
     def rates(self) -> Rates:
         """Those of draws; every rank calls this."""
         trial, one_s = self._trial, self._one_s
-        n_units = self.at_most(self._work.n_units)
-        n_batches = _at_most(self._work.passes[0][0][1], BUDGET_S / 4 / one_s / n_units)
+        n_units = self.at_most(units_held(trial.sweep, 1))
+        _, block = trial.sweep.passes[0][0]
+        all_batches = -(-len(block) // trial.sweep.plan.batch_size)
+        n_batches = _at_most(all_batches, BUDGET_S / 4 / one_s / n_units)
         sizes = sorted({(k, m) for k in (1, n_units) for m in (1, n_batches)})
         of_all = one_s * sum(k * m for k, m in sizes)
         found: dict[tuple[int, int], list[list[float]]] = {size: [] for size in sizes}
@@ -243,14 +228,15 @@ class _Timer:
         return Rates(noise_s, between(trial.sweep.costs, fitted), write_s=0.0)
 
 
-def _reduce(comm: Comm, sweep: PreparedSweep, work: Work, sums: Mapping[int, Any]) -> None:
-    """Bring sums together as after a round, since MPI's own memory grows with what is sent."""
+def _reduce(comm: Comm, sweep: PreparedSweep, sums: Mapping[int, Any]) -> None:
+    """Reduce sums as before a write, since MPI's own memory grows with what is sent."""
     task, n_rows, (_, block) = sweep.network.task, len(sweep.masks), sweep.passes[0][0]
-    of_round, pending = work.first_round(comm.size), PendingReductions(comm.size)
-    pending.add(of_round)
-    groups = sums if comm.is_root else of_round.shares[comm.rank].groups
+    assignment = assign(range(len(sweep.plan.units)), sweep.costs, comm.size)
+    pending = PendingReductions(comm.size)
+    pending.add(assignment)
+    groups = sums if comm.is_root else assignment.partitions[comm.rank].groups
     mine = {group: sums[group] for group in groups}
-    make = partial(task.sums, n_rows, len(block), work.draws_per_unit)
+    make = partial(task.sums, n_rows, len(block), sweep.plan.draws_per_unit)
     reduce_groups(comm, pending.participants, mine, make)
     reduce_draws(comm, task.draw_sums(n_rows, sweep.plan.n_draws))
 
@@ -260,16 +246,10 @@ def _at_most(number: int, limit: float) -> int:
 
 
 def _write(
-    sweep: PreparedSweep, sweep_state: SweepState, n_examples: int, run: Mapping[str, Any]
+    sweep: PreparedSweep, sweep_state: SweepState, run: Mapping[str, Any]
 ) -> tuple[float, float, int]:
-    """Seconds at the end of a pass, seconds and bytes of the file, of all examples.
-
-    Parameters
-    ----------
-    n_examples : int
-        Of those whose sums are repeated.
-    """
-    sweep = repeated_labels(sweep, n_examples)
+    """Seconds at the end of a pass, seconds and bytes of the file, of all examples."""
+    sweep = repeated_labels(sweep, sweep.plan.batch_size)  # as the sums of a batch are
     n_passes, block_s = len(sweep.passes), 0.0
     if n_passes > 1:
         start = time.perf_counter()

@@ -1,15 +1,18 @@
 """What to type for a sweep on so many ranks: the line of each launcher and scheduler.
 
-Pure. The scripts that are submitted are those of ``jobs/``. Numbers of cores and limits of queues
-of Polaris and Theta are those of the sites' documentation.
+The scripts that are submitted are those of ``jobs/``; machines that have one of their own, with
+their cores and queues, are listed in ``machines.toml``.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 _STEP_S = 300
 _SHARE = 1.25
@@ -18,14 +21,6 @@ _START_S = 120
 """For starting Python on many nodes from a file system that is busy."""
 NO_FILE = "MyArguments.txt"
 """Name of an argument file for arguments that stand in none."""
-
-_POLARIS_CORES = 32
-# Queue, its most nodes and hours; the first that fits is taken.
-_POLARIS = (("debug", 2, 1), ("debug-scaling", 10, 1), ("preemptable", 10, 72), ("prod", 496, 24))
-_THETA_CORES = 64
-_THETA_DEBUG = ("debug-cache-quad", 8, 1)
-# Nodes at least, and hours, of the default queue.
-_THETA_HOURS = ((802, 24), (640, 12), (384, 9), (256, 6), (128, 3))
 
 
 def time_to_ask_for(seconds: float, margin_s: float) -> int:
@@ -99,9 +94,16 @@ class Lines:
 
 
 def all_lines(request: Request) -> list[Lines]:
-    """The lines of every launcher and scheduler."""
-    return [mpirun(request), slurm(request), srun(request), pbs(request), polaris(request),
-            theta(request)]  # fmt: skip
+    """The lines of every launcher and scheduler, and of the machines that are known."""
+    general = [mpirun(request), slurm(request), srun(request), pbs(request)]
+    return general + [on_machine(request, machine) for machine in machines()]
+
+
+def machines() -> list[dict[str, Any]]:
+    """The tables of ``machines.toml``."""
+    text = resources.files(__package__).joinpath("machines.toml").read_text()
+    found: list[dict[str, Any]] = tomllib.loads(text)["machine"]
+    return found
 
 
 def mpirun(request: Request) -> Lines:
@@ -150,49 +152,41 @@ def pbs(request: Request) -> Lines:
     )
 
 
-def polaris(request: Request) -> Lines:
-    """The script for ALCF Polaris: PBS with PALS."""
-    n_nodes, per_node = request.placed(_POLARIS_CORES)
+def on_machine(request: Request, machine: Mapping[str, Any]) -> Lines:
+    """The script of a machine, with the first of its queues that holds the job.
+
+    Where none does, it is the last one, for as long as that allows: the sweep goes on in the next
+    job.
+    """
+    n_nodes, _ = request.placed(machine["n_cores"])
+    queues = machine["queues"]
     fitting = [
-        (queue, hours) for queue, most, hours in _POLARIS
-        if n_nodes <= most and request.seconds <= 3600 * hours
+        queue for queue in queues
+        if n_nodes <= queue["max_nodes"] and request.seconds <= 3600 * queue["max_hours"]
     ]  # fmt: skip
-    queue, hours = fitting[0] if fitting else ("prod", 24)
-    n_nodes = max(n_nodes, 10) if queue == "prod" else n_nodes
-    per_node = math.ceil(request.n_ranks / n_nodes)
-    time = clock(min(request.seconds, 3600 * hours))
+    queue = (fitting or queues[-1:])[0]
+    n_nodes = max(n_nodes, queue.get("min_nodes", 1))
+    seconds = max(request.seconds, 60 * queue.get("min_minutes", 0))
+    seconds = min(seconds, 3600 * queue["max_hours"])
     variables = request.variables | {
-        "WALLTIME": time, "RANKS_PER_NODE": str(per_node), "THREADS": str(request.n_threads)
-    }  # fmt: skip
-    return Lines(
-        "PBS on Polaris",
-        _qsub_v(variables, "jobs/pbs_polaris.sh"),
-        (
-            f"#PBS -q {queue}",
-            f"#PBS -l select={n_nodes}:system=polaris",
+        "RANKS_PER_NODE": str(math.ceil(request.n_ranks / n_nodes)),
+        "THREADS": str(request.n_threads),
+    }
+    if machine["scheduler"] == "PBS":
+        time = clock(seconds)
+        command = _qsub_v(variables | {"WALLTIME": time}, machine["script"])
+        directives = (
+            f"#PBS -q {queue['name']}",
+            f"#PBS -l select={n_nodes}:{machine['resources']}",
             f"#PBS -l walltime={time}",
-        ),
-    )
-
-
-def theta(request: Request) -> Lines:
-    """The script for a Cray XC40 with Cobalt, by the rules of ALCF Theta."""
-    n_nodes, _ = request.placed(_THETA_CORES)
-    queue, most, hours = _THETA_DEBUG
-    if n_nodes > most or request.seconds > 3600 * hours:
-        queue, n_nodes = "default", max(n_nodes, _THETA_HOURS[-1][0])
-        hours = next(hours for least, hours in _THETA_HOURS if n_nodes >= least)
-    per_node = math.ceil(request.n_ranks / n_nodes)
-    minutes = min(max(request.seconds // 60, 30 if queue == "default" else 0), 60 * hours)
-    variables = request.variables | {
-        "RANKS_PER_NODE": str(per_node), "THREADS": str(request.n_threads)
-    }  # fmt: skip
-    text = ":".join(f"{name}={value}" for name, value in variables.items())
-    return Lines(
-        "Cobalt, as on Theta",
-        _line(["qsub", "--env", text, "jobs/cobalt_theta.sh"]),
-        (f"#COBALT -n {n_nodes}", f"#COBALT -t {minutes}", f"#COBALT -q {queue}"),
-    )
+        )
+    else:
+        text = ":".join(f"{name}={value}" for name, value in variables.items())
+        command = _line(["qsub", "--env", text, machine["script"]])
+        directives = (
+            f"#COBALT -n {n_nodes}", f"#COBALT -t {seconds // 60}", f"#COBALT -q {queue['name']}"
+        )  # fmt: skip
+    return Lines(machine["title"], command, directives)
 
 
 def clock(seconds: int) -> str:

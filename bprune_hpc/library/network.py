@@ -46,7 +46,7 @@ from ..runner.evaluation import NotFinite, batches, evaluate
 from ..runner.network import Network
 from ..runner.problem import check_prior
 from ..runner.task_selection import choose_task
-from ..runner.work_split import make_plan, round_of
+from ..runner.work_split import assign, make_plan
 from .predictive import NormalPredictive, Predictive
 from .validation import (
     check_outputs,
@@ -313,14 +313,15 @@ class BayesianNetwork:
         dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
         everything = [mask_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(network)
-        (share,) = round_of(range(len(plan.units)), [1], 1).shares
+        (partition,) = assign(range(len(plan.units)), [1], 1).partitions
         draw_sums: Any = self.task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
         statistics: Any = self.task.statistics(plan, len(examples), True)
         for block in plan.blocks:
             sums: dict[int, AnySums] = {}
             evaluate(
-                evaluator, network, everything, dataset, share, block, sums, draw_sums, not_finite,
+                evaluator, network, everything, dataset, partition, block,
+                sums, draw_sums, not_finite,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
             check_outputs(not_finite)

@@ -7,61 +7,18 @@ distribution of an example is the mixture of the draws' Normals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import Float64Array
 from ..accumulators.regression import GroupValues, MeanNormal, NormalSums
-from ..posterior.draws import MEAN, DrawDesign
-from .classification import Metric
-from .example_means import Estimate, ExampleMeans
-
-Floats = NDArray[np.float64]
-
-LEVELS = (50, 90, 95)
-"""Central intervals, per cent of probability, whose share of targets is counted."""
-
-MEANS = {
-    "mae": "absolute_error",
-    "nll": "nll",
-    "crps": "crps",
-    **{f"coverage_{level}": f"inside_{level}" for level in LEVELS},
-    "sharpness": "predictive_sd",
-    "epistemic_variance": "epistemic_variance",
-    "aleatoric_variance": "aleatoric_variance",
-}
-"""Metrics that are means over examples, by the quantity of single examples that they average."""
-
-ROOTS = {
-    "rmse": "squared_error",
-    "rmse_single_draw": "squared_error_single_draw",
-    "rmse_mean_weights": "squared_error_mean_weights",
-}
-"""Metrics that are roots of such means."""
-
-DISCRETE = tuple(f"coverage_{level}" for level in LEVELS)
-BIAS_CORRECTED = ("rmse", "mae", "nll", "sharpness", "epistemic_variance")
-"""Smooth functions of the mixture whose bias of order 1/draws is taken off; the rest have none."""
+from ..posterior.draws import MEAN
+from .definitions import LEVELS, REGRESSION
+from .example_means import TaskStatistics
 
 
-def metric_names() -> list[str]:
-    """Every metric of :meth:`RegressionStatistics.metrics`."""
-    names = [*ROOTS, *MEANS]
-    return [*names, *map(_difference, names)]
-
-
-def is_discrete(name: str) -> bool:
-    """Whether a metric moves in steps, so that its errors are rough."""
-    return name.removesuffix("_change") in DISCRETE
-
-
-def _difference(name: str) -> str:
-    """What the difference of a metric to the first threshold is called."""
-    return "nll_rise" if name == "nll" else f"{name}_change"
-
-
-def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
+def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
     """What the mixture says of each example.
 
     Returns
@@ -96,23 +53,12 @@ def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
 
 
 @dataclass
-class RegressionStatistics:
-    """Statistics gathered block by block of examples, then turned into metrics.
+class RegressionStatistics(TaskStatistics):
+    """Statistics of Normals; units of the plan hold draws of two noises each, to be compared."""
 
-    Attributes
-    ----------
-    plan : DrawDesign
-        Whose units hold draws of two noises each, so that they can be compared.
-    """
+    definitions = REGRESSION
 
-    plan: DrawDesign
-    _means: ExampleMeans = field(init=False)
-    _targets: list[Floats] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._means = ExampleMeans(self.plan.batch_size)
-
-    def add_block(self, sums: Mapping[int, NormalSums], label: Floats) -> None:
+    def add_block(self, sums: Mapping[int, NormalSums], label: Float64Array) -> None:
         """Take in a block of examples.
 
         Parameters
@@ -135,56 +81,17 @@ class RegressionStatistics:
                 for rest, size in zip(without, sizes, strict=False)
             ),
         )
-        self._targets.append(label)
-
-    def columns(self) -> dict[str, Floats]:
-        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
-        return self._means.columns()
-
-    def take_columns(self, columns: Mapping[str, Floats], label: Floats) -> None:
-        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of."""
-        self._means.take_columns(columns)
-        self._targets = [label]
+        self._labels.append(label)
 
     @property
-    def label(self) -> Floats:
-        """The targets, under the name that they have with classes."""
-        return self.target
-
-    @property
-    def target(self) -> Floats:
+    def target(self) -> Float64Array:
         """Targets of the examples so far."""
-        return np.concatenate(self._targets)
-
-    def per_example(self, name: str) -> Floats:
-        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
-        return self._means.values(name)
-
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric of the examples so far, and differences to the first threshold.
-
-        ``NAME_change`` is the value less that at the first threshold, ``nll_rise`` that of NLL.
-        """
-        n_groups = len(self.plan.group_sizes)
-        found: dict[str, Estimate] = {}
-        for name, quantity in ROOTS.items():
-            found[name] = self._means.mean(quantity, n_groups).root()
-        for name, quantity in MEANS.items():
-            found[name] = self._means.mean(quantity, n_groups)
-        out = {name: self._metric(name, one) for name, one in found.items()}
-        for name, one in found.items():
-            out[_difference(name)] = self._metric(name, one.less_the_first())
-        return out
-
-    def _metric(self, name: str, estimate: Estimate) -> Metric:
-        if name == "rmse_mean_weights":  # no draws, so no Monte Carlo error
-            estimate = Estimate(estimate.value, None, estimate.influence)
-        return estimate.metric(self.plan.group_sizes, name in BIAS_CORRECTED)
+        return self.label
 
     def _mean(self, values: GroupValues, n_units: int) -> MeanNormal:
         unit = self.plan.units[0]
         comparisons = sum(
-            one.noise != other.noise for k, one in enumerate(unit) for other in unit[:k]
+            draw.noise != other.noise for k, draw in enumerate(unit) for other in unit[:k]
         )
         return values.mean(n_units * len(unit), n_units * comparisons)
 

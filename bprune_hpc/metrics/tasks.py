@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import compiled
+from .._typing import Float32Array, Float64Array, Int64Array
 from ..accumulators import classification, regression
 from ..accumulators.classification import DrawSums, GroupSums, Predictions
 from ..accumulators.classification_compiled import add_logits
 from ..accumulators.regression import NormalDrawSums, NormalPrediction, NormalSums
 from ..errors import BpruneError
 from ..posterior.draws import Draw, DrawDesign
-from .classification import Metric, Statistics
+from .classification import Statistics
+from .estimates import Metric
 from .regression import RegressionStatistics
 
 AnySums = GroupSums | NormalSums
@@ -74,8 +75,8 @@ class Classification:
 
     def add_up(
         self,
-        outputs: NDArray[np.float32],
-        label: NDArray[np.int64],
+        outputs: Float32Array,
+        label: Int64Array,
         draws: Sequence[tuple[int, Draw]],
         at: tuple[int, slice],
         sums: Mapping[int, GroupSums],
@@ -98,14 +99,14 @@ class Classification:
         if compiled.instructions() != compiled.NONE:
             narrow = label.astype(np.int32)
             of_draws = [
-                add_logits(sums[group], *at, outputs[some], narrow)
-                for group, some in _by_group(draws)
+                add_logits(sums[group], *at, outputs[of_group], narrow)
+                for group, of_group in _by_group(draws)
             ]
             draw_sums.add_sums(at[0], indices, np.concatenate(of_draws, axis=1)[:, places])
             return
         predictions = Predictions.from_logits(outputs, label)
-        for group, some in _by_group(draws):
-            sums[group].add(*at, predictions, some)
+        for group, of_group in _by_group(draws):
+            sums[group].add(*at, predictions, of_group)
         if indices:
             draw_sums.add(at[0], indices, predictions, places)
 
@@ -114,7 +115,7 @@ class Classification:
         n_bytes = 4 * plan.n_thresholds * n_examples * self.n_classes
         return Statistics(plan, n_bytes < _MOST_PROBABILITY_BYTES or save_probabilities)
 
-    def doubt(self, label: NDArray[np.int64], metrics: Mapping[str, Metric]) -> str:
+    def doubt(self, label: Int64Array, metrics: Mapping[str, Metric]) -> str:
         """Why the first threshold's numbers may be those of other data; empty if nothing says so.
 
         Parameters
@@ -170,8 +171,8 @@ class Regression:
 
     def add_up(
         self,
-        outputs: NDArray[np.float32],
-        label: NDArray[np.float64],
+        outputs: Float32Array,
+        label: Float64Array,
         draws: Sequence[tuple[int, Draw]],
         at: tuple[int, slice],
         sums: Mapping[int, NormalSums],
@@ -215,7 +216,7 @@ class Regression:
         """Where sums become metrics."""
         return RegressionStatistics(plan)
 
-    def doubt(self, label: NDArray[np.float64], metrics: Mapping[str, Metric]) -> str:
+    def doubt(self, label: Float64Array, metrics: Mapping[str, Metric]) -> str:
         """See :meth:`Classification.doubt`; compared with the mean of the targets."""
         spread, error = label.std(), metrics["rmse"].value[0]
         if not error >= spread:
@@ -228,6 +229,5 @@ class Regression:
 
 Task = Classification | Regression
 AnyStatistics = Statistics | RegressionStatistics
-AnyLabels = NDArray[Any]
 
 TASKS = ("auto", "classification", "regression")

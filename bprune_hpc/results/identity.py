@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import Identity
@@ -110,11 +110,11 @@ def _output(tensor: str) -> str:
     return tensor if ":" in tensor else f"{tensor}:0"
 
 
-def _named(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
+def _named(arrays: Mapping[str, AnyArray]) -> list[tuple[str, AnyArray]]:
     return sorted(arrays.items())
 
 
-def _sha256(*tables: Iterable[tuple[str, NDArray[Any]]]) -> str:
+def _sha256(*tables: Iterable[tuple[str, AnyArray]]) -> str:
     digest = hashlib.sha256()
     for table in tables:
         for name, array in table:

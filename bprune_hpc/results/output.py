@@ -118,16 +118,16 @@ class Output:
 
     def write(self, coordinator: Coordinator) -> None:
         """Write the file as the coordinator stands."""
-        findings = coordinator.findings
+        statistics = coordinator.statistics
         status = "complete" if coordinator.is_complete else "partial"
         run = {**self._run, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        whole = contents(self._sweep, findings, run, status)
+        whole = contents(self._sweep, statistics, run, status)
         arrays, attrs = resume.state(self._sweep, coordinator.sweep_states)
         root_attrs = dict(whole.attrs)
         if status == "partial":
             root_attrs["rest"] = self._rest(coordinator)
-            root_attrs["n_cells"] = coordinator.n_cells
-            root_attrs["n_cells_done"] = coordinator.n_cells - coordinator.n_cells_left
+            root_attrs["n_cells"] = coordinator.n_items
+            root_attrs["n_cells_done"] = coordinator.n_items - coordinator.n_items_left
         if coordinator.n_failed:
             root_attrs["n_failed"] = coordinator.n_failed
         if mixed := mixture(self._sweep.environment):
@@ -140,21 +140,21 @@ class Output:
 
     def _rest(self, coordinator: Coordinator) -> str:
         """What a partial file covers of what it is to be, in words."""
-        findings, ahead = coordinator.findings, coordinator.sweep_states[0]
-        n_examples, n_all = len(findings.statistics[0].label), len(self._sweep.datasets[0])
-        covers = f"{findings.n_draws} of {self._sweep.config.n_draws} draws"
+        statistics, ahead = coordinator.statistics, coordinator.sweep_states[0]
+        n_examples, n_all = len(statistics.statistics[0].label), len(self._sweep.datasets[0])
+        covers = f"{statistics.n_draws} of {self._sweep.config.n_draws} draws"
         if n_examples < n_all or ahead.n_passes:
             covers += f" of {n_examples} of {n_all} examples"
-        n_behind = len(self._sweep.masks) - len(ahead.rows)
+        n_behind = len(self._sweep.masks) - len(ahead.thresholds)
         return covers + (f"; {n_behind} more thresholds are being caught up" if n_behind else "")
 
     def finish(self, coordinator: Coordinator, run: Mapping[str, Any], why: str | None) -> None:
         """Write the file for the last time, if there is something new, and show it."""
-        config, pace, saved = self._sweep.config, coordinator.pace, self._held.saved
-        self._run = {**run, "n_writes": pace.n_writes + 1}
-        if pace.unsaved_s > 0:
+        config, timing, saved = self._sweep.config, coordinator.timing, self._held.saved
+        self._run = {**run, "n_writes": timing.n_writes + 1}
+        if timing.unsaved_s > 0:
             coordinator.publish()
-        elif why is not None and saved is None and not pace.n_writes:
+        elif why is not None and saved is None and not timing.n_writes:
             logger.warning("stopped before anything was done (%s); nothing is written", why)
             return
         elif why is None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..errors import ResultsError
 from ..files.atomic_write import Signature, signature
@@ -26,7 +26,7 @@ from ..posterior.thresholds import is_allowed
 from ..runner.datasets import Examples, Layout, layout_of
 from ..runner.network import Network
 from ..runner.preparation import Joined, PreparedSweep
-from ..runner.state import Position, SweepState
+from ..runner.state import Progress, SweepState, ThresholdIndices, with_rest
 from .file import STATE, open_results
 from .identity import identity_of
 from .saved_state import (
@@ -76,7 +76,7 @@ class Saved:
     config: Mapping[str, Any]
     layout: Layout
     grids: list[tuple[float, ...]]
-    sweep_states: list[Mapping[str, NDArray[Any]]]
+    sweep_states: list[Mapping[str, AnyArray]]
     has_sums: bool
     signature: Signature | None
 
@@ -86,7 +86,7 @@ class Saved:
         return tuple(value for grid in self.grids for value in grid)
 
     @property
-    def positions(self) -> list[Position]:
+    def positions(self) -> list[Progress]:
         """How far each sweep state is."""
         return [(int(one["position"][0]), int(one["position"][1])) for one in self.sweep_states]
 
@@ -111,11 +111,11 @@ class Saved:
 
 def state(
     sweep: PreparedSweep, sweep_states: Sequence[SweepState]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """Arrays and attributes of ``/state``."""
     arrays = {}
     for index, sweep_state in enumerate(sweep_states):
-        arrays[f"{index}/grid"] = np.array([sweep.config.grid[row] for row in sweep_state.rows])
+        arrays[f"{index}/grid"] = np.array(sweep_state.thresholds.of(sweep.config.grid))
         for name, array in sweep_state.arrays().items():
             arrays[f"{index}/{name}"] = array
     attrs = {
@@ -217,12 +217,12 @@ def join(
         logger.info("%s: lacks %s, which are caught up first", saved.path, _listed(new, config))
     descending = config.grid_kind == "threshold" and CRITERIA[config.criterion].keeps == "below"
     grid = tuple(sorted({*config.grid, *saved.grid}, reverse=descending))
-    n_draws, there = config.n_draws, saved.n_units * draws_per_unit
+    n_draws, n_saved = config.n_draws, saved.n_units * draws_per_unit
     if saved.has_finished_blocks:
-        there = int(saved.config["n_draws"])
-        if n_draws > there:
+        n_saved = int(saved.config["n_draws"])
+        if n_draws > n_saved:
             raise ResultsError(
-                f"{saved.path}: was taken in blocks of examples, whose sums of {there} draws are "
+                f"{saved.path}: was taken in blocks of examples, whose sums of {n_saved} draws are "
                 f"not kept, so that draws cannot be added; {ANEW}"
             )
         if config.save_probabilities and not saved.config["save_probabilities"]:
@@ -230,9 +230,9 @@ def join(
                 f"{saved.path}: was taken in blocks of examples, whose probabilities were not "
                 f"kept; leave --save_probabilities out, or {ANEW}"
             )
-    if there > n_draws:
-        logger.info("%s: has %d draws already, which stay", saved.path, there)
-        n_draws = there
+    if n_saved > n_draws:
+        logger.info("%s: has %d draws already, which stay", saved.path, n_saved)
+        n_draws = n_saved
     config = dataclasses.replace(config, grid=grid, n_draws=n_draws)
     return Joined(config, identity, saved.layout)
 
@@ -249,23 +249,20 @@ def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepStat
     ResultsError
         If the file's are not what such a sweep writes.
     """
-    row_of = {value: row for row, value in enumerate(sweep.config.grid)}
     task, size = sweep.network.task, sweep.plan.draws_per_unit
-    states = []
+    states: list[SweepState] = []
     if saved is not None:
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
-            rows = tuple(row_of[value] for value in grid)
+            thresholds = ThresholdIndices.find(grid, sweep.config.grid)
             if not saved.has_sums:
-                states.append(SweepState(rows, *position))
+                states.append(SweepState(thresholds, *position))
                 continue
             with as_written(saved.path):
-                check_arrays(arrays, len(rows), position, sweep)
-                states.append(SweepState.from_arrays(rows, arrays, task, size))
+                check_arrays(arrays, len(thresholds), position, sweep)
+                states.append(SweepState.from_arrays(thresholds, arrays, task, size))
                 check_sums(states[-1], sweep)
-    known = {row for sweep_state in states for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(sweep.config.grid)) if row not in known)
-    return [*states, SweepState(rest)] if rest else states
+    return with_rest(states, len(sweep.config.grid))
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

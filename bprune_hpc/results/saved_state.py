@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..accumulators.classification import MAX_DRAWS
 from ..errors import ResultsError
 from ..posterior.draws import MEAN, N_GROUPS
 from ..runner.datasets import Layout
 from ..runner.preparation import PreparedSweep
-from ..runner.state import Arrays, SweepState
+from ..runner.state import Arrays, SweepState, ThresholdIndices
 from ..runner.statistics import n_blocks_done
 
 ANEW = "pass --overwrite or another --output"
@@ -159,7 +159,7 @@ def check_layout(layout: Layout, n_examples: Sequence[int], batch_size: int) -> 
 
 
 def check_arrays(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, AnyArray],
     n_rows: int,
     position: tuple[int, int],
     sweep: PreparedSweep,
@@ -171,7 +171,7 @@ def check_arrays(
     n_rows : int
         Thresholds of the sweep state.
     position : tuple of int
-        See :data:`bprune_hpc.runner.state.Position`.
+        See :data:`bprune_hpc.runner.state.Progress`.
     """
     like = _without_thresholds(position, sweep)
     for name in like.keys() | arrays.keys():
@@ -191,7 +191,7 @@ def check_arrays(
 def _without_thresholds(position: tuple[int, int], sweep: PreparedSweep) -> Arrays:
     """The arrays of a state that is so far, for no thresholds: their names, types and shapes."""
     task, size, (n_passes, n_units) = sweep.network.task, sweep.plan.draws_per_unit, position
-    sweep_state = SweepState((), n_passes, n_units)
+    sweep_state = SweepState(ThresholdIndices(), n_passes, n_units)
     for index, (dataset_index, block) in enumerate(sweep.passes[n_passes] if n_units else ()):
         for group in (MEAN, *range(min(N_GROUPS, n_units))):
             sweep_state.sums_of(index)[group] = task.sums(0, len(block), size)
@@ -209,7 +209,7 @@ def _without_thresholds(position: tuple[int, int], sweep: PreparedSweep) -> Arra
     return sweep_state.arrays()
 
 
-def _check_faults(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> None:
+def _check_faults(arrays: Mapping[str, AnyArray], n_rows: int) -> None:
     if not _OPTIONAL & arrays.keys():
         return
     at, layer = arrays["faults/at"], arrays["faults/layer"]
@@ -229,7 +229,7 @@ def check_sums(sweep_state: SweepState, sweep: PreparedSweep) -> None:
         Of arrays that :func:`check_arrays` has passed.
     """
     size = sweep.plan.draws_per_unit
-    sound = np.array([row not in sweep_state.faults for row in sweep_state.rows])
+    sound = np.array([index not in sweep_state.faults for index in sweep_state.thresholds])
     for of_block in sweep_state.sums:
         for group, sums in of_block.items():
             n_units = len(range(group, sweep_state.n_units, N_GROUPS))

@@ -119,12 +119,12 @@ def lay_out(
     """
     limit_gb = config.state_limit_gb / len(sets)
     datasets = []
-    for index, one in enumerate(sets):
+    for index, examples in enumerate(sets):
         plan = make_plan(
             n_draws=config.n_draws,
             pairing=config.pairing,
             n_thresholds=n_thresholds,
-            n_examples=len(one),
+            n_examples=len(examples),
             bytes_per_cell=task.bytes_per_cell,
             batch_size=config.batch_size,
             limit_bytes=limit_gb * GIB,
@@ -133,7 +133,7 @@ def lay_out(
         )
         if layout is not None:
             plan = replace(plan, blocks=tuple(range(*ends) for ends in layout[index]))
-        datasets.append(EvaluationSet(one.name, one.x, one.label, one.record, plan=plan))
+        datasets.append(EvaluationSet(**vars(examples), plan=plan))
     return datasets
 
 

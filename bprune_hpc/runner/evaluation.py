@@ -1,8 +1,8 @@
 """A rank's part of a sweep: make the noise of each draw, run the network, add up.
 
-The one loop over draws, thresholds and batches stands here. It knows its share of the work but no
-ranks, and a network only as an evaluator (``evaluators.interface``), of whose outputs' meaning the
-network's task knows.
+The one loop over draws, thresholds and batches stands here. It knows its partition of the
+work but no ranks, and a network only as an evaluator (``evaluators.interface``), of whose outputs'
+meaning the network's task knows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..posterior.mean_field import Posterior
 from ..posterior.pruning import PruningMask
 from .datasets import EvaluationSet
 from .network import Network
-from .work_split import Share
+from .work_split import Partition
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def evaluate(
     network: Network,
     masks: Sequence[PruningMask],
     dataset: EvaluationSet,
-    share: Share,
+    partition: Partition,
     block: range,
     sums: dict[int, Any],
     draw_sums: AddsDraws,
@@ -64,7 +64,7 @@ def evaluate(
     seed: int,
     advance: Callable[[int], None],
 ) -> None:
-    """Evaluate a rank's share of a stage on a block of examples.
+    """Evaluate a rank's partition of a stage on a block of examples.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def evaluate(
     block : range
         Examples of the set; the last batch is padded, so that its rows round as others'.
     sums : dict of group to GroupSums or NormalSums
-        Added to; groups of the share that are missing begin at zero.
+        Added to; groups of the partition that are missing begin at zero.
     draw_sums : AddsDraws
         Added to.
     not_finite : NotFinite
@@ -84,11 +84,11 @@ def evaluate(
     """
     plan, posterior, task = dataset.plan, network.posterior, network.task
     label = dataset.summed_label[block.start : block.stop]
-    for group in sorted(share.groups - set(sums)):
+    for group in sorted(partition.groups - set(sums)):
         sums[group] = task.sums(len(masks), len(block), plan.draws_per_unit)
         sums[group].clear()  # a page that is read before it is written costs the system twice
     add_up: Any = task.add_up
-    for cells in chunks(share, units_at_once(posterior.n_weights)):
+    for cells in chunks(partition, units_at_once(posterior.n_weights)):
         noises = {unit: noises_of(posterior, unit, plan.units, seed) for unit in cells}
         for index in sorted({index for thresholds in cells.values() for index in thresholds}):
             wanted = [
@@ -129,10 +129,10 @@ def units_at_once(n_weights: int) -> int:
     return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
 
 
-def chunks(share: Share, most: int) -> Iterator[dict[int, range]]:
-    """Cells of the share, in pieces of so many units at most: thresholds by unit."""
+def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
+    """Cells of the partition, in pieces of so many units at most: thresholds by unit."""
     piece: dict[int, range] = {}
-    for unit, thresholds in share:
+    for unit, thresholds in partition:
         piece[unit] = thresholds
         if len(piece) == most + (MEAN in piece):  # which has no noise
             yield piece

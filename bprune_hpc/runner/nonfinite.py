@@ -46,14 +46,14 @@ class Fault(NamedTuple):
 
 
 Faults = dict[int, Fault]
-"""By threshold: its row in the grid."""
+"""By threshold index."""
 
 
 def take_earliest(faults: Faults, others: Mapping[int, Fault]) -> list[int]:
     """Put faults among those that are known; the thresholds at which one is named anew."""
     changed = []
-    for row, fault in others.items():
-        if row not in faults or fault.place < faults[row].place:
-            faults[row] = fault
-            changed.append(row)
+    for threshold_index, fault in others.items():
+        if threshold_index not in faults or fault.place < faults[threshold_index].place:
+            faults[threshold_index] = fault
+            changed.append(threshold_index)
     return changed

@@ -25,12 +25,12 @@ from .preparation import PreparedSweep
 logger = logging.getLogger(__name__)
 
 
-def find_layer(sweep: PreparedSweep, row: int, fault: Fault) -> str:
+def find_layer(sweep: PreparedSweep, threshold_index: int, fault: Fault) -> str:
     """Where the outputs of a draw at a threshold stop being finite.
 
     Parameters
     ----------
-    row : int
+    threshold_index : int
         The threshold, of the grid.
 
     Returns
@@ -41,7 +41,7 @@ def find_layer(sweep: PreparedSweep, row: int, fault: Fault) -> str:
     """
     network, dataset = sweep.network, sweep.datasets[fault.dataset]
     plan = dataset.plan
-    pruned = sweep.masks[row].apply(network.posterior)
+    pruned = sweep.masks[threshold_index].apply(network.posterior)
     unit = MEAN if fault.draw == MEAN else fault.draw // plan.draws_per_unit
     (noise,) = (
         Noise(unit, (draw,), noise.values)
@@ -107,10 +107,10 @@ def first_not_finite(lifted: LiftedGraph, x: NDArray[Any], weights: Mapping[str,
     for names in (lifted.loc_tensors, lifted.fixed_tensors):
         feeds |= {tensor: weights[name] for name, tensor in names.items()}
     with quiet_file_descriptor_2(), open_session(graph, 1, 1, is_optimized=False) as session:
-        found = session.run(is_finite, feeds)
+        of_tensors = session.run(is_finite, feeds)
     for operation in operations:
-        is_bad = any(not found[tensor.name] for tensor in tensors[operation.name])
-        if is_bad and all(found.get(tensor.name, True) for tensor in operation.inputs):
+        is_bad = any(not of_tensors[tensor.name] for tensor in tensors[operation.name])
+        if is_bad and all(of_tensors.get(tensor.name, True) for tensor in operation.inputs):
             return str(operation.name)
     return ""
 

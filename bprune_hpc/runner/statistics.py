@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.classification import Metric
+from ..metrics.estimates import Metric
 from ..metrics.nonfinite import without_failed
 from ..metrics.ood import ood_metrics
 from ..metrics.tasks import AnyDrawSums
@@ -28,8 +28,7 @@ class SweepStatistics:
 
     Attributes
     ----------
-    rows : tuple of int
-        Thresholds of the grid.
+    thresholds : ThresholdIndices
     statistics : list of Statistics or RegressionStatistics
         Of each set of examples that is in, the test set first.
     draw_sums : DrawSums or NormalDrawSums
@@ -40,10 +39,10 @@ class SweepStatistics:
     """
 
     def __init__(self, sweep: PreparedSweep, sweep_state: SweepState) -> None:
-        self.rows = sweep_state.rows
+        self.thresholds = sweep_state.thresholds
         self.statistics: list[Any] = []
         faults = sweep_state.faults
-        self.failures = [faults[row].text if row in faults else "" for row in sweep_state.rows]
+        self.failures = [faults[index].text if index in faults else "" for index in self.thresholds]
         self.failed = np.array([text != "" for text in self.failures])
         if sweep_state.n_passes:
             for index, dataset in enumerate(sweep.datasets):

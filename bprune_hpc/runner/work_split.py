@@ -1,10 +1,10 @@
 """Who does what: (units of draws × thresholds) split over ranks. Pure arithmetic.
 
-The work is a table of cells, one for each unit of draws and threshold, read unit by unit. Each
-rank takes one unbroken run of cells, so that any number of ranks is served, also more ranks
+The work is a table of items, one for each unit of draws and threshold, read unit by unit. Each
+rank takes one unbroken run of items, so that any number of ranks is served, also more ranks
 than draws; a rank draws a unit's noise once and uses it for every threshold of its run. The units
-are taken in rounds, after each of which all that was drawn so far makes a whole result. No sum
-depends on how units are dealt to rounds or ranks, so that the clock may decide it.
+are taken in supersteps, after each of which all that was drawn so far makes a whole result. No sum
+depends on how units are dealt to supersteps or ranks, so that the clock may decide it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..posterior.draws import MEAN, DrawDesign, group_of, group_sizes, units_of
 
 
 @dataclass(frozen=True)
-class Share:
-    """A rank's part: the cells ``start`` to ``stop`` of the table ``units`` × thresholds.
+class Partition:
+    """A rank's part: the work items ``start`` to ``stop`` of the table ``units`` × thresholds.
 
     Attributes
     ----------
     by_threshold : bool
-        Whether cells are counted threshold by threshold; else unit by unit.
+        Whether items are counted threshold by threshold; else unit by unit.
     cost : int
-        Work of all cells, in the measure that they were dealt by.
+        Work of all items, in the measure that they were dealt by.
     """
 
     units: tuple[int, ...]
@@ -39,10 +39,10 @@ class Share:
     cost: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, range]]:
-        """Yield each unit of the share with the thresholds to evaluate it at."""
+        """Yield each unit of the partition with the thresholds to evaluate it at."""
         n_units, width = len(self.units), self.n_thresholds
         if self.by_threshold:
-            for at, unit in enumerate(self.units):  # from one of its cells to the next: n_units
+            for at, unit in enumerate(self.units):  # from one of its items to the next: n_units
                 thresholds = range(-((at - self.start) // n_units), -((at - self.stop) // n_units))
                 if thresholds:
                     yield unit, thresholds
@@ -58,11 +58,11 @@ class Share:
 
     @cached_property
     def groups(self) -> frozenset[int]:
-        """Groups that this share adds to."""
+        """Jackknife groups that this partition adds to."""
         return frozenset(group_of(unit) for unit, _ in self)
 
 
-def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Share, ...]:
+def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Partition, ...]:
     """Split units and thresholds over ranks.
 
     Units are taken group by group, so that a rank adds to few groups and has few sums to send. Of
@@ -80,9 +80,9 @@ def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Sha
 
     Returns
     -------
-    tuple of Share
-        One for each rank, work differing by less than a cell; empty where there are more ranks
-        than cells.
+    tuple of Partition
+        One for each rank, work differing by less than an item; empty where there are more ranks
+        than items.
     """
     ordered = tuple(sorted(units, key=lambda unit: (group_of(unit), unit)))
     by_threshold = len(ordered) == 2 and ordered[0] == MEAN
@@ -93,54 +93,52 @@ def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Sha
     bounds, until_bound = [], []
     for rank in range(n_ranks + 1):
         row, rest = divmod(n_rows * until[-1] * rank // n_ranks, until[-1])
-        # The end of a cell that is nearest to an equal share of the work.
+        # The end of an item that is nearest to an equal share of the work.
         after = bisect_left(until, rest)
         if after and rest - until[after - 1] < until[after] - rest:
             after -= 1
         bounds.append(row * len(columns) + after)
         until_bound.append(row * until[-1] + until[after])
     return tuple(
-        Share(ordered, len(costs), *cells, by_threshold, after - before)
-        for cells, (before, after) in zip(pairwise(bounds), pairwise(until_bound), strict=True)
+        Partition(ordered, len(costs), *items, by_threshold, after - before)
+        for items, (before, after) in zip(pairwise(bounds), pairwise(until_bound), strict=True)
     )
 
 
 @dataclass(frozen=True)
-class Round:
+class Assignment:
     """Units that are dealt to the ranks together.
 
     Attributes
     ----------
-    units : range
-        Units of draws; the posterior mean goes with the first one.
-    shares : tuple of Share
+    partitions : tuple of Partition
         One for each rank.
     """
 
-    units: range
-    shares: tuple[Share, ...]
+    partitions: tuple[Partition, ...]
 
     @property
     def evenness(self) -> float:
         """Work of the average rank, relative to that of the one which has most; 1 if all are even.
 
-        The rest is waiting: cells cannot be divided.
+        The rest is waiting: items cannot be divided.
         """
-        of_ranks = [share.cost for share in self.shares]
+        of_ranks = [partition.cost for partition in self.partitions]
         return sum(of_ranks) / (len(of_ranks) * max(1, *of_ranks))
 
 
-def round_of(units: range, costs: Sequence[int], n_ranks: int) -> Round:
-    """Deal a range of units to the ranks; see :func:`split`."""
+def assign(units: range, costs: Sequence[int], n_ranks: int) -> Assignment:
+    """Deal a range of units to the ranks, the posterior mean with the first; see :func:`split`."""
     with_mean = [MEAN, *units] if units.start == 0 else units
-    return Round(units, split(with_mean, costs, n_ranks))
+    return Assignment(split(with_mean, costs, n_ranks))
 
 
 def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int = 1) -> int:
     """About as many units as are wanted, at least 1, so that few ranks have less to do than others.
 
-    As many as give every rank the same number of cells, or at least one. Where every rank draws as
-    many together as it can, more than once, a last time with less than half as many is left out.
+    As many as give every rank the same number of work items, or at least one. Where every rank
+    draws as many together as it can, more than once, a last time with less than half as many is
+    left out.
     """
     whole, equal = n_ranks * n_together, n_ranks // math.gcd(n_ranks, n_thresholds)
     if wanted >= whole and wanted % whole < whole / 2:
@@ -151,7 +149,7 @@ def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int 
 
 
 def least_number(n_thresholds: int, n_ranks: int) -> int:
-    """Units of which every rank has at least one cell."""
+    """Units of which every rank has at least one work item."""
     return -(-n_ranks // n_thresholds)
 
 

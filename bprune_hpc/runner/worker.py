@@ -1,14 +1,14 @@
-"""What one rank does of a sweep: its share of a superstep of work, and its own sums until wanted.
+"""What one rank does of a sweep: its partition of a superstep, and its part of a reduction.
 
-Ranks other than 0 know no more than the superstep of work in hand. How a share is evaluated does
-not belong here (``runner.evaluation``), nor which work is next (``runner.coordinator``).
+The same on every rank: each is told where its sums are. How a partition is evaluated does not
+belong here (``runner.evaluation``), nor which work is next (``runner.coordinator``).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,168 +17,162 @@ import numpy as np
 from ..job.environment import Stopwatch
 from ..metrics.tasks import AnyDrawSums, AnySums
 from ..mpi.comm import Comm
-from .coordinator import Coordinator
 from .evaluation import NotFinite, evaluate
 from .nonfinite import Fault, Faults, take_earliest
 from .preparation import PreparedSweep
-from .reduction import PendingReductions, reduce_draws, reduce_groups
-from .scheduler import Superstep
-from .work_split import Round, round_of
+from .reduction import reduce_draws, reduce_groups
+from .scheduler import Reduce, Superstep, WorkResult
+from .state import SumsOf
+from .work_split import Assignment, Partition, assign
 
 
 @dataclass
-class Worker:
-    """What one rank does; for most see :func:`bprune_hpc.runner.loop.gather`."""
+class RankWorker:
+    """The worker of a rank; see :class:`bprune_hpc.runner.loop.Worker`.
+
+    Attributes
+    ----------
+    advance : callable
+        Told the number of work items done, each time some are.
+    """
 
     comm: Comm
     sweep: PreparedSweep
     watch: Stopwatch
     advance: Callable[[int], None]
-    coordinator: Coordinator | None
+    _memory: _Memory = field(default_factory=lambda: _Memory())
 
-    def __post_init__(self) -> None:
-        self._own: dict[int, dict[int, AnySums]] = {}  # until rank 0 has got them
-        self._spare: dict[int, tuple[tuple[int, int], list[AnySums]]] = {}  # and their shape
-        if self.coordinator is not None:
-            self._pending = self.coordinator.pending
-        else:
-            self._pending = PendingReductions.of(self.sweep.plan, self.comm.size)
-        self._superstep: Superstep | None = None
-
-    def work(self, superstep: Superstep) -> None:
-        """Evaluate a share of a superstep; rank 0 takes in what all have found."""
-        costs = [self.sweep.costs[row] for row in superstep.rows]
-        of_round = round_of(superstep.units, costs, self.comm.size)
-        if not self._pending.has_room(of_round):
-            self.reduce(is_forced=True)
-        start, before_s = time.perf_counter(), self.watch.seconds.get("evaluate", 0.0)
-        self._superstep = superstep
-        draws, faults = [], Faults()
+    def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
+        """Evaluate this rank's partition of a superstep."""
+        before_s = self.watch.seconds.get("evaluate", 0.0)
+        costs = superstep.thresholds.of(self.sweep.costs)
+        assignment = assign(superstep.units, costs, self.comm.size)
+        partition, faults = assignment.partitions[self.comm.rank], Faults()
+        draws = {}
         for index, (dataset, block) in enumerate(self.sweep.passes[superstep.n_passes]):
-            of_draws = self._evaluate(superstep, of_round, index, dataset, block, faults)
-            draws.append((dataset, of_draws))
-        self._pending.add(of_round)
-        preparing_s = self._prepare()
+            self._memory.reuse(self._shape(superstep, index), partition, sums_of(index))
+            draws[dataset], of_block = self._evaluate(
+                superstep, partition, dataset, block, sums_of(index)
+            )
+            take_earliest(faults, of_block)
+        preparing_s = self._prepare(superstep, assignment, sums_of)
         with self.watch.time("reduce"):
-            for _, of_draws in draws:
-                reduce_draws(self.comm, of_draws)
+            for of_dataset in draws.values():
+                reduce_draws(self.comm, of_dataset)
             mine_s = self.watch.seconds["evaluate"] - before_s
-            of_ranks = self.comm.gather((faults, mine_s)) or []
-        if self.coordinator is None:
-            return
+            of_ranks = self.comm.gather((faults, mine_s)) or [(faults, mine_s)]
         for of_rank, _ in of_ranks:
             take_earliest(faults, of_rank)
-        n_examples = sum(len(block) for _, block in self.sweep.passes[superstep.n_passes])
-        n_cells = -(-len(superstep.units) * len(superstep.rows) // self.comm.size)
-        computing_s = of_round.evenness * max(seconds for _, seconds in of_ranks)
-        seconds = time.perf_counter() - start
-        self.coordinator.pace.worked(seconds, computing_s, n_cells * n_examples, preparing_s)
-        self.coordinator.done(superstep, draws, faults)
+        return WorkResult(draws, faults, max(seconds for _, seconds in of_ranks), preparing_s)
+
+    def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
+        """Reduce this rank's sums with those of others."""
+        with self.watch.time("reduce"):
+            for index in range(len(self.sweep.passes[step.n_passes])):
+                sums, shape = sums_of(index), self._shape(step, index)
+                own = list(sums.values())
+                make = partial(self._memory.take, shape, partial(self._make, step, index))
+                reduce_groups(self.comm, step.participants, sums, make)
+                if not self.comm.is_root:
+                    self._memory.give(shape, own)
+        self._memory.missing.clear()
 
     def _evaluate(
         self,
         superstep: Superstep,
-        of_round: Round,
+        partition: Partition,
         index: int,
-        dataset_index: int,
         block: range,
-        faults: Faults,
-    ) -> AnyDrawSums:
-        """Add a share of a superstep, on a block, to this rank's sums; the sums of each draw."""
-        sweep, share = self.sweep, of_round.shares[self.comm.rank]
-        first = sweep.plan.units[superstep.units.start]
+        sums: dict[int, AnySums],
+    ) -> tuple[AnyDrawSums, Faults]:
+        """Add a partition to sums of a block; the sums of each draw, and faults."""
+        sweep, first = self.sweep, self.sweep.plan.units[superstep.units.start]
         n_draws = len(superstep.units) * sweep.plan.draws_per_unit
-        draws = sweep.network.task.draw_sums(len(superstep.rows), n_draws)
+        draws = sweep.network.task.draw_sums(len(superstep.thresholds), n_draws)
         not_finite: NotFinite = {}
-        sums, spare = self._sums(index), self._spare_of(index)
-        for group in sorted(share.groups - sums.keys())[: len(spare)]:
-            sums[group] = spare.pop()
-            sums[group].clear()
         with self.watch.time("evaluate"):
             evaluate(
-                sweep.evaluator, sweep.network, [sweep.masks[row] for row in superstep.rows],
-                sweep.datasets[dataset_index], share, block, sums, _From(first[0].index, draws),
+                sweep.evaluator, sweep.network, superstep.thresholds.of(sweep.masks),
+                sweep.datasets[index], partition, block, sums, _From(first[0].index, draws),
                 not_finite, seed=sweep.config.seed, advance=self.advance,
             )  # fmt: skip
-        of_block = {
-            superstep.rows[at]: Fault(draw, dataset_index, example)
-            for at, (draw, example) in not_finite.items()
+        faults = {
+            position: Fault(draw, index, example)
+            for position, (draw, example) in not_finite.items()
         }
-        take_earliest(faults, of_block)
-        return draws
+        return draws, superstep.thresholds.by_index(faults)
 
-    def _prepare(self) -> float:
+    def _prepare(self, superstep: Superstep, assignment: Assignment, sums_of: SumsOf) -> float:
         """Touch memory on rank 0 for what others are going to send, while they may be at work; s.
 
         That takes longer than to receive it.
         """
-        assert self._superstep is not None
-        if self.coordinator is None:
+        if not self.comm.is_root:
             return 0.0
-        start = time.perf_counter()
+        start = self.watch.now()
+        self._memory.missing.update(*(one.groups for one in assignment.partitions[1:]))
         with self.watch.time("reduce"):
-            for index in range(len(self.sweep.passes[self._superstep.n_passes])):
-                n_missing = len(self._pending.participants.keys() - self._sums(index).keys())
-                spare = self._spare_of(index)
-                while len(spare) < n_missing:
-                    spare.append(self._make(index))
-                    spare[-1].clear()
-        return time.perf_counter() - start
+            for index in range(len(self.sweep.passes[superstep.n_passes])):
+                n_missing = len(self._memory.missing - sums_of(index).keys())
+                make = partial(self._make, superstep, index)
+                self._memory.touch(self._shape(superstep, index), n_missing, make)
+        return self.watch.now() - start
 
-    def reduce(self, is_forced: bool = False) -> None:
-        """Bring the sums of all supersteps so far together on rank 0; they are of one pass.
+    def _make(self, step: Superstep | Reduce, index: int) -> AnySums:
+        """Sums of a jackknife group, of a block of the pass."""
+        _, n_thresholds, n_examples = self._shape(step, index)
+        draws_per_unit = self.sweep.plan.draws_per_unit
+        return self.sweep.network.task.sums(n_thresholds, n_examples, draws_per_unit)
 
-        Parameters
-        ----------
-        is_forced : bool
-            Whether for the lack of room, and not since rank 0 wants them.
-        """
-        assert self._superstep is not None
-        start = time.perf_counter()
-        participants = self._pending.participants
-        with self.watch.time("reduce"):
-            for index in range(len(self.sweep.passes[self._superstep.n_passes])):
-                sums, spare = self._sums(index), self._spare_of(index)
-                reduce_groups(self.comm, participants, sums, partial(self._take, index))
-                if self.coordinator is None:
-                    spare += sums.values()
-                    sums.clear()
-        self._pending.clear()
-        if self.coordinator is not None:
-            self.coordinator.pace.reduced(time.perf_counter() - start, is_forced)
-            self.coordinator.settle()
+    def _shape(self, step: Superstep | Reduce, index: int) -> tuple[int, int, int]:
+        """A block of the pass; its thresholds and examples."""
+        _, block = self.sweep.passes[step.n_passes][index]
+        return index, len(step.thresholds), len(block)
 
-    def _sums(self, index: int) -> dict[int, AnySums]:
-        """This rank's sums of a block of the pass, to be added to."""
-        if self.coordinator is not None:
-            return self.coordinator.sweep_states[-1].sums_of(index)
-        return self._own.setdefault(index, {})
 
-    def _spare_of(self, index: int) -> list[AnySums]:
-        """Sums of a block of the pass that are of no use any more, or yet.
+class _Memory:
+    """Sums that are of no use any more, or yet: memory that was touched once is faster.
 
-        Memory that was touched once is faster. All sets have one task and one kind of units, so
-        that those of one shape are of one kind.
-        """
-        shape = self._shape(index)
-        if index not in self._spare or self._spare[index][0] != shape:
-            self._spare[index] = shape, []
-        return self._spare[index][1]
+    Attributes
+    ----------
+    missing : set of int
+        Jackknife groups that others are going to send.
+    """
 
-    def _take(self, index: int) -> AnySums:
-        spare = self._spare_of(index)
-        return spare.pop() if spare else self._make(index)
+    def __init__(self) -> None:
+        self._spare: dict[tuple[int, int, int], list[AnySums]] = defaultdict(list)
+        self.missing: set[int] = set()
 
-    def _make(self, index: int) -> AnySums:
-        assert self._superstep is not None
-        sweep = self.sweep
-        return sweep.network.task.sums(*self._shape(index), sweep.plan.draws_per_unit)
+    def reuse(
+        self, shape: tuple[int, int, int], partition: Partition, sums: dict[int, AnySums]
+    ) -> None:
+        """Put cleared sums where a partition lacks some."""
+        spare = self._of(shape)
+        for group in sorted(partition.groups - sums.keys())[: len(spare)]:
+            sums[group] = spare.pop()
+            sums[group].clear()
 
-    def _shape(self, index: int) -> tuple[int, int]:
-        """Thresholds and examples of a block of the pass."""
-        assert self._superstep is not None
-        _, block = self.sweep.passes[self._superstep.n_passes][index]
-        return len(self._superstep.rows), len(block)
+    def touch(self, shape: tuple[int, int, int], number: int, make: Callable[[], AnySums]) -> None:
+        """Have so many."""
+        spare = self._of(shape)
+        while len(spare) < number:
+            spare.append(make())
+            spare[-1].clear()
+
+    def take(self, shape: tuple[int, int, int], make: Callable[[], AnySums]) -> AnySums:
+        """One of them, or a new one."""
+        spare = self._of(shape)
+        return spare.pop() if spare else make()
+
+    def give(self, shape: tuple[int, int, int], sums: Sequence[AnySums]) -> None:
+        """Take in what is spent."""
+        self._of(shape).extend(sums)
+
+    def _of(self, shape: tuple[int, int, int]) -> list[AnySums]:
+        """All sets of examples have one task, so that those of one shape are of one kind."""
+        for other in [other for other in self._spare if other[0] == shape[0] and other != shape]:
+            del self._spare[other]
+        return self._spare[shape]
 
 
 class _From:

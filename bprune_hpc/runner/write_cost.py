@@ -17,7 +17,7 @@ import numpy as np
 from ..posterior.draws import group_sizes
 from .datasets import EvaluationSet
 from .preparation import PreparedSweep
-from .state import SweepState
+from .state import SweepState, ThresholdIndices
 from .statistics import SweepStatistics
 from .synthetic_state import fill
 
@@ -73,13 +73,13 @@ class WriteCost:
         n_units = len(sweep.plan.units)
         seconds = 0.0
         for one in sweep_states:
-            there = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
+            drawn = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
             in_progress = sum(of_passes[one.n_passes : one.n_passes + 1])
             if n_more and len(of_passes) > 1:
                 in_progress *= 2
             finished = sum(of_passes[: one.n_passes])
-            seconds += len(one.rows) * (
-                in_progress * self._of_units(there) + finished * self._of_units(n_units)
+            seconds += len(one.thresholds) * (
+                in_progress * self._of_units(drawn) + finished * self._of_units(n_units)
             )
         return seconds
 
@@ -113,7 +113,7 @@ def _seconds(sweep: PreparedSweep, n_units: int) -> float:
         outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
         at = threshold, slice(0, n_examples)
         task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
-    sweep_state = SweepState(tuple(range(n_thresholds)))
+    sweep_state = SweepState(ThresholdIndices(range(n_thresholds)))
     fill(sweep_state, sweep, range(n_thresholds), sums, sums, draws)
     sweep_state.n_units = n_units
     start = time.perf_counter()

@@ -433,7 +433,6 @@ def test_a_normal_keeps_its_scale(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.mpi
 @pytest.mark.horovod
 def test_what_horovod_wrote_opens_without_it(tmp_path: Path, mpirun: Any) -> None:
     program = str(ROOT / "tests/programs/horovod_program.py")

@@ -7,17 +7,14 @@ against many draws, or with other test examples, against a large population.
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from scipy import stats
 
-from bprune_hpc.metrics.classification import Metric
-from bprune_hpc.metrics.regression import DISCRETE
+from bprune_hpc.metrics.definitions import REGRESSION
+from bprune_hpc.metrics.estimates import Metric
 from tests.helpers.coverage import coverage
 from tests.helpers.regression_case import Normals, plan_of
 
 N_FACTORS, N_REPEATS = 6, 200
-
-pytestmark = pytest.mark.slow
 
 
 class Population:
@@ -47,7 +44,7 @@ class Population:
 def check(found: dict[str, float]) -> None:
     print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
     for name, share in found.items():
-        if name.removesuffix("_change") in DISCRETE:
+        if REGRESSION[name].is_discrete:
             assert share >= 0.80, (name, share)
         elif not name.startswith("rmse_mean_weights"):
             assert 0.90 <= share <= 0.99, (name, share)

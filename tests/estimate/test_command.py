@@ -129,7 +129,6 @@ def test_examples_in_blocks_and_of_another_kind(tmp_path: Path) -> None:
     assert number(r"a\.h5: ([\d.]+) MB", said) == pytest.approx(size, rel=0.1)
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 def test_ranks_rehearse_together(mpirun: MpiRun, tmp_path: Path) -> None:
     flags = ["-c", PEAK, *CASE, f"--output={tmp_path}/sweep.h5"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bprune_hpc.config import sweep_config
-from bprune_hpc.estimate import command, pilot_run
+from bprune_hpc.estimate import pilot_run
 from bprune_hpc.estimate.pilot_run import PilotRun, rehearse
 from bprune_hpc.job.environment import Stopwatch, describe_run
 from bprune_hpc.mpi.comm import SerialComm
@@ -29,7 +29,7 @@ def sweep_of(*flags: str, costs: Sequence[int] = ()) -> PreparedSweep:
 def rehearsed(sweep: PreparedSweep) -> PilotRun:
     comm = SerialComm()
     run = describe_run(comm, Stopwatch(), 1, 1)
-    return rehearse(comm, sweep, command.work_of(sweep), 1, run)
+    return rehearse(comm, sweep, 1, run)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from bprune_hpc.estimate.submission import Lines, Request
 from tests.cluster import batch_rules
 from tests.helpers.launch import ROOT
 
+POLARIS, THETA = submission.machines()
 HOUR = 3600
 SIZES = [(1, 1, 300), (4, 2, HOUR), (64, 1, 1500), (100, 1, 5 * HOUR), (300, 3, 30 * HOUR),
          (5000, 1, 2 * HOUR)]  # fmt: skip
@@ -112,7 +113,7 @@ def test_pbs(size: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_pbs_on_polaris(size: tuple[int, int, int]) -> None:
-    lines = submission.polaris(request(*size))
+    lines = submission.on_machine(request(*size), POLARIS)
     job = batch_rules.check_pbs(edited("pbs_polaris.sh", lines), "polaris")
     _, words = words_of(lines)
     variables = qsub_variables(words, "-v", ",")
@@ -129,7 +130,7 @@ def test_pbs_on_polaris(size: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_cobalt(size: tuple[int, int, int]) -> None:
-    lines = submission.theta(request(*size))
+    lines = submission.on_machine(request(*size), THETA)
     job = batch_rules.check_cobalt(edited("cobalt_theta.sh", lines))
     _, words = words_of(lines)
     variables = qsub_variables(words, "--env", ":")

@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Whether two results files say the same, bit by bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Contents of a small results file, made up."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""HELPERDOC"""
+"""How often intervals made of the standard errors of many sweeps hold the true value."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 
 
 def coverage(

@@ -114,4 +114,4 @@ def install(
     set_attribute(timing, "WRITE_SHARE", write_share)
     set_attribute(Network, "delay_s", delay_s)
     if unit_by_unit:
-        set_attribute(timing.Timing, "n_cells", lambda self: None)
+        set_attribute(timing.Timing, "n_items", lambda self: None)

@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Starting commands and ranks: where mpirun is, its environment, limits of time, test data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Lifted graphs that are written by hand, operation by operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Small regressions, trained by the command `train` in this process."""
 
 from __future__ import annotations
 

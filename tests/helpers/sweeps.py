@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Small sweeps of each kind, run in this process to their end or a part of the way."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def start(
     """Run a sweep, to its end or for so many supersteps of work; the exit status."""
     asked = []
 
-    def after_some(pace: Timing) -> str | None:
-        asked.append(pace)
+    def after_some(timing: Timing) -> str | None:
+        asked.append(timing)
         return "test" if n_supersteps is not None and len(asked) > n_supersteps else None
 
     def main(comm: Comm) -> int:

@@ -1,4 +1,4 @@
-"""HELPERDOC"""
+"""Small trainings and what their checkpoints hold."""
 
 from __future__ import annotations
 

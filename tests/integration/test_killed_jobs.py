@@ -98,7 +98,6 @@ def test_work_done_twice_and_old_files_are_mishaps() -> None:
     ]
 
 
-@pytest.mark.mpi
 @pytest.mark.parametrize(("strike", "n_ranks"), [(["draw", 20, 1], 3), (["rename", 4, 0], 2)])
 def test_killed_ranks_and_a_resume_on_other_ranks(
     mpirun: MpiRun, tmp_path: Path, whole: dict[str, tuple[object, ...]], strike: list, n_ranks: int

@@ -17,8 +17,6 @@ from tests.helpers.sweeps import KINDS
 
 PROGRAM = str(ROOT / "tests/programs/mpi_program.py")
 
-pytestmark = pytest.mark.mpi
-
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_collectives(mpirun: MpiRun, n_ranks: int) -> None:
@@ -99,6 +97,7 @@ def test_stops_anywhere_on_any_number_of_ranks_do_not_change_a_bit(
         assert all_bits(tmp_path / f"{number}.h5") == all_bits(alone), kind
 
 
+@pytest.mark.mpi
 def test_processes_that_mpi_does_not_join_are_refused() -> None:
     # What a process sees that another MPI's launcher has started as one of four.
     said = {}
@@ -110,6 +109,7 @@ def test_processes_that_mpi_does_not_join_are_refused() -> None:
     assert said["2"] == []  # the first process speaks for all
 
 
+@pytest.mark.mpi
 def test_ranks_with_other_code_are_refused(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "bprune_hpc", tmp_path / "bprune_hpc")
     with (tmp_path / "bprune_hpc/report.py").open("a") as file:

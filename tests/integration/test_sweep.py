@@ -125,7 +125,6 @@ def test_against_plain_numpy_with_the_same_noise(small: Path) -> None:
         assert found.sparsity.n_active[t] == kept
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 5])
 def test_the_same_bits_on_any_number_of_ranks(
@@ -138,7 +137,6 @@ def test_the_same_bits_on_any_number_of_ranks(
     assert results.read(tmp_path / "sweep.h5").run.n_ranks == n_ranks
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 def test_more_ranks_than_draws_and_thresholds(mpirun: MpiRun, tmp_path: Path) -> None:
     few = [*DIGITS, "--thres_val=0.5", "--num_monte_carlo=2"]
@@ -317,7 +315,6 @@ def test_an_unknown_flag_in_a_file_is_named_with_its_line(
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 def test_the_users_own_line(mpirun: MpiRun, tmp_path: Path) -> None:
     done = mpirun(2, ["-m", "bprune_hpc.sweep", "@ArgFilePrune.txt"], cwd=tmp_path)
@@ -330,7 +327,6 @@ def test_the_users_own_line(mpirun: MpiRun, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.mpi
 @pytest.mark.horovod
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["dense", "conv_flipout"])

@@ -181,7 +181,6 @@ def test_what_cannot_be_pruned_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 def test_defect_and_criterion_give_the_same_bits_on_three_ranks(
     mpirun: MpiRun, tmp_path: Path

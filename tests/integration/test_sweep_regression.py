@@ -320,7 +320,6 @@ def one_rank(given_noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_the_same_bits_on_any_number_of_ranks(
@@ -333,7 +332,6 @@ def test_the_same_bits_on_any_number_of_ranks(
     assert all_bits(path) == all_bits(one_rank)
 
 
-@pytest.mark.mpi
 @pytest.mark.slow
 def test_seven_ranks_that_do_their_cells_in_any_order_give_the_same_bits(
     given_noise: Path, one_rank: Path, mpirun: MpiRun, tmp_path: Path

@@ -132,14 +132,12 @@ def test_who_does_not_wait_is_told_from_other_launches_and_other_waits() -> None
     assert watchdog.who({}, 4, "n1") == "ranks that have not come (all 4 of n1 are there)"
 
 
-@pytest.mark.mpi
 def test_a_rank_that_pauses_is_waited_for(mpirun: MpiRun) -> None:
     done = mpirun(3, [PROGRAM, "paused", "1"])
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sum [3 3 3]\n"
 
 
-@pytest.mark.mpi
 def test_a_signal_is_seen_while_mpi_blocks_and_all_ranks_agree(
     mpirun: MpiRun, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc.config import sweep_config
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.results.contents import contents
 from bprune_hpc.results.table import table
 from bprune_hpc.runner.state import SweepState

@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, optimize, special, stats
 
 from bprune_hpc.accumulators.regression import MAX_LOG2
-from bprune_hpc.metrics.regression import BIAS_CORRECTED, LEVELS
+from bprune_hpc.metrics.definitions import LEVELS
 from bprune_hpc.runner.work_split import Plan
 from tests.helpers.regression_case import Normals, plan_of, random_normals
 
@@ -60,8 +60,11 @@ def oracle(case: Normals, units: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
+CORRECTED = {"rmse", "mae", "nll", "sharpness", "epistemic_variance"}
+
+
 def is_corrected(name: str) -> bool:
-    return name.removesuffix("_change").removesuffix("_rise") in BIAS_CORRECTED
+    return name.removesuffix("_change").removesuffix("_rise") in CORRECTED
 
 
 def make(n_draws: int = N_DRAWS, pairing: str = "antithetic", seed: int = 0) -> Normals:

@@ -97,7 +97,7 @@ def tell(say: Callable[..., None]) -> None:
     took = [0.0]
     whole = {
         "worked": timing.Timing.worked,
-        "next": coordinators.Coordinator.next, "done": coordinators.Coordinator.done,
+        "next": coordinators.Coordinator.next, "done": coordinators.Coordinator.worked,
         "write": output.Output.write,
     }  # fmt: skip
 
@@ -120,7 +120,7 @@ def tell(say: Callable[..., None]) -> None:
         say("written", coordinator.sweep_states[0].n_units)
 
     timing.Timing.worked, coordinators.Coordinator.next = worked, begin  # type: ignore[method-assign]
-    coordinators.Coordinator.done, output.Output.write = done, write  # type: ignore[method-assign]
+    coordinators.Coordinator.worked, output.Output.write = done, write  # type: ignore[method-assign]
 
 
 def main() -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -108,9 +109,11 @@ def test_a_plan_says_how_draws_are_rounded_up(
     assert "rounded up to 8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["other examples", "blocks and other examples"])
-@pytest.mark.parametrize("n_supersteps", [None, 1])
-def test_examples_without_labels_have_the_sums_of_class_0(
+@pytest.mark.parametrize(
+    ("kind", "n_supersteps"),
+    [("other examples", None), ("other examples", 1), ("blocks and other examples", None)],
+)
+def test_examples_without_labels_have_the_sums_of_class_0_and_show_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, n_supersteps: int | None
 ) -> None:
     """So that states of files that were begun when these had labels 0 are gone on from."""
@@ -118,17 +121,24 @@ def test_examples_without_labels_have_the_sums_of_class_0(
     assert other.name == OUT_OF_DISTRIBUTION
     load, files = problems.load, []
 
-    def with_labels(*arguments: object) -> problems.Problem:
-        network, (test, other) = load(*arguments)  # type: ignore[arg-type]
-        return network, [test, dataclasses.replace(other, label=np.zeros(len(other), np.int64))]
+    def labelled(number: int | None) -> Callable[..., problems.Problem]:
+        def read(*arguments: Any) -> problems.Problem:
+            network, (test, other) = load(*arguments)
+            label = None if number is None else np.full(len(other), number)
+            return network, [test, dataclasses.replace(other, label=label)]
 
-    for name, reader in (("none", load), ("zeros", with_labels)):
+        return read
+
+    for number in (None, 0, 3):
+        path = tmp_path / str(number)
         fake_problem.install(monkeypatch.setattr, unit_by_unit=n_supersteps is not None)
-        monkeypatch.setattr(problems, "load", reader)
-        start(tmp_path / name, *KINDS[kind], *FLAGS, n_supersteps=n_supersteps)
-        files.append(arrays_of(tmp_path / name))
-    assert files[0].keys() == files[1].keys() and any("state/" in name for name in files[0])
-    assert all(files[0][name] == files[1][name] for name in files[0])
+        monkeypatch.setattr(problems, "load", labelled(number))
+        start(path, *KINDS[kind], *FLAGS, n_supersteps=n_supersteps)
+        files.append(arrays_of(path))
+    without, of_class_0, of_class_3 = files
+    assert without == of_class_0
+    differ = {name for name, array in without.items() if of_class_3[name] != array}
+    assert differ and all(name.startswith("state/") for name in differ)
 
 
 def arrays_of(path: Path) -> dict[str, bytes]:

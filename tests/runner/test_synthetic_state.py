@@ -14,7 +14,7 @@ from bprune_hpc.runner.preparation import PreparedSweep
 from bprune_hpc.runner.state import SweepState
 from bprune_hpc.runner.statistics import SweepStatistics
 from bprune_hpc.runner.synthetic_state import fill, repeated_labels
-from bprune_hpc.runner.work_split import Share
+from bprune_hpc.runner.work_split import Partition
 from tests.helpers import fake_problem
 
 KINDS = ("fake", "fake:regression")
@@ -28,7 +28,7 @@ def full(kind: str) -> tuple[PreparedSweep, SweepState]:
     sums: dict = {}
     evaluate(
         sweep.evaluator, sweep.network, sweep.masks[:2], sweep.datasets[0],
-        Share((MEAN, 0), 2, 0, 4), range(10), sums, draws, {}, seed=0, advance=lambda n: None,
+        Partition((MEAN, 0), 2, 0, 4), range(10), sums, draws, {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
     sweep_state = SweepState((0, 1, 2))
     fill(sweep_state, sweep, [0, 1, 1], sums[MEAN], sums[0], draws)
@@ -50,7 +50,7 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
     evaluate(
         sweep.evaluator, sweep.network, sweep.masks[:2],
         replace(sweep.datasets[0], plan=replace(plan, units=units)),
-        Share(tuple(range(n_units)), 2, 0, 2 * n_units), range(10), sums,
+        Partition(tuple(range(n_units)), 2, 0, 2 * n_units), range(10), sums,
         task.draw_sums(2, size * n_units), {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
     filled = sweep_state.sums[0][group]
@@ -68,7 +68,7 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
 def test_it_has_the_size_of_a_finished_one_and_finite_statistics(kind: str) -> None:
     sweep, sweep_state = full(kind)
     plan = sweep.plan
-    assert sweep_state.position == (0, len(plan.units))
+    assert sweep_state.progress == (0, len(plan.units))
     assert set(sweep_state.sums[0]) == {MEAN, *range(len(plan.group_sizes))}
     findings = SweepStatistics(repeated_labels(sweep, 10), sweep_state)
     assert findings.n_draws == 88

@@ -37,7 +37,7 @@ def test_a_small_part_tells_of_the_whole(
 
         def __init__(self, sweep: PreparedSweep, sweep_state: SweepState) -> None:
             super().__init__(sweep, sweep_state)
-            n_cells = sum(len(one.label) for one in self.statistics) * len(sweep_state.rows)
+            n_cells = sum(len(one.label) for one in self.statistics) * len(sweep_state.thresholds)
             clock[0] += n_cells * (3e-6 + 2e-6 * len(self.statistics[0].plan.group_sizes))
 
     monkeypatch.setattr(write_cost, "SweepStatistics", TimedStatistics)
