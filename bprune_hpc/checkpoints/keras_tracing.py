@@ -458,7 +458,11 @@ def _input_spec(name: str, model: Any) -> Any:
         inputs = None if saved is None else tensorflow.nest.flatten(saved)
     if not inputs or len(inputs) > 1:
         n_inputs = len(inputs) if inputs else "an unknown number of"
-        raise ConfigError(f"--model: {name}() takes {n_inputs} inputs; return a model of one input")
+        listed = f" ({', '.join(str(one.name) for one in inputs)})" if inputs else ""
+        raise ConfigError(
+            f"--model: {name}() takes {n_inputs} inputs{listed}; return a model of one input, "
+            "which splits it inside"
+        )
     shape = inputs[0].shape
     open_shape = tensorflow.TensorShape([None, *shape[1:]]) if shape.rank else shape
     return tensorflow.TensorSpec(open_shape, inputs[0].dtype, name="x")

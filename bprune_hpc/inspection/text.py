@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checkpoints.case import Case, Source
 from ..graph.lifted import LiftedGraph
+from ..graph.network_input import network_input
 from .tensors import COLLAPSED_BELOW_NATS, KINDS, TensorRow, collapsed_fraction, totals
 
 SCHEMA = "bprune-hpc/inspect/1"
@@ -47,7 +48,7 @@ def text(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -
     lines = [
         f"case    {name}",
         f"source  {source.kind}: {source.path}, {step}, {writer}",
-        f"input   {_operation(graph.input_tensor)} {_shape(graph.input_shape)} {graph.input_dtype}",
+        f"input   {_operation(graph.input_tensor)} {_shape(graph.input_shape)} {_input(case)}",
         f"output  {_outputs(graph)} {_shape(graph.output_shape)}: {_kind(graph)}",
         *(f"note    {note}" for note in graph.notes),
         "",
@@ -74,6 +75,7 @@ def text(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -
 def as_json(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -> str:
     """The same for machines; numbers in full, null for what is infinite or does not apply."""
     source, graph = case.source, case.graph
+    taken = network_input(graph, case.fixed)
     tensors = []
     for row in rows:
         entry = asdict(row)
@@ -96,6 +98,9 @@ def as_json(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float
             "tensor": graph.input_tensor,
             "shape": graph.input_shape,
             "dtype": graph.input_dtype,
+            "layout": taken.layout or None,
+            "flat_image": taken.flat_image,
+            "own_scaling": taken.own_scaling or None,
         },
         "output": {
             "tensor": graph.output_tensor,
@@ -164,6 +169,17 @@ def _kind(graph: LiftedGraph) -> str:
     if is_single:
         return f"one {'logit' if kind == 'logits' else 'probability'} of two classes"
     return kind
+
+
+def _input(case: Case) -> str:
+    """Type of the input, the order of its axes, and what the network does with it first."""
+    taken = network_input(case.graph, case.fixed)
+    said = [taken.dtype, taken.layout.replace("_", " ")]
+    if taken.flat_image:
+        said.append(f"flat rows of images {_shape(taken.flat_image)}")
+    if taken.own_scaling:
+        said.append(taken.own_scaling)
+    return ", ".join(filter(None, said))
 
 
 def _writer(source: Source) -> str:

@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checkpoints.case import Source, read_case
+from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
 from ..evaluators.interface import Evaluator, Weights
 from ..evaluators.selection import choose_evaluator
 from ..graph.lifted import OUTPUT_KINDS
+from ..graph.network_input import network_input
 from ..metrics.regression import RegressionStatistics
 from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
 from ..posterior.criteria import CRITERIA
@@ -80,6 +82,8 @@ class BayesianNetwork:
         for examples tell it.
     prior : mapping of str to Prior
         Of each tensor whose Gaussian prior the graph says.
+    input : NetworkInput
+        What the network takes.
     """
 
     posterior: Posterior
@@ -87,6 +91,7 @@ class BayesianNetwork:
     source: Source
     task: Task
     prior: Mapping[str, Prior]
+    input: NetworkInput
     _network: GraphNetwork
     _output_kind: str = "auto"
 
@@ -199,6 +204,9 @@ class BayesianNetwork:
         pairing: str = "antithetic",
         batch_size: int = 500,
         y: ArrayLike | None = None,
+        *,
+        input_scale: str | float = "auto",
+        layout: str | None = None,
     ) -> Predictive | NormalPredictive:
         """The predictive distribution of examples, averaged over draws from the posterior.
 
@@ -206,8 +214,8 @@ class BayesianNetwork:
 
         Parameters
         ----------
-        x : float array, shape (n_examples, ...)
-            Examples, scaled as the network was trained; reshaped where only the axes differ.
+        x : array of real numbers, shape (n_examples, ...)
+            Examples; reshaped where only the axes differ.
         n_draws : int
             Rounded up to what is taken together: two for antithetic pairs, four in a regression.
         seed : int
@@ -217,8 +225,14 @@ class BayesianNetwork:
         batch_size : int
             Examples evaluated at once.
         y : array, shape (n_examples,), optional
-            Class numbers, or targets, whose log-probability or log-density is wanted; of several
-            targets, (n_examples, n_targets).
+            Class numbers or names, or targets, whose log-probability or log-density is wanted; of
+            several targets, (n_examples, n_targets).
+        input_scale : str or float
+            What examples are multiplied by: ``none``, or a factor such as 0.5 or ``"1/255"``;
+            ``auto``, as in a sweep: bytes (uint8) by 1/255 unless the network takes integers or
+            scales them itself, all else as it is.
+        layout : {"channels_last", "channels_first"}, optional
+            Where the examples have their channels, if that is not clear.
 
         Returns
         -------
@@ -237,8 +251,8 @@ class BayesianNetwork:
             If an output is not finite.
         """
         n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
-        examples = checked_examples(x, self._network.lifted)
         with _flags_as_arguments():
+            examples = checked_examples(x, self.input, input_scale, layout)
             label = checked_labels(y, len(examples), self.task)
             task = self._told_by(examples)
         statistics = self._statistics(task, examples, label, n_draws, seed, pairing, batch_size)
@@ -347,6 +361,9 @@ class BayesianNetwork:
         x: ArrayLike,
         weights: Mapping[str, ArrayLike] | None = None,
         batch_size: int = 500,
+        *,
+        input_scale: str | float = "auto",
+        layout: str | None = None,
     ) -> NDArray[np.float32]:
         """Logits of examples at the posterior mean, or under given weights.
 
@@ -357,6 +374,8 @@ class BayesianNetwork:
             One array for each name of ``posterior.loc``, of the same shape; as they are, so that
             pruning is not applied to them.
         batch_size : int
+        input_scale, layout
+            See :meth:`predict`.
 
         Returns
         -------
@@ -370,7 +389,8 @@ class BayesianNetwork:
         checked_batch_size(batch_size)
         if not isinstance(self.task, Classification):
             raise ConfigError("logits: the network is a regression; use predict")
-        examples = checked_examples(x, self._network.lifted)
+        with _flags_as_arguments():
+            examples = checked_examples(x, self.input, input_scale, layout)
         chosen = self.posterior.loc
         if weights is not None:
             chosen = checked_weights(weights, self.posterior)
@@ -510,7 +530,8 @@ def load(
     network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)
     return BayesianNetwork(
         _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
-        MappingProxyType(dict(found.prior)), network, output_kind,
+        MappingProxyType(dict(found.prior)), network_input(found.graph, found.fixed), network,
+        output_kind,
     )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ class Classification:
         at : tuple
             Threshold, and rows within the block of examples.
         """
-        outputs = self.logits(outputs)
+        outputs = self.logits(outputs).astype(np.float32, copy=False)
         # The posterior mean is no draw; it comes first.
         indices = [draw.index for _, draw in draws if draw.sign]
         places = slice(len(draws) - len(indices), None)

@@ -36,6 +36,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "data": _sha256([("x", test.x), ("label", test.summed_label)]),
         "ood data": _sha256([("x", others[0].x)]) if others else None,
         "feed": ", ".join(f"{n}={v}" for n, v in sorted(config.feed.items())) or None,
+        **test.record.choices,
         "task": network.task.name,
         "noise_scale": config.noise_scale,
         **_output_kind(network.task),
