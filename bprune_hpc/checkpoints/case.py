@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, GraphError
 from ..graph.feeds import fed
-from ..graph.lifted import LiftedGraph
+from ..graph.lifted import OF_REGRESSION, LiftedGraph
 from ..graph.lifting import lift
 from ..graph.priors import find_priors
 from ..graph.source import Endpoints, GraphSource
@@ -115,6 +115,7 @@ def read_case(
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    output_kind: str = "auto",
     feed: Mapping[str, str] | None = None,
     with_prior: bool = False,
     n_intra: int = 1,
@@ -141,6 +142,10 @@ def read_case(
         says.
     loc_op, scale_op : str, optional
         In place of ``logits_op``: mean and standard deviation of a regression's output.
+    output_kind : str
+        ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`. Of classes it is told
+        better by the source or the structure, where they say anything; of a regression's targets
+        it is what the output is taken for.
     feed : mapping of str to str, optional
         Values of placeholders besides the input, by name; see :func:`bprune_hpc.graph.feeds.fed`.
     with_prior : bool
@@ -170,6 +175,11 @@ def read_case(
     if feed:
         opened = replace(opened, graph_def=fed(opened.graph_def, feed, opened.label))
     ends = given.or_else(opened.ends)
+    if output_kind in OF_REGRESSION and ends.output_kind is not None:
+        raise GraphError(
+            f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
+            f"--task=regression, --noise_scale and --output_kind={output_kind} do not fit it"
+        )
     lifted = lift(
         opened.graph_def,
         opened.read,
@@ -177,6 +187,7 @@ def read_case(
         logits_op=ends.logits_op,
         loc_op=ends.loc_op,
         scale_op=ends.scale_op,
+        output_kind=output_kind if output_kind in OF_REGRESSION else ends.output_kind,
         variable_names=opened.variable_names,
         variable_types=opened.types,
         label=opened.label,

@@ -25,7 +25,10 @@ from ..graph.nodes import Node, constant_node
 from ..graph.source import Endpoints
 from ..tensorflow_import import import_tensorflow, limit_threads
 
-_NORMAL_HINT = "end the model in a Categorical, OneHotCategorical, Normal or Independent(Normal)"
+_HINT = (
+    "end the model in a Categorical, OneHotCategorical, Bernoulli of one label, Normal, "
+    "Independent(Normal) or MultivariateNormalDiag"
+)
 
 Loaded = TypeVar("Loaded")
 ExampleShape = Callable[[], tuple[int, ...]]
@@ -328,11 +331,11 @@ def trace(name: str, model: Any) -> Traced:
     tensorflow = import_tensorflow()
     spec = _input_spec(name, model)
     keywords = _inference(model)
-    kinds: list[tuple[str, ...]] = []
+    told: list[tuple[tuple[str, ...], str | None]] = []
 
     def call(x: Any) -> Any:
-        outputs = _parameters(name, model(x, **keywords))
-        kinds.append(tuple(outputs))
+        outputs, kind = _parameters(name, model(x, **keywords))
+        told.append((tuple(outputs), kind))
         return [tensorflow.identity(value) for value in outputs.values()]
 
     try:
@@ -359,9 +362,12 @@ def trace(name: str, model: Any) -> Traced:
             for key, value in constants[definition.name].attr.items():
                 definition.attr[key].CopyFrom(value)
     given = concrete.inputs[0].name
-    ends = dict(zip(kinds[-1], (output.name for output in concrete.outputs), strict=True))
+    names_of_outputs, output_kind = told[-1]
+    ends = dict(zip(names_of_outputs, (output.name for output in concrete.outputs), strict=True))
     return Traced(
-        graph_def, handles, Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"))
+        graph_def,
+        handles,
+        Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"), output_kind),
     )
 
 
@@ -375,8 +381,8 @@ def _constant(name: str, value: Any) -> Node:
     return node
 
 
-def _parameters(name: str, output: Any) -> dict[str, Any]:
-    """What a model returns, as named tensors."""
+def _parameters(name: str, output: Any) -> tuple[dict[str, Any], str | None]:
+    """What a model returns, as named tensors, and of which kind it says that these are."""
     import tensorflow_probability as tfp
 
     tensorflow, tfd = import_tensorflow(), tfp.distributions
@@ -390,22 +396,36 @@ def _parameters(name: str, output: Any) -> dict[str, Any]:
         while isinstance(inner, tfd.Independent):
             inner = inner.distribution
         if isinstance(inner, tfd.Categorical | tfd.OneHotCategorical):
-            return {"logits": inner.logits_parameter()}
+            return {"logits": inner.logits_parameter()}, "logits"
+        if isinstance(inner, tfd.Bernoulli):
+            return _of_one_label(name, inner)
         if isinstance(inner, tfd.Normal):
             loc = tensorflow.convert_to_tensor(inner.loc)
-            return {
-                "loc": loc,
-                "scale": tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc)),
-            }
+            scale = tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc))
+            return {"loc": loc, "scale": scale}, None
+        if isinstance(inner, tfd.MultivariateNormalDiag):
+            return {"loc": inner.mean(), "scale": inner.stddev()}, None
         raise ConfigError(
-            f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_NORMAL_HINT}"
+            f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_HINT}"
         )
     if not tensorflow.is_tensor(output):
         raise ConfigError(
             f"--model: {name}() gives {type(output).__name__} and not one tensor; return a model "
             "of which the logits are the only output"
         )
-    return {"logits": output}
+    return {"logits": output}, None
+
+
+def _of_one_label(name: str, bernoulli: Any) -> tuple[dict[str, Any], str | None]:
+    # Of the two parameters the one that is given: the other may be infinite where it is 0 or 1.
+    given = bernoulli.probs if bernoulli.logits is None else bernoulli.logits
+    if given.shape.rank is None or any(size != 1 for size in given.shape[1:]):
+        raise ConfigError(
+            f"--model: {name}() ends in a Bernoulli of several labels, of shape {given.shape}; "
+            f"labels that do not exclude each other are not supported: {_HINT}"
+        )
+    # Probabilities are looked behind for the logits that they are of.
+    return {"logits": given}, "logits" if bernoulli.probs is None else "probabilities"
 
 
 @contextmanager
@@ -455,7 +475,11 @@ def _input_spec(name: str, model: Any) -> Any:
         inputs = None if saved is None else tensorflow.nest.flatten(saved)
     if not inputs or len(inputs) > 1:
         n_inputs = len(inputs) if inputs else "an unknown number of"
-        raise ConfigError(f"--model: {name}() takes {n_inputs} inputs; return a model of one input")
+        listed = f" ({', '.join(str(one.name) for one in inputs)})" if inputs else ""
+        raise ConfigError(
+            f"--model: {name}() takes {n_inputs} inputs{listed}; return a model of one input, "
+            "which splits it inside"
+        )
     shape = inputs[0].shape
     open_shape = tensorflow.TensorShape([None, *shape[1:]]) if shape.rank else shape
     return tensorflow.TensorSpec(open_shape, inputs[0].dtype, name="x")

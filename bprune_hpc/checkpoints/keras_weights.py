@@ -166,6 +166,7 @@ def _with_assign(kind: type) -> dict[type, Any]:
     """The classes of variables, of one and what derives from it, that have an ``assign`` each."""
     # Not all take it from the base: TensorFlow wraps methods, also of classes that inherit them.
     found = {kind: vars(kind)["assign"]} if "assign" in vars(kind) else {}
+    derived: type
     for derived in kind.__subclasses__():
         found |= _with_assign(derived)
     return found

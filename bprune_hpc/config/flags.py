@@ -10,9 +10,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from ..data.fitting import LAYOUTS
 from ..data.loading import DATASETS
 from ..errors import ConfigError
 from ..evaluators.selection import EVALUATORS
+from ..graph.lifted import OUTPUT_KINDS
 from ..metrics.tasks import TASKS
 from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
@@ -94,6 +96,13 @@ def parser() -> ArgumentParser:
         metavar="X",
         help="deviation of the targets' noise, for a regression that gives a mean alone",
     )
+    case.add_argument(
+        "--output_kind",
+        choices=("auto", *OUTPUT_KINDS),
+        default="auto",
+        help="what the output's numbers are; auto: what the network's structure or they themselves "
+        "say",
+    )
     data = root.add_argument_group("data")
     data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
     data.add_argument("--dataset", choices=DATASETS, default="auto")
@@ -107,6 +116,26 @@ def parser() -> ArgumentParser:
         "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
     )
     data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument(
+        "--input_scale",
+        default="auto",
+        metavar="X",
+        help="what examples are multiplied by: none, 0.5, 1/255, ...; auto: bytes by 1/255 unless "
+        "the network takes integers or scales them itself",
+    )
+    data.add_argument(
+        "--layout", choices=LAYOUTS, help="where the data have their channels, if not clear"
+    )
+    data.add_argument("--x_key", metavar="KEY", help="array of the examples, if not x_test or x")
+    data.add_argument("--y_key", metavar="KEY", help="array of the labels, if not y_test or y")
+    data.add_argument(
+        "--target_columns",
+        metavar="LIST",
+        help="of CSV: names or numbers (from 0) of the columns that are labels; default: the last",
+    )
+    data.add_argument(
+        "--first_label", type=int, default=0, metavar="N", help="number of the first class (0)"
+    )
     data.add_argument(
         "--batch_size", type=int, default=1000, help="examples evaluated at once (%(default)s)"
     )

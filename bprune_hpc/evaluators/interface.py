@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..posterior.draws import Draw
 from ..posterior.mean_field import Posterior
 
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ class Noise:
 class Sampled(Protocol):
     """A pruned network under some draws of its weights."""
 
-    def outputs(
-        self, x: NDArray[Any], noise_batches: Sequence[slice]
-    ) -> Iterator[NDArray[np.float32]]:
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
         """Outputs of a batch for each batch of noises, one draw after the other.
 
         Yields
         ------
-        float32 array, shape (n_draws, n_outputs, n_examples)
+        float32 or float64 array, shape (n_draws, n_outputs, n_examples)
         """
 
 

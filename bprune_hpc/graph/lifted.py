@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 
 from .layer_graph import LayerGraph, UnknownOperation
 
+OUTPUT_KINDS = ("logits", "probabilities", "independent", "mean", "mean_and_scale")
+"""What a network gives: logits, or probabilities, of classes (a single one: of class 1 of two);
+probabilities of labels that do not exclude each other; the mean of each target; the means of the
+targets and after them as many standard deviations."""
+OF_REGRESSION = ("mean", "mean_and_scale")
+
 
 @dataclass(frozen=True)
 class LiftedGraph:
@@ -33,6 +39,9 @@ class LiftedGraph:
         NumPy's name of the type that examples are cast to.
     loc_tensors, fixed_tensors : mapping of str to str
         Name of each mean-field tensor, and of each deterministic one, to the tensor it is fed to.
+    output_kind : str or None
+        What ``output_tensor`` gives, one of ``OUTPUT_KINDS``, as the source or the structure says;
+        None where only its numbers can tell.
     notes : tuple of str
         What a reader of results should know about the lift.
     rows_with_noise : tuple of str
@@ -53,6 +62,7 @@ class LiftedGraph:
     fixed_tensors: Mapping[str, str]
     notes: tuple[str, ...] = ()
     output_tensors: Mapping[str, str] = field(default_factory=dict)
+    output_kind: str | None = None
     rows_with_noise: tuple[str, ...] = ()
     layers: LayerGraph | UnknownOperation | None = None
 

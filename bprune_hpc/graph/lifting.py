@@ -79,6 +79,7 @@ def lift(
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    output_kind: str | None = None,
     variable_names: Mapping[str, str] | None = None,
     variable_types: VariableTypes | None = None,
     label: str = "graph",
@@ -97,6 +98,9 @@ def lift(
         Operations (or tensors) between which the network lies; searched for where not given.
     loc_op, scale_op : str, optional
         In place of ``logits_op``: mean and standard deviation of a regression's output.
+    output_kind : str, optional
+        One of ``OUTPUT_KINDS``, where it is known. Without, and of probabilities, what is behind
+        the output is searched for logits.
     variable_names : mapping of str to str, optional
         Stored names of variables where they are not their nodes' own: of placeholders that take a
         variable's handle (in traces), of variables that a Saver stores under another name.
@@ -128,6 +132,7 @@ def lift(
             read_variables,
             input_op,
             {"loc": loc_op, "scale": scale_op} if loc_op else {"logits": logits_op},
+            output_kind,
             variable_names or {},
             variable_types,
             label,
@@ -155,6 +160,7 @@ def _lift(
     read_variables: ReadVariables,
     input_op: str | None,
     output_ops: Mapping[str, str | None],
+    output_kind: str | None,
     variable_names: Mapping[str, str],
     variable_types: VariableTypes | None,
     label: str,
@@ -168,9 +174,16 @@ def _lift(
         else endpoints.find_logits(nodes, label)
         for kind, name in output_ops.items()
     }
-    if "logits" in outputs:
-        outputs["logits"] = endpoints.before_softmax(nodes, outputs["logits"])
+    head = None
+    if "loc" in outputs:
+        output_kind = "mean_and_scale"
+    elif output_kind in (None, "probabilities"):
+        head = endpoints.look_behind(nodes, outputs["logits"])
+        outputs["logits"] = head.output
+        searched = output_ops["logits"] is None
+        output_kind = "logits" if searched else head.kind or output_kind
     ends = list(outputs.values())
+    behind = head.behind if head and output_kind != "logits" else None
     given = (
         endpoints.named_tensor(nodes, renamed, input_op, "--input_op", label)
         if input_op
@@ -202,7 +215,8 @@ def _lift(
     if "logits" in outputs:
         sampled = find_sampled(nodes, outputs["logits"], input_tensor, names, label)
         if sampled is not None:
-            outputs = {"loc": sampled[0], "scale": sampled[1]}
+            outputs, output_kind = {"loc": sampled[0], "scale": sampled[1]}, "mean_and_scale"
+            behind = None
             ends = list(outputs.values())
             nodes = {name: nodes[name] for name in ancestors(nodes, ends)}
 
@@ -227,12 +241,19 @@ def _lift(
     removal.apply_all(sites)
     kept = ancestors(nodes, ends)
     check_lifted(nodes, kept, input_tensor, {*names, *removal.placeholders.values()}, label)
+
+    def built(kept: Collection[str]) -> Any:
+        some = [nodes[name] for name in kept]
+        return build_graph(some, graph_def.versions, used_functions(some, graph_def.library))
+
+    final = built(kept)
+    types = static_types(final, [input_tensor, *ends, *([behind] if behind else [])], label)
+    if head and behind and head.is_of(types[behind].shape, types[head.output].shape):
+        outputs["logits"], output_kind = behind, "logits"
+        ends = [behind]
+        kept = ancestors(nodes, ends)
+        final = built(kept)
     fixed_nodes = {names[name]: name for name in kept if name in names}
-    kept_nodes = [nodes[name] for name in kept]
-    final = build_graph(
-        kept_nodes, graph_def.versions, used_functions(kept_nodes, graph_def.library)
-    )
-    types = static_types(final, [input_tensor, *ends], label)
     lifted = LiftedGraph(
         graph_def=final.SerializeToString(deterministic=True),
         input_tensor=tensor_name(input_tensor),
@@ -243,6 +264,7 @@ def _lift(
         output_tensors={kind: tensor_name(tensor) for kind, tensor in outputs.items()},
         loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
+        output_kind=output_kind,
         notes=tuple(removal.notes),
         rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
         layers=_layers(
@@ -263,7 +285,9 @@ def _lift(
         },
         used_variables=values.names,
         scale_variables=removal.scale_variables,
-        dropped_ops=_dropped(graph_def, [n.op for n in kept_nodes if original.get(n.name) == n.op]),
+        dropped_ops=_dropped(
+            graph_def, [nodes[n].op for n in kept if original.get(n) == nodes[n].op]
+        ),
     )
 
 

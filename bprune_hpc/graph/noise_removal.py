@@ -31,7 +31,7 @@ from .nodes import (
 from .noise import NoiseSite
 from .source import VariableValues
 
-_FLOAT32 = 1
+_FLOAT32, _FLOAT64 = 1, 2
 _BLOCK = 1 << 18
 # Of the noise, besides 1: where its part vanishes, and where it is twice as large.
 _LEVELS = (0.0, 2.0)
@@ -55,8 +55,8 @@ class NoiseRemoval:
 
     Attributes
     ----------
-    loc, scale : dict of str to float32 array
-        The posterior so far.
+    loc, scale : dict of str to float32 or float64 array
+        The posterior so far; float64 where the network's weights are.
     placeholders : dict of str to str
         Node that each mean-field tensor is fed to.
     scale_variables : dict of str to tuple of str
@@ -74,8 +74,8 @@ class NoiseRemoval:
         evaluator: Evaluator,
         label: str,
     ) -> None:
-        self.loc: dict[str, NDArray[np.float32]] = {}
-        self.scale: dict[str, NDArray[np.float32]] = {}
+        self.loc: dict[str, NDArray[Any]] = {}
+        self.scale: dict[str, NDArray[Any]] = {}
         self.placeholders: dict[str, str] = {}
         self.scale_variables: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
@@ -210,7 +210,7 @@ class NoiseRemoval:
 
     def _matched(
         self, site: NoiseSite, loc: NDArray[Any], scaled: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Mean and scale of one shape: the variable's where it can be."""
         if _without_ones(loc.shape) != _without_ones(scaled.shape):
             # One number as the mean of many weights, or as their scale (noise has its own size).
@@ -235,15 +235,16 @@ class NoiseRemoval:
                     "in one call; take one, and leave averages over samples to the sweep"
                 )
             loc, scaled = np.broadcast_to(loc, shape), np.broadcast_to(scaled, shape)
-        mean = np.ascontiguousarray(loc, np.float32).reshape(loc.shape)
-        return mean, np.ascontiguousarray(scaled, np.float32).reshape(mean.shape)
+        kind = np.float64 if loc.dtype == np.float64 else np.float32
+        mean = np.ascontiguousarray(loc, kind).reshape(loc.shape)
+        return mean, np.ascontiguousarray(scaled, kind).reshape(mean.shape)
 
     def _entry(
         self,
         site: NoiseSite,
         fed: Tensor,
-        loc: NDArray[np.float32],
-        scale: NDArray[np.float32],
+        loc: NDArray[Any],
+        scale: NDArray[Any],
     ) -> str:
         """Name in the posterior; a layer that is called twice has one entry."""
         key = structure(self._uncut, fed)
@@ -254,7 +255,7 @@ class NoiseRemoval:
             self.loc[name], self.scale[name] = loc, scale
             node = _unused(f"bprune_loc/{len(self.placeholders)}", self._nodes)
             self.placeholders[name] = node
-            self._nodes[node] = placeholder_node(node, _FLOAT32, loc.shape)
+            self._nodes[node] = placeholder_node(node, self._type_of(name), loc.shape)
         elif not np.array_equal(self.scale[name], scale, equal_nan=True):
             raise GraphError(
                 f"{self._label}: '{name}' is perturbed with two different scales; not one posterior"
@@ -279,12 +280,15 @@ class NoiseRemoval:
         suffix = fed[0].rpartition("/")[2] + (f"_{fed[1]}" if fed[1] else "")
         return _unused(f"{self._variables[behind[0]]}/{suffix}", self.loc)
 
+    def _type_of(self, name: str) -> int:
+        return _FLOAT64 if self.loc[name].dtype == np.float64 else _FLOAT32
+
     def _typed_weight(self, name: str, dtype: int, site: NoiseSite) -> Tensor:
-        weight = (self.placeholders[name], 0)
-        if dtype == _FLOAT32:
+        weight, given = (self.placeholders[name], 0), self._type_of(name)
+        if dtype == given:
             return weight
         node = _unused(f"{site.total[0]}/weight", self._nodes)
-        self._nodes[node] = typed_node(node, "Cast", [weight], SrcT=_FLOAT32, DstT=dtype)
+        self._nodes[node] = typed_node(node, "Cast", [weight], SrcT=given, DstT=dtype)
         return node, 0
 
     def _replace_by_reshape(self, site: NoiseSite, weight: Tensor, shape: tuple[int, ...]) -> None:

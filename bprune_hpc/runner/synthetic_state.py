@@ -94,7 +94,7 @@ def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_replicates
             np.multiply(small.buffer[index][:, rows], n_replicates, out=into)
         return group
     rows = np.arange(n_examples) % small.sums.top.shape[1]
-    normal = type(small)(len(like), n_examples, 1)
+    normal = type(small)(len(like), n_examples, 1, small.n_targets)
     for position, index in enumerate(like):
         normal.sums.top[position] = small.sums.top[index][rows]
         np.multiply(small.sums.bins[index][rows], n_replicates, out=normal.sums.bins[position])

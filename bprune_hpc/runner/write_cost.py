@@ -115,7 +115,7 @@ def _seconds(sweep: PreparedSweep, n_replicates: int) -> float:
     draws: Any = task.draw_sums(n_thresholds, len(replicate))
     rng = np.random.default_rng(0)
     for threshold in range(n_thresholds):
-        outputs = rng.uniform(0.1, 9, (len(replicate), task.n_outputs, n_examples)).astype(
+        outputs = rng.uniform(0.1, 1, (len(replicate), task.n_outputs, n_examples)).astype(
             np.float32
         )
         at = threshold, slice(0, n_examples)

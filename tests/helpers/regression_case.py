@@ -27,6 +27,7 @@ class Normals:
     ----------
     at_mean : array, shape (n_thresholds, n_examples)
     target : array, shape (n_examples,)
+        Or, as all of these, with an axis more at the end, of several targets.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class Normals:
         shape = (len(self.at_mean), len(self.target[rows]))
         draws_per_replicate = len(self.plan.replicates[0])
         groups = (MEAN, *range(len(self.plan.group_sizes)))
-        sums = {group: NormalSums(*shape, draws_per_replicate) for group in groups}
+        n_targets = self.target.size // len(self.target)
+        sums = {group: NormalSums(*shape, draws_per_replicate, n_targets) for group in groups}
         target = self.target[rows]
         for t in range(shape[0]):
             if replicates is None:

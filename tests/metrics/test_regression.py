@@ -263,3 +263,39 @@ def test_one_example_and_perfect_predictions() -> None:
     assert metrics["epistemic_variance"].value == 0 and metrics["coverage_50"].value == 1
     assert metrics["nll"].value == pytest.approx(-stats.norm.logpdf(0, scale=0.5))
     assert metrics["crps"].value == pytest.approx(exact_crps(np.zeros(1), np.array([0.5]), 0.0))
+
+
+# Several targets
+
+
+def test_several_targets_are_each_as_if_alone_and_together_their_average() -> None:
+    plan = plan_of(40, N_THRESHOLDS, N_EXAMPLES)
+    cases = [random_normals(plan, N_THRESHOLDS, N_EXAMPLES, seed) for seed in (0, 1, 2)]
+    both = Normals(
+        plan, *(np.stack([getattr(case, of) for case in cases], axis=-1)
+                for of in ("target", "at_mean", "loc", "scale"))
+    )  # fmt: skip
+    together = both.statistics()
+    blocks = both.statistics([range(0, 20), range(20, N_EXAMPLES)])
+    metrics, by_target = together.metrics(), together.metrics_by_target()
+    assert metrics.keys() == by_target.keys()
+    alone = [case.statistics().metrics() for case in cases]
+    for name, metric in by_target.items():
+        of_blocks = blocks.metrics_by_target()[name]
+        for of in ("value", "se", "se_data"):
+            expected = np.stack([getattr(one[name], of) for one in alone], axis=-1)
+            found = getattr(metric, of)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14, err_msg=name)
+            np.testing.assert_array_equal(getattr(of_blocks, of), found)
+    draws = np.arange(plan.n_draws)
+    log = stats.norm.logpdf(both.target, both.loc[draws], both.scale[draws])
+    joint = np.log(plan.n_draws) - special.logsumexp(log.sum(axis=-1), axis=0)
+    np.testing.assert_allclose(together.per_example("nll"), joint, rtol=1e-9)
+    square = ((both.loc.mean(axis=0) - both.target) ** 2).mean(axis=-1)
+    np.testing.assert_allclose(together.per_example("squared_error"), square, rtol=1e-9)
+    pooled = np.sqrt(square.mean(axis=1))
+    np.testing.assert_allclose(
+        metrics["rmse"].se_data, stats.sem(square / (2 * pooled[:, None]), axis=1)
+    )
+    for name in ("crps", "coverage_90", "aleatoric_variance"):
+        np.testing.assert_allclose(metrics[name].value, by_target[name].value.mean(axis=-1))
