@@ -165,9 +165,9 @@ def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[Non
 def _with_assign(kind: type) -> dict[type, Any]:
     """The classes of variables, of one and what derives from it, that have an ``assign`` each."""
     # Not all take it from the base: TensorFlow wraps methods, also of classes that inherit them.
-    found = {kind: vars(kind)["assign"]} if "assign" in vars(kind) else {}
-    derived: type
-    for derived in kind.__subclasses__():
+    found: dict[type, Any] = {kind: vars(kind)["assign"]} if "assign" in vars(kind) else {}
+    subclasses: list[type] = kind.__subclasses__()
+    for derived in subclasses:
         found |= _with_assign(derived)
     return found
 
