@@ -133,9 +133,9 @@ class NormalSums:
 
     Parameters
     ----------
-    draws_per_unit : int
-        Draws are numbered unit by unit; each is also compared with those of its unit that have
-        other noise, so that a unit is to be added as a whole before the next.
+    draws_per_replicate : int
+        Draws are numbered replicate by replicate; each is also compared with those of its replicate
+        that have other noise, so that a replicate is to be added as a whole before the next.
 
     n_targets : int
 
@@ -147,18 +147,18 @@ class NormalSums:
     """
 
     def __init__(
-        self, n_thresholds: int, n_examples: int, draws_per_unit: int, n_targets: int = 1
+        self, n_thresholds: int, n_examples: int, draws_per_replicate: int, n_targets: int = 1
     ) -> None:
         self.sums = BinnedSums((n_thresholds, n_examples, _n_columns(n_targets)))
         self.n_targets = n_targets
-        self._draws_per_unit = draws_per_unit
-        self._unit: int | None = None
+        self._draws_per_replicate = draws_per_replicate
+        self._replicate: int | None = None
         self._met: dict[tuple[int, int, int], list[NormalPrediction]] = {}
 
     def clear(self) -> None:
-        """Begin again at zero, and with another unit."""
+        """Begin again at zero, and with another replicate."""
         self.sums.clear()
-        self._unit, self._met = None, {}
+        self._replicate, self._met = None, {}
 
     def are_possible(self, thresholds: BoolArray, n_draws: int) -> bool:
         """Whether draws can have given the sums at some thresholds: all but errors are positive."""
@@ -169,9 +169,9 @@ class NormalSums:
 
     def add(self, threshold: int, rows: slice, prediction: NormalPrediction) -> None:
         """Add one draw's prediction for some rows of the block at one threshold."""
-        unit = prediction.draw.index // self._draws_per_unit
-        if unit != self._unit:
-            self._unit, self._met = unit, {}
+        replicate = prediction.draw.index // self._draws_per_replicate
+        if replicate != self._replicate:
+            self._replicate, self._met = replicate, {}
         for target, of_target in enumerate(prediction.of_each_target):
             first = len(MOMENTS) * target
             moments = slice(first, first + _DENSITY)

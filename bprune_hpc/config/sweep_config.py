@@ -19,7 +19,7 @@ from ..data.fitting import read_scale
 from ..errors import ConfigError, DataError
 from ..metrics.stopping import Target
 from ..metrics.threshold_selection import Limit
-from ..posterior.draws import draws_per_unit
+from ..posterior.draws import draws_per_replicate
 from ..posterior.mean_field import Prior
 from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
@@ -61,7 +61,7 @@ class SweepConfig:
     output_kind : str
         ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`.
     n_draws : int
-        The most, where there is a target; of a prepared sweep in whole units.
+        The most, where there is a target; of a prepared sweep in whole replicates.
     target : Target or None
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
@@ -185,8 +185,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
-    n_units = -(-n_draws // draws_per_unit(arguments.pairing))
-    target, limit = targets.read(arguments, kind, grid[0], n_units)
+    n_replicates = -(-n_draws // draws_per_replicate(arguments.pairing))
+    target, limit = targets.read(arguments, kind, grid[0], n_replicates)
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")

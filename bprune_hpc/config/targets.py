@@ -39,7 +39,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def read(
-    arguments: argparse.Namespace, kind: str, least: float, n_units: int
+    arguments: argparse.Namespace, kind: str, least: float, n_replicates: int
 ) -> tuple[Target | None, Limit | None]:
     """What is asked for.
 
@@ -51,7 +51,7 @@ def read(
         Of the grid.
     least : float
         The first value of the grid.
-    n_units : int
+    n_replicates : int
         Antithetic pairs, or single draws, at most.
 
     Raises
@@ -63,7 +63,7 @@ def read(
     target = None if arguments.target_se is None else _target(arguments)
     if limit is not None:
         _check_limit(limit, kind, least, arguments.criterion)
-    if n_units < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
             f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
             "--num_monte_carlo to 4 or more"
@@ -72,16 +72,20 @@ def read(
 
 
 def check_task(
-    target: Target | None, limit: Limit | None, task: str, n_units: int, draws_per_unit: int
+    target: Target | None,
+    limit: Limit | None,
+    task: str,
+    n_replicates: int,
+    draws_per_replicate: int,
 ) -> None:
     """Refuse what the task that was found does not have.
 
     Parameters
     ----------
     task : {"classification", "regression"}
-    n_units : int
-        Independent units of draws, at most.
-    draws_per_unit : int
+    n_replicates : int
+        Independent replicates, at most.
+    draws_per_replicate : int
 
     Raises
     ------
@@ -93,10 +97,11 @@ def check_task(
         )
     if limit is not None and task == "regression" and limit.metric != "nll_rise":
         raise ConfigError(f"--max_{limit.metric}: is of a classification; give --max_nll_rise")
-    if n_units < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
-            f"{_flag(limit)}: the draws of a {task} come {draws_per_unit} at a time, and one such "
-            f"unit has no standard error; raise --num_monte_carlo to {2 * draws_per_unit} or more"
+            f"{_flag(limit)}: the draws of a {task} come {draws_per_replicate} at a time, and "
+            "these alone have no standard error; raise --num_monte_carlo to "
+            f"{2 * draws_per_replicate} or more"
         )
 
 

@@ -76,7 +76,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     if sweep.network.evaluator not in _RUNS_TENSORFLOW:
         tensorflow_mib = 0.0
     other = _other(pilot, before_mib + tensorflow_mib, sweep)
-    missing = _missing_bytes(sweep, n_ranks, pilot.n_units)
+    missing = _missing_bytes(sweep, n_ranks, pilot.n_replicates)
     forecast = Estimate(
         sweep=sweep,
         n_ranks=n_ranks,
@@ -114,11 +114,11 @@ def _other(pilot: PilotRun, started_mib: float, sweep: PreparedSweep) -> Peaks:
     return Peaks(read_mib, read_mib + pilot.workspace_mib)
 
 
-def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_units: int) -> int:
-    """Noise and weights of those units that a rank will hold more than the pilot run did."""
-    missing = max(0, cost_model.units_held(sweep, n_ranks) - n_units)
+def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_replicates: int) -> int:
+    """Noise and weights of those replicates that a rank will hold more than the pilot run did."""
+    missing = max(0, cost_model.replicates_held(sweep, n_ranks) - n_replicates)
     n_floats = _FLOATS_A_DRAW * sweep.network.posterior.n_weights
-    return missing * 4 * n_floats * sweep.network.task.noises_per_unit
+    return missing * 4 * n_floats * sweep.network.task.noises_per_replicate
 
 
 def _multiplications(sweep: PreparedSweep) -> int | None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..graph.lifted import LiftedGraph
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import call_of, import_graphs, open_session
-from .interface import Noise, Pruned, Sampled, Weights, stacks_of
+from .interface import Noise, Pruned, Sampled, Weights, noise_batches_of
 
 
 class Network(Protocol):
@@ -46,8 +46,8 @@ class _PrunedGraph:
     def cost(self) -> int:
         return 1  # the same at every threshold, as nothing is left out
 
-    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
-        return stacks_of(noises, 1)
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        return noise_batches_of(noises, 1)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         weights = [weights_of(self.table, noise) for noise in noises]
@@ -59,11 +59,11 @@ class _SampledGraph:
     network: Network
     weights: Sequence[Sequence[Weights]]
 
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[NDArray[Any]]:
-        for stack in stacks:
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+        for noise_batch in noise_batches:
             rows = [
                 self.network(x, weights).reshape(len(x), -1)
-                for of_noise in self.weights[stack]
+                for of_noise in self.weights[noise_batch]
                 for weights in of_noise
             ]
             yield np.stack([outputs.T for outputs in rows])

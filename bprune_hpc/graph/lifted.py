@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .chain import Chain
+from .layer_graph import LayerGraph, UnknownOperation
 
 OUTPUT_KINDS = ("logits", "probabilities", "independent", "mean", "mean_and_scale")
 """What a network gives: logits, or probabilities, of classes (a single one: of class 1 of two);
@@ -47,8 +47,9 @@ class LiftedGraph:
     rows_with_noise : tuple of str
         Tensors that a layer multiplies by its weights with noise of its own for each row, which the
         lifted network has not: a draw of weights is for all rows.
-    chain : Chain or None
-        The same network as a chain of layers, where it is one.
+    layers : LayerGraph, UnknownOperation or None
+        The same network as a graph of layers, or what keeps it from being one; None for a network
+        of two outputs.
     """
 
     graph_def: bytes
@@ -63,7 +64,7 @@ class LiftedGraph:
     output_tensors: Mapping[str, str] = field(default_factory=dict)
     output_kind: str | None = None
     rows_with_noise: tuple[str, ...] = ()
-    chain: Chain | None = None
+    layers: LayerGraph | UnknownOperation | None = None
 
     @property
     def batch_size(self) -> int | None:

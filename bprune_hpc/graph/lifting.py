@@ -20,12 +20,12 @@ from ..errors import GraphError
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import import_graphs
 from . import endpoints
-from .chain import Chain
-from .chain_search import find_chain
 from .checks import check_lifted, check_operations, used_functions
 from .constant_folding import Evaluator, static_types
 from .feeds import still_dropout
 from .inlining import flatten
+from .layer_graph import LayerGraph, UnknownOperation
+from .layer_search import find_layers
 from .lifted import LiftedGraph
 from .nodes import (
     Nodes,
@@ -267,7 +267,7 @@ def _lift(
         output_kind=output_kind,
         notes=tuple(removal.notes),
         rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
-        chain=_chain(
+        layers=_layers(
             final,
             nodes,
             input_tensor,
@@ -291,16 +291,16 @@ def _lift(
     )
 
 
-def _chain(
+def _layers(
     final: Any,
     nodes: Nodes,
     input_tensor: Tensor,
     outputs: Mapping[str, Tensor],
     weights: Mapping[str, str],
-) -> Chain | None:
+) -> LayerGraph | UnknownOperation | None:
     # A Normal has two outputs.
     output = outputs.get("logits")
-    return find_chain(final, nodes, input_tensor, output, weights) if output else None
+    return find_layers(final, nodes, input_tensor, output, weights) if output else None
 
 
 def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:

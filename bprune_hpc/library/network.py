@@ -324,12 +324,12 @@ class BayesianNetwork:
             bytes_per_cell=task.bytes_per_cell,
             batch_size=batch_size,
             limit_bytes=_SUMS_LIMIT_BYTES,
-            noises_per_unit=task.noises_per_unit,
+            noises_per_replicate=task.noises_per_replicate,
         )
         dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
         everything = [mask_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(network)
-        (partition,) = assign(range(len(plan.units)), [1], 1).partitions
+        (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions
         draw_sums: Any = task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
         statistics: Any = task.statistics(plan, len(examples), True)

@@ -19,7 +19,7 @@ from ..data.loading import check_labels, check_targets
 from ..data.values import read_labels
 from ..errors import BpruneError, ConfigError, DataError
 from ..metrics.tasks import Classification, Task
-from ..posterior.draws import MEAN, draws_per_unit, in_whole_units
+from ..posterior.draws import MEAN, draws_per_replicate, in_whole_replicates
 from ..posterior.mean_field import Posterior
 from ..runner.evaluation import NotFinite
 
@@ -49,8 +49,8 @@ def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int, task: 
         raise ConfigError(f"n_draws: {n_draws} is not in 1 to {MAX_DRAWS}")
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed: {seed} is not in 0 to 2**64 - 1")
-    size = draws_per_unit(pairing, task.noises_per_unit)
-    rounded = in_whole_units(n_draws, size)
+    size = draws_per_replicate(pairing, task.noises_per_replicate)
+    rounded = in_whole_replicates(n_draws, size)
     if rounded != n_draws:
         logger.info("draws come %d at a time: n_draws rounded up to %d", size, rounded)
     return rounded

@@ -125,12 +125,12 @@ class RegressionStatistics(TaskStatistics):
         estimates = self._means.estimates(of_targets)
         return with_errors(estimates, of_targets, self.plan.group_sizes)
 
-    def _mean(self, values: GroupValues, n_units: int) -> MeanNormal:
-        unit = self.plan.units[0]
+    def _mean(self, values: GroupValues, n_replicates: int) -> MeanNormal:
+        replicate = self.plan.replicates[0]
         comparisons = sum(
-            draw.noise != other.noise for k, draw in enumerate(unit) for other in unit[:k]
+            draw.noise != other.noise for k, draw in enumerate(replicate) for other in replicate[:k]
         )
-        return values.mean(n_units * len(unit), n_units * comparisons)
+        return values.mean(n_replicates * len(replicate), n_replicates * comparisons)
 
 
 def _all_and_without_each(

@@ -60,7 +60,7 @@ class Classification:
     output_kind: str | None = "logits"
     is_binary: bool = False
     name: ClassVar[str] = "classification"
-    noises_per_unit: ClassVar[int] = 1
+    noises_per_replicate: ClassVar[int] = 1
 
     @property
     def bytes_per_cell(self) -> int:
@@ -110,7 +110,7 @@ class Classification:
                 of_outputs = np.concatenate([of_zero, of_outputs], axis=1)
         return np.maximum(of_outputs, np.float32(-classification.MAX_NLL))
 
-    def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> GroupSums:
+    def sums(self, n_thresholds: int, n_examples: int, draws_per_replicate: int) -> GroupSums:
         """Empty sums of a group of draws."""
         return GroupSums(n_thresholds, n_examples, self.n_classes)
 
@@ -196,8 +196,9 @@ class Regression:
     name: ClassVar[str] = "regression"
     n_classes: ClassVar[int] = 0
     # The mean distance of two draws, a part of CRPS, has to be that of independent ones: never of
-    # the two of one antithetic pair. So two pairs make a unit, and are compared with each other.
-    noises_per_unit: ClassVar[int] = 2
+    # the two of one antithetic pair. So two pairs make a replicate, and are compared with each
+    # other.
+    noises_per_replicate: ClassVar[int] = 2
 
     @property
     def bytes_per_cell(self) -> int:
@@ -209,9 +210,9 @@ class Regression:
         """Numbers that the network gives for an example."""
         return self.n_targets * (1 if self.noise_scale is not None else 2)
 
-    def sums(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> NormalSums:
+    def sums(self, n_thresholds: int, n_examples: int, draws_per_replicate: int) -> NormalSums:
         """Empty sums of a group of draws."""
-        return NormalSums(n_thresholds, n_examples, draws_per_unit, self.n_targets)
+        return NormalSums(n_thresholds, n_examples, draws_per_replicate, self.n_targets)
 
     def draw_sums(self, n_thresholds: int, n_draws: int) -> NormalDrawSums:
         """Empty sums of each draw."""
@@ -232,7 +233,7 @@ class Regression:
         ----------
         outputs : float32 array, shape (n_draws, n_outputs, n_examples)
         draws : sequence of (group, Draw)
-            Those of a unit come one after the other.
+            Those of a replicate come one after the other.
         at : tuple
             Threshold, and rows within the block of examples.
 

@@ -53,7 +53,7 @@ def contents(
     criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
     is_by_fraction = config.grid_kind == "fraction"
-    pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
+    pair_of_draw = [draw.noise for draws in statistics.plan.replicates for draw in draws]
     n_examples = len(statistics.label)
     coordinates = {
         "threshold": Variable(
@@ -204,7 +204,7 @@ def _choice(
         Of the findings.
     """
     limit = config.limit
-    if limit is None or findings.n_units < 2 or masks[0].pruned_fraction != 0:
+    if limit is None or findings.n_replicates < 2 or masks[0].pruned_fraction != 0:
         return None
     statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
     n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import GraphError
 from ..evaluators.graph import GraphNetwork
+from ..graph.layer_graph import LayerGraph
 from ..graph.lifted import LiftedGraph
 from ..graph.nodes import Node, Nodes, constant, dependences, parse_graph, parse_tensor
 from ..posterior.mean_field import Posterior
@@ -57,7 +58,7 @@ def check_examples_apart(
     Parameters
     ----------
     lifted : LiftedGraph
-        A chain of layers takes each example alone, and is passed over.
+        Layers take each example alone, and are passed over.
     posterior : Posterior
         Its means are the weights; or, where they give every example the same, a draw.
     fixed : mapping of str to array
@@ -73,7 +74,7 @@ def check_examples_apart(
     GraphError
         If an example's output depends on the others.
     """
-    if lifted.chain is not None:
+    if isinstance(lifted.layers, LayerGraph):
         return
     some = _some(x, lifted.batch_size or _N_EXAMPLES)
     try:

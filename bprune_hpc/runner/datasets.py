@@ -92,7 +92,7 @@ class EvaluationSet(Examples):
     Attributes
     ----------
     plan : Plan
-        Its units of draws and stages are the same for every set.
+        Its replicates and stages are the same for every set.
     """
 
     plan: Plan = field(kw_only=True)
@@ -128,7 +128,7 @@ def lay_out(
             bytes_per_cell=task.bytes_per_cell,
             batch_size=config.batch_size,
             limit_bytes=limit_gb * GIB,
-            noises_per_unit=task.noises_per_unit,
+            noises_per_replicate=task.noises_per_replicate,
             stage_ends=doubling(FIRST_TEST, config.n_draws) if config.target else (),
         )
         if layout is not None:

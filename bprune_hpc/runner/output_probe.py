@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluators.interface import Evaluator, Noise
-from ..posterior.draws import MEAN, Draw, standard_normal, units_of
+from ..posterior.draws import MEAN, Draw, replicates_of, standard_normal
 from ..posterior.mean_field import Posterior
 
 _MOST_EXAMPLES = 32
@@ -37,13 +37,13 @@ def some_outputs(
     size = batch_size or min(_MOST_EXAMPLES, len(x))
     some = x[np.linspace(0, len(x) - 1, size).astype(int)]
     noises = [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)]
-    for unit, draws in enumerate(units_of(_N_DRAWS, "antithetic")):
+    for replicate, draws in enumerate(replicates_of(_N_DRAWS, "antithetic")):
         values = {
-            name: standard_normal(0, name, unit, scale.shape)
+            name: standard_normal(0, name, replicate, scale.shape)
             for name, scale in posterior.scale.items()
         }
-        noises.append(Noise(unit, draws, values))
+        noises.append(Noise(replicate, draws, values))
     pruned = evaluator.prune(posterior)
-    stacks = pruned.stacks(noises, size)
-    outputs = pruned.sample(noises).outputs(some, stacks)
-    return np.concatenate([of_stack.copy() for of_stack in outputs])
+    noise_batches = pruned.noise_batches(noises, size)
+    outputs = pruned.sample(noises).outputs(some, noise_batches)
+    return np.concatenate([of_batch.copy() for of_batch in outputs])

@@ -110,9 +110,8 @@ def read(config: SweepConfig) -> Problem:
 
 def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
     """The task, by some outputs of the evaluator that the sweep will have."""
-    shapes = {name: loc.shape for name, loc in network.posterior.loc.items()}
     evaluator = make_evaluator(
-        name, network.graph, network.fixed, shapes, config.num_intra, config.num_inter
+        name, network.graph, network.fixed, config.num_intra, config.num_inter
     )
     outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
     return told_by(outputs, task, network.graph, network.source.path, config.output_kind)

@@ -24,7 +24,7 @@ def folded(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def oracle(case: Normals, units: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of some units of two pairs each."""
-    size = len(case.plan.units[0])
+    size = len(case.plan.replicates[0])
     draws = (np.asarray(units)[:, None] * size + np.arange(size)).ravel()
     loc, scale, target = case.loc[draws], case.scale[draws], case.target
     mean = loc.mean(axis=0)
@@ -32,7 +32,7 @@ def oracle(case: Normals, units: np.ndarray) -> dict[str, np.ndarray]:
     pit = stats.norm.cdf(target, loc, scale).mean(axis=0)
     between = []
     for unit in units:
-        quads = case.plan.units[unit]
+        quads = case.plan.replicates[unit]
         between += [
             folded(case.loc[a.index] - case.loc[b.index],
                    np.sqrt(case.scale[a.index] ** 2 + case.scale[b.index] ** 2))
@@ -81,7 +81,7 @@ def case() -> Normals:
 def test_values_are_those_of_all_draws_at_once(n_draws: int, pairing: str) -> None:
     case = make(n_draws, pairing)
     metrics = case.statistics().metrics()
-    expected = oracle(case, np.arange(len(case.plan.units)))
+    expected = oracle(case, np.arange(len(case.plan.replicates)))
     assert metrics.keys() - {"rmse_mean_weights", "rmse_mean_weights_change"} == expected.keys()
     for name, value in expected.items():
         if not is_corrected(name):
@@ -89,7 +89,7 @@ def test_values_are_those_of_all_draws_at_once(n_draws: int, pairing: str) -> No
 
 
 def test_errors_are_the_jackknife_over_groups_of_units(case: Normals) -> None:
-    n_units = len(case.plan.units)
+    n_units = len(case.plan.replicates)
     group = np.arange(n_units) % 20
     whole = oracle(case, np.arange(n_units))
     left_out = [oracle(case, np.flatnonzero(group != g)) for g in range(20)]
@@ -147,7 +147,7 @@ def test_crps_is_unbiased_whatever_the_number_of_draws() -> None:
     width, found = 1.5, []
     for _ in range(4000):
         noise = generator.normal(size=2)
-        loc = np.array([d.sign * width * noise[d.noise] for d in plan.units[0]])
+        loc = np.array([d.sign * width * noise[d.noise] for d in plan.replicates[0]])
         loc = np.repeat(loc[:, None, None], 2, axis=2)
         case = Normals(plan, target, np.zeros((1, 2)), loc, np.full(loc.shape, 0.5))
         found.append(case.statistics().per_example("crps")[0])
@@ -236,7 +236,7 @@ def test_blocks_of_examples_change_no_bit(case: Normals) -> None:
 @pytest.mark.parametrize("n_ranks", [2, 3, 7])
 def test_shuffled_work_on_any_number_of_ranks_changes_no_bit(case: Normals, n_ranks: int) -> None:
     whole = case.sums(slice(None))
-    order = np.random.default_rng(n_ranks).permutation(len(case.plan.units))
+    order = np.random.default_rng(n_ranks).permutation(len(case.plan.replicates))
     parts = [case.sums(slice(None), units) for units in np.array_split(order, n_ranks)]
     for group in range(len(case.plan.group_sizes)):
         together, *others = [part[group].sums for part in parts]
