@@ -1,8 +1,8 @@
 """A case: a trained network as it was found on disk, lifted and checked.
 
 What belongs here: telling the kinds of sources apart, checking what was lifted, and the record of
-where it came from. What does not: opening each kind (the ``source_*`` modules), reading tensors
-(``checkpoints.saver``), lifting (``graph.lifting``).
+where it came from. What does not: opening each kind (the other modules of this package), reading
+tensors (``checkpoints.saver``), lifting (``graph.lifting``).
 """
 
 from __future__ import annotations

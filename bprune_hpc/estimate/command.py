@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..config.sweep_config import SweepConfig
+from ..evaluators.selection import RUNS_TENSORFLOW
 from ..graph import flops
 from ..job import deadline
 from ..job import memory as process_memory
@@ -32,7 +33,6 @@ from .text import Estimate
 logger = logging.getLogger(__name__)
 
 _OTHER_NUMBERS = (1, 4, 16, 64, 256, 1024)
-_RUNS_TENSORFLOW = ("graph", "channels")
 _FLOATS_A_DRAW = 3  # of a weight: the noise, and the two draws of a pair
 
 
@@ -73,7 +73,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         n: cost_model.timeline(sweep, pilot.rates, n, sweep_states)
         for n in {n_ranks, *_OTHER_NUMBERS}
     }
-    if sweep.network.evaluator not in _RUNS_TENSORFLOW:
+    if not RUNS_TENSORFLOW[sweep.network.evaluator]:
         tensorflow_mib = 0.0
     other = _other(pilot, before_mib + tensorflow_mib, sweep)
     missing = _missing_bytes(sweep, n_ranks, pilot.n_replicates)

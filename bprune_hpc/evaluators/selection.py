@@ -38,6 +38,8 @@ FORMS = {
     "graph": "any network",
 }
 """What each evaluator takes."""
+RUNS_TENSORFLOW = {"chain": False, "channels": True, "graph": True}
+"""Whether ranks load TensorFlow for it, and need the memory."""
 
 _LETTERS: Mapping[type[Operation], str] = {
     Dense: "D", Convolution: "C", Bias: "B", BatchNormalization: "N", Activation: "A",

@@ -41,7 +41,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class GraphSource:
-    """A source that was source.
+    """What was opened.
 
     Attributes
     ----------
