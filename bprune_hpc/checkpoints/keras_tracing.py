@@ -396,7 +396,13 @@ def _parameters(name: str, output: Any) -> tuple[dict[str, Any], str | None]:
         while isinstance(inner, tfd.Independent):
             inner = inner.distribution
         if isinstance(inner, tfd.Categorical | tfd.OneHotCategorical):
-            return {"logits": inner.logits_parameter()}, "logits"
+            logits = inner.logits_parameter()
+            if logits.shape[-1] == 1:
+                raise ConfigError(
+                    f"--model: {name}() ends in a {type(inner).__name__} of one class, which is "
+                    "always that; end a network of two classes in a Bernoulli, or in two logits"
+                )
+            return {"logits": logits}, "logits"
         if isinstance(inner, tfd.Bernoulli):
             return _of_one_label(name, inner)
         if isinstance(inner, tfd.Normal):

@@ -46,6 +46,9 @@ _SOFTMAX = frozenset(
 _DRAWS = frozenset({"Multinomial", "StatelessMultinomial"})
 _AFTER_DRAW = SAME_NUMBERS | {"Cast", "OneHot", "Transpose"}
 _OF_UNIFORM = SAME_NUMBERS | {"Add", "AddV2", "Mul"}
+_OF_PROBABILITIES = frozenset({"Sigmoid", "Softmax"})
+_CHOICES = SAME_NUMBERS | {"Cast", "GatherV2", "StridedSlice"}
+_ARITHMETIC = frozenset({"Add", "AddV2", "ClipByValue", "Maximum", "Minimum", "Mul", "Sub"})
 _FED = frozenset({"Placeholder", "IteratorGetNext", "IteratorGetNextSync"})
 
 
@@ -238,6 +241,28 @@ def look_behind(nodes: Nodes, tensor: Tensor) -> Head:
         logits = _before_reshape(nodes, before_ones(nodes, nodes[root[0]].inputs[0]))
         return Head(logits, "logits")
     return Head(tensor)
+
+
+def is_of_probabilities(nodes: Nodes, tensor: Tensor) -> bool:
+    """Whether numbers are those of a sigmoid or softmax, perhaps with constants' arithmetic behind.
+
+    Parameters
+    ----------
+    nodes : dict of str to Node
+        May be empty, of which nothing is told.
+    """
+    while tensor[0] in nodes:
+        node = nodes[tensor[0]]
+        if node.op in _OF_PROBABILITIES:
+            return True
+        if node.op in _CHOICES:
+            tensor = node.inputs[0]
+            continue
+        open_inputs = [other for other in node.inputs if constant(nodes, other) is None]
+        if node.op not in _ARITHMETIC or len(open_inputs) != 1:
+            return False
+        (tensor,) = open_inputs
+    return False
 
 
 def _is_ones(nodes: Nodes, tensor: Tensor) -> bool:

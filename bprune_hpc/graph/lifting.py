@@ -212,7 +212,7 @@ def _lift(
     for node_name, name in names.items():
         dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
         nodes[node_name] = placeholder_node(node_name, dtype, values.shape(name))
-    if "logits" in outputs:
+    if "logits" in outputs and output_kind != "logits":
         sampled = find_sampled(nodes, outputs["logits"], input_tensor, names, label)
         if sampled is not None:
             outputs, output_kind = {"loc": sampled[0], "scale": sampled[1]}, "mean_and_scale"
@@ -248,11 +248,18 @@ def _lift(
 
     final = built(kept)
     types = static_types(final, [input_tensor, *ends, *([behind] if behind else [])], label)
+    is_of_row = head is not None and output_kind == "logits"
     if head and behind and head.is_of(types[behind].shape, types[head.output].shape):
         outputs["logits"], output_kind = behind, "logits"
+        is_of_row = head.activation == "Softmax"
         ends = [behind]
         kept = ancestors(nodes, ends)
         final = built(kept)
+    if is_of_row and (types[ends[0]].shape or (None,))[-1] == 1:
+        raise GraphError(
+            f"{label}: the softmax behind '{tensor_name(ends[0])}' is of one number, and so always "
+            "1; end a network of two classes in a sigmoid, or in two logits, and train it again"
+        )
     fixed_nodes = {names[name]: name for name in kept if name in names}
     lifted = LiftedGraph(
         graph_def=final.SerializeToString(deterministic=True),

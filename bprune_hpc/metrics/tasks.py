@@ -30,7 +30,9 @@ AnySums = GroupSums | NormalSums
 AnyDrawSums = DrawSums | NormalDrawSums
 
 _MOST_PROBABILITY_BYTES = 2**30
-_ROUNDING = 0.01  # of probabilities in bfloat16, or behind a clip
+ROUNDING = 0.01
+"""By how much probabilities may miss [0, 1], and their sum 1: in half precision, or behind a clip,
+they do."""
 _IS_IT_THIS = "are these the data that it was trained for, scaled and labelled as then?"
 
 
@@ -89,7 +91,7 @@ class Classification:
         Raises
         ------
         BpruneError
-            If a probability is negative, or a single one above 1.
+            If a probability is negative, or a single one above 1, by more than rounding.
         """
         if self.output_kind is None:
             raise ValueError("not told yet whether outputs are logits or probabilities")
@@ -98,11 +100,12 @@ class Classification:
                 return outputs
             return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
         least, largest = outputs.min(initial=0), outputs.max(initial=0)
-        if least < 0 or (self.is_binary and largest > 1 + _ROUNDING):
+        if least < -ROUNDING or (self.is_binary and largest > 1 + ROUNDING):
             raise BpruneError(
-                f"the network gives {least if least < 0 else largest:g} where it gave "
+                f"the network gives {least if least < -ROUNDING else largest:g} where it gave "
                 "probabilities before; pass --output_kind=logits"
             )
+        outputs = np.maximum(outputs, np.float32(0))
         with np.errstate(divide="ignore"):
             of_outputs = np.log(outputs)
             if self.is_binary:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, GraphError
+from ..graph.endpoints import is_of_probabilities
 from ..graph.lifted import OF_REGRESSION, LiftedGraph
-from ..metrics.tasks import Classification, Regression, Task
+from ..graph.nodes import Nodes, Tensor, parse_graph, parse_tensor
+from ..metrics.tasks import ROUNDING, Classification, Regression, Task
+from ..tensorflow_import import import_graphs
 
 logger = logging.getLogger(__name__)
 
-_SUM_ERROR = 0.01
-"""By how much rows of probabilities may miss 1: in half precision, or behind a clip, they do."""
 _INDEPENDENT = "labels that do not exclude each other are not supported"
 
 
@@ -162,7 +163,8 @@ def told_by(
     """The task, once some outputs of the network have been seen.
 
     Rows that are not negative and sum to 1 are probabilities, whatever stands behind the softmax
-    that made them; numbers in [0, 1] that do not sum to 1 are refused, as they may be anything.
+    that made them, and so are single numbers in [0, 1] in which a sigmoid is seen; other numbers in
+    [0, 1] are refused, as they may be anything.
 
     Parameters
     ----------
@@ -194,13 +196,22 @@ def told_by(
     if not len(rows):  # which the sweep itself tells better
         return replace(task, output_kind=task.output_kind or "logits")
     sums, least, largest = rows.sum(axis=1), rows.min(), rows.max()
-    are_in_range = least >= 0 and largest <= 1
-    are_probabilities = are_in_range and bool(
-        task.is_binary or (np.abs(sums - 1) <= _SUM_ERROR).all()
+    are_in_range = least >= -ROUNDING and largest <= 1 + ROUNDING
+    are_probabilities = are_in_range and (
+        task.output_kind is None and is_of_probabilities(*_output_of(graph))
+        if task.is_binary
+        else bool((np.abs(sums - 1) <= ROUNDING).all())
     )
     of_sums = f"sum to {sums.min():.4g} to {sums.max():.4g}"
     if task.output_kind is None:
-        if are_in_range and largest > 0 and not are_probabilities:
+        is_open = are_in_range and least >= 0 and not are_probabilities
+        if is_open and task.is_binary:
+            raise ConfigError(
+                f"{path}: {output} gives single numbers in [0, 1] ({least:.4g} to {largest:.4g}), "
+                "which may be anything; say what they are: --output_kind=probabilities of class 1, "
+                "or --output_kind=logits of it"
+            )
+        if is_open and largest > 0:
             raise ConfigError(
                 f"{path}: {output} gives numbers in [0, 1] that do not sum to 1 (they {of_sums}); "
                 "say what they are: --output_kind=probabilities of classes that exclude each other "
@@ -219,9 +230,9 @@ def told_by(
             f"{path}: {output} gives numbers from {least:.4g} to {largest:.4g}, which are no "
             f"probabilities, as they are said to be by {why}; pass --output_kind=logits"
         )
-    if task.output_kind == "probabilities" and not are_probabilities:
+    if task.output_kind == "probabilities" and not (are_probabilities or task.is_binary):
         logger.warning("probabilities at %s %s: each row is divided by its sum", output, of_sums)
-    if task.output_kind == "logits" and are_probabilities and not task.is_binary:
+    if task.output_kind == "logits" and are_probabilities:
         if graph.output_kind is None:
             raise ConfigError(
                 f"{path}: {output} gives probabilities (rows sum to 1), and no logits, as they are "
@@ -237,6 +248,11 @@ def told_by(
         what = f"one {'logit' if task.output_kind == 'logits' else 'probability'} of two classes"
     logger.info("classification: %s at %s, by %s", what, output, why)
     return task
+
+
+def _output_of(graph: LiftedGraph) -> tuple[Nodes, Tensor]:
+    nodes = parse_graph(import_graphs().GraphDef.FromString(graph.graph_def))
+    return nodes, parse_tensor(graph.output_tensor)
 
 
 def _check_scale(outputs: NDArray[np.float32], task: Regression, output: str, path: str) -> None:

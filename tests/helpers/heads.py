@@ -106,6 +106,41 @@ def one_logit() -> Any:
     return _ended(1)
 
 
+def one_logit_in_0_to_1() -> Any:
+    """As a network that is not sure of anything has it, if one class is more frequent."""
+    return _ended(1, _then(lambda t: 0.5 + 0.01 * t))
+
+
+def softmax_of_one() -> Any:
+    """A slip: of one number a softmax is always 1."""
+    return _ended(1, activation="softmax")
+
+
+def categorical_of_one() -> Any:
+    return _ended(1, _distributed(lambda t: _layers()[2].Categorical(logits=t)))
+
+
+def softmax_of_a_sample() -> Any:
+    """Classes with noise of their own: no Normal of targets, and no posterior of weights either."""
+    import tensorflow as tf
+
+    normal = _layers()[1].IndependentNormal(3)
+    return _ended(6, normal, _then(lambda d: tf.nn.softmax(tf.convert_to_tensor(d))))
+
+
+def sparsemax() -> Any:
+    """Probabilities that miss [0, 1] by rounding."""
+    import tensorflow as tf
+
+    def of(z: Any) -> Any:
+        ordered = tf.sort(z, axis=1, direction="DESCENDING")
+        over = (tf.cumsum(ordered, axis=1) - 1) / [[1.0, 2.0, 3.0]]
+        n = tf.reduce_sum(tf.cast(ordered > over, tf.int32), axis=1, keepdims=True)
+        return tf.nn.relu(z - tf.gather(over, n - 1, batch_dims=1))
+
+    return _ended(3, _then(of))
+
+
 def bernoulli() -> Any:
     return _ended(1, _distributed(lambda t: _layers()[2].Bernoulli(logits=t)))
 
@@ -186,7 +221,7 @@ def normals(name: str, output: Any) -> Any:
 
 
 _SOFTMAX_OF = ("logits", "log_softmax")
-_BINARY_LOGITS = ("one_logit",)
+_BINARY_LOGITS = ("one_logit", "one_logit_in_0_to_1")
 
 
 def tensor_of(name: str, output: Any) -> Any:

@@ -78,6 +78,8 @@ SIGMOIDS = (1 / (1 + np.exp(-LOGITS))).astype(np.float32)
         (PROBABILITIES, "probabilities"),
         (PROBABILITIES.astype(np.float16).astype(np.float32), "probabilities"),
         (np.clip(PROBABILITIES, 1e-3, 1 - 1e-3), "probabilities"),
+        (PROBABILITIES * np.float32(1 + 2e-7) - np.float32(1e-7), "probabilities"),
+        (np.eye(3, dtype=np.float32)[None] - np.float32([[1e-7], [-1.2e-7], [0]]), "probabilities"),
         (np.log(PROBABILITIES), "logits"),
         (np.abs(LOGITS), "logits"),
         (np.zeros((5, 3, 20), np.float32), "logits"),
@@ -92,9 +94,15 @@ def test_numbers_tell_what_they_are(outputs: np.ndarray, kind: str) -> None:
 
 def test_a_single_number_of_two_classes() -> None:
     graph, undecided = graph_of((None, 1), "logits"), Classification(2, None, is_binary=True)
-    for outputs, kind in ((SIGMOIDS, "probabilities"), (LOGITS, "logits")):
-        found = told_by(outputs[:, :1], undecided, graph, "case")
-        assert found == Classification(2, kind, is_binary=True)
+    found = told_by(LOGITS[:, :1], undecided, graph, "case")
+    assert found == Classification(2, "logits", is_binary=True)
+    # A linear layer's logits may lie in [0, 1], all of them, as a sigmoid's probabilities do.
+    for outputs in (SIGMOIDS[:, :1], 0.1 * SIGMOIDS[:1, :1, :1], np.zeros((5, 1, 20), np.float32)):
+        with pytest.raises(ConfigError, match=r"single numbers in \[0, 1\].*may be anything"):
+            told_by(outputs, undecided, graph, "case")
+        for kind in ("logits", "probabilities"):
+            asked = Classification(2, kind, is_binary=True)
+            assert told_by(outputs, asked, graph, "case", kind) == asked
 
 
 @pytest.mark.parametrize("structure", [None, "logits"])
