@@ -101,8 +101,9 @@ def choose_keys(arrays: NamedArrays, request: Request) -> tuple[str, str | None]
     keys = list(arrays.keys())
     if x_key is None and y_key is None:
         for pair in ((f"x_{request.split}", f"y_{request.split}"), ("x", "y")):
-            if all(key in keys for key in pair[: 1 + request.with_labels]):
-                return pair[0], pair[1] if request.with_labels else None
+            found = [_of_any_case(keys, wanted) for wanted in pair]
+            if found[0] is not None and (found[1] is not None or not request.with_labels):
+                return found[0], found[1] if request.with_labels else None
     for form in _forms(request.split, x_key, y_key):
         x = _only(arrays, _EXAMPLES, form, x_key, "--x_key")
         y = _only(arrays, _LABELS, form, y_key, "--y_key") if request.with_labels else None
@@ -111,6 +112,12 @@ def choose_keys(arrays: NamedArrays, request: Request) -> tuple[str, str | None]
     if not request.with_labels and len(keys) == 1:
         return keys[0], None
     raise _none_found(arrays, request)
+
+
+def _of_any_case(keys: Collection[str], wanted: str) -> str | None:
+    """The key of that name, or the only one that differs by capital letters alone."""
+    found = [key for key in keys if key.lower() == wanted]
+    return wanted if wanted in found else found[0] if len(found) == 1 else None
 
 
 def _forms(split: str, x_key: str | None, y_key: str | None) -> list[str]:

@@ -52,11 +52,14 @@ class _Columns:
         None where there is no header.
     targets : list of int
         Numbers of the columns that are labels.
+    is_told : bool
+        Whether a flag or the column's name says that it is the label.
     """
 
     n: int
     names: list[str] | None
     targets: list[int]
+    is_told: bool
 
     def of(self, column: int) -> str:
         return f"column {column}" if self.names is None else f"column {self.names[column]!r}"
@@ -132,10 +135,28 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
                 first_empty = int(np.flatnonzero(labels[:, 0] == texts[""])[0])
                 raise DataError(f"{name}: example {first_empty} has no label; mend or drop it")
             labels = _numbers(known)[labels[:, 0].astype(np.intp)]
+            if not columns.is_told:
+                _check_last(name, table[:, 0], labels, columns)
         where = ", ".join(map(columns.of, columns.targets))
         y, classes = read_labels(request.task, labels, f"{name}: {where}")
         logger.info("%s: %s %s", name, where, "is the label" if is_class else "has the labels")
     return Part(x, y, sha256, f"text {AS_STORED}", classes)
+
+
+def _check_last(name: str, first: NDArray[Any], last: NDArray[Any], columns: _Columns) -> None:
+    """Refuse labels of the last column where the first could as well be theirs, or better."""
+    of_first, of_last = set(np.unique(first).tolist()), set(np.unique(last).tolist())
+    which = f"{columns.of(0)} or {columns.of(columns.n - 1)}"
+    if len(of_last) == 1 < len(of_first):
+        raise DataError(
+            f"{name}: the last column has {last[0]} in each example; say with --target_columns "
+            f"which is the label ({which}?)"
+        )
+    if len(of_last) > 1 and of_first == of_last:
+        raise DataError(
+            f"{name}: the first and the last column have the same values, as classes have; say "
+            f"with --target_columns which is the label ({which}?)"
+        )
 
 
 def _numbers(texts: NDArray[Any]) -> NDArray[Any]:
@@ -170,22 +191,24 @@ def _columns(name: str, first: Sequence[str], second: Sequence[str], request: Re
         )
     if counted:
         logger.info("%s: the first line, 0 to %d, is taken for a header", name, n - 1)
-    targets = _targets(name, n, names, request)
+    targets, is_told = _targets(name, n, names, request)
     if n - len(targets) < 1:
         raise DataError(f"{name}: has {n} columns in its first line; needs examples and labels")
-    return _Columns(n, names, targets)
+    return _Columns(n, names, targets, is_told)
 
 
-def _targets(name: str, n: int, names: list[str] | None, request: Request) -> list[int]:
-    """Numbers of the columns that are labels; none of a table that has none."""
+def _targets(
+    name: str, n: int, names: list[str] | None, request: Request
+) -> tuple[list[int], bool]:
+    """Numbers of the columns that are labels, none of a table without; and whether that is told."""
     is_without = not request.with_labels and request.n_values == n
     if is_without:
-        return []
+        return [], True
     if request.target_columns:
         found = [_number_of(name, text, n, names) for text in request.target_columns]
         if len(set(found)) < len(found):
             raise DataError(f"{name}: --target_columns names a column twice; name each once")
-        return found
+        return found, True
     by_name = [
         at for at, known in enumerate(names or []) if known.lower().strip('"') in _LABEL_COLUMNS
     ]
@@ -193,10 +216,10 @@ def _targets(name: str, n: int, names: list[str] | None, request: Request) -> li
         listed = " and ".join(repr((names or [])[at]) for at in by_name)
         raise DataError(f"{name}: {listed} could be the label; say which with --target_columns")
     if by_name:
-        return by_name
+        return by_name, True
     if not request.with_labels and request.n_values != n - 1:
-        return []
-    return [n - 1]
+        return [], True
+    return [n - 1], False
 
 
 def _number_of(name: str, text: str, n: int, names: list[str] | None) -> int:

@@ -54,6 +54,18 @@ def test_names_that_are_known(tmp_path: Path, kind: str, x_name: str, y_name: st
     assert len(found.sha256) == (2 if kind == "npy" else 1)
 
 
+@pytest.mark.parametrize("names", [("x_test", "y_test"), ("X_test", "y_test")])
+@pytest.mark.parametrize("others", [("x", "y"), ("X", "Y"), ("images", "labels")])
+@pytest.mark.parametrize("kind", ["npz", "hdf5", "npy"])
+def test_the_test_set_comes_before_all_else(
+    tmp_path: Path, kind: str, names: tuple[str, str], others: tuple[str, str]
+) -> None:
+    arrays = dict(zip((*names, *others), (X, Y, OTHER_X, OTHER_Y), strict=True))
+    found = data.load("auto", save(kind, tmp_path, **arrays))
+    np.testing.assert_array_equal(found.x, X)
+    np.testing.assert_array_equal(found.y, Y)
+
+
 @pytest.mark.parametrize("kind", ["npz", "hdf5", "npy"])
 @pytest.mark.parametrize(
     ("asked", "expected"),

@@ -98,6 +98,16 @@ def test_without_labels(tmp_path: Path) -> None:
         assert found.y is None
 
 
+@pytest.mark.parametrize("text", ["1,9,0\n0,8,1\n", "1,9,0\n2,8,0\n"])
+def test_a_label_that_is_told_may_be_of_any_column(tmp_path: Path, text: str) -> None:
+    values = np.array([[int(field) for field in line.split(",")] for line in text.split()])
+    for column in (0, 1, 2):
+        found = data.load("csv", save(tmp_path, text), target_columns=[str(column)])
+        np.testing.assert_array_equal(found.y, values[:, column])
+    found = data.load("csv", save(tmp_path, f"a,b,label\n{text}"))
+    np.testing.assert_array_equal(found.y, values[:, 2])
+
+
 @pytest.mark.parametrize(
     ("text", "asked", "finding"),
     [
@@ -114,6 +124,9 @@ def test_without_labels(tmp_path: Path) -> None:
         ("1,NA,cat\n1,2,dog\n", {}, "texts 'NA' and 'cat' beside numbers"),
         (",a,b,label\n0,1,2,0\n1,1,2,0\n", {}, "the first column has no name"),
         ("Unnamed: 0,a,b,label\n0,1,2,0\n", {}, "index=False"),
+        # As MNIST is often passed on: the label first, no header, and the last pixel always black.
+        ("1,9,0\n2,8,0\n0,9,0\n", {}, "0 in each example; say with --target_columns .*0 or"),
+        ("1,9,0\n0,8,1\n0,9,1\n", {}, "the same values, as classes have; .*--target_columns"),
         ("a,target,label\n1,2,0\n", {}, "'target' and 'label' could be the label; say which with"),
         ("a,b,c\n1,2,0\n", {"target_columns": ["d"]}, "no column 'd'; its columns: 'a', 'b', 'c'"),
         ("1,2,0\n", {"target_columns": ["3"]}, "has no column '3'; its columns: 0 to 2, without"),
