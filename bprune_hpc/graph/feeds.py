@@ -91,7 +91,10 @@ def _value(definition: Any, name: str, text: str, label: str) -> Any:
             value = int(text) if dtype.is_integer else float(text)
         if not (dtype.is_integer or dtype.is_floating or dtype.name == "bool"):
             raise ValueError
-        array = np.asarray(value, dtype.as_numpy_dtype)
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, dtype.as_numpy_dtype)
+        if dtype.is_floating and not np.isfinite(array):
+            raise ValueError
     except (KeyError, ValueError, OverflowError) as error:
         raise GraphError(
             f"{label}: --feed: '{name}' takes a {dtype.name}, and '{text}' is none"

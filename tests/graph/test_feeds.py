@@ -112,6 +112,8 @@ def test_fed_input_of_a_signature(tmp_path: Path) -> None:
     [
         (_keep_prob, {"keep_prob": "0.5"}, r"random operations .*\(RandomUniform\); .*--feed"),
         (_rate, {"rate": "1e-7"}, r"random operations .*\(RandomUniform\)"),
+        (_keep_prob, {"keep_prob": "1e99"}, "'keep_prob' takes a float32, and '1e99' is none"),
+        (_keep_prob, {"keep_prob": "nan"}, "'keep_prob' takes a float32, and 'nan' is none"),
         (_training, {"training": "yes"}, "--feed: 'training' takes a bool, and 'yes' is none"),
         (_training, {"learning": "0"}, r"'learning' is no placeholder; there are .*'training' \("),
         (_power, {"power": "2.5"}, "--feed: 'power' takes a int32, and '2.5' is none"),

@@ -60,6 +60,26 @@ def division() -> Any:
     return _sequential((6, 6, 3), _layers().Lambda(lambda x: x / 255.0))
 
 
+def clipped_bytes() -> Any:
+    import tensorflow as tf
+
+    return _sequential(
+        (6, 6, 3), _layers().Lambda(lambda x: tf.clip_by_value(x, 0.0, 255.0) / 255.0)
+    )
+
+
+def thresholded_bytes() -> Any:
+    import tensorflow as tf
+
+    return _sequential((6, 6, 3), _layers().Lambda(lambda x: tf.cast(x > 127, tf.float32)))
+
+
+def clipped_scaled() -> Any:
+    import tensorflow as tf
+
+    return _sequential((6, 6, 3), _layers().Lambda(lambda x: tf.clip_by_value(x, 0.0, 1.0)))
+
+
 def normalization_of_bytes() -> Any:
     return _sequential(
         (6, 6, 3), _layers().Normalization(mean=MEANS_OF_BYTES, variance=[3000.0] * 3)
