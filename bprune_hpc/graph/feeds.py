@@ -69,7 +69,11 @@ def fed(graph_def: Any, feed: Mapping[str, str], label: str) -> Any:
         definition = definitions.get(name.removesuffix(":0"))
         if definition is None or definition.op not in PLACEHOLDERS:
             nodes = parse_graph(graph_def)
-            found = [node.name for node in nodes.values() if node.op in PLACEHOLDERS]
+            found = [
+                node.name
+                for node in nodes.values()
+                if node.op in PLACEHOLDERS and _is_fed(node.attr["dtype"].type)
+            ]
             raise GraphError(
                 f"{label}: --feed: '{name}' is no placeholder; there are "
                 f"{describe(nodes, found) or 'none'}"
@@ -82,6 +86,12 @@ def fed(graph_def: Any, feed: Mapping[str, str], label: str) -> Any:
     return changed
 
 
+def _is_fed(dtype: Any) -> bool:
+    """Whether a placeholder of this type can have a number, and is no variable's handle."""
+    dtype = import_graphs().as_dtype(dtype)
+    return bool(dtype.is_integer or dtype.is_floating or dtype.name == "bool")
+
+
 def _value(definition: Any, name: str, text: str, label: str) -> Any:
     dtype = import_graphs().as_dtype(definition.attr["dtype"].type)
     try:
@@ -89,7 +99,7 @@ def _value(definition: Any, name: str, text: str, label: str) -> Any:
             value: Any = _BOOLEANS[text.lower()]
         else:
             value = int(text) if dtype.is_integer else float(text)
-        if not (dtype.is_integer or dtype.is_floating or dtype.name == "bool"):
+        if not _is_fed(dtype):
             raise ValueError
         with np.errstate(over="ignore"):
             array = np.asarray(value, dtype.as_numpy_dtype)

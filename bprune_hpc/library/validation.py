@@ -66,6 +66,7 @@ def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[
     """
     if y is None:
         return None
+    _check_unmasked(y, "y")
     try:
         label, classes = read_labels(task.name, np.asarray(y), "y")
     except ValueError as error:
@@ -80,6 +81,11 @@ def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[
     except DataError as error:
         raise DataError(f"y: {error}") from error
     return label
+
+
+def _check_unmasked(array: ArrayLike, name: str) -> None:
+    if np.ma.is_masked(array):
+        raise DataError(f"{name}: has masked values, which are no numbers; drop these examples")
 
 
 def checked_examples(
@@ -111,6 +117,7 @@ def checked_examples(
         examples = np.asarray(x)
     except ValueError as error:
         raise DataError(f"x: is no array ({error}); give (n_examples, ...)") from error
+    _check_unmasked(x, "x")
     if examples.ndim == 0 or not examples.size:
         raise DataError(f"x: shape {examples.shape} holds no examples; give (n_examples, ...)")
     try:

@@ -18,6 +18,7 @@ from bprune_hpc.errors import ConfigError, GraphError
 from bprune_hpc.evaluators.graph import GraphNetwork
 from bprune_hpc.graph.lifting import lift
 from bprune_hpc.tensorflow_import import import_tensorflow
+from tests.helpers import small_models
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -105,6 +106,13 @@ def test_fed_input_of_a_signature(tmp_path: Path) -> None:
         case = read_case(tmp_path / "net", feed={name: "1"})
         with GraphNetwork(case.graph, case.fixed) as network:
             np.testing.assert_allclose(network(X, case.posterior.loc), expected, atol=1e-6)
+
+
+def test_only_what_can_be_fed_is_offered() -> None:
+    with pytest.raises(
+        GraphError, match=r"no placeholder; there are 'x' \(Placeholder\)$"
+    ):
+        bprune_hpc.load(small_models.dense_flipout(), feed={"rate": "0"})
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_draws_are_rounded_up_to_pairs(net, digits):
         (np.zeros((3, 64), complex), "are complex128; the network takes float32"),
         (np.full((3, 64), np.nan), "has nan in example 0"),
         (np.full((3, 64), 1e300), "has inf in example 0"),
+        (np.ma.masked_greater(np.eye(64), 0), "has masked values, which are no numbers"),
         ([["text"] * 64], "the network takes float32"),
         ([[0.0], [0.0, 1.0]], "is no array"),
     ],
