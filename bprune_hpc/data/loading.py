@@ -67,6 +67,8 @@ class DataSet:
         Names of the classes, where labels are text.
     is_scaled : bool
         Whether the data set has a scale of its own, which has been applied.
+    n_columns : int
+        Length of one-hot rows, where labels are such; else 0 or 1.
     """
 
     x: NDArray[Any]
@@ -76,6 +78,7 @@ class DataSet:
     scaling: str
     classes: tuple[str, ...] | None = None
     is_scaled: bool = False
+    n_columns: int = 0
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -181,13 +184,16 @@ def read(
         raise DataError(f"{path}: cannot be read ({reason}); check the path") from None
     y = part.y if with_labels else None
     if first_label and y is not None:
-        if task == "regression" or part.classes is not None:
+        found = "names" if part.classes is not None else "one-hot rows"
+        if task == "regression" or part.classes is not None or part.n_columns > 1:
             raise DataError(
                 f"{path or name}: --first_label is of class numbers, and its labels are "
-                f"{'targets' if task == 'regression' else 'names'}; leave it out"
+                f"{'targets' if task == 'regression' else found}; leave it out"
             )
         y = y - first_label
-    return DataSet(part.x, y, name, part.sha256, part.scaling, part.classes, part.is_scaled)
+    return DataSet(
+        part.x, y, name, part.sha256, part.scaling, part.classes, part.is_scaled, part.n_columns
+    )
 
 
 def load(
@@ -306,7 +312,9 @@ def describe(examples: DataSet, path: str | None, fitted: Fitted | None = None) 
     return f"{found}; {len(classes)} labels {numbers}, {counts.min()} to {counts.max()} of each"
 
 
-def check_labels(y: NDArray[Any], n_classes: int, classes: Sequence[str] | None = None) -> None:
+def check_labels(
+    y: NDArray[Any], n_classes: int, classes: Sequence[str] | None = None, n_columns: int = 0
+) -> None:
     """Raise unless every label is the number of one of a network's classes.
 
     Parameters
@@ -315,18 +323,25 @@ def check_labels(y: NDArray[Any], n_classes: int, classes: Sequence[str] | None 
     n_classes : int
     classes : sequence of str, optional
         Names of the classes that the labels have, where they are text.
+    n_columns : int
+        Length of the one-hot rows that the labels were.
 
     Raises
     ------
     DataError
         With the first label that is not an integer in [0, n_classes); or if there are not as many
-        names, so that it is not known which class has which.
+        names or columns, so that it is not known which class has which.
     """
     if classes is not None and len(classes) != n_classes:
         listed = ", ".join(map(repr, classes[:_MOST_NAMES]))
         raise DataError(
             f"labels are {len(classes)} names ({listed}), the network has {n_classes} classes: "
             "which is which is not known; save class numbers from 0"
+        )
+    if n_columns > 1 and n_columns != n_classes:
+        raise DataError(
+            f"labels are one-hot rows of {n_columns}, the network has {n_classes} classes: which "
+            "is which is not known; save class numbers from 0"
         )
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"labels are {y.dtype}, not integers; save class numbers from 0")

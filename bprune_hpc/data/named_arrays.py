@@ -67,11 +67,14 @@ def read_arrays(arrays: NamedArrays, request: Request, sha256: dict[str, str]) -
     shape, dtype = arrays.declared(x_key)
     check_kind(shape, dtype, f"{name}: '{x_key}'")
     y = classes = None
+    n_columns = 0
     if y_key is not None:
-        check_label_shape(arrays.declared(y_key)[0], shape[0], (x_key, y_key), name)
+        of_labels = arrays.declared(y_key)[0]
+        n_columns = of_labels[1] if len(of_labels) == 2 else 0
+        check_label_shape(of_labels, shape[0], (x_key, y_key), name)
         y, classes = read_labels(request.task, arrays.values(y_key), f"{name}: '{y_key}'")
     x = arrays.examples(x_key, request.type_of(dtype))
-    return Part(x, y, sha256, as_stored(dtype), classes)
+    return Part(x, y, sha256, as_stored(dtype), classes, n_columns=n_columns)
 
 
 def choose_keys(arrays: NamedArrays, request: Request) -> tuple[str, str | None]:

@@ -140,7 +140,7 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
         where = ", ".join(map(columns.of, columns.targets))
         y, classes = read_labels(request.task, labels, f"{name}: {where}")
         logger.info("%s: %s %s", name, where, "is the label" if is_class else "has the labels")
-    return Part(x, y, sha256, f"text {AS_STORED}", classes)
+    return Part(x, y, sha256, f"text {AS_STORED}", classes, n_columns=len(columns.targets))
 
 
 def _check_last(name: str, first: NDArray[Any], last: NDArray[Any], columns: _Columns) -> None:

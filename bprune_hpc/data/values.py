@@ -99,6 +99,8 @@ class Part(NamedTuple):
         Names of the classes, where labels are text: class 0 has the first.
     is_scaled : bool
         Whether examples are scaled here, as this data set always is.
+    n_columns : int
+        Length of one-hot rows, where labels are such; else 0 or 1.
     """
 
     x: NDArray[Any]
@@ -107,6 +109,7 @@ class Part(NamedTuple):
     scaling: str
     classes: tuple[str, ...] | None = None
     is_scaled: bool = False
+    n_columns: int = 0
 
 
 def as_stored(dtype: np.dtype[Any]) -> str:

@@ -68,14 +68,16 @@ def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[
         return None
     _check_unmasked(y, "y")
     try:
-        label, classes = read_labels(task.name, np.asarray(y), "y")
+        found = np.asarray(y)
+        n_columns = found.shape[1] if found.ndim == 2 else 0
+        label, classes = read_labels(task.name, found, "y")
     except ValueError as error:
         raise DataError(f"y: is no array ({error}); give one label an example") from error
     if len(label) != n_examples:
         raise DataError(f"y: has {len(label)} labels for {n_examples} examples; give one for each")
     try:
         if isinstance(task, Classification):
-            check_labels(label, task.n_classes, classes)
+            check_labels(label, task.n_classes, classes, n_columns)
         else:
             check_targets(label, task.n_targets)
     except DataError as error:

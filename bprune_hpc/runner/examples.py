@@ -72,7 +72,7 @@ def _test_set(
     )
     try:
         if isinstance(task, Classification):
-            data.check_labels(loaded.labels, task.n_classes, loaded.classes)
+            data.check_labels(loaded.labels, task.n_classes, loaded.classes, loaded.n_columns)
         else:
             data.check_targets(loaded.labels, task.n_targets)
             _warn_of_units(loaded.labels)

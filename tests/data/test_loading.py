@@ -287,6 +287,10 @@ def test_check_labels_names_the_first_offender():
     data.check_labels(CLASSES, 3)
     with pytest.raises(DataError, match=r"label 2 of example 2 .* which has 2; labels run"):
         data.check_labels(CLASSES, 2)
+    for n_columns in (0, 1, 4):
+        data.check_labels(CLASSES, 4, n_columns=n_columns)
+    with pytest.raises(DataError, match="one-hot rows of 3, the network has 4 classes"):
+        data.check_labels(CLASSES, 4, n_columns=3)
     with pytest.raises(DataError, match="label -1 of example 0"):
         data.check_labels(np.array([-1, 5]), 3)
     with pytest.raises(DataError, match="float64, not integers"):

@@ -54,6 +54,16 @@ def test_names_that_are_known(tmp_path: Path, kind: str, x_name: str, y_name: st
     assert len(found.sha256) == (2 if kind == "npy" else 1)
 
 
+def test_one_hot_rows_have_their_length(tmp_path: Path) -> None:
+    for kind in ("npz", "hdf5", "npy"):
+        path = save(kind, tmp_path, x=X, y=np.eye(4)[Y])
+        found = data.load("auto", path)
+        np.testing.assert_array_equal(found.y, Y)
+        assert found.n_columns == 4
+        with pytest.raises(DataError, match="--first_label .* are one-hot rows; leave it out"):
+            data.load("auto", path, first_label=1)
+
+
 @pytest.mark.parametrize("names", [("x_test", "y_test"), ("X_test", "y_test")])
 @pytest.mark.parametrize("others", [("x", "y"), ("X", "Y"), ("images", "labels")])
 @pytest.mark.parametrize("kind", ["npz", "hdf5", "npy"])

@@ -109,9 +109,7 @@ def test_fed_input_of_a_signature(tmp_path: Path) -> None:
 
 
 def test_only_what_can_be_fed_is_offered() -> None:
-    with pytest.raises(
-        GraphError, match=r"no placeholder; there are 'x' \(Placeholder\)$"
-    ):
+    with pytest.raises(GraphError, match=r"no placeholder; there are 'x' \(Placeholder\)$"):
         bprune_hpc.load(small_models.dense_flipout(), feed={"rate": "0"})
 
 
