@@ -13,17 +13,17 @@ from .._typing import BoolArray, Float64Array
 from ..accumulators.classification import DrawSums
 from ..accumulators.regression import NormalDrawSums
 from ..config.sweep_config import SweepConfig
-from ..metrics import threshold_selection
 from ..metrics.nonfinite import blank
 from ..metrics.regression import RegressionStatistics
 from ..metrics.stopping import Target
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import PruningMask, labels_of
+from ..posterior.pruning import PruningMask
 from ..runner.network import Network
 from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
 from . import contents_classification, contents_regression
+from .choice import choice
 from .file import SCHEMA, Contents, Variable
 
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
@@ -99,9 +99,9 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    choice = _choice(config, masks, findings)
-    if choice is not None:
-        groups["choice"], group_attrs["choice"] = choice
+    n_classes = len(coordinates["class"].data) if "class" in coordinates else 0
+    if (chosen := choice(config, masks, findings, n_classes, status)) is not None:
+        groups["choice"], group_attrs["choice"] = chosen
     for other in findings.statistics[1:]:
         groups |= blanked({"ood": contents_classification.ood(other)}, findings.failed)
     if config.target is not None:
@@ -181,63 +181,6 @@ def _snr(ratio: Float64Array) -> dict[str, Variable]:
             ("quantile",), np.quantile(ratio, _SNR_QUANTILES, method="inverted_cdf")
         ),
     }
-
-
-def _choice(
-    config: SweepConfig, masks: Sequence[PruningMask], findings: SweepStatistics
-) -> tuple[dict[str, Variable], dict[str, Any]] | None:
-    """Datasets and attributes of ``/choice``; None where there is none to make.
-
-    While more is drawn there may be one group of draws alone, or no unpruned network yet.
-
-    Parameters
-    ----------
-    masks : sequence of PruningMask
-        Of the findings.
-    """
-    limit = config.limit
-    if limit is None or findings.n_units < 2 or masks[0].pruned_fraction != 0:
-        return None
-    statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
-    n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)
-    rise = statistics.per_example("nll")
-    skewness = (
-        threshold_selection.skewness_of(rise - rise[0]) if limit.metric == "nll_rise" else None
-    )
-    choice = threshold_selection.choose(
-        difference, limit, n_examples, n_groups, skewness, findings.failed
-    )
-    names = _names_of(config, masks)
-    fractions = np.array([mask.pruned_fraction for mask in masks])
-    attrs = {
-        "rule": limit.metric,
-        "limit": limit.value,
-        "confidence": choice.confidence,
-        "index": choice.index,
-        "n_examples_needed": choice.n_examples_needed,
-        "text": threshold_selection.sentences(
-            choice, difference.value, names, fractions, n_examples
-        ),
-    }
-    bound = {
-        "long_name": f"upper bound of {limit.metric}, at the confidence, of each threshold alone: "
-        "no claim about one that is picked after looking"
-    }
-    variables = {
-        "upper_bound": Variable(("threshold",), choice.upper_bound, bound),
-        "is_below": Variable(("threshold",), choice.is_below.astype(np.int8)),
-    }
-    return variables, {name: value for name, value in attrs.items() if value is not None}
-
-
-def _names_of(config: SweepConfig, masks: Sequence[PruningMask]) -> list[str]:
-    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
-    heading = config.rule().heading(config.grid_kind)
-    if config.grid_kind == "fraction":
-        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
-        return [f"the {label} of {heading}" for label in labels]
-    labels = labels_of([mask.threshold for mask in masks], is_share=False)
-    return [label if label == "none" else f"{heading} {label}" for label in labels]
 
 
 def _run_variable(value: Any) -> Variable:

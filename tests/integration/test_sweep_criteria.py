@@ -114,7 +114,8 @@ def test_table_and_choice_name_what_is_pruned(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{heading}  ") or lines[0].lstrip().startswith(heading)
     (choice,) = [line for line in lines if line.startswith("choice: ")]
-    assert choice.startswith(f"choice: {chosen}") and "% pruned: accuracy drop below 0.9" in choice
+    assert choice.startswith(f"choice: {chosen}")
+    assert "% pruned: accuracy drop of this ensemble of 4 networks below 0.9" in choice
 
 
 def test_random_weights_are_worse_than_those_of_low_snr(tmp_path: Path) -> None:
