@@ -130,7 +130,7 @@ def _digits_rises() -> np.ndarray:
     losses = []
     for one in (network, network.prune(snr=0.5)):
         probability = one.predict(part.x, n_draws=200).mean_probability
-        nll = -np.log(probability[np.arange(len(part.y)), part.y])
+        nll = -np.log(probability[np.arange(len(part.labels)), part.labels])
         losses.append(exact_tests.softened_nll(nll, SOFTEN, N_CLASSES))
     return losses[1] - losses[0]
 

@@ -59,7 +59,7 @@ class Sweep:
             batch_size=self.batch_size,
             limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
         )  # fmt: skip
-        (partition,) = assign(range(len(plan.units)), [1] * n_thresholds, 1).partitions
+        (partition,) = assign(range(len(plan.replicates)), [1] * n_thresholds, 1).partitions
         dataset = EvaluationSet(examples.name, examples.x, examples.label, plan=plan)
         draw_sums: Any = task.draw_sums(n_thresholds, self.n_draws)
         aside = 0.0

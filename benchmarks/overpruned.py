@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.evaluators.compaction import alive_units
-from bprune_hpc.graph.chain import Activation, Bias, Chain, Product, Step
+from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
+from bprune_hpc.graph.layer_graph import Activation, Bias, Dense, LayerGraph, Operation
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.metrics.tasks import Classification
 from bprune_hpc.posterior.mean_field import Posterior
@@ -67,7 +67,8 @@ class Work:
 
 def work(cut: PruningMask) -> Work:
     """Count the operations that are left at a threshold."""
-    alive = tuple(len(units.varying) for units in alive_units(list(cut.kept.values())))
+    live = live_units([ZeroPattern(kept) for kept in cut.kept.values()])
+    alive = tuple(len(units.varying) for units in live)
     each = [n_in * n_out for n_in, n_out in itertools.pairwise(alive)]
     kept = [int(np.count_nonzero(of_layer)) for of_layer in cut.kept.values()]
     return Work(
@@ -97,12 +98,12 @@ def problem(n_examples: int, seed: int = 0) -> tuple[Network, Examples]:
 
 def dense_network(table: Posterior) -> Network:
     """A chain of dense layers with ReLU between them, and biases (zeros) without a posterior."""
-    steps: list[Step] = []
+    operations: list[Operation] = []
     fixed = {}
     for layer, (kernel, loc) in enumerate(table.loc.items()):
         bias = f"bias{layer}"
-        steps += [Activation("Relu")] if steps else []
-        steps += [Product(kernel), Bias(bias)]
+        operations += [Activation("Relu")] if operations else []
+        operations += [Dense(kernel), Bias(bias)]
         fixed[bias] = np.zeros(loc.shape[1], np.float32)
     n_in, n_classes = len(next(iter(table.loc.values()))), loc.shape[1]
     graph = LiftedGraph(
@@ -114,7 +115,7 @@ def dense_network(table: Posterior) -> Network:
         output_shape=(None, n_classes),
         loc_tensors=dict.fromkeys(table.names, ""),
         fixed_tensors=dict.fromkeys(fixed, ""),
-        chain=Chain(tuple(steps)),
+        layers=LayerGraph.of_chain(*operations),
     )
     return Network(graph, table, fixed, Classification(n_classes), "random", {}, evaluator="chain")
 

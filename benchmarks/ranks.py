@@ -53,7 +53,7 @@ THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
 _N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
-_AGREED_A_STRETCH = 4  # whether to stop; what is next; who is there; which draws were no numbers
+_AGREED_A_SUPERSTEP = 4  # whether to stop; what is next; who is there; which draws were no numbers
 _AGREED_A_REDUCTION = 3  # whether to stop; what is next; who is there
 
 
@@ -146,8 +146,8 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     worker = _ProjectedWorker(
         watch,
         evaluation_s=evaluation_s,
-        superstep_s=_AGREED_A_STRETCH * vote_s,
-        unit_s=steps * of_draws["sum_s"] / len(plan.units),
+        superstep_s=_AGREED_A_SUPERSTEP * vote_s,
+        replicate_s=steps * of_draws["sum_s"] / len(plan.replicates),
         reduction_s=_AGREED_A_REDUCTION * vote_s,
         sum_s=of_group["sum_s"],
     )
@@ -155,7 +155,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     sweep = PreparedSweep(defaults, network, [dataset], masks, evaluator, costs, {}, {})
     coordinator = Coordinator(
         sweep, [SweepState(ThresholdIndices(range(N_THRESHOLDS)))], _N_RANKS, watch,
-        WriteCost(0.0, 0.0), publish=lambda _: watch.spend(write_s), of_pass=lambda _: {},
+        lambda _: watch.spend(write_s), WriteCost(0.0, 0.0),
     )  # fmt: skip
     loop.run(SerialComm(), worker, coordinator, watch, lambda _: None)
     if coordinator.timing.unsaved_s > 0:
@@ -163,7 +163,7 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     in_messages = steps * of_group["broadcast_s"] + watch.seconds["reduce"]
     computing, n_messages = watch.seconds["evaluate"], worker.n_messages
     n_supersteps, n_reductions = worker.n_supersteps, worker.n_reductions
-    n_agreed = _AGREED_A_STRETCH * n_supersteps + _AGREED_A_REDUCTION * n_reductions
+    n_agreed = _AGREED_A_SUPERSTEP * n_supersteps + _AGREED_A_REDUCTION * n_reductions
     as_here = in_messages + n_agreed * (here - vote_s)
     return {
         "share": in_messages / (in_messages + computing),
@@ -193,8 +193,8 @@ class _ProjectedWorker:
     ----------
     evaluation_s : float
         Of a draw at a threshold.
-    superstep_s, unit_s : float
-        In messages, of a superstep and for each of its units of draws.
+    superstep_s, replicate_s : float
+        In messages, of a superstep and for each of its replicates.
     reduction_s, sum_s : float
         In messages, of a reduction and for each group's sums that are sent after others.
     """
@@ -202,7 +202,7 @@ class _ProjectedWorker:
     watch: SimulatedWatch
     evaluation_s: float
     superstep_s: float
-    unit_s: float
+    replicate_s: float
     reduction_s: float
     sum_s: float
     n_messages: int = 0
@@ -211,12 +211,12 @@ class _ProjectedWorker:
 
     def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
         """See :class:`bprune_hpc.runner.loop.Worker`."""
-        n_items = len(superstep.units) * len(superstep.thresholds)
-        computing_s = 2 * n_items * self.evaluation_s / _N_RANKS  # two draws a unit
+        n_items = len(superstep.replicates) * len(superstep.thresholds)
+        computing_s = 2 * n_items * self.evaluation_s / _N_RANKS  # two draws a replicate
         with self.watch.time("evaluate"):
             self.watch.spend(computing_s)
         with self.watch.time("reduce"):
-            self.watch.spend(self.superstep_s + len(superstep.units) * self.unit_s)
+            self.watch.spend(self.superstep_s + len(superstep.replicates) * self.replicate_s)
         self.n_supersteps += 1
         return WorkResult(computing_s=computing_s)
 

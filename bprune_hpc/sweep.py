@@ -77,7 +77,7 @@ def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: loop.Ask
     coordinator = None
     if output is not None:
         states, write = output.sweep_states, output.write
-        coordinator = Coordinator.of(prepared, states, comm.size, watch, write)
+        coordinator = Coordinator(prepared, states, comm.size, watch, write)
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
             prepared.network.posterior.n_weights, len(prepared.masks), prepared.plan.n_draws,

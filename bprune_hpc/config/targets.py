@@ -66,7 +66,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def read(
-    arguments: argparse.Namespace, kind: str, least: float, n_units: int
+    arguments: argparse.Namespace, kind: str, least: float, n_replicates: int
 ) -> tuple[Target | None, Limit | None]:
     """What is asked for.
 
@@ -79,7 +79,7 @@ def read(
         Of the grid.
     least : float
         The first value of the grid.
-    n_units : int
+    n_replicates : int
         Antithetic pairs, or single draws, at most.
 
     Raises
@@ -101,7 +101,7 @@ def read(
         raise ConfigError(
             "--choice=exact: --target_se chooses the number of draws by the data; leave one out"
         )
-    if n_units < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
             f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
             "--num_monte_carlo to 4 or more"
@@ -114,8 +114,8 @@ def check_task(
     limit: Limit | None,
     choice: str,
     task: str,
-    n_units: int,
-    draws_per_unit: int,
+    n_replicates: int,
+    draws_per_replicate: int,
 ) -> None:
     """Refuse what the task that was found does not have.
 
@@ -124,9 +124,9 @@ def check_task(
     choice : str
         How the cost is to be tested.
     task : {"classification", "regression"}
-    n_units : int
-        Independent units of draws, at most.
-    draws_per_unit : int
+    n_replicates : int
+        Independent replicates, at most.
+    draws_per_replicate : int
 
     Raises
     ------
@@ -142,10 +142,11 @@ def check_task(
         raise ConfigError(
             "--choice=exact: the losses of a regression have no bound; pass --choice=asymptotic"
         )
-    if n_units < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
-            f"{_flag(limit)}: the draws of a {task} come {draws_per_unit} at a time, and one such "
-            f"unit has no standard error; raise --num_monte_carlo to {2 * draws_per_unit} or more"
+            f"{_flag(limit)}: the draws of a {task} come {draws_per_replicate} at a time, and "
+            "these alone have no standard error; raise --num_monte_carlo to "
+            f"{2 * draws_per_replicate} or more"
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..config.sweep_config import SweepConfig
+from ..evaluators.selection import RUNS_TENSORFLOW
 from ..graph import flops
 from ..job import deadline
 from ..job import memory as process_memory
@@ -32,7 +33,6 @@ from .text import Estimate
 logger = logging.getLogger(__name__)
 
 _OTHER_NUMBERS = (1, 4, 16, 64, 256, 1024)
-_RUNS_TENSORFLOW = ("graph", "channels")
 _FLOATS_A_DRAW = 3  # of a weight: the noise, and the two draws of a pair
 
 
@@ -73,10 +73,10 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         n: cost_model.timeline(sweep, pilot.rates, n, sweep_states)
         for n in {n_ranks, *_OTHER_NUMBERS}
     }
-    if sweep.network.evaluator not in _RUNS_TENSORFLOW:
+    if not RUNS_TENSORFLOW[sweep.network.evaluator]:
         tensorflow_mib = 0.0
     other = _other(pilot, before_mib + tensorflow_mib, sweep)
-    missing = _missing_bytes(sweep, n_ranks, pilot.n_units)
+    missing = _missing_bytes(sweep, n_ranks, pilot.n_replicates)
     forecast = Estimate(
         sweep=sweep,
         n_ranks=n_ranks,
@@ -114,11 +114,11 @@ def _other(pilot: PilotRun, started_mib: float, sweep: PreparedSweep) -> Peaks:
     return Peaks(read_mib, read_mib + pilot.workspace_mib)
 
 
-def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_units: int) -> int:
-    """Noise and weights of those units that a rank will hold more than the pilot run did."""
-    missing = max(0, cost_model.units_held(sweep, n_ranks) - n_units)
+def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_replicates: int) -> int:
+    """Noise and weights of those replicates that a rank will hold more than the pilot run did."""
+    missing = max(0, cost_model.replicates_held(sweep, n_ranks) - n_replicates)
     n_floats = _FLOATS_A_DRAW * sweep.network.posterior.n_weights
-    return missing * 4 * n_floats * sweep.network.task.noises_per_unit
+    return missing * 4 * n_floats * sweep.network.task.noises_per_replicate
 
 
 def _multiplications(sweep: PreparedSweep) -> int | None:

@@ -18,7 +18,7 @@ from ..mpi.reduction_tree import n_steps
 from ..posterior.draws import MEAN
 from ..runner import loop
 from ..runner.coordinator import Coordinator
-from ..runner.evaluation import chunks, units_at_once
+from ..runner.evaluation import chunks, replicates_at_once
 from ..runner.preparation import PreparedSweep
 from ..runner.reduction import most_groups_held
 from ..runner.scheduler import Reduce, Superstep, WorkResult
@@ -33,17 +33,19 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class DrawTime:
-    """Seconds of units of draws at a threshold: what is paid once, by unit, by batch, by both."""
+    """Seconds of replicates at a threshold: what is paid once, by replicate, by batch, by
+    both.
+    """
 
     once_s: float
-    unit_s: float
+    replicate_s: float
     batch_s: float
     both_s: float
 
-    def seconds(self, n_units: float, n_batches: int) -> float:
-        """Of units that are drawn together, on so many batches of examples."""
-        by_batch = n_batches * (self.batch_s + n_units * self.both_s)
-        return self.once_s + n_units * self.unit_s + by_batch
+    def seconds(self, n_replicates: float, n_batches: int) -> float:
+        """Of replicates that are drawn together, on so many batches of examples."""
+        by_batch = n_batches * (self.batch_s + n_replicates * self.both_s)
+        return self.once_s + n_replicates * self.replicate_s + by_batch
 
     @classmethod
     def fit(cls, seconds: Mapping[tuple[int, int], float]) -> DrawTime:
@@ -51,15 +53,17 @@ class DrawTime:
 
         Parameters
         ----------
-        seconds : mapping of (n_units, n_batches) to float
-            Where units (or batches) are of one number only, all is taken to grow with them.
+        seconds : mapping of (n_replicates, n_batches) to float
+            Where replicates (or batches) are of one number only, all is taken to grow with them.
         """
         from scipy.optimize import nnls  # a fifth of a second, for plans alone
 
         counts = np.array(list(seconds), float)
-        n_units, n_batches = counts.T
+        n_replicates, n_batches = counts.T
         measured = np.maximum(np.array(list(seconds.values())), 1e-9)
-        columns = np.stack([np.ones(len(counts)), n_units, n_batches, n_units * n_batches], axis=1)
+        columns = np.stack(
+            [np.ones(len(counts)), n_replicates, n_batches, n_replicates * n_batches], axis=1
+        )
         varies = [len(set(one)) > 1 for one in counts.T]
         is_used = np.array([all(varies), varies[1], varies[0], True])
         # Relative errors count, since the clock of a shared machine is off by a share.
@@ -93,7 +97,7 @@ class Rates:
     Attributes
     ----------
     noise_s : float
-        Of the normals of a unit.
+        Of the normals of a replicate.
     draws : tuple of DrawTime
         One for each threshold.
     write_s : float
@@ -115,9 +119,9 @@ class Timeline:
     Attributes
     ----------
     draw_s : float
-        Until the last rank has drawn, summed over rounds.
+        Until the last rank has drawn, summed over supersteps.
     reduce_s, write_s : float
-        Sums brought together; statistics and files.
+        Reductions; statistics and files.
     round_s : float
         The longest time between two writes.
     n_writes : int
@@ -162,7 +166,7 @@ class SimulatedWorker:
     def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
         """Take as long as the slowest rank."""
         costs = superstep.thresholds.of(self.sweep.costs)
-        assignment = assign(superstep.units, costs, self.n_ranks)
+        assignment = assign(superstep.replicates, costs, self.n_ranks)
         draws = superstep.thresholds.of(self.rates.draws)
         n_batches = [
             -(-len(block) // self.sweep.datasets[index].plan.batch_size)
@@ -184,17 +188,19 @@ class SimulatedWorker:
         self, partition: Partition, draws: Sequence[DrawTime], n_batches: Sequence[int]
     ) -> float:
         """Time of a partition; noise is made anew for each block of examples."""
-        draws_per_unit = self.sweep.plan.draws_per_unit
+        draws_per_replicate = self.sweep.plan.draws_per_replicate
         seconds = 0.0
-        for piece in chunks(partition, units_at_once(self.sweep.network.posterior.n_weights)):
-            seconds += self.rates.noise_s * sum(unit != MEAN for unit in piece) * len(n_batches)
+        for chunk in chunks(partition, replicates_at_once(self.sweep.network.posterior.n_weights)):
+            seconds += (
+                self.rates.noise_s * sum(replicate != MEAN for replicate in chunk) * len(n_batches)
+            )
             together: dict[int, float] = defaultdict(float)
-            for unit, positions in piece.items():
+            for replicate, positions in chunk.items():
                 for position in positions:
-                    together[position] += 1 / draws_per_unit if unit == MEAN else 1
+                    together[position] += 1 / draws_per_replicate if replicate == MEAN else 1
             seconds += sum(
-                draws[position].seconds(n_units, batches)
-                for position, n_units in together.items()
+                draws[position].seconds(n_replicates, batches)
+                for position, n_replicates in together.items()
                 for batches in n_batches
             )
         return seconds
@@ -221,9 +227,9 @@ def timeline(
         [SweepState(one.thresholds, *one.progress) for one in sweep_states],
         n_ranks,
         watch,
+        lambda _: watch.spend(rates.write_s),
         WriteCost(0.0, 0.0),
-        publish=lambda _: watch.spend(rates.write_s),
-        of_pass=of_pass,
+        of_pass,
     )
     worker = SimulatedWorker(sweep, rates, n_ranks, watch)
     loop.run(SerialComm(), worker, coordinator, watch, ask=lambda timing: None)
@@ -237,15 +243,15 @@ def timeline(
     return Timeline(draw_s, reduce_s, write_s, timing.slowest_round_s, timing.n_writes)
 
 
-def units_held(sweep: PreparedSweep, n_ranks: int) -> int:
+def replicates_held(sweep: PreparedSweep, n_ranks: int) -> int:
     """Units of draws whose noise a rank holds at a time, at most."""
-    partitions = assign(range(len(sweep.plan.units)), sweep.costs, n_ranks).partitions
-    most = units_at_once(sweep.network.posterior.n_weights)
-    return min(most, max(sum(unit != MEAN for unit, _ in one) for one in partitions))
+    partitions = assign(range(len(sweep.plan.replicates)), sweep.costs, n_ranks).partitions
+    most = replicates_at_once(sweep.network.posterior.n_weights)
+    return min(most, max(sum(replicate != MEAN for replicate, _ in one) for one in partitions))
 
 
 def reduce_seconds(participants: Mapping[int, Sequence[int]], group_bytes: int) -> float:
-    """Time to bring sums to rank 0: each group's up a tree of the ranks that have a part."""
+    """Time of a reduction: each group's sums go up a tree of the ranks that have a part."""
     return n_steps(participants.values()) * group_bytes / LINK_BYTES_PER_S
 
 
@@ -294,7 +300,7 @@ def memory(
     missing_mib = missing_bytes / MIB
     received = group_mib if n_ranks > 1 else 0.0
     drawing = root.drawing + max(missing_mib, received)
-    n_groups = most_groups_held(len(sweep.plan.units), len(sweep.masks), n_ranks)
+    n_groups = most_groups_held(len(sweep.plan.replicates), len(sweep.masks), n_ranks)
     return Memory(
         max(root.reading, drawing, root.writing),
         max(other.reading, other.drawing + missing_mib + n_groups * group_mib),

@@ -34,7 +34,7 @@ from ..runner.state import SweepState, ThresholdIndices
 from ..runner.statistics import SweepStatistics, with_block
 from ..runner.synthetic_state import fill, finish, repeated_labels
 from ..runner.work_split import Partition, assign
-from .cost_model import DrawTime, Peaks, Rates, between, units_held
+from .cost_model import DrawTime, Peaks, Rates, between, replicates_held
 
 BUDGET_S = 20.0
 """Time for timed draws, about; more where a single draw takes longer."""
@@ -51,8 +51,8 @@ class PilotRun:
     ----------
     workspace_mib : float
         What rank 0 took to draw, beside its sums.
-    n_units : int
-        Units of draws that were held at a time.
+    n_replicates : int
+        Replicates that were held at a time.
     file_bytes : int
     """
 
@@ -60,7 +60,7 @@ class PilotRun:
     root: Peaks
     others: list[Peaks]
     workspace_mib: float
-    n_units: int
+    n_replicates: int
     file_bytes: int
 
 
@@ -70,12 +70,12 @@ class Trial:
 
     Attributes
     ----------
-    rows : list of int
-        Thresholds that are timed: of different work, from the least to the most.
+    thresholds : ThresholdIndices
+        Those that are timed: of different work, from the least to the most.
     """
 
     sweep: PreparedSweep
-    rows: list[int]
+    thresholds: ThresholdIndices
 
     @classmethod
     def of(cls, sweep: PreparedSweep) -> Trial:
@@ -83,28 +83,34 @@ class Trial:
         costs = np.array(sweep.costs)
         wanted = np.linspace(costs.min(), costs.max(), _MOST_TIMED)
         nearest = [int(np.argmin(np.abs(costs - cost))) for cost in wanted]
-        return cls(sweep, list(dict.fromkeys(nearest)))
+        return cls(sweep, ThresholdIndices(dict.fromkeys(nearest)))
 
-    def draw(self, units: Sequence[int], n_batches: int, sums: Any, draws: Any) -> list[float]:
-        """Draw units at each threshold; seconds of each, that of the noise in the first."""
-        sweep, n_rows = self.sweep, len(self.rows)
+    def draw(self, replicates: Sequence[int], n_batches: int, sums: Any, draws: Any) -> list[float]:
+        """Draw replicates at each threshold; seconds of each, that of the noise in the first."""
+        sweep, n_thresholds = self.sweep, len(self.thresholds)
         dataset = sweep.datasets[0]
         block = range(min(n_batches * dataset.plan.batch_size, len(dataset)))
-        partition = Partition(tuple(units), n_rows, 0, len(units) * n_rows)
+        partition = Partition(tuple(replicates), n_thresholds, 0, len(replicates) * n_thresholds)
         ticks = [_now()]
         evaluate(
-            sweep.evaluator, sweep.network, [sweep.masks[row] for row in self.rows], dataset,
+            sweep.evaluator, sweep.network, self.thresholds.of(sweep.masks), dataset,
             partition, block, sums, draws, {}, seed=sweep.config.seed,
             advance=lambda _: ticks.append(_now()),
         )  # fmt: skip
         return [_least(before, after) for before, after in pairwise(ticks)]
 
-    def noise_s(self, n_units: int) -> float:
-        """Time of the normals of a unit, where those of several are made together."""
+    def noise_s(self, n_replicates: int) -> float:
+        """Time of the normals of a replicate, where those of several are made together."""
         sweep = self.sweep
-        posterior, units, seed = sweep.network.posterior, sweep.plan.units, sweep.config.seed
+        posterior, replicates, seed = (
+            sweep.network.posterior,
+            sweep.plan.replicates,
+            sweep.config.seed,
+        )
         start = _now()
-        held = [noises_of(posterior, unit, units, seed) for unit in range(n_units)]
+        held = [
+            noises_of(posterior, replicate, replicates, seed) for replicate in range(n_replicates)
+        ]
         return _least(start, _now()) / len(held)
 
 
@@ -123,7 +129,7 @@ def rehearse(comm: Comm, sweep: PreparedSweep, n_ranks: int, run: Mapping[str, A
     Parameters
     ----------
     n_ranks : int
-        For which the sweep is planned: with more of them each holds fewer units.
+        For which the sweep is planned: with more of them each holds fewer replicates.
     run : mapping
         What goes to ``/run`` of a results file.
     """
@@ -137,12 +143,12 @@ def rehearse(comm: Comm, sweep: PreparedSweep, n_ranks: int, run: Mapping[str, A
         sums = sweep_state.sums[0]
     else:  # one group's, for all of them: those of the whole sweep are counted in the forecast
         _, block = sweep.passes[0][0]
-        of_group = task.sums(len(sweep.masks), len(block), sweep.plan.draws_per_unit)
+        of_group = task.sums(len(sweep.masks), len(block), sweep.plan.draws_per_replicate)
         sums = dict.fromkeys([MEAN, *range(N_GROUPS)], of_group)
     resident = memory.resident_mib()
     timer = _Timer(comm, trial, sums)
-    n_units = timer.at_most(units_held(sweep, n_ranks))
-    timer.draw(n_units, 1)
+    n_replicates = timer.at_most(replicates_held(sweep, n_ranks))
+    timer.draw(n_replicates, 1)
     _reduce(comm, sweep, sums)
     drawing = memory.peak_mib()
     rates = timer.rates()
@@ -156,12 +162,12 @@ def rehearse(comm: Comm, sweep: PreparedSweep, n_ranks: int, run: Mapping[str, A
         writing = memory.peak_mib()
     peaks = Peaks(reading, drawing, writing)
     everyone = comm.gather(peaks) or [peaks]
-    return PilotRun(rates, peaks, everyone[1:], drawing - resident, n_units, file_bytes)
+    return PilotRun(rates, peaks, everyone[1:], drawing - resident, n_replicates, file_bytes)
 
 
 @dataclass(frozen=True)
 class _Small:
-    """Sums of the posterior mean and of one unit of draws, for a batch of examples."""
+    """Sums of the posterior mean and of one replicate, for a batch of examples."""
 
     trial: Trial
     sums: dict[int, Any]
@@ -170,7 +176,7 @@ class _Small:
     @classmethod
     def of(cls, trial: Trial) -> _Small:
         sweep, sums = trial.sweep, dict[int, Any]()
-        draws = sweep.network.task.draw_sums(len(trial.rows), sweep.plan.draws_per_unit)
+        draws = sweep.network.task.draw_sums(len(trial.thresholds), sweep.plan.draws_per_replicate)
         trial.draw([MEAN, 0], 1, sums, draws)
         return cls(trial, sums, draws)
 
@@ -179,7 +185,7 @@ class _Small:
         sweep_state.sums.clear()
         sweep = self.trial.sweep
         costs = np.array(sweep.costs)
-        like = [int(np.argmin(np.abs(costs[self.trial.rows] - cost))) for cost in costs]
+        like = [int(np.argmin(np.abs(costs[list(self.trial.thresholds)] - cost))) for cost in costs]
         fill(sweep_state, sweep, like, self.sums[MEAN], self.sums[0], self.draws)
 
 
@@ -191,30 +197,30 @@ class _Timer:
         one_s = sum(self.draw(1, 1))
         self._one_s = comm.from_root(lambda: max(one_s, 1e-6))
 
-    def draw(self, n_units: int, n_batches: int) -> list[float]:
+    def draw(self, n_replicates: int, n_batches: int) -> list[float]:
         """Seconds of each timed threshold; that of the noise is in the first."""
         trial, sweep = self._trial, self._trial.sweep
-        n_draws = n_units * sweep.plan.draws_per_unit
-        draws = sweep.network.task.draw_sums(len(trial.rows), n_draws)  # new, as those of a draw
-        return trial.draw(range(n_units), n_batches, self._sums, draws)
+        n_draws = n_replicates * sweep.plan.draws_per_replicate
+        draws = sweep.network.task.draw_sums(len(trial.thresholds), n_draws)
+        return trial.draw(range(n_replicates), n_batches, self._sums, draws)
 
-    def at_most(self, n_units: int) -> int:
-        """So many units, or fewer that there is time for."""
-        return _at_most(n_units, BUDGET_S / 8 / self._one_s)
+    def at_most(self, n_replicates: int) -> int:
+        """So many replicates, or fewer that there is time for."""
+        return _at_most(n_replicates, BUDGET_S / 8 / self._one_s)
 
     def rates(self) -> Rates:
         """Those of draws; every rank calls this."""
         trial, one_s = self._trial, self._one_s
-        n_units = self.at_most(units_held(trial.sweep, 1))
+        n_replicates = self.at_most(replicates_held(trial.sweep, 1))
         _, block = trial.sweep.passes[0][0]
         all_batches = -(-len(block) // trial.sweep.plan.batch_size)
-        n_batches = _at_most(all_batches, BUDGET_S / 4 / one_s / n_units)
-        sizes = sorted({(k, m) for k in (1, n_units) for m in (1, n_batches)})
+        n_batches = _at_most(all_batches, BUDGET_S / 4 / one_s / n_replicates)
+        sizes = sorted({(k, m) for k in (1, n_replicates) for m in (1, n_batches)})
         of_all = one_s * sum(k * m for k, m in sizes)
         found: dict[tuple[int, int], list[list[float]]] = {size: [] for size in sizes}
         noises = []
         for _ in range(_at_most(_MOST_REPEATS, BUDGET_S / of_all)):
-            noises.append(trial.noise_s(n_units))
+            noises.append(trial.noise_s(n_replicates))
             for size, times in found.items():
                 times.append(self.draw(*size))
         mine = np.array([np.median(found[size], axis=0) for size in sizes])
@@ -223,22 +229,22 @@ class _Timer:
         seconds[:, 0] = np.maximum(seconds[:, 0] - [k * noise_s for k, _ in sizes], 0)
         fitted = {
             index: DrawTime.fit(dict(zip(sizes, column, strict=True)))
-            for index, column in zip(trial.rows, seconds.T, strict=True)
+            for index, column in zip(trial.thresholds, seconds.T, strict=True)
         }
         return Rates(noise_s, between(trial.sweep.costs, fitted), write_s=0.0)
 
 
 def _reduce(comm: Comm, sweep: PreparedSweep, sums: Mapping[int, Any]) -> None:
     """Reduce sums as before a write, since MPI's own memory grows with what is sent."""
-    task, n_rows, (_, block) = sweep.network.task, len(sweep.masks), sweep.passes[0][0]
-    assignment = assign(range(len(sweep.plan.units)), sweep.costs, comm.size)
+    task, n_thresholds, (_, block) = sweep.network.task, len(sweep.masks), sweep.passes[0][0]
+    assignment = assign(range(len(sweep.plan.replicates)), sweep.costs, comm.size)
     pending = PendingReductions(comm.size)
     pending.add(assignment)
     groups = sums if comm.is_root else assignment.partitions[comm.rank].groups
     mine = {group: sums[group] for group in groups}
-    make = partial(task.sums, n_rows, len(block), sweep.plan.draws_per_unit)
+    make = partial(task.sums, n_thresholds, len(block), sweep.plan.draws_per_replicate)
     reduce_groups(comm, pending.participants, mine, make)
-    reduce_draws(comm, task.draw_sums(n_rows, sweep.plan.n_draws))
+    reduce_draws(comm, task.draw_sums(n_thresholds, sweep.plan.n_draws))
 
 
 def _at_most(number: int, limit: float) -> int:

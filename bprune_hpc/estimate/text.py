@@ -125,7 +125,7 @@ def _results(estimate: Estimate) -> str:
     where = f"{estimate.sweep.config.output}: {_bytes(estimate.file_bytes)}"
     if estimate.saved is None:
         return f"{where}, begun anew" if estimate.sweep.config.overwrite else where
-    progress = estimate.saved.progress(estimate.sweep.plan.draws_per_unit)
+    progress = estimate.saved.progress(estimate.sweep.plan.draws_per_replicate)
     is_left = estimate.timeline.n_writes > 0
     rest = "times are of what is left" if is_left else "nothing is left to be done"
     return f"{where}; it is there, {estimate.saved.status}, with {progress}: {rest}"
@@ -197,7 +197,7 @@ def _count(n: int, what: str) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Two digits, in the unit that people take."""
+    """Two digits, in the replicate that people take."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 100 * 60:

@@ -184,7 +184,7 @@ class Statistics(TaskStatistics):
 
         def without_each() -> Iterator[dict[str, Float64Array]]:
             for group, size in enumerate(sizes) if len(sizes) > 1 else ():
-                n_left = n_draws - size * (n_draws // len(self.plan.units))
+                n_left = n_draws - size * (n_draws // len(self.plan.replicates))
                 rest = np.subtract(total, sums[group], order="C")
                 yield example_statistics(mean_prediction(rest, n_left, label), label)
 

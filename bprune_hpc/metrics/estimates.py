@@ -94,7 +94,7 @@ class Estimate:
         Parameters
         ----------
         group_sizes : sequence of int
-            Units in each group of draws.
+            Replicates in each group of draws.
         is_corrected : bool
             Whether to take the jackknife's estimate of the bias off.
         """
@@ -132,7 +132,7 @@ def with_errors(
         Of every metric that is no difference.
     definitions : mapping of str to Definition
     group_sizes : sequence of int
-        Units in each group of draws.
+        Replicates in each group of draws.
     """
     out = {}
     for name, definition in definitions.items():

@@ -26,16 +26,16 @@ def jackknife(
     Parameters
     ----------
     estimate : float64 array, shape (...)
-        Statistic of all units.
+        Statistic of all replicates.
     deleted : float64 array, shape (n_groups, ...)
         Statistic without each group in turn.
     sizes : sequence of int, length n_groups
-        Number of units in each group.
+        Number of replicates in each group.
 
     Returns
     -------
     corrected, se : float64 array, shape (...)
-        The estimate less its jackknife bias (of first order in 1 / n_units), and the standard
+        The estimate less its jackknife bias (of first order in 1 / n_replicates), and the standard
         error; both NaN where there are fewer than two groups.
     """
     n_groups = len(sizes)
@@ -59,9 +59,9 @@ def with_correction(
     """Standard error of a corrected estimate: the correction counts as uncertain by its own size.
 
     Where the correction is a large part of the error, so is what it leaves, of higher order in
-    1 / n_units, and draws that miss the rare large terms have too small an estimate and too small
-    an error at once. Of order 1 / n_units beside the error's 1 / sqrt(n_units), it fades where
-    there are many.
+    1 / n_replicates, and draws that miss the rare large terms have too small an estimate and too
+    small an error at once. Of order 1 / n_replicates beside the error's 1 / sqrt(n_replicates), it
+    fades where there are many.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ distribution of an example is the mixture of the draws' Normals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,11 @@ from .._typing import Float64Array
 from ..accumulators.regression import GroupValues, MeanNormal, NormalSums
 from ..posterior.draws import MEAN
 from .definitions import LEVELS, REGRESSION
+from .estimates import Metric, with_errors
 from .example_means import TaskStatistics
+
+_OF_ONE_TARGET = ("error", "pit")
+"""Quantities of which an average over targets means nothing."""
 
 
 def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
@@ -24,6 +28,8 @@ def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
     Returns
     -------
     mapping of str to float64 array, shape (n_thresholds, n_examples)
+        Where there are several targets, averages over them, but ``nll``, which is of all targets
+        together; and under ``NAME_by_target``, with an axis more, what it is of each.
         ``error``: mean of the mixture less target, whose square is ``squared_error``;
         ``squared_error_single_draw``: mean over draws; ``nll``, nats; ``crps``, unbiased for any
         number of draws, so that single values can be negative; ``pit``; ``inside_50`` and so on:
@@ -34,7 +40,7 @@ def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
     error = mean.error
     epistemic = np.maximum(mean.squared_error - error * error, 0.0)
     pit = np.clip(mean.below, 0.0, 1.0)
-    return {
+    quantities = {
         "error": error,
         "squared_error": error * error,
         "squared_error_single_draw": mean.squared_error,
@@ -50,6 +56,19 @@ def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
         "epistemic_variance": epistemic,
         "predictive_sd": np.sqrt(mean.variance + epistemic),
     }
+    return {**_over_targets(quantities), "nll": -mean.joint_log_density}
+
+
+def _over_targets(quantities: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
+    """Averages over targets and, beside them, what was averaged; one target's stay as they are."""
+    if all(values.ndim == 2 for values in quantities.values()):
+        return dict(quantities)
+    means = {
+        name: values.mean(axis=2)
+        for name, values in quantities.items()
+        if name not in _OF_ONE_TARGET
+    }
+    return means | {f"{name}_by_target": values for name, values in quantities.items()}
 
 
 @dataclass
@@ -65,7 +84,7 @@ class RegressionStatistics(TaskStatistics):
         ----------
         sums : mapping of group to NormalSums
             Of every group, and of the mean network under ``MEAN``.
-        label : float64 array, shape (n_examples,) of the block
+        label : float64 array, shape (n_examples,) or (n_examples, n_targets) of the block
             Targets.
         """
         sizes = self.plan.group_sizes
@@ -73,7 +92,7 @@ class RegressionStatistics(TaskStatistics):
         total, without = _all_and_without_each(groups)
         whole = example_quantities(self._mean(total, sum(sizes)))
         at_mean = GroupValues.of(sums[MEAN]).mean(1, 0)
-        whole["squared_error_mean_weights"] = at_mean.error * at_mean.error
+        whole |= _over_targets({"squared_error_mean_weights": at_mean.error * at_mean.error})
         self._means.add(
             whole,
             (
@@ -88,12 +107,30 @@ class RegressionStatistics(TaskStatistics):
         """Targets of the examples so far."""
         return self.label
 
-    def _mean(self, values: GroupValues, n_units: int) -> MeanNormal:
-        unit = self.plan.units[0]
+    def of_targets(self, name: str) -> Float64Array:
+        """A quantity of every example, where there are several targets of each of them.
+
+        Returns
+        -------
+        float64 array, shape (n_thresholds, n_examples) or (n_thresholds, n_examples, n_targets)
+        """
+        return self.per_example(name if self.target.ndim == 1 else f"{name}_by_target")
+
+    def metrics_by_target(self) -> dict[str, Metric]:
+        """Every metric of each of several targets, arrays of shape (n_thresholds, n_targets)."""
+        of_targets = {
+            name: replace(definition, quantity=f"{definition.quantity or name}_by_target")
+            for name, definition in self.definitions.items()
+        }
+        estimates = self._means.estimates(of_targets)
+        return with_errors(estimates, of_targets, self.plan.group_sizes)
+
+    def _mean(self, values: GroupValues, n_replicates: int) -> MeanNormal:
+        replicate = self.plan.replicates[0]
         comparisons = sum(
-            draw.noise != other.noise for k, draw in enumerate(unit) for other in unit[:k]
+            draw.noise != other.noise for k, draw in enumerate(replicate) for other in replicate[:k]
         )
-        return values.mean(n_units * len(unit), n_units * comparisons)
+        return values.mean(n_replicates * len(replicate), n_replicates * comparisons)
 
 
 def _all_and_without_each(

@@ -42,7 +42,7 @@ def choice(
     status : {"complete", "partial"}
     """
     limit = config.limit
-    if limit is None or findings.n_units < 2 or masks[0].pruned_fraction != 0:
+    if limit is None or findings.n_replicates < 2 or masks[0].pruned_fraction != 0:
         return None
     why = _why_asymptotic(config, n_classes, status)
     test = _asymptotic(limit, findings) if why is not None else _exact(config, findings, n_classes)

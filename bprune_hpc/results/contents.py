@@ -45,6 +45,7 @@ def contents(
     status : {"complete", "partial"}
     """
     config, network = sweep.config, sweep.network
+    record, *others = [dataset.record for dataset in sweep.datasets]
     masks = findings.thresholds.of(sweep.masks)
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
@@ -52,7 +53,7 @@ def contents(
     criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
     is_by_fraction = config.grid_kind == "fraction"
-    pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
+    pair_of_draw = [draw.noise for draws in statistics.plan.replicates for draw in draws]
     n_examples = len(statistics.label)
     coordinates = {
         "threshold": Variable(
@@ -81,10 +82,15 @@ def contents(
     if isinstance(statistics, RegressionStatistics):
         assert isinstance(draw_sums, NormalDrawSums)
         of_the_task = contents_regression.groups(statistics, metrics, draw_sums)
+        if statistics.target.ndim > 1:
+            n_targets = statistics.target.shape[1]
+            target = contents_regression.TARGET
+            coordinates[target] = Variable((target,), np.arange(n_targets))
     else:
         assert isinstance(draw_sums, DrawSums)
+        names = {} if record.classes is None else {"names": list(record.classes)}
         n_classes = network.task.n_classes
-        coordinates["class"] = Variable(("class",), np.arange(n_classes))
+        coordinates["class"] = Variable(("class",), np.arange(n_classes), names)
         of_the_task = contents_classification.groups(statistics, metrics, draw_sums, n_classes)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": {**_sparsity(masks, posterior), **_priors(network)},
@@ -119,6 +125,8 @@ def contents(
             "config": config.to_json(),
             "checkpoint": network.checkpoint,
             "sha256": json.dumps(dict(network.sha256), sort_keys=True),
+            "input": record.scaling,
+            **({"ood_input": others[0].scaling} if others else {}),
         },
         coordinates=coordinates,
         groups=groups,

@@ -14,6 +14,9 @@ from ..metrics.regression import RegressionStatistics
 from .file import Variable
 from .metric_variables import metric_variables
 
+TARGET = "target_number"
+"""Dimension of several targets; ``target`` is a dataset."""
+
 _EXAMPLES = {
     "predictive_sd": ("standard deviation of the predictive mixture", TARGET_UNITS),
     "nll": ("negative log-density of the predictive mixture", "nat"),
@@ -31,6 +34,7 @@ def groups(
     by_draw = ("threshold", "draw")
     return {
         "metrics": metric_variables(metrics, REGRESSION),
+        **({} if statistics.target.ndim == 1 else {"targets": _targets(statistics)}),
         "draws": {
             "rmse": Variable(by_draw, draw_sums.rmse(n_examples), {"units": TARGET_UNITS}),
             "nll": Variable(by_draw, draw_sums.nll(n_examples), {"units": "nat"}),
@@ -40,20 +44,30 @@ def groups(
     }
 
 
+def _targets(statistics: RegressionStatistics) -> dict[str, Variable]:
+    """Metrics of each target."""
+    dims = ("threshold", TARGET)
+    return metric_variables(statistics.metrics_by_target(), REGRESSION, dims)
+
+
 def _examples(statistics: RegressionStatistics) -> dict[str, Variable]:
     def variable(values: Float64Array, long_name: str, units: str = TARGET_UNITS) -> Variable:
         attrs = {"units": units, "long_name": long_name}
-        return Variable(("threshold", "example"), values.astype(np.float32), attrs)
+        dims = ("threshold", "example", TARGET)[: values.ndim]
+        return Variable(dims, values.astype(np.float32), attrs)
 
     def sd(kind: str) -> Float64Array:
-        return np.sqrt(statistics.per_example(f"{kind}_variance"))
+        return np.sqrt(statistics.of_targets(f"{kind}_variance"))
 
-    mean = statistics.target + statistics.per_example("error")
+    target, of_targets = statistics.target, statistics.of_targets
     return {
-        "target": Variable(("example",), statistics.target, {"units": TARGET_UNITS}),
-        "predictive_mean": variable(mean, "mean of the predictive mixture"),
+        "target": Variable(("example", TARGET)[: target.ndim], target, {"units": TARGET_UNITS}),
+        "predictive_mean": variable(target + of_targets("error"), "mean of the predictive mixture"),
         **{
-            name: variable(statistics.per_example(name), *meaning)
+            # That of all targets together.
+            name: variable(
+                (statistics.per_example if name == "nll" else of_targets)(name), *meaning
+            )
             for name, meaning in _EXAMPLES.items()
         },
         "epistemic_sd": variable(sd("epistemic"), "standard deviation of draws' means"),
@@ -62,12 +76,14 @@ def _examples(statistics: RegressionStatistics) -> dict[str, Variable]:
 
 
 def _calibration(statistics: RegressionStatistics) -> dict[str, Variable]:
-    counts = [np.histogram(pit, _PIT_EDGES)[0] for pit in statistics.per_example("pit")]
+    pit = statistics.of_targets("pit")
+    dims = ("threshold", TARGET, "bin") if pit.ndim == 3 else ("threshold", "bin")
+    counts = np.apply_along_axis(lambda of: np.histogram(of, _PIT_EDGES)[0], 1, pit)
     return {
         "pit_edges": Variable(("edge",), _PIT_EDGES),
         "pit_count": Variable(
-            ("threshold", "bin"),
-            np.stack(counts).astype(np.int64),
+            dims,
+            (np.moveaxis(counts, 1, -1) if pit.ndim == 3 else counts).astype(np.int64),
             {"long_name": "histogram of the PIT of each example; flat where calibrated"},
         ),
     }

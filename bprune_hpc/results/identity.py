@@ -16,6 +16,7 @@ from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import Identity
+from ..metrics.tasks import Classification, Task
 from ..runner.datasets import Examples
 from ..runner.network import Network
 
@@ -34,8 +35,11 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "graph": graph_sha256(network.graph),
         "data": _sha256([("x", test.x), ("label", test.summed_label)]),
         "ood data": _sha256([("x", others[0].x)]) if others else None,
+        **_feed(config),
+        **test.record.choices,
         "task": network.task.name,
         "noise_scale": config.noise_scale,
+        **_output_kind(network.task),
         "grid": f"{config.grid_kind}s",
         "seed": config.seed,
         "pairing": config.pairing,
@@ -52,6 +56,21 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
+
+
+def _feed(config: SweepConfig) -> Identity:
+    """Values of placeholders; not of sweeps without, as files were before there were any."""
+    said = ", ".join(f"{name}={value}" for name, value in sorted(config.feed.items()))
+    return {"feed": said} if said else {}
+
+
+def _output_kind(task: Task) -> Identity:
+    """What outputs are taken for, where it is not what they were before there was a choice."""
+    if not isinstance(task, Classification) or (
+        task.output_kind == "logits" and not task.is_binary
+    ):
+        return {}
+    return {"output_kind": f"{task.output_kind}{' of two classes' if task.is_binary else ''}"}
 
 
 def graph_sha256(lifted: LiftedGraph) -> str:

@@ -11,7 +11,9 @@ from .file import Variable
 
 
 def metric_variables(
-    metrics: Mapping[str, Metric], definitions: Mapping[str, Definition]
+    metrics: Mapping[str, Metric],
+    definitions: Mapping[str, Definition],
+    dims: tuple[str, ...] = ("threshold",),
 ) -> dict[str, Variable]:
     """Datasets of metrics by name, and of their errors."""
     out: dict[str, Variable] = {}
@@ -20,7 +22,7 @@ def metric_variables(
         attrs = {"units": definition.units, "long_name": definition.long_name}
         if definition.is_discrete:
             attrs["discrete"] = "moves in steps: its standard errors are rough"
-        out |= metric_and_errors(name, ("threshold",), metric, attrs)
+        out |= metric_and_errors(name, dims, metric, attrs)
     return out
 
 

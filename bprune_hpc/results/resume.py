@@ -102,16 +102,18 @@ class Saved:
         return [(int(one["position"][0]), int(one["position"][1])) for one in self.sweep_states]
 
     @property
-    def n_units(self) -> int:
-        """Most units of draws that any threshold has of the first pass."""
-        return max(n_units for _, n_units in self.positions)
+    def n_replicates(self) -> int:
+        """Most replicates that any threshold has of the first pass."""
+        return max(n_replicates for _, n_replicates in self.positions)
 
-    def progress(self, draws_per_unit: int) -> str:
+    def progress(self, draws_per_replicate: int) -> str:
         """How far it is, in words."""
         parts = []
-        for grid, (n_blocks, n_units) in zip(self.grids, self.positions, strict=True):
+        for grid, (n_blocks, n_replicates) in zip(self.grids, self.positions, strict=True):
             of_blocks = f" after {n_blocks} blocks of examples" if n_blocks else ""
-            parts.append(f"{n_units * draws_per_unit} draws{of_blocks} at {len(grid)} of the cuts")
+            parts.append(
+                f"{n_replicates * draws_per_replicate} draws{of_blocks} at {len(grid)} of the cuts"
+            )
         return ", ".join(parts)
 
     @property
@@ -200,7 +202,7 @@ def join(
     config: SweepConfig,
     network: Network,
     examples: Sequence[Examples],
-    draws_per_unit: int,
+    draws_per_replicate: int,
 ) -> Joined:
     """What is asked for and what a file has, together: the request of the file that will be.
 
@@ -216,7 +218,7 @@ def join(
     check_identity(saved, identity)
     with as_written(saved.path):
         check_layout(saved.layout, [len(one) for one in examples], config.batch_size)
-        check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
+        check_ends(saved.positions, saved.layout, draws_per_replicate, saved.config["n_draws"])
         for value in saved.grid:
             if not is_allowed(value, config.grid_kind, CRITERIA[config.criterion]):
                 raise ValueError(f"'grid' has {value:g}, which is no {config.grid_kind}")
@@ -228,7 +230,7 @@ def join(
         logger.info("%s: lacks %s, which are caught up first", saved.path, _listed(new, config))
     descending = config.grid_kind == "threshold" and CRITERIA[config.criterion].keeps == "below"
     grid = tuple(sorted({*config.grid, *saved.grid}, reverse=descending))
-    n_draws, n_saved = config.n_draws, saved.n_units * draws_per_unit
+    n_draws, n_saved = config.n_draws, saved.n_replicates * draws_per_replicate
     if saved.has_finished_blocks:
         n_saved = int(saved.config["n_draws"])
         if n_draws > n_saved:
@@ -276,7 +278,7 @@ def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepStat
     ResultsError
         If the file's are not what such a sweep writes.
     """
-    task, size = sweep.network.task, sweep.plan.draws_per_unit
+    task, size = sweep.network.task, sweep.plan.draws_per_replicate
     states: list[SweepState] = []
     if saved is not None:
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)

@@ -131,16 +131,16 @@ def check_ends(
     layout : Layout
         Which :func:`check_layout` has passed.
     size : int
-        Draws of a unit.
+        Draws of a replicate.
     n_draws : int
         That were asked for.
     """
     n_blocks = sum(map(len, layout))
     n_most = n_blocks if n_blocks > len(layout) else 0  # passes that are finished
-    for n_passes, n_units in positions:
+    for n_passes, n_replicates in positions:
         is_over = n_passes == n_most > 0
-        if n_passes > n_most or not n_units * size <= (0 if is_over else n_draws) <= MAX_DRAWS:
-            raise ValueError(f"'position' is {[n_passes, n_units]}, beyond the end")
+        if n_passes > n_most or not n_replicates * size <= (0 if is_over else n_draws) <= MAX_DRAWS:
+            raise ValueError(f"'position' is {[n_passes, n_replicates]}, beyond the end")
 
 
 def check_layout(layout: Layout, n_examples: Sequence[int], batch_size: int) -> None:
@@ -190,12 +190,16 @@ def check_arrays(
 
 def _without_thresholds(position: tuple[int, int], sweep: PreparedSweep) -> Arrays:
     """The arrays of a state that is so far, for no thresholds: their names, types and shapes."""
-    task, size, (n_passes, n_units) = sweep.network.task, sweep.plan.draws_per_unit, position
-    sweep_state = SweepState(ThresholdIndices(), n_passes, n_units)
-    for index, (dataset_index, block) in enumerate(sweep.passes[n_passes] if n_units else ()):
-        for group in (MEAN, *range(min(N_GROUPS, n_units))):
+    task, size, (n_passes, n_replicates) = (
+        sweep.network.task,
+        sweep.plan.draws_per_replicate,
+        position,
+    )
+    sweep_state = SweepState(ThresholdIndices(), n_passes, n_replicates)
+    for index, (dataset_index, block) in enumerate(sweep.passes[n_passes] if n_replicates else ()):
+        for group in (MEAN, *range(min(N_GROUPS, n_replicates))):
             sweep_state.sums_of(index)[group] = task.sums(0, len(block), size)
-        sweep_state.draws[dataset_index] = task.draw_sums(0, n_units * size)
+        sweep_state.draws[dataset_index] = task.draw_sums(0, n_replicates * size)
     for index, dataset in enumerate(sweep.datasets):
         n_done, plan = n_blocks_done(sweep, sweep_state, index), dataset.plan
         if not n_done:
@@ -228,12 +232,12 @@ def check_sums(sweep_state: SweepState, sweep: PreparedSweep) -> None:
     sweep_state : SweepState
         Of arrays that :func:`check_arrays` has passed.
     """
-    size = sweep.plan.draws_per_unit
+    size = sweep.plan.draws_per_replicate
     sound = np.array([index not in sweep_state.faults for index in sweep_state.thresholds])
     for of_block in sweep_state.sums:
         for group, sums in of_block.items():
-            n_units = len(range(group, sweep_state.n_units, N_GROUPS))
-            if not sums.are_possible(sound, 1 if group == MEAN else n_units * size):
+            n_replicates = len(range(group, sweep_state.n_replicates, N_GROUPS))
+            if not sums.are_possible(sound, 1 if group == MEAN else n_replicates * size):
                 raise ValueError(f"no draws have the sums of group {group}")
     for draws in (sweep_state.draws, sweep_state.finished_draws):
         for index, of_draws in draws.items():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ..job.environment import Stopwatch
-from .evaluation import units_at_once
+from .evaluation import replicates_at_once
 from .nonfinite import take_earliest
 from .nonfinite_search import find_layer
 from .preparation import PreparedSweep
@@ -41,7 +41,9 @@ class Coordinator:
         Whose clock all times are by.
     publish : callable
         Writes the results file as the coordinator stands.
-    of_pass : callable
+    write_cost : WriteCost, optional
+        Without, it is measured.
+    of_pass : callable, optional
         Asked at the end of each pass where there are several.
     """
 
@@ -51,10 +53,11 @@ class Coordinator:
         sweep_states: Sequence[SweepState],
         n_ranks: int,
         watch: Stopwatch,
-        write_cost: WriteCost,
         publish: Publish,
-        of_pass: OfPass,
+        write_cost: WriteCost | None = None,
+        of_pass: OfPass | None = None,
     ) -> None:
+        write_cost = write_cost or WriteCost.measure(sweep)
         self.sweep = sweep
         self.sweep_states = level(sweep_states)
         self.timing = Timing(growth_s=n_ranks * write_cost.group_s)
@@ -62,24 +65,11 @@ class Coordinator:
         self._n_ranks = n_ranks
         self._write_cost = write_cost
         self._publish = publish
-        self._of_pass = of_pass
-        most_held = most_groups_held(len(sweep.plan.units), len(sweep.masks), n_ranks)
+        self._of_pass = of_pass or partial(with_block, sweep)
+        most_held = most_groups_held(len(sweep.plan.replicates), len(sweep.masks), n_ranks)
         self._pending = PendingReductions(n_ranks, most_held)
         self._statistics: SweepStatistics | None = None
         self._foretell()
-
-    @classmethod
-    def of(
-        cls,
-        sweep: PreparedSweep,
-        sweep_states: Sequence[SweepState],
-        n_ranks: int,
-        watch: Stopwatch,
-        publish: Publish,
-    ) -> Coordinator:
-        """The coordinator of ranks that work; how long writes take is measured."""
-        write_cost, of_pass = WriteCost.measure(sweep), partial(with_block, sweep)
-        return cls(sweep, sweep_states, n_ranks, watch, write_cost, publish, of_pass)
 
     @property
     def statistics(self) -> SweepStatistics:
@@ -92,9 +82,10 @@ class Coordinator:
     @property
     def n_items_left(self) -> int:
         """Units of draws times thresholds times passes that are not done."""
-        n_units = len(self.sweep.plan.units)
+        n_replicates = len(self.sweep.plan.replicates)
         return sum(
-            len(one.thresholds) * (n_units * (len(self.sweep.passes) - one.n_passes) - one.n_units)
+            len(one.thresholds)
+            * (n_replicates * (len(self.sweep.passes) - one.n_passes) - one.n_replicates)
             for one in self.sweep_states
         )
 
@@ -102,7 +93,7 @@ class Coordinator:
     def n_items(self) -> int:
         """The same, done and not done."""
         n_thresholds = sum(len(one.thresholds) for one in self.sweep_states)
-        return n_thresholds * len(self.sweep.plan.units) * len(self.sweep.passes)
+        return n_thresholds * len(self.sweep.plan.replicates) * len(self.sweep.passes)
 
     @property
     def n_failed(self) -> int:
@@ -117,14 +108,14 @@ class Coordinator:
         (sweep_state,), plan = self.sweep_states, self.sweep.plan
         if sweep_state.n_passes == len(self.sweep.passes):
             return True
-        if len(self.sweep.passes) > 1 or not sweep_state.n_units:
+        if len(self.sweep.passes) > 1 or not sweep_state.n_replicates:
             return False
         target = self.sweep.config.target
-        if sweep_state.n_units in plan.stage_ends and target is not None:
-            return sweep_state.n_units == len(plan.units) or target.is_settled(
+        if sweep_state.n_replicates in plan.stage_ends and target is not None:
+            return sweep_state.n_replicates == len(plan.replicates) or target.is_settled(
                 self.statistics.metrics, self.statistics.failed
             )
-        return sweep_state.n_units == len(plan.units)
+        return sweep_state.n_replicates == len(plan.replicates)
 
     @property
     def sums_of(self) -> SumsOf:
@@ -146,7 +137,7 @@ class Coordinator:
             self._n_examples,
             self._n_ranks,
             self.timing.n_items(),
-            units_at_once(self.sweep.network.posterior.n_weights),
+            replicates_at_once(self.sweep.network.posterior.n_weights),
         )
         has_room = self._pending.has_room(self._assignment(superstep))
         return superstep if has_room else self._reduce(is_forced=True)
@@ -154,9 +145,9 @@ class Coordinator:
     def worked(self, superstep: Superstep, found: WorkResult, seconds: float) -> None:
         """Take in a superstep, by the sweep state that is furthest behind."""
         sweep_state, assignment = self._behind, self._assignment(superstep)
-        n_items = -(-len(superstep.units) * len(superstep.thresholds) // self._n_ranks)
+        n_items = -(-len(superstep.replicates) * len(superstep.thresholds) // self._n_ranks)
         computing_s = assignment.evenness * found.computing_s
-        self.timing.worked(seconds, computing_s, n_items * self._n_examples, found.preparing_s)
+        self.timing.worked(seconds, computing_s, n_items * self._n_examples)
         for dataset, draws in found.draws.items():
             sweep_state.add_draws(dataset, draws)
         for threshold_index in take_earliest(sweep_state.faults, found.faults):
@@ -167,7 +158,7 @@ class Coordinator:
                 "%s %g fails, its outputs are not finite: %s; the rest goes on",
                 self.sweep.config.grid_kind, self.sweep.config.grid[threshold_index], fault.text,
             )  # fmt: skip
-        sweep_state.n_units = superstep.units.stop
+        sweep_state.n_replicates = superstep.replicates.stop
         self._pending.add(assignment)
         self._statistics = None
         self._settle()
@@ -201,10 +192,12 @@ class Coordinator:
 
     @property
     def _is_at_stop(self) -> bool:
-        return self._behind.n_units in self._stops
+        return self._behind.n_replicates in self._stops
 
     def _assignment(self, superstep: Superstep) -> Assignment:
-        return assign(superstep.units, superstep.thresholds.of(self.sweep.costs), self._n_ranks)
+        return assign(
+            superstep.replicates, superstep.thresholds.of(self.sweep.costs), self._n_ranks
+        )
 
     def _reduce(self, is_forced: bool = False) -> Reduce:
         behind = self._behind
@@ -214,7 +207,9 @@ class Coordinator:
         """Go on from where something waited for all sums, once they are here."""
         if self._is_at_stop and not self._pending:
             behind = self._behind
-            if len(self.sweep.passes) > 1 and behind.n_units == len(self.sweep.plan.units):
+            if len(self.sweep.passes) > 1 and behind.n_replicates == len(
+                self.sweep.plan.replicates
+            ):
                 start = self.watch.now()
                 with self.watch.time("write"):
                     behind.end_pass(self._of_pass(behind))
@@ -227,6 +222,6 @@ class Coordinator:
         least = least_number(len(self._behind.thresholds), self._n_ranks)
         next_s, most_s = (
             self._write_cost.seconds(self.sweep, self.sweep_states, n_more)
-            for n_more in (least, len(self.sweep.plan.units))
+            for n_more in (least, len(self.sweep.plan.replicates))
         )
         self.timing.foretold_s, self.timing.most_growth_s = next_s, most_s - next_s

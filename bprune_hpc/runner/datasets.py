@@ -7,7 +7,7 @@ file says. Doing the work does not belong here (``runner.loop``).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,28 @@ TEST_SET, OUT_OF_DISTRIBUTION = "test set", "out of distribution"
 
 
 @dataclass(frozen=True)
+class DataRecord:
+    """What was done to examples, and what their labels are called.
+
+    Attributes
+    ----------
+    scaling : str
+        Type of the examples as stored, and what they were multiplied by.
+    scale : str
+        The latter alone: ``none``, ``1/255``, ...
+    classes : tuple of str or None
+        Names of the classes, where the labels are text.
+    choices : mapping of str to str
+        By flag, what decides the examples and is not at its default.
+    """
+
+    scaling: str = ""
+    scale: str = "none"
+    classes: tuple[str, ...] | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Examples:
     """Examples that a network is given.
 
@@ -42,11 +64,13 @@ class Examples:
     label : array, shape (n_examples,), or None
         Class numbers, int64 in [0, n_classes); or targets, float64. None: there are none, and no
         number that needs them.
+    record : DataRecord
     """
 
     name: str
     x: NDArray[Any]
     label: NDArray[Any] | None = None
+    record: DataRecord = field(default_factory=DataRecord)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -68,7 +92,7 @@ class EvaluationSet(Examples):
     Attributes
     ----------
     plan : Plan
-        Its units of draws and stages are the same for every set.
+        Its replicates and stages are the same for every set.
     """
 
     plan: Plan = field(kw_only=True)
@@ -104,12 +128,12 @@ def lay_out(
             bytes_per_cell=task.bytes_per_cell,
             batch_size=config.batch_size,
             limit_bytes=limit_gb * GIB,
-            noises_per_unit=task.noises_per_unit,
+            noises_per_replicate=task.noises_per_replicate,
             stage_ends=doubling(FIRST_TEST, config.n_draws) if config.target else (),
         )
         if layout is not None:
             plan = replace(plan, blocks=tuple(range(*ends) for ends in layout[index]))
-        datasets.append(EvaluationSet(examples.name, examples.x, examples.label, plan=plan))
+        datasets.append(EvaluationSet(**vars(examples), plan=plan))
     return datasets
 
 

@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 25
-"""How much noise is held, to be used at every threshold: as many units as fit, but not more. A
+"""How much noise is held, to be used at every threshold: as many replicates as fit, but not more. A
 sweep of 50 draws holds as much: more draws take no more memory."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 
 NotFinite = dict[int, tuple[int, int]]
-"""By threshold: the first draw whose outputs were not finite, and the first example of its batch.
+"""By threshold's position: the first draw with outputs not finite, first example of its batch.
 
 The posterior mean counts as the draw ``MEAN``, before all others.
 """
@@ -77,45 +77,48 @@ def evaluate(
     draw_sums : AddsDraws
         Added to.
     not_finite : NotFinite
-        Added to, by index of the mask. Finite numbers stand in for the outputs of such a draw, so
-        that sums stay defined; those of that threshold mean nothing any more.
+        Added to, by position of the mask. Finite numbers stand in for the outputs of such a draw,
+        so that sums stay defined; those of that threshold mean nothing any more.
     advance : callable
-        Told the number of cells done, each time some are.
+        Told the number of work items done, each time some are.
     """
     plan, posterior, task = dataset.plan, network.posterior, network.task
     label = dataset.summed_label[block.start : block.stop]
     for group in sorted(partition.groups - set(sums)):
-        sums[group] = task.sums(len(masks), len(block), plan.draws_per_unit)
+        sums[group] = task.sums(len(masks), len(block), plan.draws_per_replicate)
         sums[group].clear()  # a page that is read before it is written costs the system twice
     add_up: Any = task.add_up
-    for cells in chunks(partition, units_at_once(posterior.n_weights)):
-        noises = {unit: noises_of(posterior, unit, plan.units, seed) for unit in cells}
-        for index in sorted({index for thresholds in cells.values() for index in thresholds}):
+    for chunk in chunks(partition, replicates_at_once(posterior.n_weights)):
+        noises = {
+            replicate: noises_of(posterior, replicate, plan.replicates, seed) for replicate in chunk
+        }
+        for position in sorted(set().union(*chunk.values())):
             wanted = [
                 noise
-                for unit, thresholds in cells.items()
-                if index in thresholds
-                for noise in noises[unit]
+                for replicate, positions in chunk.items()
+                if position in positions
+                for noise in noises[replicate]
             ]
-            pruned = evaluator.prune(masks[index].apply(posterior))
+            pruned = evaluator.prune(masks[position].apply(posterior))
             sampled = pruned.sample(wanted)
-            stacks = pruned.stacks(wanted, plan.batch_size)
+            noise_batches = pruned.noise_batches(wanted, plan.batch_size)
             for rows, x in batches(dataset.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
-                for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
+                all_outputs = sampled.outputs(x, noise_batches)
+                for noise_batch, outputs in zip(noise_batches, all_outputs, strict=True):
                     draws = [
-                        (group_of(noise.unit), draw)
-                        for noise in wanted[stack]
+                        (group_of(noise.replicate), draw)
+                        for noise in wanted[noise_batch]
                         for draw in noise.draws
                     ]
                     of_rows = outputs[:, :, :n_rows]
                     finite = np.isfinite(of_rows)
                     if not finite.all():
                         bad = ~finite.all(axis=(1, 2))
-                        _note(not_finite, index, draws, bad, block.start + rows.start)
+                        _note(not_finite, position, draws, bad, block.start + rows.start)
                         of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
-                    add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
-            advance(sum(index in thresholds for thresholds in cells.values()))
+                    add_up(of_rows, label[rows], draws, (position, rows), sums, draw_sums)
+            advance(sum(position in positions for positions in chunk.values()))
         del noises, wanted, sampled  # before the next ones are made
 
 
@@ -124,39 +127,39 @@ def costs_of(evaluator: Evaluator, posterior: Posterior, masks: Sequence[Pruning
     return [evaluator.prune(mask.apply(posterior)).cost for mask in masks]
 
 
-def units_at_once(n_weights: int) -> int:
+def replicates_at_once(n_weights: int) -> int:
     """Units whose noise is held at a time."""
     return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
 
 
 def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
-    """Cells of the partition, in pieces of so many units at most: thresholds by unit."""
-    piece: dict[int, range] = {}
-    for unit, thresholds in partition:
-        piece[unit] = thresholds
-        if len(piece) == most + (MEAN in piece):  # which has no noise
-            yield piece
-            piece = {}
-    if piece:
-        yield piece
+    """Items of the partition, in chunks of so many replicates at most: positions by replicate."""
+    chunk: dict[int, range] = {}
+    for replicate, positions in partition:
+        chunk[replicate] = positions
+        if len(chunk) == most + (MEAN in chunk):  # which has no noise
+            yield chunk
+            chunk = {}
+    if chunk:
+        yield chunk
 
 
 def noises_of(
-    posterior: Posterior, unit: int, units: Sequence[tuple[Draw, ...]], seed: int
+    posterior: Posterior, replicate: int, replicates: Sequence[tuple[Draw, ...]], seed: int
 ) -> list[Noise]:
-    """Standard normals of a unit, once for the draws that share them; none for the mean."""
-    if unit == MEAN:
+    """Standard normals of a replicate, once for the draws that share them; none for the mean."""
+    if replicate == MEAN:
         return [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)]
     return [
         Noise(
-            unit,
+            replicate,
             tuple(draws),
             {
                 name: standard_normal(seed, name, noise_of, scale.shape)
                 for name, scale in posterior.scale.items()
             },
         )
-        for noise_of, draws in groupby(units[unit], key=lambda draw: draw.noise)
+        for noise_of, draws in groupby(replicates[replicate], key=lambda draw: draw.noise)
     ]
 
 
@@ -173,7 +176,7 @@ def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[sl
 
 def _note(
     not_finite: NotFinite,
-    index: int,
+    position: int,
     draws: Sequence[tuple[int, Draw]],
     bad: NDArray[np.bool_],
     example: int,
@@ -181,4 +184,4 @@ def _note(
     """Keep the first of all draws and batches."""
     first = min(draw.index for (_, draw), is_bad in zip(draws, bad, strict=True) if is_bad)
     place = (first, example)
-    not_finite[index] = min(not_finite.get(index, place), place)
+    not_finite[position] = min(not_finite.get(position, place), place)

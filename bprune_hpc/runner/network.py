@@ -53,5 +53,4 @@ class Network:
 
     def make_evaluator(self, n_intra: int, n_inter: int) -> Evaluator:
         """What runs the network, on this rank."""
-        shapes = {name: loc.shape for name, loc in self.posterior.loc.items()}
-        return make_evaluator(self.evaluator, self.graph, self.fixed, shapes, n_intra, n_inter)
+        return make_evaluator(self.evaluator, self.graph, self.fixed, n_intra, n_inter)

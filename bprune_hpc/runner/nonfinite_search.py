@@ -42,10 +42,10 @@ def find_layer(sweep: PreparedSweep, threshold_index: int, fault: Fault) -> str:
     network, dataset = sweep.network, sweep.datasets[fault.dataset]
     plan = dataset.plan
     pruned = sweep.masks[threshold_index].apply(network.posterior)
-    unit = MEAN if fault.draw == MEAN else fault.draw // plan.draws_per_unit
+    replicate = MEAN if fault.draw == MEAN else fault.draw // plan.draws_per_replicate
     (noise,) = (
-        Noise(unit, (draw,), noise.values)
-        for noise in noises_of(network.posterior, unit, plan.units, sweep.config.seed)
+        Noise(replicate, (draw,), noise.values)
+        for noise in noises_of(network.posterior, replicate, plan.replicates, sweep.config.seed)
         for draw in noise.draws
         if draw.index == fault.draw
     )

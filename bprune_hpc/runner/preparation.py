@@ -15,7 +15,7 @@ from ..config.sweep_config import SweepConfig
 from ..evaluators.interface import Evaluator
 from ..job.provenance import Environment, Identity, environment_of
 from ..mpi.comm import Comm
-from ..posterior.draws import draws_per_unit, in_whole_units
+from ..posterior.draws import draws_per_replicate, in_whole_replicates
 from ..posterior.pruning import PruningMask, pruning_masks, tensors_of_units
 from . import problem
 from .datasets import EvaluationSet, Examples, Layout, check_memory, lay_out
@@ -60,7 +60,7 @@ class PreparedSweep:
 
     @property
     def plan(self) -> Plan:
-        """Of the test set; units of draws and stages are those of every set."""
+        """Of the test set; replicates and stages are those of every set."""
         return self.datasets[0].plan
 
     @cached_property
@@ -88,7 +88,7 @@ class Joined:
 
 
 Join = Callable[[SweepConfig, Network, Sequence[Examples], int], Joined]
-"""Asked on rank 0, with draws in whole units, and how many draws a unit has."""
+"""Asked on rank 0, with draws in whole replicates, and how many draws a replicate has."""
 
 
 def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
@@ -102,8 +102,8 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
         If something that is named cannot be read, or does not fit the rest.
     """
     network, examples = problem.load(config, comm)
-    size = draws_per_unit(config.pairing, network.task.noises_per_unit)
-    asked = comm.from_root(lambda: _in_whole_units(config, network.task.name, size))
+    size = draws_per_replicate(config.pairing, network.task.noises_per_replicate)
+    asked = comm.from_root(lambda: _in_whole_replicates(config, network.task.name, size))
     joined = comm.from_root(lambda: join(asked, network, examples, size))
     config = joined.config
     comm.from_root(lambda: tensors_of_units(network.posterior, config.granularity))
@@ -127,7 +127,7 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     )
 
 
-def _in_whole_units(config: SweepConfig, task: str, size: int) -> SweepConfig:
+def _in_whole_replicates(config: SweepConfig, task: str, size: int) -> SweepConfig:
     """Draws rounded up to what the task takes together.
 
     Raises
@@ -135,7 +135,7 @@ def _in_whole_units(config: SweepConfig, task: str, size: int) -> SweepConfig:
     ConfigError
         If what is to be reached is not of this task, or not with so few draws.
     """
-    n_draws = in_whole_units(config.n_draws, size)
+    n_draws = in_whole_replicates(config.n_draws, size)
     targets.check_task(config.target, config.limit, config.choice, task, n_draws // size, size)
     if n_draws != config.n_draws:
         logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)

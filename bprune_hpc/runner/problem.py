@@ -12,25 +12,31 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from .. import data
 from ..config.sweep_config import SweepConfig
-from ..data import loading as data_loading
-from ..errors import ConfigError, DataError
-from ..evaluators.selection import choose_evaluator
+from ..errors import ConfigError
+from ..evaluators.selection import choose_evaluator, make_evaluator
+from ..graph.network_input import network_input
+from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
 from ..tensorflow_import import import_graphs
-from .datasets import OUT_OF_DISTRIBUTION, TEST_SET, Examples
+from .batch_dependence import check_examples_apart
+from .datasets import Examples
+from .examples import check_paths, read_sets
 from .network import Network
-from .task_selection import choose_task
+from .output_probe import some_outputs
+from .task_selection import choose_task, kind_asked, told_by
+
+if TYPE_CHECKING:
+    from ..checkpoints.case import Case
 
 logger = logging.getLogger(__name__)
-
 
 Problem = tuple[Network, list[Examples]]
 """A network, and every set of examples that it is given, the test set first."""
@@ -54,52 +60,40 @@ def read(config: SweepConfig) -> Problem:
     from ..checkpoints import case
 
     _check_named(config)
+    check_paths(config)
     needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
+    output_kind = kind_asked(config.task, config.output_kind, config.noise_scale)
     network = case.read_case(
         config.model_dir,
         config.model_ckpt,
         model=config.model,
+        example_shape=lambda: _example_shape(config),
         input_op=config.input_op,
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
+        output_kind=output_kind,
+        feed=config.feed,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
     if needs_prior:
         check_prior(config.criterion, network.posterior, network.prior, network.source.path)
-    task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
-    examples = data.load(
-        config.dataset,
-        config.data_path,
-        split="test",
-        subtract_pixel_mean=config.subtract_pixel_mean,
-        task=task.name,
+    task = choose_task(
+        config.task, config.noise_scale, network.graph, network.source.path, config.output_kind
     )
-    logger.info("%s: %s", TEST_SET, data_loading.describe(examples, config.data_path))
     if task.name == "regression" and config.ood_dataset is not None:
         raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
-    ood = None
-    if config.ood_dataset is not None:
-        ood = data.load(
-            config.ood_dataset,
-            config.ood_path,
-            split="test",
-            subtract_pixel_mean=config.subtract_pixel_mean,
-        )
-        logger.info("%s: %s", OUT_OF_DISTRIBUTION, data_loading.describe(ood, config.ood_path))
-    dtype = network.graph.input_dtype
-    try:
-        if task.name == "classification":
-            data.check_labels(examples.y, task.n_classes)
-        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
-    except DataError as error:
-        raise DataError(f"{config.data_path or examples.name}: {error}") from error
-    sets, hashes = [Examples(TEST_SET, x, examples.y)], {**network.source.sha256, **examples.sha256}
-    if ood is not None:
-        hashes |= ood.sha256
-        sets.append(Examples(OUT_OF_DISTRIBUTION, _like(ood.x, x, config.ood_path or ood.name)))
+    takes = network_input(network.graph, network.fixed)
+    sets, hashes = read_sets(config, task, takes)
+    hashes |= network.source.sha256
+    evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
+    task = _told(config, network, task, evaluator, x)
+    check_examples_apart(
+        network.graph, network.posterior, network.fixed, x, network.source.path,
+        (config.num_intra, config.num_inter),
+    )  # fmt: skip
     _check_not_read(config.output, hashes.values())
     of_the_sweep = Network(
         graph=network.graph,
@@ -108,10 +102,32 @@ def read(config: SweepConfig) -> Problem:
         task=task,
         checkpoint=network.source.path,
         sha256=hashes,
-        evaluator=choose_evaluator(config.evaluator, network.graph),
+        evaluator=evaluator,
         prior=network.prior if needs_prior else None,
     )
     return of_the_sweep, sets
+
+
+def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
+    """The task, by some outputs of the evaluator that the sweep will have."""
+    evaluator = make_evaluator(
+        name, network.graph, network.fixed, config.num_intra, config.num_inter
+    )
+    outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
+    return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
+
+
+def _example_shape(config: SweepConfig) -> tuple[int, ...]:
+    """Shape of an example of the test set, for a model that does not say what it takes."""
+    examples = data.read(
+        config.dataset,
+        config.data_path,
+        task="regression" if config.task == "regression" else "classification",
+        x_key=config.x_key,
+        target_columns=config.target_columns,
+        with_labels=False,
+    )
+    return examples.x.shape[1:]
 
 
 def _check_named(config: SweepConfig) -> None:
@@ -150,15 +166,6 @@ def check_prior(
         )
 
 
-def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
-    """Examples of another kind in the shape and type of those of the test set."""
-    try:
-        return data.fit_input(ood_x, (None, *x.shape[1:])).astype(x.dtype, copy=False)
-    except DataError as error:
-        finding = str(error).partition("; ")[0]
-        raise DataError(f"{data_set}: {finding}; give examples of the test set's shape") from error
-
-
 def share(problem: Problem | None, comm: Comm) -> Problem:
     """Give what rank 0 has read to every rank.
 
@@ -179,7 +186,7 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
             **{f"label/{one.name}": one.label for one in sets if one.label is not None},
         }
         nothing = Posterior({}, {})
-        names = [one.name for one in sets]
+        names = [(one.name, one.record) for one in sets]
         small = replace(network, posterior=nothing, fixed={}, sha256=dict(network.sha256)), names
     network, names = comm.from_root(lambda: small)
     tables: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
@@ -187,5 +194,8 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
         table, name = key.split("/", 1)
         tables[table][name] = array
     posterior = Posterior(tables["loc"], tables["scale"])
-    sets = [Examples(name, tables["x"][name], tables["label"].get(name)) for name in names]
+    sets = [
+        Examples(name, tables["x"][name], tables["label"].get(name), record)
+        for name, record in names
+    ]
     return replace(network, posterior=posterior, fixed=tables["fixed"]), sets

@@ -58,7 +58,7 @@ class PendingReductions:
 
     @property
     def participants(self) -> dict[int, tuple[int, ...]]:
-        """Ranks, ascending, that have a part of a group, where others than rank 0 do."""
+        """Ranks, ascending, that have a part of a jackknife group, where others than rank 0 do."""
         members = {
             group: tuple(rank for rank, groups in enumerate(self._groups) if group in groups)
             for group in (MEAN, *range(N_GROUPS))
@@ -66,15 +66,15 @@ class PendingReductions:
         return {group: ranks for group, ranks in members.items() if any(ranks)}
 
 
-def most_groups_held(n_units: int, n_thresholds: int, n_ranks: int) -> int:
+def most_groups_held(n_replicates: int, n_thresholds: int, n_ranks: int) -> int:
     """Groups that a rank other than 0 may hold the sums of: somewhat more than of a long superstep.
 
     From one to the next partitions begin and end elsewhere; the first has the posterior mean.
-    Without a bound each rank would in time hold all groups, as much as rank 0.
+    Without a bound each rank would in time hold those of all groups, as much as rank 0.
     """
     if n_ranks == 1:
         return 0
-    of_all = assign(range(n_units), [1] * n_thresholds, n_ranks)
+    of_all = assign(range(n_replicates), [1] * n_thresholds, n_ranks)
     of_one = max(2, *(len(partition.groups) for partition in of_all.partitions))
     return min(of_one + of_one // 4 + 3, N_GROUPS + 1)
 
@@ -85,7 +85,7 @@ def reduce_groups(
     sums: dict[int, AnySums],
     make: Callable[[], AnySums],
 ) -> None:
-    """Add up each group over the ranks that had a part of it; every rank calls this.
+    """Add up each jackknife group over the ranks that had a part of it; every rank calls this.
 
     Parameters
     ----------

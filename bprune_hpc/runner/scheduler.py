@@ -25,13 +25,13 @@ class Superstep:
     thresholds : ThresholdIndices
     n_passes : int
         Which pass.
-    units : range
-        Units of draws.
+    replicates : range
+        Replicates.
     """
 
     thresholds: ThresholdIndices
     n_passes: int
-    units: range
+    replicates: range
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,11 @@ class WorkResult:
     faults : Faults
     computing_s : float
         Of the rank that took longest.
-    preparing_s : float
-        What rank 0 spent on memory for sums that others will send.
     """
 
     draws: dict[int, AnyDrawSums] = field(default_factory=dict)
     faults: Faults = field(default_factory=dict)
     computing_s: float = 0.0
-    preparing_s: float = 0.0
 
 
 def level(sweep_states: Sequence[SweepState]) -> list[SweepState]:
@@ -100,10 +97,10 @@ def stops(sweep_states: Sequence[SweepState], stage_ends: Sequence[int]) -> Sequ
     sweep_states : sequence of SweepState
         As :func:`level` gives them.
     stage_ends : sequence of int
-        Ascending; the last is all units.
+        Ascending; the last is all replicates.
     """
     if len(sweep_states) > 1 and sweep_states[-2].n_passes == sweep_states[-1].n_passes:
-        return (sweep_states[-2].n_units,)
+        return (sweep_states[-2].n_replicates,)
     return stage_ends
 
 
@@ -120,20 +117,20 @@ def superstep_of(
     Parameters
     ----------
     stops : sequence of int
-        Units at which it ends at the latest; see :func:`stops`.
+        Replicates at which it ends at the latest; see :func:`stops`.
     n_examples : int
         Of the pass.
     n_items : float or None
         Work items of one rank, times examples, that there is time for; None: as few as serve all
         ranks.
     n_together : int
-        Units that a rank draws together, at most.
+        Replicates that a rank draws together, at most.
     """
     n_thresholds = len(behind.thresholds)
-    left = next(stop for stop in stops if stop > behind.n_units) - behind.n_units
+    left = next(stop for stop in stops if stop > behind.n_replicates) - behind.n_replicates
     wanted = 0.0 if n_items is None else n_items * n_ranks / (n_thresholds * n_examples)
     number = min(even_number(wanted, n_thresholds, n_ranks, n_together), left)
     if left <= 1.25 * wanted:
         number = left  # rather than leave a rest that is a write of its own
-    units = range(behind.n_units, behind.n_units + number)
-    return Superstep(behind.thresholds, behind.n_passes, units)
+    replicates = range(behind.n_replicates, behind.n_replicates + number)
+    return Superstep(behind.thresholds, behind.n_passes, replicates)

@@ -26,7 +26,7 @@ from .nonfinite import Fault, Faults
 Arrays = dict[str, NDArray[Any]]
 
 Progress = tuple[int, int]
-"""Passes that are finished, and units of draws done of the pass in progress."""
+"""Passes that are finished, and replicates done of the pass in progress."""
 
 SumsOf = Callable[[int], dict[int, AnySums]]
 """Gives a rank's sums of a block of the pass in progress, by jackknife group, to be added to."""
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class ThresholdIndices(tuple[int, ...]):
-    """Which thresholds of the grid a state has: the threshold index at each position, ascending."""
+    """Some thresholds of the grid: the threshold index at each position; of a state, ascending."""
 
     __slots__ = ()
 
@@ -68,9 +68,9 @@ class SweepState:
         Or any sequence of threshold indices, which becomes one.
     n_passes : int
         Passes that are finished. A pass is a block of examples, or all sets of examples together.
-    n_units : int
-        Units done of the pass in progress.
-    sums : list of dict of group to AnySums
+    n_replicates : int
+        Replicates done of the pass in progress.
+    sums : list of dict of jackknife group to AnySums
         Of each block of the pass in progress.
     draws : dict of int to AnyDrawSums
         Sums of each draw over the examples of the pass in progress, by index of the set.
@@ -84,7 +84,7 @@ class SweepState:
 
     thresholds: ThresholdIndices
     n_passes: int = 0
-    n_units: int = 0
+    n_replicates: int = 0
     sums: list[dict[int, AnySums]] = field(default_factory=list)
     draws: dict[int, AnyDrawSums] = field(default_factory=dict)
     finished: dict[int, Arrays] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class SweepState:
     @property
     def progress(self) -> Progress:
         """How far it is."""
-        return self.n_passes, self.n_units
+        return self.n_passes, self.n_replicates
 
     def sums_of(self, index: int) -> dict[int, AnySums]:
         """Sums of one block of the pass in progress, to be added to."""
@@ -122,7 +122,7 @@ class SweepState:
         for dataset, draws in self.draws.items():
             before = self.finished_draws.get(dataset)
             self.finished_draws[dataset] = draws if before is None else _added(before, draws)
-        self.n_passes, self.n_units, self.sums, self.draws = self.n_passes + 1, 0, [], {}
+        self.n_passes, self.n_replicates, self.sums, self.draws = self.n_passes + 1, 0, [], {}
 
     def arrays(self) -> Arrays:
         """All but the thresholds, by name, as it is stored."""
@@ -153,10 +153,10 @@ class SweepState:
         Parameters
         ----------
         size : int
-            Draws of a unit.
+            Draws of a replicate.
         """
-        n_passes, n_units = (int(number) for number in arrays["position"])
-        sweep_state = cls(thresholds, n_passes, n_units)
+        n_passes, n_replicates = (int(number) for number in arrays["position"])
+        sweep_state = cls(thresholds, n_passes, n_replicates)
         tree: dict[str, Any] = {}
         for name, array in arrays.items():
             *path, last = name.split("/")
@@ -210,33 +210,29 @@ def merged(sweep_states: Sequence[SweepState]) -> SweepState:
     thresholds = np.concatenate([sweep_state.thresholds for sweep_state in sweep_states])
     order = np.argsort(thresholds)
 
-    def together(parts: Sequence[Any]) -> Any:
+    def joined(parts: Sequence[Any]) -> Any:
         return _joined(parts, axis=0, order=order)
 
     return SweepState(
         ThresholdIndices(thresholds[order].tolist()),
         *first.progress,
         sums=[
-            {
-                group: together([one.sums[index][group] for one in sweep_states])
-                for group in of_block
-            }
+            {group: joined([one.sums[index][group] for one in sweep_states]) for group in of_block}
             for index, of_block in enumerate(first.sums)
         ],
         draws={
-            dataset: together([one.draws[dataset] for one in sweep_states])
-            for dataset in first.draws
+            dataset: joined([one.draws[dataset] for one in sweep_states]) for dataset in first.draws
         },
         finished={
             dataset: {
-                name: together([one.finished[dataset][name] for one in sweep_states])
+                name: joined([one.finished[dataset][name] for one in sweep_states])
                 for name in columns
                 if all(name in one.finished[dataset] for one in sweep_states)
             }
             for dataset, columns in first.finished.items()
         },
         finished_draws={
-            dataset: together([one.finished_draws[dataset] for one in sweep_states])
+            dataset: joined([one.finished_draws[dataset] for one in sweep_states])
             for dataset in first.finished_draws
         },
         faults={index: fault for one in sweep_states for index, fault in one.faults.items()},

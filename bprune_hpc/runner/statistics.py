@@ -57,7 +57,7 @@ class SweepStatistics:
         self.draw_sums = sweep_state.draws[0]
         for (index, block), sums in zip(sweep.passes[0], sweep_state.sums, strict=True):
             dataset = sweep.datasets[index]
-            statistics = _empty(sweep, dataset, dataset.plan.until(sweep_state.n_units))
+            statistics = _empty(sweep, dataset, dataset.plan.until(sweep_state.n_replicates))
             statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
             self.statistics.append(statistics)
 
@@ -67,9 +67,9 @@ class SweepStatistics:
         return int(self.statistics[0].plan.n_draws)
 
     @property
-    def n_units(self) -> int:
+    def n_replicates(self) -> int:
         """Units of draws of each example."""
-        return len(self.statistics[0].plan.units)
+        return len(self.statistics[0].plan.replicates)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:

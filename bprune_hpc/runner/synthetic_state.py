@@ -37,7 +37,7 @@ def fill(
     sweep: PreparedSweep,
     like: Sequence[int],
     of_mean: AnySums,
-    of_unit: AnySums,
+    of_replicate: AnySums,
     draws: AnyDrawSums,
 ) -> None:
     """Give a sweep state that has begun a pass the sums of its end.
@@ -46,19 +46,19 @@ def fill(
     ----------
     like : sequence of int
         For every threshold, which one of the sums it is to have.
-    of_mean, of_unit : GroupSums or NormalSums
-        Of the posterior mean and of one unit of draws, for some thresholds and examples.
+    of_mean, of_replicate : GroupSums or NormalSums
+        Of the posterior mean and of one replicate, for some thresholds and examples.
     draws : DrawSums or NormalDrawSums
-        Of that unit's draws.
+        Of that replicate's draws.
     """
     for index, (dataset_index, block) in enumerate(sweep.passes[sweep_state.n_passes]):
         plan = sweep.datasets[dataset_index].plan
         sums = sweep_state.sums_of(index)
         sums[MEAN] = _repeated(of_mean, like, len(block), 1)
-        for group, n_units in enumerate(plan.group_sizes):
-            sums[group] = _repeated(of_unit, like, len(block), n_units)
+        for group, n_replicates in enumerate(plan.group_sizes):
+            sums[group] = _repeated(of_replicate, like, len(block), n_replicates)
         sweep_state.draws[dataset_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
-    sweep_state.n_units = len(plan.units)
+    sweep_state.n_replicates = len(plan.replicates)
 
 
 def finish(sweep_state: SweepState, sweep: PreparedSweep) -> None:
@@ -85,19 +85,19 @@ def _repeated_column(
     return np.take(column, np.arange(number) % column.shape[axis], axis=axis)
 
 
-def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int) -> AnySums:
-    """Sums as of so many units that all say the same, for more examples and thresholds."""
+def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_replicates: int) -> AnySums:
+    """Sums as of so many replicates that all say the same, for more examples and thresholds."""
     if isinstance(small, GroupSums):
         rows = np.arange(n_examples) % small.buffer.shape[2]
         group = GroupSums(len(like), n_examples, small.n_classes)
         for into, index in zip(group.buffer, like, strict=True):
-            np.multiply(small.buffer[index][:, rows], n_units, out=into)
+            np.multiply(small.buffer[index][:, rows], n_replicates, out=into)
         return group
     rows = np.arange(n_examples) % small.sums.top.shape[1]
-    normal = type(small)(len(like), n_examples, 1)
-    for row, index in enumerate(like):
-        normal.sums.top[row] = small.sums.top[index][rows]
-        np.multiply(small.sums.bins[index][rows], n_units, out=normal.sums.bins[row])
+    normal = type(small)(len(like), n_examples, 1, small.n_targets)
+    for position, index in enumerate(like):
+        normal.sums.top[position] = small.sums.top[index][rows]
+        np.multiply(small.sums.bins[index][rows], n_replicates, out=normal.sums.bins[position])
     return normal
 
 

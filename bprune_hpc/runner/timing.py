@@ -31,7 +31,7 @@ class Timing:
     ----------
     foretold_s : float
         What the next write is foretold to take, if as little as can be is drawn before it: a file
-        grows with groups of draws, and with examples.
+        grows with jackknife groups, and with examples.
     growth_s : float
         What is foretold for a work item (see :meth:`n_items`) of a jackknife group that has no
         draws yet.
@@ -94,7 +94,7 @@ class Timing:
     def n_items(self) -> float | None:
         """Work items of one rank, times examples, that there is time for; None: not known.
 
-        A work item is a unit of draws at a threshold.
+        A work item is a replicate at a threshold.
         """
         if self._item_s is None:
             return None
@@ -105,9 +105,7 @@ class Timing:
         left_s = min(self.round_s - self.unsaved_s, self.superstep_s)
         return max(min(left_s / self._item_s, max(growing, grown)), 0.0)
 
-    def worked(
-        self, seconds: float, computing_s: float, n_items: float, preparing_s: float = 0.0
-    ) -> None:
+    def worked(self, seconds: float, computing_s: float, n_items: float) -> None:
         """Take in a superstep of work.
 
         Parameters
@@ -119,12 +117,9 @@ class Timing:
             divided. The rest takes as long for a long superstep as for a short one.
         n_items : float
             Work items of one rank, times examples.
-        preparing_s : float
-            Of the rest, what rank 0 spent on memory for sums that have still to be reduced.
-            Supersteps do not become longer for it: most of it is paid once.
         """
         self._item_s = max(min(computing_s, seconds), 1e-6) / n_items
-        self._besides_s = max(seconds - computing_s - preparing_s, 0.0)
+        self._besides_s = max(seconds - computing_s, 0.0)
         self._forced_s = 0.0
         self.passed(seconds)
 

@@ -38,7 +38,7 @@ class WriteCost:
     cell_s : float
         Statistics and sums of the posterior mean, and of all draws.
     group_s : float
-        Of each group of draws.
+        Of each jackknife group.
     """
 
     cell_s: float
@@ -48,10 +48,10 @@ class WriteCost:
     def measure(cls, sweep: PreparedSweep) -> WriteCost:
         """Time it, in about a tenth of a second."""
         small = _in_small(sweep)
-        n_units = len(sweep.plan.units)
-        few_s, all_s = (min(_seconds(small, n) for _ in range(_N_TIMES)) for n in (1, n_units))
+        n_replicates = len(sweep.plan.replicates)
+        few_s, all_s = (min(_seconds(small, n) for _ in range(_N_TIMES)) for n in (1, n_replicates))
         n_cells = small.plan.n_thresholds * sum(len(dataset) for dataset in small.datasets)
-        n_more = len(group_sizes(n_units)) - 1
+        n_more = len(group_sizes(n_replicates)) - 1
         group_s = max(all_s - few_s, 0.0) / n_cells / n_more if n_more else 0.0
         file_s = sweep.network.task.bytes_per_cell / BYTES_PER_S
         return cls(few_s / n_cells + file_s, group_s + file_s)
@@ -59,7 +59,7 @@ class WriteCost:
     def seconds(
         self, sweep: PreparedSweep, sweep_states: Sequence[SweepState], n_more: int = 0
     ) -> float:
-        """What a write of these takes, if so many more units were drawn.
+        """What a write of these takes, if so many more replicates were drawn.
 
         Examples of finished passes count as those of the one in progress. Where passes follow each
         other, the end of one has statistics of its own, which count as well.
@@ -67,24 +67,29 @@ class WriteCost:
         Parameters
         ----------
         sweep_states : sequence of SweepState
-            Their sums are not looked at; the last one is furthest behind, and has the units.
+            Their sums are not looked at; the last one is furthest behind, and has the replicates.
         """
         of_passes = [sum(len(block) for _, block in blocks) for blocks in sweep.passes]
-        n_units = len(sweep.plan.units)
+        n_replicates = len(sweep.plan.replicates)
         seconds = 0.0
         for one in sweep_states:
-            drawn = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
+            drawn = (
+                min(one.n_replicates + n_more, n_replicates)
+                if one is sweep_states[-1]
+                else one.n_replicates
+            )
             in_progress = sum(of_passes[one.n_passes : one.n_passes + 1])
             if n_more and len(of_passes) > 1:
                 in_progress *= 2
             finished = sum(of_passes[: one.n_passes])
             seconds += len(one.thresholds) * (
-                in_progress * self._of_units(drawn) + finished * self._of_units(n_units)
+                in_progress * self._of_replicates(drawn)
+                + finished * self._of_replicates(n_replicates)
             )
         return seconds
 
-    def _of_units(self, n_units: int) -> float:
-        return self.cell_s + self.group_s * len(group_sizes(n_units))
+    def _of_replicates(self, n_replicates: int) -> float:
+        return self.cell_s + self.group_s * len(group_sizes(n_replicates))
 
 
 def _in_small(sweep: PreparedSweep) -> PreparedSweep:
@@ -102,20 +107,22 @@ def _in_small(sweep: PreparedSweep) -> PreparedSweep:
     return replace(sweep, datasets=[small(dataset) for dataset in sweep.datasets])
 
 
-def _seconds(sweep: PreparedSweep, n_units: int) -> float:
-    """Of statistics after some units."""
+def _seconds(sweep: PreparedSweep, n_replicates: int) -> float:
+    """Of statistics after some replicates."""
     plan, task, label = sweep.plan, sweep.network.task, sweep.datasets[0].summed_label
-    unit, n_thresholds, n_examples = plan.units[0], plan.n_thresholds, len(label)
-    sums: Any = task.sums(n_thresholds, n_examples, len(unit))
-    draws: Any = task.draw_sums(n_thresholds, len(unit))
+    replicate, n_thresholds, n_examples = plan.replicates[0], plan.n_thresholds, len(label)
+    sums: Any = task.sums(n_thresholds, n_examples, len(replicate))
+    draws: Any = task.draw_sums(n_thresholds, len(replicate))
     rng = np.random.default_rng(0)
     for threshold in range(n_thresholds):
-        outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
+        outputs = rng.uniform(0.1, 1, (len(replicate), task.n_outputs, n_examples)).astype(
+            np.float32
+        )
         at = threshold, slice(0, n_examples)
-        task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
+        task.add_up(outputs, label, [(0, draw) for draw in replicate], at, {0: sums}, draws)
     sweep_state = SweepState(ThresholdIndices(range(n_thresholds)))
     fill(sweep_state, sweep, range(n_thresholds), sums, sums, draws)
-    sweep_state.n_units = n_units
+    sweep_state.n_replicates = n_replicates
     start = time.perf_counter()
     SweepStatistics(sweep, sweep_state).metrics  # noqa: B018
     return time.perf_counter() - start

@@ -238,3 +238,37 @@ def test_a_silence_that_says_nothing_is_refused() -> None:
     for value in ("0", "-1", "nan", "inf"):
         with pytest.raises(ConfigError, match="--lock_timeout_min: .* is not in 0 to"):
             sweep_config.parse([*CASE, f"--lock_timeout_min={value}"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "value"),
+    [
+        ("--input_scale=auto", "input_scale", "auto"),
+        ("--input_scale=none", "input_scale", "none"),
+        ("--input_scale=1", "input_scale", "none"),
+        ("--input_scale=1/255.0", "input_scale", "1/255"),
+        ("--input_scale=5e-1", "input_scale", "0.5"),
+        ("--layout=channels_first", "layout", "channels_first"),
+        ("--x_key=images", "x_key", "images"),
+        ("--y_key=test/labels", "y_key", "test/labels"),
+        ("--target_columns=kind, -1", "target_columns", ("kind", "-1")),
+        ("--first_label=1", "first_label", 1),
+    ],
+)
+def test_how_data_are_read(flag: str, name: str, value: object) -> None:
+    assert getattr(sweep_config.parse([*CASE, flag]), name) == value
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--input_scale=-1", "--input_scale: '-1' is neither auto, none nor a positive factor"),
+        ("--layout=NHWC", "layout"),
+        ("--x_key=", "--x_key: is empty"),
+        ("--target_columns=a,,b", "names no column"),
+        ("--first_label=10000000", "--first_label: 10000000 is not in"),
+    ],
+)
+def test_how_data_cannot_be_read(flag: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep_config.parse([*CASE, flag])

@@ -56,7 +56,7 @@ class Population:
                 sums[group].add(t, slice(None), Predictions.from_logits(logits[t].T[None], label))
 
         add(MEAN, np.zeros(N_FACTORS), 0)
-        for unit, draws in enumerate(plan.units):
+        for unit, draws in enumerate(plan.replicates):
             factors = generator.normal(size=N_FACTORS)
             for draw in draws:
                 add(group_of(unit), factors, draw.sign)

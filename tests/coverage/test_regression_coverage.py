@@ -32,7 +32,7 @@ class Population:
         plan = plan_of(n_draws, 2, len(rows))
         generator = np.random.default_rng(seed)
         noise = generator.normal(size=(n_draws, N_FACTORS))
-        draws = [draw for unit in plan.units for draw in unit]
+        draws = [draw for unit in plan.replicates for draw in unit]
         factors = np.stack([draw.sign * noise[draw.noise] for draw in draws])
         linear = np.einsum("tnf,sf->stn", self.loading[:, rows], factors)
         loc = self.centre[:, rows] + linear + 0.15 * (linear**2 - 0.4)

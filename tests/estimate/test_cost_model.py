@@ -62,7 +62,7 @@ def test_one_number_of_units_is_taken_to_be_for_each() -> None:
 
 def test_no_time_is_negative() -> None:
     found = DrawTime.fit({(1, 1): 1.0, (10, 1): 0.9, (1, 5): 4.8, (10, 5): 5.1})
-    assert min(found.once_s, found.unit_s, found.batch_s, found.both_s) >= 0
+    assert min(found.once_s, found.replicate_s, found.batch_s, found.both_s) >= 0
 
 
 def test_thresholds_between_timed_ones_are_on_a_line_in_their_cost() -> None:
@@ -73,15 +73,20 @@ def test_thresholds_between_timed_ones_are_on_a_line_in_their_cost() -> None:
 
 
 def forecast(
-    n_units: int, sweep_states: list[SweepState], n_ranks: int = 1, n_examples: int = 100,
+    n_replicates: int, sweep_states: list[SweepState], n_ranks: int = 1, n_examples: int = 100,
     flags: tuple[str, ...] = (), **more: float,
 ) -> Timeline:  # fmt: skip
-    """Batches of 50 take 0.5 s a unit and threshold; the noise of a unit 0.1 s, a write 2 s."""
+    """Batches of 50 take 0.5 s a replicate and threshold; its noise 0.1 s, a write 2 s."""
     n_thresholds = sum(len(one.thresholds) for one in sweep_states)
     asked = sweep_config.parse(
-        ["--model_dir=fake", f"--thresholds=0:1:{n_thresholds}", f"--num_monte_carlo={2 * n_units}",
-         "--batch_size=50", *flags]
-    )  # fmt: skip
+        [
+            "--model_dir=fake",
+            f"--thresholds=0:1:{n_thresholds}",
+            f"--num_monte_carlo={2 * n_replicates}",
+            "--batch_size=50",
+            *flags,
+        ]
+    )
     sweep = fake_problem.prepared(asked, n_examples)
     rates = Rates(0.1, (DrawTime(0, 0, 0, 0.5),) * n_thresholds, **{"write_s": 2.0, **more})
     return timeline(sweep, rates, n_ranks, sweep_states)
@@ -115,7 +120,7 @@ def test_ranks_share_and_no_rank_has_less_than_a_work_item() -> None:
     eight = forecast(399, begun(4), 8)
     assert eight.draw_s == pytest.approx(alone.draw_s / 8, rel=0.05)
     many = forecast(2, begun(4), 1000)
-    assert many.draw_s >= 1.1  # one unit at one threshold
+    assert many.draw_s >= 1.1  # one replicate at one threshold
 
 
 def test_blocks_of_examples_are_passes_that_each_end_with_their_statistics() -> None:

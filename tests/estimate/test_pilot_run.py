@@ -59,10 +59,10 @@ def test_a_draw_takes_what_the_clock_or_the_processor_says(
     sweep = sweep_of(f"--model_dir={kind}", "--thresholds=0,0.5,1")
     ticking(clock_s, processor_s)
     rates = rehearsed(sweep).rates
-    draws_per_unit = 4 if kind == "fake:regression" else 2
+    draws_per_replicate = 4 if kind == "fake:regression" else 2
     assert rates.noise_s == 0
     for one in rates.draws:
-        assert one.seconds(17, 5) == pytest.approx(17 * 5 * draws_per_unit * 0.02)
+        assert one.seconds(17, 5) == pytest.approx(17 * 5 * draws_per_replicate * 0.02)
 
 
 def test_one_slow_draw_is_enough(ticking: Callable[[float, float], None]) -> None:
@@ -70,7 +70,7 @@ def test_one_slow_draw_is_enough(ticking: Callable[[float, float], None]) -> Non
     ticking(60.0, 60.0)
     begin = time.perf_counter()
     found = rehearsed(sweep)
-    assert found.n_units == 1
+    assert found.n_replicates == 1
     assert time.perf_counter() - begin <= 10 * 60.0
     assert found.rates.draws[0].seconds(10, 5) == pytest.approx(10 * 5 * 2 * 60.0)
 
@@ -78,18 +78,18 @@ def test_one_slow_draw_is_enough(ticking: Callable[[float, float], None]) -> Non
 @pytest.mark.parametrize("n_draws", [2, 20])
 def test_a_sweep_of_few_draws(n_draws: int) -> None:
     found = rehearsed(sweep_of(f"--num_monte_carlo={n_draws}"))
-    assert 1 <= found.n_units <= n_draws // 2
+    assert 1 <= found.n_replicates <= n_draws // 2
 
 
 def test_thresholds_of_different_work_are_timed() -> None:
     falling = sweep_of(
         "--thresholds=0:2:12", costs=[100, 60, 50, 40, 30, 25, 20, 15, 12, 11, 10, 9]
     )
-    timed = pilot_run.Trial.of(falling).rows
+    timed = pilot_run.Trial.of(falling).thresholds
     assert {0, 11} <= set(timed) and len(timed) <= 6
     costs = sorted(falling.costs[index] for index in timed)
     assert max(after - before for before, after in pairwise(costs)) <= 40
-    assert pilot_run.Trial.of(sweep_of("--thresholds=0:2:12")).rows == [0]
+    assert pilot_run.Trial.of(sweep_of("--thresholds=0:2:12")).thresholds == (0,)
 
 
 def test_it_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

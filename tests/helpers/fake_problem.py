@@ -95,7 +95,7 @@ def install(
     round_s: float = 60.0,
     write_share: float = 0.02,
     delay_s: float = 0.0,
-    unit_by_unit: bool = False,
+    replicate_by_replicate: bool = False,
 ) -> None:
     """Put the network in the place of real ones in this process, and set the pace.
 
@@ -103,7 +103,7 @@ def install(
     ----------
     set_attribute : callable
         That of ``monkeypatch``, where it is to end with a test.
-    unit_by_unit : bool
+    replicate_by_replicate : bool
         Whether a superstep of work is as short as can be, whatever there is time for.
     """
     set_attribute(problems, "load", load)
@@ -113,5 +113,5 @@ def install(
     set_attribute(timing, "FIRST_ROUND_S", round_s)
     set_attribute(timing, "WRITE_SHARE", write_share)
     set_attribute(Network, "delay_s", delay_s)
-    if unit_by_unit:
+    if replicate_by_replicate:
         set_attribute(timing.Timing, "n_items", lambda self: None)

@@ -104,7 +104,7 @@ def test_a_threshold_is_marked_and_the_others_are_untouched(
     with monkeypatch.context() as patch:
         install(patch, spoil)
         assert start(whole, *flags) == sweep.FAILED
-    install(monkeypatch, spoil, unit_by_unit=True)
+    install(monkeypatch, spoil, replicate_by_replicate=True)
     chance, statuses = random.Random(kind), []
     while not statuses or statuses[-1] == sweep.STOPPED:
         statuses.append(start(path, *flags, n_supersteps=chance.randint(1, 7)))
@@ -167,7 +167,7 @@ def test_added_thresholds_and_draws_meet_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     spoil, _, draw = pruned_and_large(kind)
-    install(monkeypatch, spoil, unit_by_unit=True)
+    install(monkeypatch, spoil, replicate_by_replicate=True)
     whole, path = tmp_path / "whole.h5", tmp_path / "s.h5"
     flags = [*KINDS[kind], *FLAGS]
     before = draw // 4 * 4
@@ -185,7 +185,7 @@ def test_added_thresholds_and_draws_meet_what_failed(
 def test_what_fails_while_it_is_caught_up_is_not_counted_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, lambda kernel: not kernel.all(), unit_by_unit=True)
+    install(monkeypatch, lambda kernel: not kernel.all(), replicate_by_replicate=True)
     path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
     assert start(path, *flags, "--thresholds=0") == 0
     assert start(path, *flags, "--thresholds=0,0.5", n_supersteps=2) == sweep.STOPPED

@@ -23,7 +23,7 @@ from tests.helpers.sweeps import FLAGS, KINDS, start
 
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
+    fake_problem.install(monkeypatch.setattr, replicate_by_replicate=True)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +328,7 @@ def test_another_environment_warns_and_marks(
     assert start(path, *flags, "--num_intra=2", n_supersteps=2) == sweep.STOPPED
     assert "the environment was not the same all the time" in capsys.readouterr().err
     monkeypatch.undo()
-    fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
+    fake_problem.install(monkeypatch.setattr, replicate_by_replicate=True)
     assert start(path, *flags) == 0  # once is for ever
     mixed = results.read(path).attrs["mixed_environment"]
     assert "Other CPU" in mixed and "num_intra 1, 2" in mixed

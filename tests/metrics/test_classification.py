@@ -60,7 +60,7 @@ class Case:
         label = self.label[rows]
         for t in range(N_THRESHOLDS):
             add_up(sums[MEAN], t, slice(0, n), self.mean_logits[t, rows].T[None], label)
-            for unit, draws in enumerate(self.plan.units):
+            for unit, draws in enumerate(self.plan.replicates):
                 for draw in draws:
                     one = self.logits[draw.index, t, rows].T[None]
                     add_up(sums[group_of(unit)], t, slice(0, n), one, label)

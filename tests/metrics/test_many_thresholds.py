@@ -44,10 +44,10 @@ def prepared(n_thresholds: int, *flags: str) -> Callable[[], Any]:
     sweep = fake_problem.prepared(asked)
     task, plan, label = sweep.network.task, sweep.plan, sweep.datasets[0].label
     n_examples = len(label)
-    sums, draws = task.sums(1, n_examples, 2), task.draw_sums(1, len(plan.units[0]))
+    sums, draws = task.sums(1, n_examples, 2), task.draw_sums(1, len(plan.replicates[0]))
     rng = np.random.default_rng(0)
-    outputs = rng.uniform(0.1, 2, (len(plan.units[0]), task.n_outputs, n_examples))
-    of_group = [(0, draw) for draw in plan.units[0]]
+    outputs = rng.uniform(0.1, 2, (len(plan.replicates[0]), task.n_outputs, n_examples))
+    of_group = [(0, draw) for draw in plan.replicates[0]]
     at = (0, slice(0, n_examples))
     task.add_up(outputs.astype(np.float32), label, of_group, at, {0: sums}, draws)
     sweep_state = SweepState(tuple(range(n_thresholds)))

@@ -11,11 +11,10 @@ from itertools import groupby
 import numpy as np
 
 from bprune_hpc import sweep
-from bprune_hpc.accumulators.classification import GroupSums
 from bprune_hpc.errors import BpruneError, DataError
 from bprune_hpc.metrics import tasks
 from bprune_hpc.mpi.comm import Comm, run
-from bprune_hpc.runner import timing, work_split, worker
+from bprune_hpc.runner import timing, work_split
 from tests.helpers import fake_problem
 
 
@@ -135,23 +134,12 @@ def stopped_sweeps(comm: Comm, arguments: list[str]) -> int:
     """Run sweeps to their end, one for each run of arguments between dashes, by chance.
 
     How much is done at a time, when results are written, and after how much a sweep is stopped and
-    begun again, are drawn by lot: the same on every rank where all have to know it. Memory that is
-    spare holds anything.
+    begun again, are drawn by lot: the same on every rank where all have to know it.
     """
     common, of_root = random.Random(5), random.Random(7)
     fake_problem.install(round_s=1e9)
     timing.Timing.n_items = lambda _: of_root.choice([None, 150, 500])
     timing.Timing.is_due = property(lambda one: one.unsaved_s > 0 and of_root.random() < 0.2)
-    spare_of = worker._Memory._of
-
-    def anything(memory: worker._Memory, shape: tuple[int, int, int]) -> list[tasks.AnySums]:
-        spare = spare_of(memory, shape)
-        for one in spare:
-            for array in (one.buffer,) if isinstance(one, GroupSums) else one.sums.arrays:
-                array.fill(3)
-        return spare
-
-    worker._Memory._of = anything
     runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
     n_stops = 0
     for one in runs:

@@ -345,3 +345,10 @@ def test_a_wheel_made_from_the_sdist_holds_the_embedded_case(tmp_path: Path) -> 
     }
     assert wanted <= packed
     assert "bprune_hpc/embedded/digits.npz" in packed
+
+
+def test_every_evaluator_is_in_every_list_of_them() -> None:
+    from bprune_hpc.evaluators import selection
+
+    names = set(selection.EVALUATORS) - {"auto"}
+    assert names == set(selection.FORMS) == set(selection.RUNS_TENSORFLOW)

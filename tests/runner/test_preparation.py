@@ -31,7 +31,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_asked(
-    config: SweepConfig, network: Network, examples: Sequence[Examples], draws_per_unit: int
+    config: SweepConfig, network: Network, examples: Sequence[Examples], draws_per_replicate: int
 ) -> Joined:
     return Joined(config, {}, None)
 
@@ -55,7 +55,7 @@ def test_draws_are_rounded_up_to_whole_units_once_and_said(
     with caplog.at_level(logging.INFO):
         found = prepared(*flags)
     assert found.config.n_draws == found.plan.n_draws == n_draws
-    assert found.plan.draws_per_unit == size
+    assert found.plan.draws_per_replicate == size
     text = f"draws come {size} at a time: --num_monte_carlo rounded up to {n_draws}"
     assert caplog.text.count("rounded up") == (0 if size == 1 else 1) == caplog.text.count(text)
 
@@ -64,9 +64,12 @@ def test_what_a_file_has_is_joined_before_anything_is_laid_out() -> None:
     told = []
 
     def of_file(
-        config: SweepConfig, network: Network, examples: Sequence[Examples], draws_per_unit: int
+        config: SweepConfig,
+        network: Network,
+        examples: Sequence[Examples],
+        draws_per_replicate: int,
     ) -> Joined:
-        told.append((config.n_draws, [len(one) for one in examples], draws_per_unit))
+        told.append((config.n_draws, [len(one) for one in examples], draws_per_replicate))
         joined = dataclasses.replace(config, grid=(0.0, 0.5, 1.0), n_draws=12)
         return Joined(joined, {"seed": 3}, [[(0, 30), (30, 45)], [(0, 20)]])
 
@@ -131,7 +134,7 @@ def test_examples_without_labels_have_the_sums_of_class_0_and_show_nothing_of_it
 
     for number in (None, 0, 3):
         path = tmp_path / str(number)
-        fake_problem.install(monkeypatch.setattr, unit_by_unit=n_supersteps is not None)
+        fake_problem.install(monkeypatch.setattr, replicate_by_replicate=n_supersteps is not None)
         monkeypatch.setattr(problems, "load", labelled(number))
         start(path, *KINDS[kind], *FLAGS, n_supersteps=n_supersteps)
         files.append(arrays_of(path))

@@ -22,8 +22,8 @@ def test_all_that_others_added_to_is_brought_together_by_those_who_did(n_ranks: 
         assignment, at = assign(range(at, stop), [3, 2, 1], n_ranks), stop
         pending.add(assignment)
         for rank, partition in enumerate(assignment.partitions):
-            for unit, _thresholds in partition:
-                expected[MEAN if unit == MEAN else unit % N_GROUPS].add(rank)
+            for replicate, _thresholds in partition:
+                expected[MEAN if replicate == MEAN else replicate % N_GROUPS].add(rank)
     participants = pending.participants
     of_others = {group: ranks for group, ranks in expected.items() if ranks != {0}}
     assert {group: set(ranks) for group, ranks in participants.items()} == of_others
@@ -43,16 +43,16 @@ def test_what_rank_0_alone_has_is_not_outstanding_and_leaves_no_trace() -> None:
     assert pending and pending.participants == {3: (1,)}
 
 
-@pytest.mark.parametrize("n_units", [20, 100, 1000])
+@pytest.mark.parametrize("n_replicates", [20, 100, 1000])
 @pytest.mark.parametrize("n_ranks", [2, 3, 8, 21, 42, 64])
-def test_a_rank_never_holds_more_than_is_said(n_ranks: int, n_units: int) -> None:
+def test_a_rank_never_holds_more_than_is_said(n_ranks: int, n_replicates: int) -> None:
     chance, costs = random.Random(n_ranks), [5] * 21
-    most, n_kept = most_groups_held(n_units, 21, n_ranks), 0
+    most, n_kept = most_groups_held(n_replicates, 21, n_ranks), 0
     assert most <= N_GROUPS + 1
     for _ in range(30):
         pending, at = PendingReductions(n_ranks, most), 0
-        while at < n_units:
-            stop = min(at + chance.randint(1, chance.choice([3, 30, 300])), n_units)
+        while at < n_replicates:
+            stop = min(at + chance.randint(1, chance.choice([3, 30, 300])), n_replicates)
             assignment = assign(range(at, stop), costs, n_ranks)
             at = stop
             n_kept += bool(pending) and pending.has_room(assignment)
@@ -62,7 +62,7 @@ def test_a_rank_never_holds_more_than_is_said(n_ranks: int, n_units: int) -> Non
             pending.add(assignment)
             ranks = [rank for ranks in pending.participants.values() for rank in ranks]
             assert max(ranks.count(rank) for rank in range(1, n_ranks)) <= most
-    assert n_kept > 30 or n_units == 20
+    assert n_kept > 30 or n_replicates == 20
 
 
 @pytest.mark.parametrize("n_ranks", [2, 5, 64])

@@ -24,7 +24,7 @@ def full(kind: str) -> tuple[PreparedSweep, SweepState]:
     """A full sweep state whose sums are those of ten examples at two thresholds."""
     flags = [f"--model_dir={kind}", "--num_monte_carlo=88", "--batch_size=10"]
     sweep = fake_problem.prepared(sweep_config.parse([*flags, "--thresholds=0,0.5,1"]))
-    draws = sweep.network.task.draw_sums(2, len(sweep.plan.units[0]))
+    draws = sweep.network.task.draw_sums(2, len(sweep.plan.replicates[0]))
     sums: dict = {}
     evaluate(
         sweep.evaluator, sweep.network, sweep.masks[:2], sweep.datasets[0],
@@ -36,22 +36,22 @@ def full(kind: str) -> tuple[PreparedSweep, SweepState]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_group_has_its_number_of_units(kind: str) -> None:
+def test_each_group_has_its_number_of_replicates(kind: str) -> None:
     sweep, sweep_state = full(kind)
     plan, task = sweep.plan, sweep.network.task
-    # The same unit once more for each that the group has, under numbers that follow.
-    size, group = len(plan.units[0]), 3
-    n_units = plan.group_sizes[group]
-    units = tuple(
-        tuple(replace(draw, index=draw.index + number * size) for draw in plan.units[0])
-        for number in range(n_units)
+    # The same replicate once more for each that the group has, under numbers that follow.
+    size, group = len(plan.replicates[0]), 3
+    n_replicates = plan.group_sizes[group]
+    replicates = tuple(
+        tuple(replace(draw, index=draw.index + number * size) for draw in plan.replicates[0])
+        for number in range(n_replicates)
     )
     sums: dict = {}
     evaluate(
         sweep.evaluator, sweep.network, sweep.masks[:2],
-        replace(sweep.datasets[0], plan=replace(plan, units=units)),
-        Partition(tuple(range(n_units)), 2, 0, 2 * n_units), range(10), sums,
-        task.draw_sums(2, size * n_units), {}, seed=0, advance=lambda n: None,
+        replace(sweep.datasets[0], plan=replace(plan, replicates=replicates)),
+        Partition(tuple(range(n_replicates)), 2, 0, 2 * n_replicates), range(10), sums,
+        task.draw_sums(2, size * n_replicates), {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
     filled = sweep_state.sums[0][group]
     rows = np.arange(45) % 10
@@ -68,7 +68,7 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
 def test_it_has_the_size_of_a_finished_one_and_finite_statistics(kind: str) -> None:
     sweep, sweep_state = full(kind)
     plan = sweep.plan
-    assert sweep_state.progress == (0, len(plan.units))
+    assert sweep_state.progress == (0, len(plan.replicates))
     assert set(sweep_state.sums[0]) == {MEAN, *range(len(plan.group_sizes))}
     findings = SweepStatistics(repeated_labels(sweep, 10), sweep_state)
     assert findings.n_draws == 88

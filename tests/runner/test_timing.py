@@ -88,19 +88,6 @@ def test_a_reduction_for_lack_of_room_makes_the_next_superstep_long_enough_for_i
     assert timing.round_s == pytest.approx(1.5 / WRITE_SHARE)  # both of them, and the write
 
 
-def test_what_is_prepared_once_is_work_and_makes_no_superstep_longer() -> None:
-    timing = Timing()
-    timing.worked(10.0 + 4.0 + 0.1, 10.0, 10, preparing_s=4.0)
-    assert timing.unsaved_s == timing.slowest_round_s == pytest.approx(14.1)
-    hidden = Timing()  # other ranks were at work as long
-    hidden.worked(10.0, 10.0, 10, preparing_s=4.0)
-    timing.wrote(0.1)
-    hidden.wrote(0.1)
-    assert timing.superstep_s == SUPERSTEP_S
-    assert timing.n_items() == hidden.n_items()
-    assert hidden.slowest_round_s == 10.0
-
-
 def test_messages_do_not_make_the_next_superstep_short() -> None:
     timing = Timing()
     timing.worked(0.2 + 0.5, 0.2, 4)
@@ -127,15 +114,15 @@ def test_work_ends_where_something_waits(
     sweep_states = [SweepState((0,), *ahead)] if ahead else []
     behind_state = SweepState((1,), *behind)
     found = stops([*sweep_states, behind_state], (25, 50, 60))
-    assert superstep_of(behind_state, found, 1, 1, 1000.0).units.stop == last
+    assert superstep_of(behind_state, found, 1, 1, 1000.0).replicates.stop == last
 
 
 def test_a_small_rest_is_taken_along() -> None:
     sweep_state = SweepState((0, 2, 5), 0, 7)
     assert superstep_of(sweep_state, (100,), 10, 1, None) == Superstep((0, 2, 5), 0, range(7, 8))
-    assert superstep_of(sweep_state, (100,), 10, 1, 3 * 10 * 40.0).units == range(7, 47)
-    assert superstep_of(sweep_state, (50,), 10, 1, 3 * 10 * 40.0).units == range(7, 50)
-    assert superstep_of(sweep_state, (20,), 10, 4, 3 * 10 * 40.0).units == range(7, 20)
+    assert superstep_of(sweep_state, (100,), 10, 1, 3 * 10 * 40.0).replicates == range(7, 47)
+    assert superstep_of(sweep_state, (50,), 10, 1, 3 * 10 * 40.0).replicates == range(7, 50)
+    assert superstep_of(sweep_state, (20,), 10, 4, 3 * 10 * 40.0).replicates == range(7, 20)
 
 
 def test_the_first_write_is_not_put_off_by_what_it_takes() -> None:
@@ -175,27 +162,27 @@ def test_what_is_drawn_leaves_room_to_write_it() -> None:
 @pytest.mark.parametrize("group_s", [0.02, 2.0, 30.0])
 @pytest.mark.parametrize("limit_s", [40.0, 100.0, 700.0])
 def test_no_write_ends_after_the_job(limit_s: float, group_s: float, error: float) -> None:
-    """A job by the clock: units of one second, writes of up to 20 groups, foretold or less."""
-    n_groups, n_units, now, unsaved = 20, 400, 0.0, 0
+    """A job by the clock: replicates of one second, writes of up to 20 groups, foretold or less."""
+    n_groups, n_replicates, now, unsaved = 20, 400, 0.0, 0
     clock = [1000.0]
     vote = StopVote(SerialComm(), Deadline(1000.0 + limit_s, "-"), None, StopSignals(),
                     lambda: clock[0])  # fmt: skip
 
-    def of_write(n_units: int) -> float:
-        return group_s * (3 + min(n_units, n_groups))
+    def of_write(n_replicates: int) -> float:
+        return group_s * (3 + min(n_replicates, n_groups))
 
     timing, done = Timing(growth_s=group_s / 100), 0
     while True:
         timing.foretold_s = of_write(done + 1)
         timing.most_growth_s = of_write(n_groups) - timing.foretold_s
         clock[0] = 1000.0 + now
-        is_over = vote(timing) is not None or done == n_units
+        is_over = vote(timing) is not None or done == n_replicates
         if timing.is_due or (is_over and unsaved):
             now += error * of_write(done)
             timing.wrote(error * of_write(done), of_write(done))
             unsaved = 0
         elif not is_over:
-            n = min(max(int((timing.n_items() or 0) / 100), 1), n_units - done)
+            n = min(max(int((timing.n_items() or 0) / 100), 1), n_replicates - done)
             timing.worked(float(n), float(n), 100 * n)
             now, done, unsaved = now + n, done + n, unsaved + n
         if is_over:

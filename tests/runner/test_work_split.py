@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from bprune_hpc.posterior.draws import MEAN, N_GROUPS, Draw, group_of, group_sizes, units_of
+from bprune_hpc.posterior.draws import MEAN, N_GROUPS, Draw, group_of, group_sizes, replicates_of
 from bprune_hpc.runner.work_split import (
     assign,
     doubling,
@@ -16,14 +16,18 @@ from bprune_hpc.runner.work_split import (
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 5, 7, 64, 500])
-@pytest.mark.parametrize(("n_units", "n_thresholds"), [(1, 1), (5, 8), (100, 1), (33, 21)])
+@pytest.mark.parametrize(("n_replicates", "n_thresholds"), [(1, 1), (5, 8), (100, 1), (33, 21)])
 def test_every_cell_is_done_once_whatever_the_ranks(
-    n_ranks: int, n_units: int, n_thresholds: int
+    n_ranks: int, n_replicates: int, n_thresholds: int
 ) -> None:
-    partitions = split([MEAN, *range(n_units)], [3] * n_thresholds, n_ranks)
+    partitions = split([MEAN, *range(n_replicates)], [3] * n_thresholds, n_ranks)
     assert len(partitions) == n_ranks
-    done = Counter((unit, t) for partition in partitions for unit, ts in partition for t in ts)
-    cells = {(unit, t) for unit in (MEAN, *range(n_units)) for t in range(n_thresholds)}
+    done = Counter(
+        (replicate, t) for partition in partitions for replicate, ts in partition for t in ts
+    )
+    cells = {
+        (replicate, t) for replicate in (MEAN, *range(n_replicates)) for t in range(n_thresholds)
+    }
     assert done == Counter(cells)
     sizes = [sum(len(ts) for _, ts in partition) for partition in partitions]
     assert sizes == [len(partition) for partition in partitions]
@@ -61,16 +65,16 @@ def test_evenness_is_what_ranks_do_while_the_slowest_works() -> None:
     assert assign(range(1, 2), [1], 4).evenness == 1 / 4
 
 
-@pytest.mark.parametrize("n_units", [1, 13])
-def test_a_share_visits_a_unit_once(n_units: int) -> None:
-    for partition in split([MEAN, *range(n_units)], [1] * 8, 5):
-        units = [unit for unit, _ in partition]
-        assert len(units) == len(set(units))
+@pytest.mark.parametrize("n_replicates", [1, 13])
+def test_a_share_visits_a_unit_once(n_replicates: int) -> None:
+    for partition in split([MEAN, *range(n_replicates)], [1] * 8, 5):
+        replicates = [replicate for replicate, _ in partition]
+        assert len(replicates) == len(set(replicates))
         assert all(len(thresholds) for _, thresholds in partition)
 
 
 def test_groups_do_not_depend_on_the_number_of_draws() -> None:
-    assert [group_of(unit) for unit in (0, 19, 20, 41)] == [0, 19, 0, 1]
+    assert [group_of(replicate) for replicate in (0, 19, 20, 41)] == [0, 19, 0, 1]
     assert group_sizes(3) == [1, 1, 1]
     assert group_sizes(25) == [2] * 5 + [1] * 15
     assert len(group_sizes(1000)) == N_GROUPS and sum(group_sizes(1000)) == 1000
@@ -82,13 +86,13 @@ def test_a_rank_of_many_adds_to_few_groups() -> None:
 
 
 def test_pairs_take_both_signs() -> None:
-    assert units_of(4, "antithetic") == [
+    assert replicates_of(4, "antithetic") == [
         (Draw(0, 1, 0), Draw(1, -1, 0)),
         (Draw(2, 1, 1), Draw(3, -1, 1)),
     ]
-    assert units_of(3, "none") == [(Draw(k, 1, k),) for k in range(3)]
+    assert replicates_of(3, "none") == [(Draw(k, 1, k),) for k in range(3)]
     with pytest.raises(ValueError, match="2 at a time"):
-        units_of(3, "antithetic")
+        replicates_of(3, "antithetic")
 
 
 @pytest.mark.parametrize("n_examples", [1, 9, 10, 11, 95])
@@ -140,13 +144,16 @@ def test_stages_end_where_whole_units_do(pairing: str) -> None:
 @pytest.mark.parametrize("n_ranks", [1, 2, 7, 64])
 def test_rounds_do_every_cell_once_and_begin_with_the_mean(n_ranks: int) -> None:
     done: Counter[tuple[int, int]] = Counter()
-    for units in (range(1), range(1, 20), range(20, 61)):
-        assignment = assign(units, [1, 1, 1], n_ranks)
+    for replicates in (range(1), range(1, 20), range(20, 61)):
+        assignment = assign(replicates, [1, 1, 1], n_ranks)
         assert len(assignment.partitions) == n_ranks
         done.update(
-            (unit, t) for partition in assignment.partitions for unit, ts in partition for t in ts
+            (replicate, t)
+            for partition in assignment.partitions
+            for replicate, ts in partition
+            for t in ts
         )
-    assert done == Counter((unit, t) for unit in (MEAN, *range(61)) for t in range(3))
+    assert done == Counter((replicate, t) for replicate in (MEAN, *range(61)) for t in range(3))
 
 
 @pytest.mark.parametrize(
@@ -189,9 +196,14 @@ def test_ranks_share_the_work_and_not_the_cells(n_ranks: int) -> None:
     costs = [100, 60, 31, 17, 9, 4, 2, 1]
     partitions = split([MEAN, *range(20)], costs, n_ranks)
     cells = [
-        (unit, index) for partition in partitions for unit, rows in partition for index in rows
+        (replicate, index)
+        for partition in partitions
+        for replicate, rows in partition
+        for index in rows
     ]
-    assert sorted(cells) == [(unit, index) for unit in [MEAN, *range(20)] for index in range(8)]
+    assert sorted(cells) == [
+        (replicate, index) for replicate in [MEAN, *range(20)] for index in range(8)
+    ]
     work = [
         sum(costs[index] for _, rows in partition for index in rows) for partition in partitions
     ]

@@ -52,14 +52,14 @@ def test_a_small_part_tells_of_the_whole(
     )  # with one group that is always there
     assert found.group_s - file_s == pytest.approx(2e-6)
     n_all = sum(map(len, sweep.datasets)) * n_thresholds
-    whole = found.seconds(sweep, [sweep_state(n_thresholds, 0, len(sweep.plan.units))])
+    whole = found.seconds(sweep, [sweep_state(n_thresholds, 0, len(sweep.plan.replicates))])
     assert whole == pytest.approx(n_all * (found.cell_s + 20 * found.group_s))
 
 
 def test_a_file_grows_with_groups_of_draws_and_then_no_more() -> None:
     sweep, cost = sweep_of(3, "--model_dir=fake", "--num_monte_carlo=200"), WriteCost(2.0, 0.5)
-    for n_units, n_more, n_groups in ((0, 1, 1), (1, 2, 3), (19, 5, 20), (60, 0, 20)):
-        found = cost.seconds(sweep, [sweep_state(3, 0, n_units)], n_more)
+    for n_replicates, n_more, n_groups in ((0, 1, 1), (1, 2, 3), (19, 5, 20), (60, 0, 20)):
+        found = cost.seconds(sweep, [sweep_state(3, 0, n_replicates)], n_more)
         assert found == pytest.approx(3 * 45 * (2.0 + 0.5 * n_groups))
     behind = SweepState((1,), 0, 0)  # a threshold that is caught up: what is more is drawn for it
     both = cost.seconds(sweep, [SweepState((0, 2), 0, 30), behind], 4)
