@@ -80,6 +80,14 @@ class Comm(Protocol):
     def any_of(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
 
+    def add_up(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sum over all ranks, the same bits on each; the array may hold it.
+
+        Ranks are not asked first whether they are there, as this is called at every step of a
+        training. MPI adds up in an order of its own: with two ranks the bits are those of any
+        order, with more those of one library, number of ranks and layout over hosts.
+        """
+
     def close(self) -> None:
         """Leave together: nothing is asked of the ranks after this."""
 
@@ -118,6 +126,10 @@ class SerialComm:
     def any_of(self, flag: bool) -> bool:
         """See :class:`Comm`."""
         return flag
+
+    def add_up(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See :class:`Comm`."""
+        return array
 
     def close(self) -> None:
         """See :class:`Comm`."""
@@ -217,6 +229,12 @@ class MPIComm:
         with self._rendezvous.all_at("a vote of all ranks"):
             self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
         return bool(vote[0])
+
+    def add_up(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See :class:`Comm`."""
+        with self._rendezvous.inside("gradients of all ranks"):
+            self._world.Allreduce(self._mpi.IN_PLACE, array, op=self._mpi.SUM)
+        return array
 
     def close(self) -> None:
         """See :class:`Comm`."""

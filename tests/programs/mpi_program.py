@@ -34,6 +34,15 @@ def collectives(comm: Comm) -> int:
     assert ranks == (list(everyone) if comm.is_root else None)
     assert [comm.any_of(comm.rank == rank) for rank in everyone] == [True] * comm.size
     assert not comm.any_of(False)
+    for size in (1, 3, 100_003):
+        mine = np.arange(size, dtype=np.float32) + comm.rank
+        expected = comm.size * np.arange(size) + sum(everyone)
+        assert np.array_equal(comm.add_up(mine), expected)
+        # Where rounding tells orders apart: the same bits each time, and on every rank.
+        uneven = np.random.default_rng(comm.rank).normal(size=size).astype(np.float32)
+        totals = [comm.add_up(uneven.copy()).tobytes() for _ in range(3)]
+        assert len(set(totals)) == 1
+        assert comm.from_root(lambda: totals)[0] == totals[0]  # noqa: B023
     if comm.is_root:
         print(f"all collectives hold on {comm.size} ranks")
     return 0
