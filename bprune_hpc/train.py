@@ -8,10 +8,10 @@ and the text files BPrune's users keep beside it. What does not: networks (``mod
 pruning.
 
 Every rank takes its own examples of each step and its own noise; gradients are averaged, in one
-array a step, by Horovod or by MPI. The same seed and the same number of ranks give the same bits, in
-one job or in several; with three or more, as long as the MPI library and the layout of ranks over
-hosts are the same, by which it chooses the order of a sum. Batch normalization sees a rank's own
-examples, and each rank keeps moving statistics of its own: rank 0's are evaluated and saved.
+array a step, by Horovod or by MPI. The same seed and the same number of ranks give the same bits,
+in one job or in several; with three or more, as long as the MPI library and the layout of ranks
+over hosts are the same, by which it chooses the order of a sum. Batch normalization sees a rank's
+own examples, and each rank keeps moving statistics of its own: rank 0's are evaluated and saved.
 """
 
 from __future__ import annotations

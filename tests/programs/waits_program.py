@@ -116,7 +116,8 @@ def signalled(comm: Comm, rank: int) -> int:
 def main() -> int:
     """Run the asked-for mishap; ``absent`` is one before MPI."""
     mishaps: dict[str, Callable[[Comm, int], int]] = {
-        "late": late, "stuck": stuck, "unsummed": unsummed, "killed": killed, "paused": paused, "signalled": signalled,
+        "late": late, "stuck": stuck, "unsummed": unsummed, "killed": killed, "paused": paused,
+        "signalled": signalled,
     }  # fmt: skip
     name, rank = sys.argv[1], int(sys.argv[2])
     if name != "absent":
