@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bprune_hpc.models.layers import ancestors
 from bprune_hpc.models.zoo import MODELS
+from bprune_hpc.training import noise as noise_module
 from bprune_hpc.training.noise import Noise
 from tests.helpers.steps import Steps
 
@@ -96,6 +98,31 @@ def test_moments_and_correlations(dense):
     products = [signs[:, 1:] * signs[:, :-1], signs[:, 8:] * signs[:, :-8], signs[1:] * signs[:-1]]
     for value in (signs, *products):
         assert abs(value.mean()) < 4.5 / np.sqrt(signs.size)
+
+
+def test_normals_are_distributed_as_such():
+    values = np.empty(2_000_000 + 2 * 16, np.float32)  # not a whole number of blocks
+    noise_module.standard_normal(np.random.SFC64(5), values)
+    assert stats.kstest(values, "norm").pvalue > 1e-3
+    tail = np.abs(values) > 4
+    expected = len(values) * 2 * stats.norm.sf(4)
+    assert abs(tail.sum() - expected) < 4.5 * np.sqrt(expected)
+    # Cosine and sine of one radius: the two are independent, their squares too.
+    half = noise_module._BLOCK // 2
+    one, two = np.float64(values[:half]), np.float64(values[half : 2 * half])
+    for a, b in ((one, two), (one**2, two**2), (one**2, two), (one**3, two)):
+        z = np.corrcoef(a, b)[0, 1] * np.sqrt(half)
+        assert abs(z) < 4.5
+
+
+def test_normals_of_the_rarest_bits_are_finite():
+    class Bits:
+        def random_raw(self, n: int) -> np.ndarray:
+            return np.resize(np.array([0, -1, 1, 2**31 - 1, -(2**31)], np.int32), 2 * n).view("u8")
+
+    values = np.empty(64, np.float32)
+    noise_module.standard_normal(Bits(), values)
+    assert np.isfinite(values).all() and 6.7 < np.abs(values).max() < 6.8
 
 
 def test_the_operations_before_a_tensor(dense):
