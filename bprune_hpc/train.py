@@ -70,7 +70,7 @@ _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
-Sum = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Sum = Callable[[NDArray[np.float32]], None]
 Ask = Callable[[Timing], str | None]
 """Tells every rank whether to stop, and why; see :class:`bprune_hpc.runner.loop.StopVote`."""
 
@@ -456,7 +456,12 @@ def _sums(comm: Comm, horovod: Any, threads: tuple[int, int]) -> Iterator[Sum | 
             array = tf.compat.v1.placeholder(tf.float32, (None,))
             whole = horovod.allreduce(array, op=horovod.Sum, name="gradients")
         with open_session(own, *threads) as session:
-            yield call_of(session, whole, [array])
+            call = call_of(session, whole, [array])
+
+            def add_up(values: NDArray[np.float32]) -> None:
+                values[:] = call(values)
+
+            yield add_up
 
 
 def _start_horovod(comm: Comm) -> Any:

@@ -80,8 +80,8 @@ class Comm(Protocol):
     def any_of(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
 
-    def add_up(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The sum over all ranks, the same bits on each; the array may hold it.
+    def add_up(self, array: NDArray[np.float32]) -> None:
+        """Put the sum over all ranks in an array's place, the same bits on each.
 
         Ranks are not asked first whether they are there, as this is called at every step of a
         training. MPI adds up in an order of its own: with two ranks the bits are those of any
@@ -127,9 +127,8 @@ class SerialComm:
         """See :class:`Comm`."""
         return flag
 
-    def add_up(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    def add_up(self, array: NDArray[np.float32]) -> None:
         """See :class:`Comm`."""
-        return array
 
     def close(self) -> None:
         """See :class:`Comm`."""
@@ -230,11 +229,10 @@ class MPIComm:
             self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
         return bool(vote[0])
 
-    def add_up(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    def add_up(self, array: NDArray[np.float32]) -> None:
         """See :class:`Comm`."""
         with self._rendezvous.inside("gradients of all ranks"):
             self._world.Allreduce(self._mpi.IN_PLACE, array, op=self._mpi.SUM)
-        return array
 
     def close(self) -> None:
         """See :class:`Comm`."""

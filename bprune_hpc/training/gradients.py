@@ -1,7 +1,6 @@
 """Gradients of the ELBO: of the likelihood by TensorFlow, of the KL divergence in closed form.
 
-What belongs here: gradients, and one array of all of them for the sum over ranks. What does not:
-the network, the optimizer.
+What does not belong here: the network, the optimizer.
 
 By its value, the divergence of half a million weights takes longer to differentiate than all
 products of the network: logarithms, exponentials and a dozen passes over the weights.
@@ -9,8 +8,7 @@ products of the network: logarithms, exponentials and a dozen passes over the we
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..models.zoo import Network
@@ -65,17 +63,3 @@ def of_elbo(
             gradient = tf.raw_ops.SoftplusGrad(gradients=gradient, features=variable)
         pairs.append((gradient, variable))
     return pairs
-
-
-def flat(gradients: Sequence[Any]) -> Any:
-    """All gradients in one array."""
-    tf = import_tensorflow()
-    return tf.concat([tf.reshape(one, (-1,)) for one in gradients], 0, name="gradients")
-
-
-def unflat(array: Any, variables: Sequence[Any]) -> list[Any]:
-    """The gradients that one array holds."""
-    tf = import_tensorflow()
-    shapes = [variable.shape.as_list() for variable in variables]
-    parts = tf.split(array, [math.prod(shape) for shape in shapes])
-    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -26,8 +26,8 @@ from ..models.layers import local_dense
 from ..posterior.mean_field import snr
 from ..tensorflow_import import call_of, calls_of, import_tensorflow
 from .config import TrainConfig, op_seed
-from .gradients import flat, of_elbo, unflat
-from .noise import Noise
+from .gradients import of_elbo
+from .noise import Noise, aligned
 
 _SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
 
@@ -124,8 +124,8 @@ class Training:
     ----------
     nll : float32 tensor, shape ()
         Mean negative log-likelihood, as it is trained by.
-    gradients : float32 tensor or None
-        All gradients in one array, from which ``step`` goes on; None for one rank.
+    gradients : list of float32 tensor
+        This rank's share of the mean over ranks, from which ``step`` goes on.
     noise_scale : float32 tensor or None
         Of a regression.
     """
@@ -137,7 +137,7 @@ class Training:
     kl_factor: Any
     network: models_zoo.Network
     nll: Any
-    gradients: Any | None
+    gradients: list[Any]
     step: Any
     init: Any
     saver: Any
@@ -199,18 +199,14 @@ def build(
             logits, scales = local_dense(network.layers, inputs)
             nll = mean_nll(logits, labels, noise_scale)
         pairs = of_elbo(network, nll, scales, factor / n_train, config.prior_scale, 1 / n_ranks)
-        whole = None
-        if n_ranks > 1:
-            variables = [variable for _, variable in pairs]
-            whole = flat([gradient for gradient, _ in pairs])
-            pairs = list(zip(unflat(whole, variables), variables, strict=True))
+        gradients = [gradient for gradient, _ in pairs]
         step = v1.train.AdamOptimizer(rate).apply_gradients(
             pairs, global_step=v1.train.get_or_create_global_step()
         )
         init = v1.global_variables_initializer()
         saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
     return Training(
-        graph, inputs, labels, rate, factor, network, nll, whole, step, init, saver, noise_scale
+        graph, inputs, labels, rate, factor, network, nll, gradients, step, init, saver, noise_scale
     )
 
 
@@ -240,7 +236,7 @@ def step_of(
     training: Training,
     session: Any,
     noise: Noise,
-    add_up: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+    add_up: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Callable[..., np.float32]:
     """A training step as a call.
 
@@ -250,7 +246,7 @@ def step_of(
     Parameters
     ----------
     add_up : callable, optional
-        Gives the sum over ranks of an array; for a graph that was built for several.
+        Puts in an array's place its sum over ranks; for a graph that was built for several.
     """
     network = training.network
     fed = [training.inputs, training.labels, training.kl_factor, *noise.fed]
@@ -266,12 +262,17 @@ def step_of(
             return nll  # type: ignore[no-any-return]
 
         return alone
-    backward = calls_of(session, [training.nll, training.gradients], fed, network.updates)
-    apply = calls_of(session, [], [training.learning_rate, training.gradients], [training.step])
+    gradients = training.gradients
+    backward = calls_of(session, [training.nll, *gradients], fed, network.updates)
+    apply = calls_of(session, [], [training.learning_rate, *gradients], [training.step])
+    array, parts = aligned([gradient.shape.as_list() for gradient in gradients])
 
     def together(x: Any, y: Any, rate: np.float32, factor: np.float32) -> np.float32:
-        nll, gradients = backward(x, y, factor, *noise.next(len(x)), *flags)
-        apply(rate, add_up(gradients))
+        nll, *mine = backward(x, y, factor, *noise.next(len(x)), *flags)
+        for part, gradient in zip(parts, mine, strict=True):
+            part[...] = gradient
+        add_up(array)
+        apply(rate, *parts)
         return nll  # type: ignore[no-any-return]
 
     return together

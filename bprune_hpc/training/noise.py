@@ -74,7 +74,7 @@ class Noise:
     def _lay_out(self, n_examples: int) -> None:
         shapes = [[n_examples if n is None else n for n in shape] for shape in self._shapes]
         parts = shapes[: self._n_normals], shapes[self._n_normals :]
-        (self._normals, normals), (self._signs, signs) = map(_arrays, parts)
+        (self._normals, normals), (self._signs, signs) = map(aligned, parts)
         self._views = [*normals, *signs]
         self._n_examples = n_examples
 
@@ -113,13 +113,13 @@ def _cast(op: Any) -> Any:
     return op.outputs[0]
 
 
-def _arrays(shapes: list[list[int]]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """One array, and views of it of these shapes, each of which begins at an aligned address."""
+def aligned(shapes: list[list[int]]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    """One array, and views of it of these shapes, which TensorFlow takes without copying them."""
     starts, end = [], 0
     for shape in shapes:
         starts.append(end)
         end += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
-    whole = np.empty(end + _ALIGNED, np.float32)
+    whole = np.zeros(end + _ALIGNED, np.float32)
     first = -(whole.ctypes.data // whole.itemsize) % _ALIGNED
     whole = whole[first : first + end]
     return whole, [

@@ -10,6 +10,7 @@ import pytest
 from bprune_hpc.models.zoo import MODELS
 from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 from bprune_hpc.training import graph
+from bprune_hpc.training.noise import aligned
 from tests.helpers.steps import N_CLASSES, N_TRAIN, Steps
 
 KINDS = [
@@ -45,12 +46,10 @@ def test_they_are_those_that_tensorflow_finds_in_the_whole_loss(make, flags):
         variables = training.graph.get_collection("trainable_variables")
         expected = tf.gradients(loss, variables)
     found, wanted = steps.session.run((training.gradients, expected), steps.feed(kl_factor=0.4))
-    ends = np.cumsum([gradient.size for gradient in wanted])
-    assert len(found) == ends[-1]
-    for variable, mine, theirs in zip(variables, np.split(found, ends[:-1]), wanted, strict=True):
+    for variable, mine, theirs in zip(variables, found, wanted, strict=True):
         largest = np.abs(theirs).max()
         assert largest > 0 or "bias" in variable.name
-        np.testing.assert_allclose(3 * mine, theirs.ravel(), rtol=2e-4, atol=2e-5 * largest,
+        np.testing.assert_allclose(3 * mine, theirs, rtol=2e-4, atol=2e-5 * largest,
                                    err_msg=variable.name)  # fmt: skip
 
 
@@ -60,17 +59,17 @@ def test_the_divergence_alone_is_the_closed_form(make):
     training = steps.training
     kernels = training.graph.get_collection("trainable_variables")[:2]
     feed = steps.feed(0.0)
-    without = np.float64(steps.session.run(training.gradients, feed))
+    without = steps.session.run(training.gradients, feed)
     factor = 1e4  # above the rounding of the rest
     feed[training.kl_factor] = factor
     found, loc, raw = steps.session.run([training.gradients, *kernels], feed)
-    loc, raw = np.float64(loc.ravel()), np.float64(raw.ravel())
+    loc, raw = np.float64(loc), np.float64(raw)
     scale = np.log1p(np.exp(raw)) + 2.0**-23
     weight = 0.5 * factor / N_TRAIN
-    by_hand = weight * np.concatenate(
-        [loc / 0.49, (scale / 0.49 - 1 / scale) / (1 + np.exp(-raw)), np.zeros(N_CLASSES)]
-    )
-    np.testing.assert_allclose(found - without, by_hand, rtol=1e-5, atol=1e-6 * weight)
+    by_hand = [loc / 0.49, (scale / 0.49 - 1 / scale) / (1 + np.exp(-raw)), np.zeros(N_CLASSES)]
+    for mine, other, expected in zip(found, without, by_hand, strict=True):
+        difference = np.float64(mine) - other
+        np.testing.assert_allclose(difference, weight * expected, rtol=1e-5, atol=1e-6 * weight)
 
 
 def test_ranks_together_take_adams_step_with_the_mean_of_their_gradients(make):
@@ -81,10 +80,9 @@ def test_ranks_together_take_adams_step_with_the_mean_of_their_gradients(make):
     for one in ranks:
         one.noise.n_runs = 0
     after = []
+    sums = [one + other for one, other in zip(*shares, strict=True)]
     for one in ranks:
-        take = graph.step_of(
-            one.training, one.session, one.noise, lambda mine: np.add(*shares, dtype=mine.dtype)
-        )
+        take = graph.step_of(one.training, one.session, one.noise, putting(sums))
         take(one.x, one.y, np.float32(0.01), np.float32(1))
         after.append(graph.state_of(one.training, one.session))
     assert after[0].keys() == after[1].keys() == start.keys()
@@ -92,15 +90,24 @@ def test_ranks_together_take_adams_step_with_the_mean_of_their_gradients(make):
         assert value.tobytes() == after[1][name].tobytes(), name
     assert after[0]["global_step:0"] == 1
     # Adam (Kingma and Ba 2015), algorithm 1, from moments of 0.
-    mean, begin = np.float64(shares[0]) + np.float64(shares[1]), 0
-    for variable in ranks[0].training.graph.get_collection("trainable_variables"):
+    variables = ranks[0].training.graph.get_collection("trainable_variables")
+    for variable, g in zip(variables, sums, strict=True):
         before = start[variable.name]
-        g = mean[begin : begin + before.size].reshape(before.shape)
-        begin += before.size
         rate = 0.01 * np.sqrt(1 - 0.999) / (1 - 0.9)
         expected = before - rate * 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-8)
         np.testing.assert_allclose(after[0][variable.name], expected, rtol=1e-4, atol=1e-7)
-    assert begin == len(mean)
+
+
+def putting(sums: list[np.ndarray]) -> Callable[[np.ndarray], None]:
+    """Puts these in the place of a rank's gradients, where it has them in one array."""
+
+    def add_up(mine: np.ndarray) -> None:
+        whole, parts = aligned([one.shape for one in sums])
+        for part, one in zip(parts, sums, strict=True):
+            part[...] = one
+        mine[:] = whole
+
+    return add_up
 
 
 def test_a_rank_alone_takes_the_step_of_ranks_that_are_alike(make):
@@ -109,7 +116,9 @@ def test_a_rank_alone_takes_the_step_of_ranks_that_are_alike(make):
     graph.step_of(one.training, one.session, one.noise)(
         one.x, one.y, np.float32(0.1), np.float32(1)
     )
-    both = graph.step_of(two.training, two.session, two.noise, lambda mine: mine + mine)
+    both = graph.step_of(
+        two.training, two.session, two.noise, lambda mine: np.add(mine, mine, out=mine)
+    )
     both(two.x, two.y, np.float32(0.1), np.float32(1))
     after = [graph.state_of(each.training, each.session) for each in (one, two)]
     for name, value in after[0].items():
