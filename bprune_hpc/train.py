@@ -455,7 +455,7 @@ def _sums(comm: Comm, horovod: Any, threads: tuple[int, int]) -> Iterator[Sum | 
         with tf.Graph().as_default() as own:
             array = tf.compat.v1.placeholder(tf.float32, (None,))
             whole = horovod.allreduce(array, op=horovod.Sum, name="gradients")
-        with open_session(own, *threads) as session:
+        with contextlib.closing(open_session(own, *threads)) as session:
             call = call_of(session, whole, [array])
 
             def add_up(values: NDArray[np.float32]) -> None:

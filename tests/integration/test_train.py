@@ -349,6 +349,7 @@ class TestMpi:
         assert report["accuracy_averaged"] > 0.5
         assert_same_bits(variables(tmp_path / "a"), variables(tmp_path / "b"))
         assert "Horovod" not in (tmp_path / "a" / "Ops_name_BNN.txt").read_text()
+        assert len(read_case(tmp_path / "a").posterior.loc) == 2
 
     @pytest.mark.parametrize("n_ranks", [2, 3])
     def test_a_step_is_that_of_one_rank_with_all_their_examples(self, tmp_path, n_ranks):
@@ -411,12 +412,16 @@ class TestHorovod:
         said = trained(tmp_path / "horovod", n_ranks)
         assert "are added up by horovod" in said  # by default, where it is installed
         trained(tmp_path / "mpi", n_ranks, "--allreduce=mpi")
+        report = json.loads((tmp_path / "horovod" / "train.json").read_text())
         found = [variables(tmp_path / name) for name in ("horovod", "mpi")]
         if n_ranks == 2:  # there is one way to add two numbers
             assert_same_bits(*found)
         for name, value in found[0].items():
             np.testing.assert_allclose(found[1][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
-        report = json.loads((tmp_path / "horovod" / "train.json").read_text())
+        metas = [(tmp_path / name / f"model.ckpt-{report['n_steps']}.meta").read_bytes()
+                 for name in ("horovod", "mpi")]  # fmt: skip
+        assert metas[0] == metas[1]
+        assert len(read_case(tmp_path / "horovod").posterior.loc) == 2
         assert report["allreduce"] == "horovod" and report["accuracy_averaged"] > 0.5
 
 
