@@ -41,7 +41,7 @@ def run(settings: Settings) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         for name, n_examples, n_made, n_repeats in cases:
             case = Path(directory) / name
-            save(case, overpruned.problem(n_examples))
+            save(case, *overpruned.problem(n_examples))
             theirs, ours = [], []
             for _ in range(n_repeats):
                 theirs.append(_theirs(case, n_examples, n_made))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bprune_hpc import graph_info
-from bprune_hpc.runner.problem import Problem
+from bprune_hpc.runner.datasets import Examples
+from bprune_hpc.runner.network import Network
 from bprune_hpc.tensorflow_import import open_session
 from bprune_hpc.training import config as train_config
 from bprune_hpc.training import graph as train_graph
@@ -22,8 +23,8 @@ from .peers import untransformed
 DATA_NAME = "test.npz"
 
 
-def save(directory: Path, problem: Problem) -> None:
-    """Write the network (with optimizer and loss) and the examples of a problem.
+def save(directory: Path, dense: Network, test: Examples) -> None:
+    """Write a network (with optimizer and loss) and examples.
 
     Parameters
     ----------
@@ -36,11 +37,11 @@ def save(directory: Path, problem: Problem) -> None:
         "benchmarks",
     )
     directory.mkdir(parents=True, exist_ok=True)
-    np.savez(directory / DATA_NAME, x=problem.x, y=problem.label)
-    training = train_graph.build(config, SIZES[:1], SIZES[-1], len(problem.label))
+    np.savez(directory / DATA_NAME, x=test.x, y=test.summed_label)
+    training = train_graph.build(config, SIZES[:1], SIZES[-1], len(test))
     with open_session(training.graph) as session:
         session.run(training.init)
-        table, network = problem.posterior, training.network
+        table, network = dense.posterior, training.network
         for name, layer in zip(table.names, network.locs, strict=True):
             raw = network.untransformed_scales[layer]
             for variable, value in (

@@ -55,8 +55,9 @@ class Repeats:
     threshold, pruned_fraction : float64 array, shape (n_thresholds,)
     value, se : dict of metric to float64 array, shape (n_sweeps, n_thresholds)
         Estimates and their Monte Carlo errors, as in the files.
-    unit_nll : float64 array, shape (n_sweeps, n_thresholds, n_units)
-        NLL of the data set under each independent unit of draws: a pair (mean of its two draws).
+    unit_nll : float64 array, shape (n_sweeps, n_thresholds, n_replicates)
+        NLL of the data set under each independent replicate of draws: a pair (mean of its two
+        draws).
     """
 
     threshold: Floats
@@ -93,13 +94,13 @@ def repeat(arguments: Sequence[str], seeds: Sequence[int]) -> Repeats:
             found.append(results.read(path))
     first = found[0]
     pair = first.groups[""].pair.values
-    of_unit = (pair == np.unique(pair)[:, None]) / np.bincount(pair)[:, None]
+    of_replicate = (pair == np.unique(pair)[:, None]) / np.bincount(pair)[:, None]
     return Repeats(
         first.metrics.threshold.values,
         first.sparsity.pruned_fraction.values,
         {name: np.stack([one.metrics[name].values for one in found]) for name in METRICS},
         {name: np.stack([one.metrics[f"{name}_se"].values for one in found]) for name in METRICS},
-        np.stack([one.draws.nll.values @ of_unit.T for one in found]),
+        np.stack([one.draws.nll.values @ of_replicate.T for one in found]),
     )
 
 
@@ -160,11 +161,11 @@ def independent_over_common_by_jackknife(errors: Floats) -> Floats:
 
 
 def correlation(unit_nll: Floats) -> Floats:
-    """Correlation of the units' NLL at each threshold with that at the first.
+    """Correlation of the replicates' NLL at each threshold with that at the first.
 
     Parameters
     ----------
-    unit_nll : float64 array, shape (n_sweeps, n_thresholds, n_units)
+    unit_nll : float64 array, shape (n_sweeps, n_thresholds, n_replicates)
     """
     away = unit_nll - unit_nll.mean(axis=(0, 2), keepdims=True)
     product = (away * away[:, :1]).sum(axis=(0, 2))

@@ -23,7 +23,8 @@ from bprune_hpc.metrics.tasks import Classification
 from bprune_hpc.models import layers as models_layers
 from bprune_hpc.models import zoo as models_zoo
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.runner.problem import Problem
+from bprune_hpc.runner.datasets import TEST_SET, Examples
+from bprune_hpc.runner.network import Network
 from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 
 from .processes import ROOT
@@ -39,7 +40,7 @@ THETA_DIR = os.path.join(
 _STRENGTH_SD = 2.0  # of the logarithm of a filter's SNR
 
 
-def theta(n_examples: int) -> Problem:
+def theta(n_examples: int) -> tuple[Network, Examples]:
     """The network of BPrune's authors: a convolution 5 x 5 x 1 x 64, pooling, a fixed head."""
     if not os.path.isdir(THETA_DIR):
         return _random("conv_flipout", THETA_IMAGE, n_examples)
@@ -48,7 +49,7 @@ def theta(n_examples: int) -> Problem:
     return _problem(case.graph, case.posterior, case.fixed, x, label, "theta_2rank_250")
 
 
-def vgg16(n_examples: int, width: int = 64) -> Problem:
+def vgg16(n_examples: int, width: int = 64) -> tuple[Network, Examples]:
     """VGG-16's convolutions at 32 x 32, and two dense layers, all of them Flipout."""
 
     def build(inputs: Any) -> Any:
@@ -66,12 +67,14 @@ def vgg16(n_examples: int, width: int = 64) -> Problem:
     return _lifted(build, CIFAR_IMAGE, n_examples, f"VGG-16, {width} filters at first")
 
 
-def resnet18(n_examples: int, width: int = 64) -> Problem:
+def resnet18(n_examples: int, width: int = 64) -> tuple[Network, Examples]:
     """The zoo's ResNet-18 at 32 x 32."""
     return _random("resnet18", CIFAR_IMAGE, n_examples, width)
 
 
-def _random(name: str, image: tuple[int, ...], n_examples: int, width: int = 64) -> Problem:
+def _random(
+    name: str, image: tuple[int, ...], n_examples: int, width: int = 64
+) -> tuple[Network, Examples]:
     def build(inputs: Any) -> Any:
         return models_zoo.build(
             name, inputs, N_CLASSES, 50_000, example_shape=image, width=width
@@ -86,7 +89,7 @@ def _flipout() -> models_layers.Flipout:
 
 def _lifted(
     build: Callable[[Any], Any], image: tuple[int, ...], n_examples: int, label: str
-) -> Problem:
+) -> tuple[Network, Examples]:
     tf = import_tensorflow()
     n_values = int(np.prod(image))
     with tf.Graph().as_default() as graph:
@@ -138,8 +141,9 @@ def _problem(
     x: NDArray[np.float32],
     label: NDArray[np.int64],
     origin: str,
-) -> Problem:
-    return Problem(
-        graph, posterior, fixed, x, label, Classification(N_CLASSES), origin, {},
+) -> tuple[Network, Examples]:
+    network = Network(
+        graph, posterior, fixed, Classification(N_CLASSES), origin, {},
         evaluator=choose_evaluator("auto", graph),
     )  # fmt: skip
+    return network, Examples(TEST_SET, x, label)

@@ -8,13 +8,15 @@ weights, everything between the convolutions, the head, softmax and exact sums a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bprune_hpc.posterior import pruning
-from bprune_hpc.runner.problem import Problem
+from bprune_hpc.runner.datasets import Examples
+from bprune_hpc.runner.network import Network
 from bprune_hpc.tensorflow_import import import_tensorflow
 
 from . import conv_networks
@@ -47,7 +49,7 @@ def run(settings: Settings) -> Measured:
     """Measure each network."""
     peak = Peak(settings.clock, settings.choose(256, 2048))
     # Network, examples at a time, draws, repeats.
-    networks: dict[str, tuple[Problem, int, int, int]]
+    networks: dict[str, tuple[tuple[Network, Examples], int, int, int]]
     if settings.is_quick:
         networks = {
             "theta": (conv_networks.theta(20), 20, 4, 1),
@@ -62,29 +64,35 @@ def run(settings: Settings) -> Measured:
         }
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}
-    for name, (problem, batch_size, n_draws, n_repeats) in networks.items():
+    for name, ((network, test), batch_size, n_draws, n_repeats) in networks.items():
         peak.forget()
-        found = _measure(problem, batch_size, n_draws, n_repeats, settings, peak)
+        found = _measure(network, test, batch_size, n_draws, n_repeats, settings, peak)
         ratios |= {f"{name}_{key}": value for key, value in found.ratios.items()}
         absolute[name] = found.absolute
     return Measured(ratios, absolute)
 
 
 def _measure(
-    problem: Problem, batch_size: int, n_draws: int, n_repeats: int, settings: Settings, peak: Peak
+    network: Network,
+    test: Examples,
+    batch_size: int,
+    n_draws: int,
+    n_repeats: int,
+    settings: Settings,
+    peak: Peak,
 ) -> Measured:
-    evaluator, n_batches = problem.make_evaluator(1, 1), len(problem.label) // batch_size
+    evaluator, n_batches = network.make_evaluator(1, 1), len(test) // batch_size
     whole, pruned = (
-        Sweep(problem, evaluator, cuts, n_draws, batch_size)
-        for cuts in (
-            pruning.cuts(problem.posterior, "threshold", [0.0]),
-            pruning.cuts(problem.posterior, "fraction", [PRUNED_FRACTION]),
+        Sweep(network, test, evaluator, masks, n_draws, batch_size)
+        for masks in (
+            pruning.pruning_masks(network.posterior, "threshold", [0.0]),
+            pruning.pruning_masks(network.posterior, "fraction", [PRUNED_FRACTION]),
         )
     )
-    found = convolutions_of(problem, batch_size)
+    found = convolutions_of(network, test.x[:batch_size])
     direct = _direct(found, n_batches)
-    first = replace(problem, x=problem.x[:batch_size], label=problem.label[:batch_size])
-    Sweep(first, evaluator, whole.cuts, n_draws, batch_size).seconds(settings)
+    first = Examples(test.name, test.x[:batch_size], test.summed_label[:batch_size])
+    Sweep(network, first, evaluator, whole.masks, n_draws, batch_size).seconds(settings)
     direct()
     seconds = in_turns(
         {
@@ -107,10 +115,10 @@ def _measure(
             "direct_share_of_peak": operations / seconds["direct"] / peak.rate,
         },
         {
-            "network": problem.checkpoint.rpartition("/")[2],
-            "evaluator": problem.evaluator,
-            "n_weights": problem.posterior.n_weights,
-            "n_examples": len(problem.label),
+            "network": network.checkpoint.rpartition("/")[2],
+            "evaluator": network.evaluator,
+            "n_weights": network.posterior.n_weights,
+            "n_examples": len(test),
             "batch_size": batch_size,
             "n_draws": n_draws,
             "repeats": n_repeats,
@@ -125,19 +133,19 @@ def _measure(
     )
 
 
-def convolutions_of(problem: Problem, batch_size: int) -> list[Convolution]:
+def convolutions_of(network: Network, batch: NDArray[Any]) -> list[Convolution]:
     """Every convolution of a lifted graph, as it is run on a batch."""
     tf = import_tensorflow()
-    lifted, v1 = problem.graph, tf.compat.v1
+    lifted, v1 = network.graph, tf.compat.v1
     graph_def = v1.GraphDef.FromString(lifted.graph_def)
     nodes = [node for node in graph_def.node if node.op == "Conv2D"]
     with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
         tf.import_graph_def(graph_def, name="")
         operations = [graph.get_operation_by_name(node.name) for node in nodes]
         shapes = [[tf.shape(tensor) for tensor in one.inputs] for one in operations]
-        feed = {lifted.input_tensor: problem.x[:batch_size]}
-        feed |= {lifted.loc_tensors[name]: loc for name, loc in problem.posterior.loc.items()}
-        feed |= {lifted.fixed_tensors[name]: value for name, value in problem.fixed.items()}
+        feed = {lifted.input_tensor: batch}
+        feed |= {lifted.loc_tensors[name]: loc for name, loc in network.posterior.loc.items()}
+        feed |= {lifted.fixed_tensors[name]: value for name, value in network.fixed.items()}
         values = session.run(shapes, feed)
     return [
         Convolution(

@@ -16,10 +16,11 @@ import numpy as np
 from bprune_hpc.config import sweep_config as configuration
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.posterior import pruning
-from bprune_hpc.posterior.pruning import Cut
+from bprune_hpc.posterior.pruning import PruningMask
+from bprune_hpc.runner.datasets import EvaluationSet, Examples
 from bprune_hpc.runner.evaluation import evaluate
-from bprune_hpc.runner.problem import Problem
-from bprune_hpc.runner.work_split import make_plan, round_of
+from bprune_hpc.runner.network import Network
+from bprune_hpc.runner.work_split import assign, make_plan
 
 from . import overpruned
 from .record import Measured
@@ -39,26 +40,28 @@ class Sweep:
 
     def __init__(
         self,
-        problem: Problem,
+        network: Network,
+        examples: Examples,
         evaluator: Evaluator,
-        cuts: Sequence[Cut],
+        masks: Sequence[PruningMask],
         n_draws: int,
         batch_size: int = _DEFAULTS.batch_size,
     ) -> None:
-        self.problem, self.evaluator, self.cuts, self.n_draws = problem, evaluator, cuts, n_draws
-        self.batch_size = batch_size
+        self.network, self.examples, self.evaluator = network, examples, evaluator
+        self.masks, self.n_draws, self.batch_size = masks, n_draws, batch_size
 
     def seconds(self, settings: Settings, peak: Peak | None = None) -> float:
         """Evaluate everything on this one rank, in one round."""
-        problem, n_thresholds = self.problem, len(self.cuts)
+        task, n_thresholds, examples = self.network.task, len(self.masks), self.examples
         plan = make_plan(
             n_draws=self.n_draws, pairing="antithetic", n_thresholds=n_thresholds,
-            n_examples=len(problem.label), bytes_per_cell=problem.task.bytes_per_cell,
+            n_examples=len(examples), bytes_per_cell=task.bytes_per_cell,
             batch_size=self.batch_size,
             limit_bytes=_DEFAULTS.state_limit_gb * 2**30,
         )  # fmt: skip
-        (share,) = round_of(range(len(plan.units)), [1] * n_thresholds, 1).shares
-        draw_sums: Any = problem.task.draw_sums(n_thresholds, self.n_draws)
+        (partition,) = assign(range(len(plan.replicates)), [1] * n_thresholds, 1).partitions
+        dataset = EvaluationSet(examples.name, examples.x, examples.label, plan=plan)
+        draw_sums: Any = task.draw_sums(n_thresholds, self.n_draws)
         aside = 0.0
 
         def advance(_: int) -> None:
@@ -71,7 +74,7 @@ class Sweep:
         start = settings.clock()
         for block in plan.blocks:
             evaluate(
-                self.evaluator, problem, self.cuts, plan, share, block, {},
+                self.evaluator, self.network, self.masks, dataset, partition, block, {},
                 draw_sums, {}, seed=_SEED, advance=advance,
             )  # fmt: skip
         return settings.clock() - start - aside
@@ -79,22 +82,23 @@ class Sweep:
     @property
     def n_cells(self) -> int:
         """Draws times thresholds; the posterior mean is not counted."""
-        return len(self.cuts) * self.n_draws
+        return len(self.masks) * self.n_draws
 
 
 def run(settings: Settings) -> Measured:
     """Measure the three grids."""
     n_examples, n_draws = settings.choose((300, 4), (10_000, 200))  # the sweep's default
-    problem = overpruned.problem(n_examples)
-    evaluator = problem.make_evaluator(1, 1)
-    cuts = {
-        name: pruning.cuts(problem.posterior, kind, grid) for name, (kind, grid) in GRIDS.items()
+    network, test = overpruned.problem(n_examples)
+    evaluator = network.make_evaluator(1, 1)
+    masks = {
+        name: pruning.pruning_masks(network.posterior, kind, grid)
+        for name, (kind, grid) in GRIDS.items()
     }
     peak = Peak(settings.clock, settings.choose(256, 2048))
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {"n_examples": n_examples, "n_draws": n_draws}
     for name, n_repeats in (("threshold_0", 3), ("thresholds", 3), ("fractions", 2)):
-        sweep = Sweep(problem, evaluator, cuts[name], n_draws)
+        sweep = Sweep(network, test, evaluator, masks[name], n_draws)
         peak.forget()
         seconds = []
         for _ in range(settings.choose(1, n_repeats)):
@@ -106,7 +110,7 @@ def run(settings: Settings) -> Measured:
             ratios["threshold_0_share_of_peak"] = 1 / over_floor
         else:
             ratios[f"{name}_over_floor"] = over_floor
-            works = [overpruned.work(cut) for cut in cuts[name]]
+            works = [overpruned.work(mask) for mask in masks[name]]
             ratios[f"{name}_operations_by_removal"] = float(np.mean([one.removal for one in works]))
             ratios[f"{name}_operations_shared"] = float(np.mean([one.shared for one in works]))
             ratios[f"{name}_operations_of_weights"] = float(np.mean([one.weights for one in works]))
@@ -116,12 +120,12 @@ def run(settings: Settings) -> Measured:
             "ms_per_draw_and_threshold": 1e3 * median(seconds) / sweep.n_cells,
             "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
         }
-    of_alive = pruning.cuts(problem.posterior, "fraction", list(overpruned.ALIVE))
+    of_alive = pruning.pruning_masks(network.posterior, "fraction", list(overpruned.ALIVE))
     absolute["alive"] = {
-        f"{cut.requested_fraction:g}": {
-            "found": overpruned.work(cut).alive[:-1],
-            "published": overpruned.ALIVE[cut.requested_fraction],
+        f"{mask.requested_fraction:g}": {
+            "found": overpruned.work(mask).alive[:-1],
+            "published": overpruned.ALIVE[mask.requested_fraction],
         }
-        for cut in of_alive
+        for mask in of_alive
     }
     return Measured(ratios, absolute)

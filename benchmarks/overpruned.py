@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.evaluators.compaction import alive_units
-from bprune_hpc.graph.chain import Activation, Bias, Chain, Product, Step
+from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
+from bprune_hpc.graph.layer_graph import Activation, Bias, Dense, LayerGraph, Operation
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.metrics.tasks import Classification
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.posterior.pruning import Cut
-from bprune_hpc.runner.problem import Problem
+from bprune_hpc.posterior.pruning import PruningMask
+from bprune_hpc.runner.datasets import TEST_SET, Examples
+from bprune_hpc.runner.network import Network
 
 SIZES = (784, 256, 256, 10)
 N_WEIGHTS = sum(n_in * n_out for n_in, n_out in itertools.pairwise(SIZES))
@@ -64,9 +65,10 @@ class Work:
     weights: float
 
 
-def work(cut: Cut) -> Work:
+def work(cut: PruningMask) -> Work:
     """Count the operations that are left at a threshold."""
-    alive = tuple(len(units.varying) for units in alive_units(list(cut.kept.values())))
+    live = live_units([ZeroPattern(kept) for kept in cut.kept.values()])
+    alive = tuple(len(units.varying) for units in live)
     each = [n_in * n_out for n_in, n_out in itertools.pairwise(alive)]
     kept = [int(np.count_nonzero(of_layer)) for of_layer in cut.kept.values()]
     return Work(
@@ -77,7 +79,7 @@ def work(cut: Cut) -> Work:
     )
 
 
-def problem(n_examples: int, seed: int = 0) -> Problem:
+def problem(n_examples: int, seed: int = 0) -> tuple[Network, Examples]:
     """The network and random examples with as many zeros as MNIST's; labels are random.
 
     Parameters
@@ -91,19 +93,19 @@ def problem(n_examples: int, seed: int = 0) -> Problem:
     x = rng.random((n_examples, SIZES[0]), dtype=np.float32)
     x[rng.random(x.shape, dtype=np.float32) > _N_IMAGE_VALUES] = 0
     label = rng.integers(0, SIZES[-1], n_examples)
-    return dense_problem(table, x, label)
+    return dense_network(table), Examples(TEST_SET, x, label)
 
 
-def dense_problem(table: Posterior, x: NDArray[np.float32], label: NDArray[np.int64]) -> Problem:
+def dense_network(table: Posterior) -> Network:
     """A chain of dense layers with ReLU between them, and biases (zeros) without a posterior."""
-    steps: list[Step] = []
+    operations: list[Operation] = []
     fixed = {}
     for layer, (kernel, loc) in enumerate(table.loc.items()):
         bias = f"bias{layer}"
-        steps += [Activation("Relu")] if steps else []
-        steps += [Product(kernel), Bias(bias)]
+        operations += [Activation("Relu")] if operations else []
+        operations += [Dense(kernel), Bias(bias)]
         fixed[bias] = np.zeros(loc.shape[1], np.float32)
-    n_in, n_classes = x.shape[1], loc.shape[1]
+    n_in, n_classes = len(next(iter(table.loc.values()))), loc.shape[1]
     graph = LiftedGraph(
         graph_def=b"",
         input_tensor="",
@@ -113,11 +115,9 @@ def dense_problem(table: Posterior, x: NDArray[np.float32], label: NDArray[np.in
         output_shape=(None, n_classes),
         loc_tensors=dict.fromkeys(table.names, ""),
         fixed_tensors=dict.fromkeys(fixed, ""),
-        chain=Chain(tuple(steps)),
+        layers=LayerGraph.of_chain(*operations),
     )
-    return Problem(
-        graph, table, fixed, x, label, Classification(n_classes), "random", {}, evaluator="chain"
-    )
+    return Network(graph, table, fixed, Classification(n_classes), "random", {}, evaluator="chain")
 
 
 def posterior(rng: np.random.Generator) -> Posterior:

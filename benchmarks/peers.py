@@ -32,10 +32,10 @@ logger = logging.getLogger("benchmarks")
 def run(settings: Settings) -> Measured:
     """Measure every peer and ours, in turns."""
     n_examples, n_draws = settings.choose((100, 4), (10_000, 20))
-    problem = overpruned.problem(n_examples)
-    table, x = problem.posterior, problem.x
-    cuts = pruning.cuts(table, "threshold", [0.0])
-    ours = Sweep(problem, problem.make_evaluator(1, 1), cuts, n_draws)
+    network, test = overpruned.problem(n_examples)
+    table, x = network.posterior, test.x
+    masks = pruning.pruning_masks(table, "threshold", [0.0])
+    ours = Sweep(network, test, network.make_evaluator(1, 1), masks, n_draws)
     peak = Peak(settings.clock, settings.choose(256, 2048))
     functions: dict[str, Draw] = {
         "ours": lambda: ours.seconds(settings),

@@ -29,7 +29,10 @@ from bprune_hpc.mpi.comm import run as run_on_ranks
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.results import identity
 from bprune_hpc.results.file import open_results
+from bprune_hpc.runner import loop
 from bprune_hpc.runner import problem as problems
+from bprune_hpc.runner.datasets import TEST_SET, Examples
+from bprune_hpc.runner.network import Network
 from bprune_hpc.runner.problem import Problem
 
 from . import overpruned
@@ -57,7 +60,7 @@ class Case:
     thresholds: str
     sizes: tuple[int, ...] = TINY_SIZES
 
-    def problem(self) -> Problem:
+    def problem(self) -> tuple[Network, Examples]:
         """The network and its examples."""
         if self.network == "overpruned":
             return overpruned.problem(self.n_examples)
@@ -69,12 +72,15 @@ class Case:
         scale = {name: np.full_like(value, 0.1) for name, value in loc.items()}
         x = rng.random((self.n_examples, self.sizes[0]), dtype=np.float32)
         label = rng.integers(0, self.sizes[-1], self.n_examples)
-        return overpruned.dense_problem(Posterior(loc, scale), x, label)
+        return overpruned.dense_network(Posterior(loc, scale)), Examples(TEST_SET, x, label)
 
 
 def main(case: Case, comm: Comm) -> int:
     """Run on every rank."""
-    problem = case.problem() if comm.is_root else None
+    problem = None
+    if comm.is_root:
+        network, test = case.problem()
+        problem = network, [test]
     arguments = [f"--thresholds={case.thresholds}", f"--num_monte_carlo={case.n_draws}"]
     found = sweep(problem, arguments, comm)
     peaks = comm.gather(_product_rate()) or []
@@ -126,7 +132,7 @@ _METRICS = ("nll", "nll_rise")
 def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
     """Give the sweep a problem where it reads one, and time its work from a common start."""
     seconds: list[float] = []
-    load, gather, digest = problems.load, sweeps.gather, identity.graph_sha256
+    load, run, digest = problems.load, loop.run, identity.graph_sha256
 
     def share(_: SweepConfig, comm: Comm) -> Problem:
         return problems.share(problem, comm)
@@ -135,17 +141,17 @@ def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
         comm.gather(0)
         comm.from_root(lambda: None)  # nobody begins before all are here
         start = time.perf_counter()
-        outcome = gather(comm, *arguments)
+        outcome = run(comm, *arguments)
         seconds.append(time.perf_counter() - start)
         return outcome
 
     problems.load = share  # type: ignore[assignment]
-    sweeps.gather = timed
+    loop.run = timed  # type: ignore[assignment]
     identity.graph_sha256 = lambda lifted: ""  # there is no graph
     try:
         yield seconds
     finally:
-        problems.load, sweeps.gather, identity.graph_sha256 = load, gather, digest
+        problems.load, loop.run, identity.graph_sha256 = load, run, digest
 
 
 def _product_rate() -> float:

@@ -6,8 +6,7 @@ projected from what a message between two ranks costs here:
 - Which ranks add to a group, and who sends whom what, the sweep's own plan and tree say. A message
   begins when both ends have come to it; when rank 0 has the last one, the sums are there.
 - Network and examples are broadcast in ceil(log2 64) steps.
-- Stretches of work are as the sweep's own schedule has them, and so is when groups are brought
-  together: for a write, and at the end.
+- The sweep's own loop runs, with a worker and a clock that add up costs.
 - What all ranks agree on (whether to stop, what is next, who is there) takes ceil(log2 64) times
   what it takes two. The share is given, too, with what it takes 64 ranks on the cores that there
   are here, waits for a core included: that is too much; the first is too little where rank 0
@@ -23,22 +22,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from bprune_hpc.accumulators.classification import bytes_per_cell
 from bprune_hpc.config import sweep_config as configuration
+from bprune_hpc.estimate.cost_model import SimulatedWatch
+from bprune_hpc.mpi.comm import SerialComm
 from bprune_hpc.mpi.reduction_tree import messages, n_steps
 from bprune_hpc.posterior import pruning
-from bprune_hpc.posterior.draws import N_GROUPS
-from bprune_hpc.runner.evaluation import costs_of, units_at_once
-from bprune_hpc.runner.reduction import PendingReductions
-from bprune_hpc.runner.scheduler import superstep_of
-from bprune_hpc.runner.timing import Timing
-from bprune_hpc.runner.work_split import make_plan, round_of
+from bprune_hpc.runner import loop
+from bprune_hpc.runner.coordinator import Coordinator
+from bprune_hpc.runner.datasets import EvaluationSet
+from bprune_hpc.runner.evaluation import costs_of
+from bprune_hpc.runner.preparation import PreparedSweep
+from bprune_hpc.runner.scheduler import Reduce, Superstep, WorkResult
+from bprune_hpc.runner.state import SumsOf, SweepState, ThresholdIndices
+from bprune_hpc.runner.work_split import make_plan
+from bprune_hpc.runner.write_cost import WriteCost
 
 from . import overpruned
 from .processes import python
@@ -49,7 +53,7 @@ THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
 _N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
-_AGREED_A_STRETCH = 4  # whether to stop; what is next; who is there; which draws were no numbers
+_AGREED_A_SUPERSTEP = 4  # whether to stop; what is next; who is there; which draws were no numbers
 _AGREED_A_REDUCTION = 3  # whether to stop; what is next; who is there
 
 
@@ -114,10 +118,12 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     n_evaluations : int
         Draws (the posterior mean too) at thresholds that it has evaluated.
     """
-    problem = overpruned.problem(1)
-    cuts = pruning.cuts(problem.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS)))
-    evaluator = problem.make_evaluator(1, 1)
-    costs = costs_of(evaluator, problem.posterior, cuts, _N_RANKS)
+    network, test = overpruned.problem(1)
+    evaluator = network.make_evaluator(1, 1)
+    masks = pruning.pruning_masks(
+        network.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS))
+    )
+    costs = costs_of(evaluator, network.posterior, masks)
     size = bytes_per_cell(overpruned.SIZES[-1])
     defaults = configuration.parse(["--model_dir=none"])
     plan = make_plan(
@@ -136,50 +142,35 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
     steps = math.ceil(math.log2(_N_RANKS))
     vote_s = steps * of_draws["vote_s"]
     here = _message_costs(0, 0, settings, n_ranks=settings.choose(4, _N_RANKS))["vote_s"]
-    in_messages, computing = steps * of_group["broadcast_s"], 0.0
-    n_messages = n_supersteps = n_reductions = 0
-    pace = Timing(group_bytes * (N_GROUPS + 1))
-    pending = PendingReductions.of(plan, _N_RANKS)
-    behind: Any = SimpleNamespace(rows=tuple(range(N_THRESHOLDS)), n_passes=0, n_units=0)
-    n_units, n_together = len(plan.units), units_at_once(overpruned.N_WEIGHTS)
-
-    def reduce() -> float:
-        nonlocal n_messages, n_reductions
-        members = pending.participants.values()
-        seconds = n_steps(members) * of_group["sum_s"] + _AGREED_A_REDUCTION * vote_s
-        n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
-        n_reductions += 1
-        pace.reduced(seconds)
-        pending.clear()
-        return seconds
-
-    while behind.n_units < n_units:
-        superstep = superstep_of(behind, n_units, _N_EXAMPLES, _N_RANKS, pace.n_cells(), n_together)
-        of_round = round_of(superstep.units, costs, _N_RANKS)
-        if not pending.has_room(of_round):
-            in_messages += reduce()
-        messages_s = (
-            steps * len(superstep.units) / n_units * of_draws["sum_s"] + _AGREED_A_STRETCH * vote_s
-        )
-        n_cells = len(superstep.units) * N_THRESHOLDS
-        computing_s = 2 * n_cells * evaluation_s / _N_RANKS  # two draws a unit
-        of_one_rank = -(-n_cells // _N_RANKS) * _N_EXAMPLES
-        pace.worked(computing_s + messages_s, computing_s, of_one_rank)
-        pending.add(of_round)
-        in_messages, computing = in_messages + messages_s, computing + computing_s
-        n_supersteps += 1
-        behind.n_units = superstep.units.stop
-        if pace.is_due or behind.n_units == n_units:
-            in_messages += reduce()
-            pace.wrote(write_s)
-    n_agreed = _AGREED_A_STRETCH * n_supersteps + _AGREED_A_REDUCTION * n_reductions
+    watch = SimulatedWatch()
+    worker = _ProjectedWorker(
+        watch,
+        evaluation_s=evaluation_s,
+        superstep_s=_AGREED_A_SUPERSTEP * vote_s,
+        replicate_s=steps * of_draws["sum_s"] / len(plan.replicates),
+        reduction_s=_AGREED_A_REDUCTION * vote_s,
+        sum_s=of_group["sum_s"],
+    )
+    dataset = EvaluationSet(test.name, test.x, test.label, plan=plan)  # of which there is one pass
+    sweep = PreparedSweep(defaults, network, [dataset], masks, evaluator, costs, {}, {})
+    coordinator = Coordinator(
+        sweep, [SweepState(ThresholdIndices(range(N_THRESHOLDS)))], _N_RANKS, watch,
+        lambda _: watch.spend(write_s), WriteCost(0.0, 0.0),
+    )  # fmt: skip
+    loop.run(SerialComm(), worker, coordinator, watch, lambda _: None)
+    if coordinator.timing.unsaved_s > 0:
+        coordinator.publish()
+    in_messages = steps * of_group["broadcast_s"] + watch.seconds["reduce"]
+    computing, n_messages = watch.seconds["evaluate"], worker.n_messages
+    n_supersteps, n_reductions = worker.n_supersteps, worker.n_reductions
+    n_agreed = _AGREED_A_SUPERSTEP * n_supersteps + _AGREED_A_REDUCTION * n_reductions
     as_here = in_messages + n_agreed * (here - vote_s)
     return {
         "share": in_messages / (in_messages + computing),
         "share_with_agreement_on_these_cores": as_here / (as_here + computing),
         "stretches": n_supersteps,
         "reductions": n_reductions,
-        "writes": pace.n_writes,
+        "writes": coordinator.timing.n_writes,
         "group_messages_to_rank_0": n_messages,
         "group_message_bytes": group_bytes,
         "group_message_seconds": of_group["sum_s"],
@@ -192,6 +183,50 @@ def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> d
         "ms_per_draw_and_threshold": 1e3 * evaluation_s,
         "received_by_rank_0_gib": (n_messages * group_bytes + steps * draw_bytes) / 2**30,
     }
+
+
+@dataclass
+class _ProjectedWorker:
+    """A worker who lets the time pass that messages and work take; see the module.
+
+    Attributes
+    ----------
+    evaluation_s : float
+        Of a draw at a threshold.
+    superstep_s, replicate_s : float
+        In messages, of a superstep and for each of its replicates.
+    reduction_s, sum_s : float
+        In messages, of a reduction and for each group's sums that are sent after others.
+    """
+
+    watch: SimulatedWatch
+    evaluation_s: float
+    superstep_s: float
+    replicate_s: float
+    reduction_s: float
+    sum_s: float
+    n_messages: int = 0
+    n_supersteps: int = 0
+    n_reductions: int = 0
+
+    def work(self, superstep: Superstep, sums_of: SumsOf) -> WorkResult:
+        """See :class:`bprune_hpc.runner.loop.Worker`."""
+        n_items = len(superstep.replicates) * len(superstep.thresholds)
+        computing_s = 2 * n_items * self.evaluation_s / _N_RANKS  # two draws a replicate
+        with self.watch.time("evaluate"):
+            self.watch.spend(computing_s)
+        with self.watch.time("reduce"):
+            self.watch.spend(self.superstep_s + len(superstep.replicates) * self.replicate_s)
+        self.n_supersteps += 1
+        return WorkResult(computing_s=computing_s)
+
+    def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
+        """See :class:`bprune_hpc.runner.loop.Worker`."""
+        members = step.participants.values()
+        with self.watch.time("reduce"):
+            self.watch.spend(self.reduction_s + n_steps(members) * self.sum_s)
+        self.n_messages += sum(to == 0 for ranks in members for _, to in messages(ranks))
+        self.n_reductions += 1
 
 
 def _message_costs(

@@ -49,6 +49,7 @@ def run(settings: Settings) -> Measured:
 
 def _measure(problem: Problem, with_peers: bool, settings: Settings) -> Measured:
     """One network; the peers are stacks of dense layers."""
+    network, (test,) = problem
     n_draws, n_repeats = settings.choose((20, 1), (200, 2))
     variance: dict[str, float] = {}
     rise: dict[str, NDArray[np.float64]] = {}
@@ -65,15 +66,15 @@ def _measure(problem: Problem, with_peers: bool, settings: Settings) -> Measured
     for threshold, apart, common in zip(thresholds, own, rise["ours"][1:], strict=True):
         ratios[f"rise_variance_own_draws_over_ours_{threshold}"] = float(apart / common)
     if with_peers:
-        table, x, biases = problem.posterior, problem.x, list(problem.fixed.values())
-        flipout = flipout_draw(table, x, biases)
+        table, biases = network.posterior, list(network.fixed.values())
+        flipout = flipout_draw(table, test.x, biases)
         variance["tfp_flipout"] = _variance_of_nll(
-            [flipout() for _ in range(n_draws * n_repeats)], problem.label
+            [flipout() for _ in range(n_draws * n_repeats)], test.summed_label
         )
         ratios["variance_tfp_flipout_over_ours"] = variance["tfp_flipout"] / variance["ours"]
         # Draws of all weights are independent draws, whatever makes them; that these leave out
         # the biases, which have no posterior here, costs them nothing.
-        draws = {"tf_function": tensorflow_draw(table, x), "numpy": numpy_draw(table, x)}
+        draws = {"tf_function": tensorflow_draw(table, test.x), "numpy": numpy_draw(table, test.x)}
         variance |= dict.fromkeys(draws, variance["ours_unpaired"])
         repeats = settings.choose(2, 15)
         cost |= in_turns({"tfp_flipout": flipout, **draws}, repeats, settings.clock)
@@ -84,7 +85,7 @@ def _measure(problem: Problem, with_peers: bool, settings: Settings) -> Measured
     return Measured(
         ratios,
         {
-            "n_examples": len(problem.label),
+            "n_examples": len(test),
             "n_draws": n_draws,
             "repeats": n_repeats,
             "relative_error_of_a_variance": float(np.sqrt(2 / (19 * n_repeats))),
@@ -100,9 +101,9 @@ def _read(model_dir: str, data: str) -> Problem:
 
 
 def _repeated(problem: Problem, n_copies: int) -> Problem:
-    return replace(
-        problem, x=np.tile(problem.x, (n_copies, 1)), label=np.tile(problem.label, n_copies)
-    )
+    network, (test,) = problem
+    x, label = np.tile(test.x, (n_copies, 1)), np.tile(test.summed_label, n_copies)
+    return network, [replace(test, x=x, label=label)]
 
 
 def _run(

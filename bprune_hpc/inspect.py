@@ -26,6 +26,7 @@ if __name__ == "__main__":
 from . import results, streams
 from .checkpoints.case import read_case
 from .config.argument_file import ArgumentParser
+from .config.flags import FEED, read_feed
 from .errors import ConfigError, DamagedError, ResultsError
 from .inspection import figure, text
 from .inspection.tensors import COLLAPSED_BELOW_NATS, tensor_rows
@@ -73,6 +74,7 @@ def inspect(argv: Sequence[str]) -> int:
             logits_op=arguments.logits_op,
             loc_op=arguments.loc_op,
             scale_op=arguments.scale_op,
+            feed=read_feed(arguments.feed),
         )
     prior_scale = arguments.prior_scale
     rows = tensor_rows(case.posterior, case.fixed, case.source.stripped, prior_scale)
@@ -122,7 +124,9 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
     if arguments.case is None:
         raise ConfigError("no case is named; give a directory or file, or embedded:digits_fc")
     if arguments.model is not None and not all(arguments.model.partition(":")):
-        raise ConfigError(f"--model: '{arguments.model}' is not MODULE:FUNCTION")
+        raise ConfigError(
+            f"--model: '{arguments.model}' is not MODULE:FUNCTION or FILE.py:FUNCTION"
+        )
     if not (math.isfinite(arguments.prior_scale) and arguments.prior_scale > 0):
         raise ConfigError(f"--prior_scale: {arguments.prior_scale:g} is not positive and finite")
     if arguments.plot is not None:
@@ -142,10 +146,13 @@ def _parser() -> ArgumentParser:
     )
     root.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
     root.add_argument(
-        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
     )
     root.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
     root.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    root.add_argument("--feed", **FEED)
     root.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
     root.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
     root.add_argument(

@@ -8,12 +8,10 @@ The story of a sweep stands here; each of its steps has a module of its own.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 
 from .job import startup
 
@@ -22,22 +20,15 @@ if __name__ == "__main__":
 
 from .config.sweep_config import SweepConfig, parse
 from .estimate.command import estimate
-from .files.atomic_write import check_writable
-from .job import deadline, launch_report, memory
-from .job.environment import Stopwatch, describe_run
+from .job import deadline, environment, launch_report, memory
 from .job.progress import progress
-from .job.provenance import environment_of
-from .mpi.comm import Comm, run
-from .posterior import pruning
-from .posterior.draws import draws_per_unit
-from .posterior.pruning import tensors_of_units
-from .results.output import Output, on, open_output
-from .runner import problem as problems
+from .mpi.comm import Comm, of_root, on_root, run
+from .results import resume
+from .results.output import HeldFile, Output, open_output
+from .runner import loop
 from .runner.coordinator import Coordinator
-from .runner.datasets import check_memory, lay_out
-from .runner.evaluation import costs_of
-from .runner.loop import Ask, StopVote, gather
-from .runner.nonfinite_search import find_layer
+from .runner.preparation import prepare
+from .runner.worker import RankWorker
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +38,7 @@ FAILED = 4
 """Exit status of a sweep that is done, but for thresholds at which outputs were not finite."""
 
 
-def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
+def sweep(comm: Comm, argv: Sequence[str], ask: loop.Ask | None = None) -> int:
     """Run a sweep, or the rest of one; every rank calls this.
 
     Parameters
@@ -64,71 +55,42 @@ def sweep(comm: Comm, argv: Sequence[str], ask: Ask | None = None) -> int:
     """
     started = time.time()
     memory.keep_freed()
-    config = comm.from_root(lambda: _asked_for(argv))
+    config = comm.from_root(lambda: parse(argv))
     if config.verbose:
         logging.getLogger("bprune_hpc").setLevel(logging.DEBUG)
     end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
     launch_report.report(comm, config.num_intra, end)
     if config.plan:
         return estimate(comm, config, argv)
-    ask = ask or StopVote(comm, end, config.stop_margin_s)
+    ask = ask or loop.StopVote(comm, end, config.stop_margin_s)
     with contextlib.ExitStack() as stack:
-        on_root: list[Output] = []
-        comm.from_root(lambda: on_root.append(stack.enter_context(open_output(config))))
-        return _sweep(comm, config, on_root[0] if on_root else None, ask)
+        file = on_root(comm, lambda: stack.enter_context(open_output(config)))
+        return _sweep(comm, config, file, ask)
 
 
-def _sweep(comm: Comm, config: SweepConfig, output: Output | None, ask: Ask) -> int:
-    watch = Stopwatch()
+def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: loop.Ask) -> int:
+    watch = environment.Stopwatch()
     with watch.time("read"):
-        problem = problems.load(config, comm)
-        size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
-        config = _whole_units(config, size, comm)
-        config = comm.from_root(lambda: on(output).join(config, problem, problem.evaluator, size))
-        evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
-        environment = environment_of(comm, config.num_intra, config.num_inter)
-
-    # On rank 0 first, so that what is refused is reported once.
-    comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
-    rule = dataclasses.replace(config.rule, prior=problem.prior)
-    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
-    parts = lay_out(config, problem, len(cuts), comm.from_root(lambda: on(output).layout))
-    comm.from_root(lambda: check_memory(config, parts))
-    run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
-    comm.from_root(lambda: on(output).begin(config, problem, cuts, parts, environment, run_facts))
+        prepared = prepare(config, comm, lambda *case: resume.join(of_root(file).saved, *case))
+    run_facts = environment.describe_run(comm, watch, config.num_intra, config.num_inter)
+    output = on_root(comm, lambda: Output(of_root(file), prepared, run_facts))
     coordinator = None
     if output is not None:
-        find = partial(find_layer, config, parts, cuts)
-        coordinator = Coordinator(config, parts, output.sweep_states, comm.size, output.write, find)
+        states, write = output.sweep_states, output.write
+        coordinator = Coordinator(prepared, states, comm.size, watch, write)
         logger.info(
             "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
-            problem.posterior.n_weights, len(cuts), config.n_draws, len(problem.label), comm.size,
+            prepared.network.posterior.n_weights, len(prepared.masks), prepared.plan.n_draws,
+            len(prepared.datasets[0]), comm.size,
         )  # fmt: skip
-    scale = pruning.PRUNED_SCALE[config.pruned_weights]
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, comm.size, scale))
-    n_cells = comm.from_root(lambda: on(coordinator).n_cells_left)
-    with progress(-(-n_cells // comm.size), "sweep", comm.is_root) as advance:
-        why = gather(comm, evaluator, parts, cuts, costs, config, coordinator, watch, advance, ask)
+    n_items = comm.from_root(lambda: of_root(coordinator).n_items_left)
+    with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:
+        why = loop.run(comm, RankWorker(comm, prepared, watch, advance), coordinator, watch, ask)
 
-    run_facts = describe_run(comm, watch, config.num_intra, config.num_inter)
-    comm.from_root(lambda: on(output).finish(on(coordinator), run_facts, why))
-    n_failed = comm.from_root(lambda: on(coordinator).n_failed)
+    run_facts = environment.describe_run(comm, watch, config.num_intra, config.num_inter)
+    comm.from_root(lambda: of_root(output).finish(of_root(coordinator), run_facts, why))
+    n_failed = comm.from_root(lambda: of_root(coordinator).n_failed)
     return STOPPED if why is not None else FAILED if n_failed else 0
-
-
-def _whole_units(config: SweepConfig, size: int, comm: Comm) -> SweepConfig:
-    """Draws rounded up to what the task takes together; the same on every rank."""
-    n_draws = -(-config.n_draws // size) * size
-    if n_draws != config.n_draws and comm.is_root:
-        logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
-    return dataclasses.replace(config, n_draws=n_draws)
-
-
-def _asked_for(argv: Sequence[str]) -> SweepConfig:
-    config = parse(argv)
-    if not config.plan:
-        check_writable(config.output)
-    return config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

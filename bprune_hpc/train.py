@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import streams
+from .data.fitting import NetworkInput
 from .data.loading import DataSet, check_labels, describe, load
 from .data.values import Split
 from .errors import BpruneError, ConfigError, DataError, LaunchError
@@ -66,6 +67,7 @@ STOPPED = 3
 _LOOK_S = 1.0  # between looks at signals and the clock, about
 _SAVE_S = 300.0  # between checkpoints that are for a resume alone, at least
 _SAVE_SHARE = 0.02  # of the time that may go into them
+_TAKES = NetworkInput()  # examples of any shape, in float32
 _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
@@ -173,7 +175,7 @@ class _Run:
         launch_report.report(comm, config.num_intra, self.end)
         on_root: dict[str, NDArray[Any]] | None = None
         if comm.is_root:
-            on_root = {"x": data["train"].x, "y": data["train"].y}
+            on_root = {"x": data["train"].x, "y": data["train"].labels}
         arrays = comm.bcast_arrays(on_root)
         self.x = arrays["x"]
         is_regression = config.task == "regression"
@@ -331,7 +333,7 @@ class _Run:
 
         n_steps = config.epochs * self.n_steps
         measured = graph.evaluate(
-            config, self.training, self.session, test.x.reshape(len(test.x), -1), test.y,
+            config, self.training, self.session, test.x.reshape(len(test.x), -1), test.labels,
             Noise(self.training.network.logits, config.seed, 0, n_steps), before_draw,
         )  # fmt: skip
         mixed = directory.mixed_environment
@@ -344,7 +346,7 @@ class _Run:
             "data": {
                 "name": test.name,
                 "n_train": len(self.y),
-                "n_test": len(test.y),
+                "n_test": len(test.labels),
                 "sha256": data["train"].sha256 | test.sha256,
                 "held_out": not _same_examples(data["train"], test),
             },
@@ -406,18 +408,24 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             split,
             subtract_pixel_mean=config.subtract_pixel_mean,
             task=config.task,
+            network=_TAKES,
         )
         logger.info("%s set: %s", split, describe(loaded[split], config.data_path))
     n_outputs = 1
     if config.task == "classification":
-        n_outputs, n_train = int(loaded["train"].y.max()) + 1, len(loaded["train"].y)
+        n_outputs, n_train = int(loaded["train"].labels.max()) + 1, len(loaded["train"].labels)
         if n_outputs > max(n_train, _MOST_CLASSES):
             raise DataError(
                 f"{config.data_path}: labels go up to {n_outputs - 1} in {n_train} examples to "
                 "train on; number the classes from 0 on, or pass --task=regression"
             )
+        if loaded["train"].classes != loaded["test"].classes:
+            raise DataError(
+                f"{config.data_path}: the labels of both halves are not the same names; save class "
+                "numbers from 0"
+            )
         for half in loaded.values():
-            check_labels(half.y, n_outputs)
+            check_labels(half.labels, n_outputs)
     if loaded["train"].x.shape[1:] != loaded["test"].x.shape[1:]:
         shapes = loaded["train"].x.shape[1:], loaded["test"].x.shape[1:]
         raise ConfigError(
@@ -426,7 +434,7 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
         )
     if config.model != "dense":
         image_shape(loaded["train"].x.shape[1:])
-    n_steps = steps_per_epoch(len(loaded["train"].y), config.batch_size, n_ranks)
+    n_steps = steps_per_epoch(len(loaded["train"].labels), config.batch_size, n_ranks)
     return n_steps, n_outputs
 
 

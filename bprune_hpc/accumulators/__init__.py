@@ -1,5 +1,5 @@
 """Exact, order-free sums over draws of what a network predicts: integers, so that any order is one.
 
-May import: ``posterior``, ``compiled``, ``errors``. Begin with ``classification``; ``binned`` holds
-the integers behind ``regression``.
+May import: ``posterior``, ``compiled``, ``errors``, ``_typing``. Begin with
+``classification``; ``binned`` holds the integers behind ``regression``.
 """

@@ -17,12 +17,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .._typing import BoolArray, Float64Array, Int64Array
 
 BIN_BITS = 40
 N_BINS = 3
-MAX_TERMS = 2 ** (63 - BIN_BITS - 1)
-"""Terms that no bin's 64 bits can overflow at."""
 EMPTY = -(2**56)
 """Top bin of a sum without terms, or of zeros alone."""
 INTEGERS_PER_SUM = N_BINS + 1
@@ -32,7 +31,7 @@ _NOTHING = -1000
 
 
 class BinnedSums:
-    """An array of sums.
+    """An array of sums, of up to 2**22 terms each: with these no bin's 64 bits can overflow.
 
     Attributes
     ----------
@@ -51,14 +50,12 @@ class BinnedSums:
         self.top.fill(EMPTY)
         self.bins.fill(0)
 
-    def add(self, index: Any, value: NDArray[np.float64]) -> None:
+    def add(self, index: Any, value: Float64Array) -> None:
         """Add one finite term to each of the sums at ``index``."""
         mantissa, exponent = np.frexp(value)
         self.add_scaled(index, mantissa, exponent.astype(np.int64))
 
-    def add_scaled(
-        self, index: Any, mantissa: NDArray[np.float64], exponent: NDArray[np.int64]
-    ) -> None:
+    def add_scaled(self, index: Any, mantissa: Float64Array, exponent: Int64Array) -> None:
         """Add ``mantissa * 2**exponent``, which float64 need not be able to hold.
 
         Parameters
@@ -83,7 +80,7 @@ class BinnedSums:
             rest = (rest - whole) * _ONE
 
     @property
-    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def arrays(self) -> tuple[Int64Array, Int64Array]:
         """Views of ``top`` and ``bins`` with the sums along one axis: (n_sums,), (n_sums, 3).
 
         Raises
@@ -95,7 +92,7 @@ class BinnedSums:
             raise ValueError("sums that are not contiguous cannot be added to in place")
         return self.top.reshape(-1), self.bins.reshape(-1, N_BINS)
 
-    def add_sums(self, at: slice, top: NDArray[np.int64], bins: NDArray[np.int64]) -> None:
+    def add_sums(self, at: slice, top: Int64Array, bins: Int64Array) -> None:
         """Add other sums to some of these.
 
         Parameters
@@ -110,7 +107,7 @@ class BinnedSums:
         own_bins[...] = _lowered(own_bins, highest - own_top) + _lowered(bins, highest - top)
         own_top[...] = highest
 
-    def value(self) -> NDArray[np.float64]:
+    def value(self) -> Float64Array:
         """The sums, rounded to float64."""
         head = _rounded(self.bins)
         # Two steps, since the exponent of an intermediate factor may be out of float64's range.
@@ -118,11 +115,11 @@ class BinnedSums:
         half = exponent // 2
         return np.ldexp(np.ldexp(head, half), exponent - half)
 
-    def is_negative(self, index: Any) -> NDArray[np.bool_]:
+    def is_negative(self, index: Any) -> BoolArray:
         """Which of the sums at ``index`` are below zero."""
         return _carried(self.bins[index])[0] < 0
 
-    def log(self, index: Any) -> NDArray[np.float64]:
+    def log(self, index: Any) -> Float64Array:
         """Natural logarithms of sums of positive terms, also where float64 cannot hold the sum.
 
         Parameters
@@ -134,7 +131,7 @@ class BinnedSums:
             return np.log(_rounded(self.bins[index])) + self.top[index] * (BIN_BITS * math.log(2))
 
 
-def _rounded(bins: NDArray[np.int64]) -> NDArray[np.float64]:
+def _rounded(bins: Int64Array) -> Float64Array:
     """Sums in units of their top bins."""
     # Carried first, since the same sum could otherwise stand in two ways that round apart.
     sign = np.where(_carried(bins)[0] < 0, -1, 1)
@@ -142,7 +139,7 @@ def _rounded(bins: NDArray[np.int64]) -> NDArray[np.float64]:
     return sign * (high + (middle + low / _ONE) / _ONE)
 
 
-def _carried(bins: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+def _carried(bins: Int64Array) -> tuple[Int64Array, ...]:
     """The same sums with all bins but the first between 0 and 2**40."""
     high, middle, low = (bins[..., place] for place in range(N_BINS))
     middle = middle + (low >> BIN_BITS)
@@ -150,7 +147,7 @@ def _carried(bins: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     return high, middle & (2**BIN_BITS - 1), low & (2**BIN_BITS - 1)
 
 
-def _lowered(bins: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+def _lowered(bins: Int64Array, places: Int64Array) -> Int64Array:
     """Bins seen from a top that is some places higher; what falls out below is let go."""
     if not places.any():
         return bins

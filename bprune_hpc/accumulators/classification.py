@@ -14,11 +14,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array
 from ..posterior.draws import N_GROUPS
 
 PROBABILITY_BITS = 50
@@ -73,32 +72,32 @@ class GroupSums:
         return self.buffer.shape[1] - N_TAILS - N_OTHERS
 
     @property
-    def packed(self) -> NDArray[np.int64]:
+    def packed(self) -> Int64Array:
         """See the class."""
         return np.moveaxis(self.buffer, 1, 2)
 
     @property
-    def probability(self) -> NDArray[np.int64]:
+    def probability(self) -> Int64Array:
         """See the class."""
         return self.packed[..., : self.n_classes]
 
     @property
-    def tail(self) -> NDArray[np.int64]:
+    def tail(self) -> Int64Array:
         """See the class."""
         return self.packed[..., self.n_classes : self.n_classes + N_TAILS]
 
     @property
-    def squares(self) -> NDArray[np.int64]:
+    def squares(self) -> Int64Array:
         """See the class."""
         return self.packed[..., -3]
 
     @property
-    def entropy(self) -> NDArray[np.int64]:
+    def entropy(self) -> Int64Array:
         """See the class."""
         return self.packed[..., -2]
 
     @property
-    def n_correct(self) -> NDArray[np.int64]:
+    def n_correct(self) -> Int64Array:
         """See the class."""
         return self.packed[..., -1]
 
@@ -106,14 +105,15 @@ class GroupSums:
         """Begin again at zero."""
         self.buffer.fill(0)
 
-    def are_possible(self, thresholds: NDArray[np.bool_], n_draws: int) -> bool:
+    def are_possible(self, thresholds: BoolArray, n_draws: int) -> bool:
         """Whether so many draws can have given the sums at some thresholds."""
         for column in range(self.buffer.shape[1]):
-            found = self.buffer[thresholds, column]
+            numbers = self.buffer[thresholds, column]
             is_tail = 0 <= column - self.n_classes < N_TAILS
             is_count = column == self.buffer.shape[1] - 1
             most = n_draws * (1.0 if is_count else _ONE + 2**20)  # entropies are below 16 nats
-            if found.size and not (-most if is_tail else 0) <= found.min() <= found.max() <= most:
+            least = -most if is_tail else 0
+            if numbers.size and not least <= numbers.min() <= numbers.max() <= most:
                 return False
         return True
 
@@ -149,15 +149,15 @@ class Predictions:
         Negative log-probability of the true class, at most ``MAX_NLL``.
     """
 
-    weight: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    entropy: NDArray[np.float64]
-    true_index: NDArray[np.int64]
-    correct: NDArray[np.bool_]
-    nll: NDArray[np.float64]
+    weight: Float64Array
+    scale: Float64Array
+    entropy: Float64Array
+    true_index: Int64Array
+    correct: BoolArray
+    nll: Float64Array
 
     @classmethod
-    def from_logits(cls, logits: NDArray[np.float32], label: NDArray[np.int64]) -> Predictions:
+    def from_logits(cls, logits: Float32Array, label: Int64Array) -> Predictions:
         """Softmax, entropy and log-probability in float64, by the log-sum-exp form.
 
         Parameters
@@ -192,12 +192,12 @@ class Predictions:
         )
 
     @property
-    def probability(self) -> NDArray[np.float64]:
+    def probability(self) -> Float64Array:
         """Class probabilities, shape (n_draws, n_classes, n_examples)."""
         return self.weight * self.scale[:, None]
 
     @property
-    def packed(self) -> NDArray[np.int64]:
+    def packed(self) -> Int64Array:
         """The predictions on the fixed-point grid of :class:`GroupSums`.
 
         Returns
@@ -206,17 +206,17 @@ class Predictions:
         """
         return self._above_six - _SIX_BITS
 
-    def summed(self, draws: slice) -> NDArray[np.int64]:
+    def summed(self, draws: slice) -> Int64Array:
         """Sum of some draws' ``packed``, shape (n_classes + 5, n_examples)."""
         above = self._above_six[draws]
-        total: NDArray[np.int64]
+        total: Int64Array
         # The usual pair, which NumPy's sum takes twice as long for.
         total = np.add(*above) if len(above) == 2 else above.sum(axis=0)
         total -= _SIX_BITS * len(above)  # modulo 2**64, as the sum is
         return total
 
     @cached_property
-    def _above_six(self) -> NDArray[np.int64]:
+    def _above_six(self) -> Int64Array:
         """``packed`` and the bits of 6."""
         n_draws, n_classes, n_examples = self.weight.shape
         out = np.empty((n_draws, n_classes + N_TAILS + N_OTHERS, n_examples))
@@ -239,14 +239,14 @@ class Predictions:
         return out.view(np.int64)
 
     @property
-    def nll_in_units(self) -> NDArray[np.int64]:
+    def nll_in_units(self) -> Int64Array:
         """The NLL to the nearest of :class:`DrawSums`' units, shape (n_draws, n_examples)."""
         units = (self.nll + _NLL_SHIFT).view(np.int64)
         units -= _NLL_SHIFT.view(np.int64)
         return units
 
 
-def _at(values: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
+def _at(values: AnyArray, index: Int64Array) -> AnyArray:
     """Numbers of each draw at places among its (n_classes, n_examples)."""
     return values.reshape(len(values), -1).take(index, axis=1, mode="clip")  # the fastest mode
 
@@ -261,14 +261,14 @@ class DrawSums:
         Number of correct examples, and NLL in units of 2**-30 nats.
     """
 
-    packed: NDArray[np.int64]
+    packed: Int64Array
 
     @classmethod
     def zeros(cls, n_thresholds: int, n_draws: int) -> DrawSums:
         """Empty sums."""
         return cls(np.zeros((2, n_thresholds, n_draws), np.int64))
 
-    def are_possible(self, thresholds: NDArray[np.bool_], n_examples: int) -> bool:
+    def are_possible(self, thresholds: BoolArray, n_examples: int) -> bool:
         """Whether at most so many examples can have given the sums at some thresholds."""
         correct, nll = self.packed[:, thresholds]
         largest_nll = n_examples * (MAX_NLL * 2.0**DRAW_NLL_BITS + 1)
@@ -276,10 +276,6 @@ class DrawSums:
             ((correct >= 0) & (correct <= n_examples)).all()
             and ((nll >= 0) & (nll <= largest_nll)).all()
         )
-
-    def first(self, n_draws: int) -> DrawSums:
-        """Those of the first draws alone."""
-        return DrawSums(self.packed[:, :, :n_draws])
 
     def add(
         self,
@@ -293,15 +289,15 @@ class DrawSums:
         self.packed[0, threshold, draws] += np.count_nonzero(correct, axis=1)
         self.packed[1, threshold, draws] += nll.sum(axis=1)
 
-    def add_sums(self, threshold: int, draws: Sequence[int], sums: NDArray[np.int64]) -> None:
+    def add_sums(self, threshold: int, draws: Sequence[int], sums: Int64Array) -> None:
         """Add such sums of some draws, each named once, shape (2, n_draws)."""
         self.packed[:, threshold, draws] += sums
 
-    def accuracy(self, n_examples: int) -> NDArray[np.float64]:
+    def accuracy(self, n_examples: int) -> Float64Array:
         """Accuracy of each draw, shape (n_thresholds, n_draws)."""
         return self.packed[0] / n_examples
 
-    def nll(self, n_examples: int) -> NDArray[np.float64]:
+    def nll(self, n_examples: int) -> Float64Array:
         """Mean NLL of each draw in nats, shape (n_thresholds, n_draws)."""
         return self.packed[1] / (2.0**DRAW_NLL_BITS * n_examples)
 
@@ -323,14 +319,14 @@ class MeanPrediction:
         Mean over draws of the sum over classes of squared probabilities.
     """
 
-    probability: NDArray[np.float64]
-    true_probability: NDArray[np.float64]
-    expected_entropy: NDArray[np.float64]
-    single_draw_accuracy: NDArray[np.float64]
-    expected_squares: NDArray[np.float64]
+    probability: Float64Array
+    true_probability: Float64Array
+    expected_entropy: Float64Array
+    single_draw_accuracy: Float64Array
+    expected_squares: Float64Array
 
 
-def mean_prediction(total: NDArray[Any], n_draws: int, label: NDArray[np.int64]) -> MeanPrediction:
+def mean_prediction(total: AnyArray, n_draws: int, label: Int64Array) -> MeanPrediction:
     """Turn sums over draws into means.
 
     Parameters

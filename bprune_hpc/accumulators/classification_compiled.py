@@ -7,9 +7,9 @@ between. Its exponential and logarithm are other ones, so that last bits may dif
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import compiled
+from .._typing import Float32Array, Int32Array, Int64Array
 from .classification import GroupSums
 
 
@@ -17,9 +17,9 @@ def add_logits(
     sums: GroupSums,
     threshold: int,
     rows: slice,
-    logits: NDArray[np.float32],
-    label: NDArray[np.int32],
-) -> NDArray[np.int64]:
+    logits: Float32Array,
+    label: Int32Array,
+) -> Int64Array:
     """Add what some draws say of some rows of a block to the sums of their group.
 
     Parameters

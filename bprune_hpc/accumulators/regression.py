@@ -1,7 +1,8 @@
-"""Exact, order-free sums over draws of what a regression predicts: a Normal for each example.
+"""Exact, order-free sums over draws of what a regression predicts: Normals for each example.
 
-The predictive distribution is the mixture of the draws' Normals. What it takes to know its mean,
-variance, density, PIT and CRPS are sums over draws of the quantities in ``MOMENTS``. They are
+The predictive distribution is the mixture of the draws' Normals, which are independent of each
+other where there are several targets. What it takes to know its mean, variance, density, PIT and
+CRPS are sums over draws of the quantities in ``MOMENTS``, of each target. They are
 unbounded, so that they go to ``accumulators.binned``. Statistics of the sums do not belong here
 (``metrics.regression``).
 """
@@ -12,18 +13,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import BoolArray, Float64Array
 from ..posterior.draws import Draw
 from .binned import INTEGERS_PER_SUM, BinnedSums
-
-Floats = NDArray[np.float64]
 
 _LOG2_ROOT_2PI = 0.5 * math.log2(2 * math.pi)
 _HALF_LOG2_E = 0.5 * math.log2(math.e)
 
 
-def log2_density(error: Floats, scale: Floats) -> Floats:
+def log2_density(error: Float64Array, scale: Float64Array) -> Float64Array:
     """Logarithm, to base 2, of the density of N(loc, scale²) at ``loc - error``.
 
     Parameters
@@ -35,14 +34,14 @@ def log2_density(error: Floats, scale: Floats) -> Floats:
     return -_HALF_LOG2_E * ratio * ratio - np.log2(scale) - _LOG2_ROOT_2PI
 
 
-def probability_below(error: Floats, scale: Floats) -> Floats:
+def probability_below(error: Float64Array, scale: Float64Array) -> Float64Array:
     """Φ(-error / scale): probability that N(loc, scale²) gives less than ``loc - error``."""
     from scipy import special
 
     return np.asarray(special.ndtr(-error / scale))
 
 
-def expected_distance(error: Floats, scale: Floats) -> Floats:
+def expected_distance(error: Float64Array, scale: Float64Array) -> Float64Array:
     """Mean of |Y| for Y ~ N(error, scale²): how far draws of a Normal lie from a number.
 
     With the difference of two independent Normals (their locs subtracted, their scales' squares
@@ -85,23 +84,33 @@ class NormalPrediction:
 
     Attributes
     ----------
-    error, scale : float64 array, shape (n_examples,)
+    error, scale : float64 array, shape (n_examples,) or (n_examples, n_targets)
         Mean less target, and standard deviation.
     draw : Draw
         Which one.
     """
 
-    error: Floats
-    scale: Floats
+    error: Float64Array
+    scale: Float64Array
     draw: Draw
 
     @property
-    def log2_density(self) -> Floats:
-        """Logarithm to base 2 of the density at the target, at least ``-MAX_LOG2``."""
+    def log2_density(self) -> Float64Array:
+        """Logarithm to base 2 of the density at the target, or all targets, from ``-MAX_LOG2``."""
         with np.errstate(over="ignore"):
-            return np.maximum(log2_density(self.error, self.scale), -MAX_LOG2)
+            of_each = log2_density(self.error, self.scale)
+            joint = of_each.sum(axis=1) if of_each.ndim > 1 else of_each
+            return np.maximum(joint, -MAX_LOG2)
 
-    def moments(self) -> Floats:
+    @property
+    def of_each_target(self) -> list[NormalPrediction]:
+        """The same of one target after the other."""
+        if self.error.ndim == 1:
+            return [self]
+        columns = zip(self.error.T, self.scale.T, strict=True)
+        return [NormalPrediction(error, scale, self.draw) for error, scale in columns]
+
+    def moments(self) -> Float64Array:
         """The quantities of ``MOMENTS`` before the density, shape (n_examples, 6); spread is 0."""
         error, scale = self.error, self.scale
         columns = [
@@ -114,7 +123,7 @@ class NormalPrediction:
         ]
         return np.stack(columns, axis=-1)
 
-    def spread(self, other: NormalPrediction) -> Floats:
+    def spread(self, other: NormalPrediction) -> Float64Array:
         """Mean distance of a number drawn by one and a number drawn by the other."""
         return expected_distance(self.error - other.error, np.hypot(self.scale, other.scale))
 
@@ -124,47 +133,63 @@ class NormalSums:
 
     Parameters
     ----------
-    draws_per_unit : int
-        Draws are numbered unit by unit; each is also compared with those of its unit that have
-        other noise, so that a unit is to be added as a whole before the next.
+    draws_per_replicate : int
+        Draws are numbered replicate by replicate; each is also compared with those of its replicate
+        that have other noise, so that a replicate is to be added as a whole before the next.
+
+    n_targets : int
 
     Attributes
     ----------
-    sums : BinnedSums of shape (n_thresholds, n_examples, 7)
-        In the order of ``MOMENTS``.
+    sums : BinnedSums of shape (n_thresholds, n_examples, 7 * n_targets), or one more
+        Of one target after the other in the order of ``MOMENTS``; then, where there are several,
+        the density at all targets together.
     """
 
-    def __init__(self, n_thresholds: int, n_examples: int, draws_per_unit: int) -> None:
-        self.sums = BinnedSums((n_thresholds, n_examples, len(MOMENTS)))
-        self._draws_per_unit = draws_per_unit
-        self._unit: int | None = None
-        self._met: dict[tuple[int, int], list[NormalPrediction]] = {}
+    def __init__(
+        self, n_thresholds: int, n_examples: int, draws_per_replicate: int, n_targets: int = 1
+    ) -> None:
+        self.sums = BinnedSums((n_thresholds, n_examples, _n_columns(n_targets)))
+        self.n_targets = n_targets
+        self._draws_per_replicate = draws_per_replicate
+        self._replicate: int | None = None
+        self._met: dict[tuple[int, int, int], list[NormalPrediction]] = {}
 
     def clear(self) -> None:
-        """Begin again at zero, and with another unit."""
+        """Begin again at zero, and with another replicate."""
         self.sums.clear()
-        self._unit, self._met = None, {}
+        self._replicate, self._met = None, {}
 
-    def are_possible(self, thresholds: NDArray[np.bool_], n_draws: int) -> bool:
+    def are_possible(self, thresholds: BoolArray, n_draws: int) -> bool:
         """Whether draws can have given the sums at some thresholds: all but errors are positive."""
-        return not self.sums.is_negative((thresholds, slice(None), slice(1, None))).any()
+        is_error = np.arange(_n_columns(self.n_targets)) % len(MOMENTS) == 0
+        is_error[len(MOMENTS) * self.n_targets :] = False
+        positive = self.sums.is_negative((thresholds, slice(None)))[..., ~is_error]
+        return not positive.any()
 
     def add(self, threshold: int, rows: slice, prediction: NormalPrediction) -> None:
         """Add one draw's prediction for some rows of the block at one threshold."""
-        unit = prediction.draw.index // self._draws_per_unit
-        if unit != self._unit:
-            self._unit, self._met = unit, {}
-        self.sums.add((threshold, rows, slice(_DENSITY)), prediction.moments())
+        replicate = prediction.draw.index // self._draws_per_replicate
+        if replicate != self._replicate:
+            self._replicate, self._met = replicate, {}
+        for target, of_target in enumerate(prediction.of_each_target):
+            first = len(MOMENTS) * target
+            moments = slice(first, first + _DENSITY)
+            self.sums.add((threshold, rows, moments), of_target.moments())
+            self._add_density((threshold, rows, first + _DENSITY), of_target)
+            met = self._met.setdefault((threshold, rows.start, target), [])
+            for other in met:
+                if other.draw.noise != prediction.draw.noise:
+                    spread = of_target.spread(other)
+                    self.sums.add((threshold, rows, first + _SPREAD), spread)
+            met.append(of_target)
+        if self.n_targets > 1:
+            self._add_density((threshold, rows, _n_columns(self.n_targets) - 1), prediction)
+
+    def _add_density(self, index: tuple[int, slice, int], prediction: NormalPrediction) -> None:
         log2 = prediction.log2_density
         whole = np.floor(log2)
-        self.sums.add_scaled(
-            (threshold, rows, _DENSITY), np.exp2(log2 - whole), whole.astype(np.int64)
-        )
-        met = self._met.setdefault((threshold, rows.start), [])
-        for other in met:
-            if other.draw.noise != prediction.draw.noise:
-                self.sums.add((threshold, rows, _SPREAD), prediction.spread(other))
-        met.append(prediction)
+        self.sums.add_scaled(index, np.exp2(log2 - whole), whole.astype(np.int64))
 
 
 class NormalDrawSums:
@@ -173,41 +198,39 @@ class NormalDrawSums:
     Attributes
     ----------
     sums : BinnedSums of shape (n_thresholds, n_draws, 2)
-        Squared error, and NLL in nats.
+        Squared error, on an average over targets, and NLL in nats, of all targets together.
     """
 
     def __init__(self, n_thresholds: int, n_draws: int) -> None:
         self.sums = BinnedSums((n_thresholds, n_draws, 2))
 
-    def are_possible(self, thresholds: NDArray[np.bool_], n_examples: int) -> bool:
+    def are_possible(self, thresholds: BoolArray, n_examples: int) -> bool:
         """Whether examples can have given the sums at some thresholds: squares are positive."""
         return not self.sums.is_negative((thresholds, slice(None), 0)).any()
-
-    def first(self, n_draws: int) -> NormalDrawSums:
-        """Those of the first draws alone."""
-        found = NormalDrawSums(0, 0)
-        found.sums.top = self.sums.top[:, :n_draws]
-        found.sums.bins = self.sums.bins[:, :n_draws]
-        return found
 
     def add(self, threshold: int, draw: int, prediction: NormalPrediction) -> None:
         """Add a batch of examples that one draw has predicted."""
         nll = -math.log(2) * prediction.log2_density
-        both = np.array([(prediction.error**2).sum(), nll.sum()])
+        n_targets = prediction.error.size // len(nll) if len(nll) else 1
+        both = np.array([(prediction.error**2).sum() / n_targets, nll.sum()])
         self.sums.add((threshold, draw), both)
 
-    def rmse(self, n_examples: int) -> Floats:
+    def rmse(self, n_examples: int) -> Float64Array:
         """Root of the mean squared error of each draw, shape (n_thresholds, n_draws)."""
         return np.sqrt(self.sums.value()[..., 0] / n_examples)
 
-    def nll(self, n_examples: int) -> Floats:
+    def nll(self, n_examples: int) -> Float64Array:
         """Mean NLL of each draw in nats, shape (n_thresholds, n_draws)."""
         return self.sums.value()[..., 1] / n_examples
 
 
-def bytes_per_cell() -> int:
+def bytes_per_cell(n_targets: int = 1) -> int:
     """Bytes of one group's sums for one threshold and one example, and of their float64 values."""
-    return 8 * len(MOMENTS) * (INTEGERS_PER_SUM + 1)
+    return 8 * _n_columns(n_targets) * (INTEGERS_PER_SUM + 1)
+
+
+def _n_columns(n_targets: int) -> int:
+    return len(MOMENTS) * n_targets + (n_targets > 1)
 
 
 @dataclass(frozen=True)
@@ -216,7 +239,7 @@ class MeanNormal:
 
     Attributes
     ----------
-    error : float64 array, shape (n_thresholds, n_examples)
+    error : float64 array, shape (n_thresholds, n_examples) or (n_thresholds, n_examples, n_targets)
         Mean of the mixture less target.
     squared_error : float64 array, the same shape
         Mean over draws of the squared error.
@@ -228,15 +251,18 @@ class MeanNormal:
         E|Y - target|; E|Y - Y'| of independent draws, NaN where there were none.
     log_density : float64 array, the same shape
         Of the mixture at the target, nats.
+    joint_log_density : float64 array, shape (n_thresholds, n_examples)
+        The same at all targets together.
     """
 
-    error: Floats
-    squared_error: Floats
-    variance: Floats
-    below: Floats
-    distance: Floats
-    spread: Floats
-    log_density: Floats
+    error: Float64Array
+    squared_error: Float64Array
+    variance: Float64Array
+    below: Float64Array
+    distance: Float64Array
+    spread: Float64Array
+    log_density: Float64Array
+    joint_log_density: Float64Array
 
 
 @dataclass(frozen=True)
@@ -245,25 +271,40 @@ class GroupValues:
 
     Attributes
     ----------
-    sums : float64 array, shape (n_thresholds, n_examples, 6)
+    sums : float64 array, shape (n_thresholds, n_examples, 6), or (..., n_targets, 6)
         In the order of ``MOMENTS``, without the density.
-    log_density : float64 array, shape (n_thresholds, n_examples)
+    log_density : float64 array, shape (n_thresholds, n_examples) or (..., n_targets)
         Logarithm of the summed density, which float64 may not be able to hold.
+    joint_log_density : float64 array, shape (n_thresholds, n_examples)
+        The same of all targets together.
     """
 
-    sums: Floats
-    log_density: Floats
+    sums: Float64Array
+    log_density: Float64Array
+    joint_log_density: Float64Array
 
     @classmethod
     def of(cls, group: NormalSums) -> GroupValues:
         """Round a group's exact sums."""
-        of_densities = (slice(None), slice(None), _DENSITY)
-        return cls(group.sums.value()[..., :_DENSITY], group.sums.log(of_densities))
+
+        def log(columns: int | slice) -> Float64Array:
+            return group.sums.log((slice(None), slice(None), columns))
+
+        values, n_targets = group.sums.value(), group.n_targets
+        if n_targets == 1:
+            density = log(_DENSITY)
+            return cls(values[..., :_DENSITY], density, density)
+        n_columns = len(MOMENTS) * n_targets
+        of_targets = values[..., :n_columns].reshape(*values.shape[:-1], n_targets, len(MOMENTS))
+        densities = log(slice(_DENSITY, n_columns, len(MOMENTS)))
+        return cls(of_targets[..., :_DENSITY], densities, log(n_columns))
 
     def __add__(self, other: GroupValues) -> GroupValues:
-        return GroupValues(
-            self.sums + other.sums, np.logaddexp(self.log_density, other.log_density)
-        )
+        density = np.logaddexp(self.log_density, other.log_density)
+        joint = density
+        if self.joint_log_density is not self.log_density:
+            joint = np.logaddexp(self.joint_log_density, other.joint_log_density)
+        return GroupValues(self.sums + other.sums, density, joint)
 
     def mean(self, n_draws: int, n_comparisons: int) -> MeanNormal:
         """Means over draws, and over comparisons of draws."""
@@ -271,4 +312,8 @@ class GroupValues:
         counts[_SPREAD] = n_comparisons or np.nan
         means = self.sums / counts
         columns = dict(zip(MOMENTS, np.moveaxis(means, -1, 0), strict=False))
-        return MeanNormal(log_density=self.log_density - math.log(n_draws), **columns)
+        return MeanNormal(
+            log_density=self.log_density - math.log(n_draws),
+            joint_log_density=self.joint_log_density - math.log(n_draws),
+            **columns,
+        )

@@ -1,31 +1,34 @@
 """A case: a trained network as it was found on disk, lifted and checked.
 
 What belongs here: telling the kinds of sources apart, checking what was lifted, and the record of
-where it came from. What does not: opening each kind (the ``source_*`` modules), reading tensors
-(``checkpoints.saver``), lifting (``graph.lifting``).
+where it came from. What does not: opening each kind (the other modules of this package), reading
+tensors (``checkpoints.saver``), lifting (``graph.lifting``).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError, ConfigError
-from ..graph.lifted import LiftedGraph
+from ..errors import CheckpointError, ConfigError, GraphError
+from ..graph.feeds import fed
+from ..graph.lifted import OF_REGRESSION, LiftedGraph
 from ..graph.lifting import lift
 from ..graph.priors import find_priors
 from ..graph.source import Endpoints, GraphSource
 from ..posterior.mean_field import Posterior, Prior
 from ..sources import HOME
 from . import saver
-from .keras import SUFFIXES, open_keras
+from .keras import SUFFIXES, open_keras, open_model
+from .keras_tracing import Builder, ExampleShape
 from .saved_model import FILE_NAME as SAVED_MODEL_FILE
 from .saved_model import open_saved_model
 from .tf1 import open_tf1
@@ -41,10 +44,11 @@ class Source:
     Attributes
     ----------
     kind : str
-        ``tf1``: a meta graph and a Saver checkpoint; ``keras``: a file of Keras weights;
+        ``tf1``: a meta graph and a Saver checkpoint; ``keras``: a file of Keras weights,
+        or a model in memory;
         ``tf2_checkpoint``: an object-based checkpoint; ``saved_model``: a SavedModel directory.
     path : str
-        The checkpoint without suffixes, the file, or the directory.
+        The checkpoint without suffixes, the file, or the directory; a model's name.
     tf_version : str
         TensorFlow or Keras that wrote it; empty where the files do not say.
     step : int or None
@@ -102,14 +106,17 @@ def case_directory(name: str | Path) -> Path:
 
 
 def read_case(
-    model_dir: str | Path,
+    model_dir: Any,
     model_ckpt: str | None = None,
     *,
-    model: str | None = None,
+    model: str | Callable[[], Any] | None = None,
+    example_shape: ExampleShape | None = None,
     input_op: str | None = None,
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    output_kind: str = "auto",
+    feed: Mapping[str, str] | None = None,
     with_prior: bool = False,
     n_intra: int = 1,
     n_inter: int = 1,
@@ -118,19 +125,29 @@ def read_case(
 
     Parameters
     ----------
-    model_dir : path
+    model_dir : path or tf_keras.Model
         Directory of a TF1 case (``embedded:NAME`` is one that comes with the package), of an
-        object-based checkpoint, of a SavedModel or of a file of Keras weights; or such a file.
+        object-based checkpoint, of a SavedModel or of a file of Keras weights; or such a file; or
+        a model in memory.
     model_ckpt : str, optional
         Checkpoint or weights file in it; see :func:`bprune_hpc.checkpoints.saver.find_checkpoint`.
-    model : str, optional
-        ``MODULE:FUNCTION`` that builds the tf_keras model; needed for weights and for object-based
-        checkpoints, where the files hold no graph.
+    model : str or callable, optional
+        What builds the tf_keras model, as ``MODULE:FUNCTION``, ``FILE.py:FUNCTION`` or itself;
+        needed for weights and for object-based checkpoints, where the files hold no graph.
+    example_shape : callable, optional
+        Gives the shape of an example of the data, for a model that does not say what it takes;
+        called only then.
     input_op, logits_op : str, optional
         Override what ``Ops_name_BNN.txt`` (here or one directory up), the signature or the graph
         says.
     loc_op, scale_op : str, optional
         In place of ``logits_op``: mean and standard deviation of a regression's output.
+    output_kind : str
+        ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`. Of classes it is told
+        better by the source or the structure, where they say anything; of a regression's targets
+        it is what the output is taken for.
+    feed : mapping of str to str, optional
+        Values of placeholders besides the input, by name; see :func:`bprune_hpc.graph.feeds.fed`.
     with_prior : bool
         Whether to look for the prior of every mean-field tensor.
     n_intra, n_inter : int
@@ -150,8 +167,19 @@ def read_case(
         If the graph cannot be lifted.
     """
     given = Endpoints(input_op, logits_op, loc_op, scale_op)
-    opened = _open(case_directory(model_dir), model_ckpt, model, given, (n_intra, n_inter))
+    if isinstance(model_dir, str | os.PathLike):
+        builder = None if model is None else Builder(model, example_shape, n_intra, n_inter)
+        opened = _open(case_directory(os.fspath(model_dir)), model_ckpt, builder, given, feed or {})
+    else:
+        opened = open_model(model_dir)
+    if feed:
+        opened = replace(opened, graph_def=fed(opened.graph_def, feed, opened.label))
     ends = given.or_else(opened.ends)
+    if output_kind in OF_REGRESSION and ends.output_kind is not None:
+        raise GraphError(
+            f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
+            f"--task=regression, --noise_scale and --output_kind={output_kind} do not fit it"
+        )
     lifted = lift(
         opened.graph_def,
         opened.read,
@@ -159,6 +187,7 @@ def read_case(
         logits_op=ends.logits_op,
         loc_op=ends.loc_op,
         scale_op=ends.scale_op,
+        output_kind=output_kind if output_kind in OF_REGRESSION else ends.output_kind,
         variable_names=opened.variable_names,
         variable_types=opened.types,
         label=opened.label,
@@ -191,9 +220,9 @@ def read_case(
 def _open(
     place: Path,
     model_ckpt: str | None,
-    model: str | None,
+    builder: Builder | None,
     given: Endpoints,
-    threads: tuple[int, int],
+    feed: Mapping[str, str],
 ) -> GraphSource:
     if place.is_file():
         if place.name == SAVED_MODEL_FILE:
@@ -203,15 +232,15 @@ def _open(
     elif not place.is_dir() and place.with_name(place.name + ".index").is_file():
         place, model_ckpt = place.parent, place.name
     if model_ckpt is None and (place / SAVED_MODEL_FILE).is_file():
-        return open_saved_model(place, given)
+        return open_saved_model(place, given, feed)
     weights = _weights_file(place, model_ckpt)
     if weights is not None:
-        return open_keras(weights, _needed(model, weights), *threads)
+        return open_keras(weights, _needed(builder, weights))
     prefix = saver.find_checkpoint(place, model_ckpt)
     if not prefix.with_name(prefix.name + ".meta").is_file():
         reader = saver.CheckpointReader(prefix)
         if is_object_based(reader):
-            return open_tf2_checkpoint(prefix, _needed(model, prefix), *threads)
+            return open_tf2_checkpoint(prefix, _needed(builder, prefix))
     return open_tf1(prefix, given)
 
 
@@ -230,13 +259,13 @@ def _weights_file(directory: Path, name: str | None) -> Path | None:
     return found[0] if found else None
 
 
-def _needed(model: str | None, path: Path) -> str:
-    if model is None:
+def _needed(builder: Builder | None, path: Path) -> Builder:
+    if builder is None:
         raise ConfigError(
-            f"{path}: holds weights but no graph; pass --model=MODULE:FUNCTION, which builds the "
-            "tf_keras model"
+            f"{path}: holds weights but no graph; pass --model=MODULE:FUNCTION (or "
+            "FILE.py:FUNCTION), which builds the tf_keras model"
         )
-    return model
+    return builder
 
 
 def _check_weights(label: str, posterior: Posterior, fixed: Mapping[str, NDArray[Any]]) -> None:

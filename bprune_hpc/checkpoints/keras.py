@@ -1,7 +1,8 @@
 """Opens weights that Keras stored (``.weights.h5``, ``.h5``, ``.keras``) for a model that is built.
 
-What belongs here: weights alone. The file's own description of a model is never read, so nothing in
-it is executed. What does not: building and tracing the model (``checkpoints.keras_tracing``).
+What belongs here: weights alone, of a file or of a model in memory. The file's own description of a
+model is never read, so nothing in it is executed. What does not: building and tracing the model
+(``checkpoints.keras_tracing``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError
 from ..graph.source import GraphSource, VariableTypes
 from . import keras_tracing, keras_weights
+from .keras_tracing import Builder
 from .saver import reading
 
 SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
@@ -26,17 +28,15 @@ SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
 _OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
 
 
-def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int = 1) -> GraphSource:
+def open_keras(path: Path, builder: Builder) -> GraphSource:
     """Build a model, give it a file's weights, and trace its call.
 
     Parameters
     ----------
     path : Path
         The weights.
-    model_function : str
-        ``MODULE:FUNCTION``.
-    n_intra, n_inter : int
-        TensorFlow threads.
+    builder : Builder
+        Of the model that they were saved from.
 
     Raises
     ------
@@ -51,21 +51,24 @@ def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int =
         file = keras_weights.open_hdf5(path)
         version, others = _version(path, file), _optimizer(file)
     is_whole = path.name.endswith((".weights.h5", ".keras"))
-    model = keras_tracing.build_model(model_function, n_intra, n_inter, has_values=False)
-    found = _found(path, file, model, is_whole, model_function)
-    variables = keras_tracing.variables_by_name(model)
-    if any(id(variable) not in found for variable in variables.values()):
-        # Something keeps the value that it starts with, or a layer loads in a way of its own.
-        model = keras_tracing.build_model(model_function, n_intra, n_inter)
-        found = _found(path, file, model, is_whole, model_function)
-        variables = keras_tracing.variables_by_name(model)
-    traced = keras_tracing.trace(model_function, model)
-    types = {name: (tuple(v.shape), v.dtype.name) for name, v in variables.items()}
-    sources = {
-        name: found[id(v)] if id(v) in found else np.asarray(v.read_value())
-        for name, v in variables.items()
-    }
-    del model, variables
+
+    def load(model: Any, has_values: bool) -> dict[str, Any]:
+        try:
+            found = keras_weights.data_sets(file, model, is_whole, is_assigned=has_values)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: does not fit the model of {builder.name}: "
+                f"{' '.join(str(error).split())[:200]}; pass the --model that it was saved from"
+            ) from error
+        # What the file lacks keeps the value that it starts with.
+        return {
+            name: found[id(v)] if id(v) in found else np.asarray(v.read_value())
+            for name, v in keras_tracing.variables_by_name(model).items()
+        }
+
+    model, sources, traced = keras_tracing.load_and_trace(builder, load)
+    types = keras_tracing.types_of(model)
+    del model
     # Keras models refer to themselves; without this their constants stay in memory.
     gc.collect()
 
@@ -93,16 +96,33 @@ def open_keras(path: Path, model_function: str, n_intra: int = 1, n_inter: int =
     )
 
 
-def _found(
-    path: Path, file: Any, model: Any, is_whole: bool, model_function: str
-) -> dict[int, Any]:
-    try:
-        return keras_weights.data_sets(file, model, is_whole)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: does not fit the model of {model_function}: "
-            f"{' '.join(str(error).split())[:200]}; pass the --model that it was saved from"
-        ) from error
+def open_model(model: Any) -> GraphSource:
+    """Trace the call of a model that is in memory, with the weights that it has.
+
+    Raises
+    ------
+    ConfigError
+        If it is no tf_keras model, is not built, or cannot be traced.
+    """
+    keras_tracing.check_model(model)
+    traced = keras_tracing.trace(model.name, model)
+    variables = keras_tracing.variables_by_name(model)
+
+    def read(names: Collection[str]) -> dict[str, NDArray[Any]]:
+        # Copies: the model may go on to be trained.
+        return {name: np.array(variables[name].read_value()) for name in names}
+
+    return GraphSource(
+        kind="keras",
+        path=Path(model.name),
+        label=model.name,
+        graph_def=traced.graph_def,
+        read=read,
+        types=keras_tracing.types_of(model),
+        variable_names=traced.handles,
+        ends=traced.ends,
+        files=[],
+    )
 
 
 def _version(path: Path, file: Any) -> str:

@@ -1,26 +1,65 @@
 """Builds a user's Keras model and turns its call, at inference, into a graph.
 
-What belongs here: importing ``MODULE:FUNCTION``, building, tracing. What does not: weights
+What belongs here: importing what ``--model`` names, building, tracing. What does not: weights
 (``checkpoints.keras``, ``checkpoints.tf2``), lifting (``graph.lifting``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..graph.nodes import Node, constant_node
 from ..graph.source import Endpoints
 from ..tensorflow_import import import_tensorflow, limit_threads
 
-_NORMAL_HINT = "end the model in a Categorical, OneHotCategorical, Normal or Independent(Normal)"
+_HINT = (
+    "end the model in a Categorical, OneHotCategorical, Bernoulli of one label, Normal, "
+    "Independent(Normal) or MultivariateNormalDiag"
+)
+
+Loaded = TypeVar("Loaded")
+ExampleShape = Callable[[], tuple[int, ...]]
+"""Gives the shape of an example of the data, without their axis, once it is needed."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What builds a model.
+
+    Attributes
+    ----------
+    model : str or callable
+        ``MODULE:FUNCTION``, ``FILE.py:FUNCTION``, or the function itself.
+    example_shape : callable, optional
+        For models that do not say what shape they take.
+    n_intra, n_inter : int
+        TensorFlow threads of this process.
+    """
+
+    model: str | Callable[[], Any]
+    example_shape: ExampleShape | None = None
+    n_intra: int = 1
+    n_inter: int = 1
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        if isinstance(self.model, str):
+            return self.model
+        return getattr(self.model, "__qualname__", type(self.model).__name__)
 
 
 @dataclass(frozen=True)
@@ -40,57 +79,133 @@ class Traced:
     ends: Endpoints
 
 
-def build_model(name: str, n_intra: int = 1, n_inter: int = 1, has_values: bool = True) -> Any:
-    """Import ``MODULE:FUNCTION``, call it without an argument, and build what it returns.
+def load_and_trace(
+    builder: Builder, load: Callable[[Any, bool], Loaded]
+) -> tuple[Any, Loaded, Traced]:
+    """Build a model, load its weights, let its layers finish what follows from them, and trace it.
+
+    At first variables take no memory and cannot be read. Where anything reads one (a layer that
+    computes constants from its weights, say), all is done again with values in them.
 
     Parameters
     ----------
-    name : str
-        The current directory is searched for the module, too.
-    n_intra, n_inter : int
-        TensorFlow threads of this process.
-    has_values : bool
-        Without, variables take no memory and cannot be read; if the function reads them, it is
-        called again and they have their first values all the same.
+    builder : Builder
+    load : callable
+        Takes the model and whether its variables have values, which it then has to set. Whatever
+        it raises of a model without values has it called again with one that has them.
+
+    Returns
+    -------
+    model : tf_keras.Model
+    loaded
+        What ``load`` gave.
+    traced : Traced
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot be built or traced.
+    Exception
+        Whatever ``load`` raises.
+    """
+    function = _imported(builder)
+    with contextlib.suppress(Exception):
+        with _no_values():
+            model = _built(builder, function)
+        return model, *_loaded(builder.name, model, load, False)
+    model = _built(builder, function)
+    return model, *_loaded(builder.name, model, load, True)
+
+
+def _loaded(
+    name: str, model: Any, load: Callable[[Any, bool], Loaded], has_values: bool
+) -> tuple[Loaded, Traced]:
+    loaded = load(model, has_values)
+    for layer in model._flatten_layers():
+        layer.finalize_state()
+    return loaded, trace(name, model)
+
+
+def build_model(model: str | Callable[[], Any], example_shape: ExampleShape | None = None) -> Any:
+    """Call a user's function without an argument, and build the model that it returns.
+
+    Parameters
+    ----------
+    model, example_shape
+        See :class:`Builder`.
 
     Returns
     -------
     tf_keras.Model
-        With its variables; built from its Input layer, from the data it was called on, or from an
-        attribute ``input_shape`` (without the axis of examples) of its class or of the function.
+        With its variables; built from its Input layer, from the data it was called on, from an
+        attribute ``input_shape`` (without the axis of examples) of its class or of the function, or
+        from the shape of the data.
 
     Raises
     ------
     ConfigError
         If there is no such function, it fails, or what it returns cannot be built.
     """
-    limit_threads(n_intra, n_inter)
-    module_name, _, function_name = name.partition(":")
+    builder = Builder(model, example_shape)
+    return _built(builder, _imported(builder))
+
+
+def _imported(builder: Builder) -> Callable[[], Any]:
+    limit_threads(builder.n_intra, builder.n_inter)
+    name = builder.model
+    if not isinstance(name, str):
+        return name
+    module_name, _, function_name = name.rpartition(":")
     if not module_name or not function_name:
-        raise ConfigError(f"--model: '{name}' is not MODULE:FUNCTION")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        raise ConfigError(f"--model: '{name}' is not MODULE:FUNCTION or FILE.py:FUNCTION")
     import_tensorflow()
     try:
-        module = importlib.import_module(module_name)
+        module = _module_of(module_name)
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(
             f"--model: {module_name} cannot be imported: {_said(error)}; start in its directory, "
-            "or add that to PYTHONPATH"
+            "add that to PYTHONPATH, or name the file, PATH/FILE.py:FUNCTION"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"--model: {module_name} has no function '{function_name}'")
-    if not has_values:
-        try:
-            with _no_values():
-                return _built(name, function)
-        except ConfigError:
-            pass
-    return _built(name, function)
+    return function  # type: ignore[no-any-return]
 
 
-def _built(name: str, function: Callable[[], Any]) -> Any:
+def _module_of(name: str) -> ModuleType:
+    """A module by its name, looked for in the current directory too, or by its file."""
+    if not name.endswith(".py"):
+        _add_to_path(os.getcwd())
+        return importlib.import_module(name)
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"--model: {name}: no such file; check the path")
+    _add_to_path(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module  # where dataclasses look for it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if before is not None:
+            sys.modules[path.stem] = before
+        else:
+            del sys.modules[path.stem]
+    return module
+
+
+def _add_to_path(directory: str) -> None:
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+
+
+def _built(builder: Builder, function: Callable[[], Any]) -> Any:
+    name = builder.name
     try:
         with fresh_names():
             model = function()
@@ -100,27 +215,53 @@ def _built(name: str, function: Callable[[], Any]) -> Any:
         ) from error
     _check_kind(name, model)
     if not model.built:
-        shape = getattr(type(model), "input_shape", None)
-        shape = shape if isinstance(shape, tuple | list) else getattr(function, "input_shape", None)
-        if not isinstance(shape, tuple | list):
-            raise ConfigError(
-                f"--model: {name}() returns a model of unknown input shape; start it with an Input "
-                f"layer, or set {name.partition(':')[2]}.input_shape = "
-                "(without the axis of examples)"
-            )
+        shape = _shape_of(builder, model, function)
         try:
-            model(import_tensorflow().keras.Input(tuple(shape)), **_inference(model))
+            with fresh_names():
+                model(import_tensorflow().keras.Input(shape), **_inference(model))
         except Exception as error:
             raise ConfigError(
-                f"--model: {name}() cannot be built from input_shape {tuple(shape)}: {_said(error)}"
+                f"--model: {name}() cannot be built from examples of shape {shape}: {_said(error)}"
             ) from error
     return model
+
+
+def _shape_of(builder: Builder, model: Any, function: Any) -> tuple[int, ...]:
+    """Shape of an example for a model that is not built."""
+    for owner in (type(model), function):
+        shape = getattr(owner, "input_shape", None)
+        if isinstance(shape, tuple | list):
+            return tuple(shape)
+    if builder.example_shape is None:
+        name = builder.name
+        raise ConfigError(
+            f"--model: {name}() returns a model of unknown input shape; start it with an Input "
+            f"layer, or set {name.rpartition(':')[2]}.input_shape = "
+            "(without the axis of examples)"
+        )
+    return builder.example_shape()
+
+
+@lru_cache
+def _unset_variables() -> Any:
+    """The class of variables that have no value, and raise where they are read without one."""
+    tensorflow = import_tensorflow()
+    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+    class UnsetVariable(UninitializedVariable):  # type: ignore[misc]
+        # TensorFlow gives an array of no elements, of which much can be computed.
+        def _read_variable_op(self, *arguments: Any, **keywords: Any) -> Any:
+            if tensorflow.executing_eagerly() and not self.is_initialized():
+                raise ValueError(f"'{self.name}' has no value")
+            return super()._read_variable_op(*arguments, **keywords)
+
+    return UnsetVariable
 
 
 @contextmanager
 def _no_values() -> Iterator[None]:
     tensorflow = import_tensorflow()
-    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+    unset = _unset_variables()
 
     def create(make: Callable[..., Any], **keywords: Any) -> Any:
         shape = tensorflow.TensorShape(keywords.get("shape"))
@@ -128,7 +269,7 @@ def _no_values() -> Iterator[None]:
             return make(**keywords)
         taken = ("trainable", "name", "dtype", "constraint", "synchronization", "aggregation")
         kept = {key: keywords[key] for key in taken if key in keywords}
-        return UninitializedVariable(shape=shape, **kept)
+        return unset(shape=shape, **kept)
 
     with tensorflow.variable_creator_scope(create):
         yield
@@ -151,6 +292,25 @@ def variables_by_name(model: Any) -> dict[str, Any]:
     return found
 
 
+def types_of(model: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each of a built model's variables, by name."""
+    found = variables_by_name(model)
+    return {name: (tuple(v.shape), v.dtype.name) for name, v in found.items()}
+
+
+def check_model(model: Any) -> None:
+    """Refuse a model that was handed over and is none, or has no variables yet.
+
+    Raises
+    ------
+    ConfigError
+    """
+    name = getattr(model, "name", type(model).__name__)
+    _check_kind(name, model)
+    if not model.built:
+        raise ConfigError(f"{name}: the model is not built; call it on some examples first")
+
+
 def trace(name: str, model: Any) -> Traced:
     """Graph of ``model(x, training=False)``.
 
@@ -171,11 +331,11 @@ def trace(name: str, model: Any) -> Traced:
     tensorflow = import_tensorflow()
     spec = _input_spec(name, model)
     keywords = _inference(model)
-    kinds: list[tuple[str, ...]] = []
+    told: list[tuple[tuple[str, ...], str | None]] = []
 
     def call(x: Any) -> Any:
-        outputs = _parameters(name, model(x, **keywords))
-        kinds.append(tuple(outputs))
+        outputs, kind = _parameters(name, model(x, **keywords))
+        told.append((tuple(outputs), kind))
         return [tensorflow.identity(value) for value in outputs.values()]
 
     try:
@@ -202,9 +362,12 @@ def trace(name: str, model: Any) -> Traced:
             for key, value in constants[definition.name].attr.items():
                 definition.attr[key].CopyFrom(value)
     given = concrete.inputs[0].name
-    ends = dict(zip(kinds[-1], (output.name for output in concrete.outputs), strict=True))
+    names_of_outputs, output_kind = told[-1]
+    ends = dict(zip(names_of_outputs, (output.name for output in concrete.outputs), strict=True))
     return Traced(
-        graph_def, handles, Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"))
+        graph_def,
+        handles,
+        Endpoints(given, ends.get("logits"), ends.get("loc"), ends.get("scale"), output_kind),
     )
 
 
@@ -218,8 +381,8 @@ def _constant(name: str, value: Any) -> Node:
     return node
 
 
-def _parameters(name: str, output: Any) -> dict[str, Any]:
-    """What a model returns, as named tensors."""
+def _parameters(name: str, output: Any) -> tuple[dict[str, Any], str | None]:
+    """What a model returns, as named tensors, and of which kind it says that these are."""
     import tensorflow_probability as tfp
 
     tensorflow, tfd = import_tensorflow(), tfp.distributions
@@ -233,22 +396,36 @@ def _parameters(name: str, output: Any) -> dict[str, Any]:
         while isinstance(inner, tfd.Independent):
             inner = inner.distribution
         if isinstance(inner, tfd.Categorical | tfd.OneHotCategorical):
-            return {"logits": inner.logits_parameter()}
+            return {"logits": inner.logits_parameter()}, "logits"
+        if isinstance(inner, tfd.Bernoulli):
+            return _of_one_label(name, inner)
         if isinstance(inner, tfd.Normal):
             loc = tensorflow.convert_to_tensor(inner.loc)
-            return {
-                "loc": loc,
-                "scale": tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc)),
-            }
+            scale = tensorflow.broadcast_to(inner.scale, tensorflow.shape(loc))
+            return {"loc": loc, "scale": scale}, None
+        if isinstance(inner, tfd.MultivariateNormalDiag):
+            return {"loc": inner.mean(), "scale": inner.stddev()}, None
         raise ConfigError(
-            f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_NORMAL_HINT}"
+            f"--model: {name}() ends in a {type(inner).__name__} ({inner.name}); {_HINT}"
         )
     if not tensorflow.is_tensor(output):
         raise ConfigError(
             f"--model: {name}() gives {type(output).__name__} and not one tensor; return a model "
             "of which the logits are the only output"
         )
-    return {"logits": output}
+    return {"logits": output}, None
+
+
+def _of_one_label(name: str, bernoulli: Any) -> tuple[dict[str, Any], str | None]:
+    # Of the two parameters the one that is given: the other may be infinite where it is 0 or 1.
+    given = bernoulli.probs if bernoulli.logits is None else bernoulli.logits
+    if given.shape.rank is None or any(size != 1 for size in given.shape[1:]):
+        raise ConfigError(
+            f"--model: {name}() ends in a Bernoulli of several labels, of shape {given.shape}; "
+            f"labels that do not exclude each other are not supported: {_HINT}"
+        )
+    # Probabilities are looked behind for the logits that they are of.
+    return {"logits": given}, "logits" if bernoulli.probs is None else "probabilities"
 
 
 @contextmanager
@@ -298,7 +475,11 @@ def _input_spec(name: str, model: Any) -> Any:
         inputs = None if saved is None else tensorflow.nest.flatten(saved)
     if not inputs or len(inputs) > 1:
         n_inputs = len(inputs) if inputs else "an unknown number of"
-        raise ConfigError(f"--model: {name}() takes {n_inputs} inputs; return a model of one input")
+        listed = f" ({', '.join(str(one.name) for one in inputs)})" if inputs else ""
+        raise ConfigError(
+            f"--model: {name}() takes {n_inputs} inputs{listed}; return a model of one input, "
+            "which splits it inside"
+        )
     shape = inputs[0].shape
     open_shape = tensorflow.TensorShape([None, *shape[1:]]) if shape.rank else shape
     return tensorflow.TensorSpec(open_shape, inputs[0].dtype, name="x")

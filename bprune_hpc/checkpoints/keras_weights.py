@@ -14,7 +14,7 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -73,7 +73,7 @@ def _content_start(path: Path, header: int) -> int:
     return header + 30 + int(n_name) + int(n_extra)
 
 
-def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
+def data_sets(file: Any, model: Any, is_whole: bool, is_assigned: bool = False) -> dict[int, Any]:
     """The h5py.Dataset of each of a model's variables that the file has, by the variable's id.
 
     Parameters
@@ -83,6 +83,8 @@ def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
         Built; its variables need not have values.
     is_whole : bool
         Whether the file is of the form of ``.weights.h5`` and ``.keras``, not of the older ``.h5``.
+    is_assigned : bool
+        Whether the variables get the values too, as layers that compute something from them need.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def data_sets(file: Any, model: Any, is_whole: bool) -> dict[int, Any]:
         Whatever Keras raises where model and file do not fit each other.
     """
     found: dict[int, Any] = {}
-    with _noting(file, found):
+    with _noting(file, found, is_assigned):
         if is_whole:
             saving_lib = importlib.import_module("tf_keras.src.saving.saving_lib")
             saving_lib._load_state(
@@ -126,22 +128,23 @@ def read(data_set: Any, dtype: str) -> NDArray[Any]:
 
 
 @contextmanager
-def _noting(file: Any, found: dict[int, Any]) -> Iterator[None]:
-    """Note what Keras's loaders assign, by the variable's id, and assign nothing."""
+def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[None]:
+    """Note what Keras's loaders assign, by the variable's id, and assign it only if asked to."""
     import h5py
 
     import_tensorflow()
     from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
     legacy = importlib.import_module("tf_keras.src.saving.legacy.hdf5_format")
-    assign = BaseResourceVariable.assign
+    assign_of = _with_assign(BaseResourceVariable)
 
     def note(variable: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
         if not isinstance(value, h5py.Dataset):
-            return assign(variable, value, *arguments, **keywords)
+            kind = next(kind for kind in type(variable).__mro__ if kind in assign_of)
+            return assign_of[kind](variable, value, *arguments, **keywords)
         _check(file, variable, value)
         found[id(variable)] = value
-        return variable
+        return variable.assign(value[()]) if is_assigned else variable
 
     def note_all(pairs: Any) -> None:
         for variable, value in pairs:
@@ -151,16 +154,26 @@ def _noting(file: Any, found: dict[int, Any]) -> Iterator[None]:
         names = legacy.load_attributes_from_hdf5_group(group, "weight_names")
         return [group[name] for name in names]
 
-    with (
-        mock.patch.object(BaseResourceVariable, "assign", note),
-        mock.patch.object(legacy.backend, "batch_set_value", note_all),
-        mock.patch.object(legacy, "load_subset_weights_from_hdf5_group", lazy),
-    ):
+    with ExitStack() as stack:
+        for kind in assign_of:
+            stack.enter_context(mock.patch.object(kind, "assign", note))
+        stack.enter_context(mock.patch.object(legacy.backend, "batch_set_value", note_all))
+        stack.enter_context(mock.patch.object(legacy, "load_subset_weights_from_hdf5_group", lazy))
         yield
 
 
+def _with_assign(kind: type) -> dict[type, Any]:
+    """The classes of variables, of one and what derives from it, that have an ``assign`` each."""
+    # Not all take it from the base: TensorFlow wraps methods, also of classes that inherit them.
+    found: dict[type, Any] = {kind: vars(kind)["assign"]} if "assign" in vars(kind) else {}
+    subclasses: list[type] = kind.__subclasses__()
+    for derived in subclasses:
+        found |= _with_assign(derived)
+    return found
+
+
 def _check(file: Any, variable: Any, value: Any) -> None:
-    if value.shape != tuple(variable.shape):
+    if not variable.shape.is_compatible_with(value.shape):
         raise ValueError(
             f"'{variable.name}' has the shape {tuple(variable.shape)}, what is stored {value.shape}"
         )

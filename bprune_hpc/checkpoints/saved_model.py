@@ -25,7 +25,7 @@ _DEFAULT = "serving_default"
 _INITIALIZER = "__saved_model_init_op"
 
 
-def open_saved_model(directory: Path, given: Endpoints) -> GraphSource:
+def open_saved_model(directory: Path, given: Endpoints, fed: Collection[str] = ()) -> GraphSource:
     """Open a SavedModel for its ``serving_default`` signature, or the only one that it has.
 
     Parameters
@@ -34,6 +34,8 @@ def open_saved_model(directory: Path, given: Endpoints) -> GraphSource:
         Holds ``saved_model.pb`` and ``variables/``.
     given : Endpoints
         What the user names; the signature gives the rest.
+    fed : collection of str
+        Placeholders that have a value already, and are no input.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def open_saved_model(directory: Path, given: Endpoints) -> GraphSource:
         read=read,
         types={name: reader.types[key] for name, key in key_of.items()},
         variable_names=names,
-        ends=given.or_else(_ends(path, signature, given)),
+        ends=given.or_else(_ends(path, signature, given, fed)),
         files=[path, *saver.checkpoint_files(prefix)],
         tf_version=meta.meta_info_def.tensorflow_version,
         others={key: kept for key, kept in reader.types.items() if key not in is_used},
@@ -109,7 +111,7 @@ def _signature(path: Path, meta: Any) -> Any:
     )
 
 
-def _ends(path: Path, signature: Any, given: Endpoints) -> Endpoints:
+def _ends(path: Path, signature: Any, given: Endpoints, fed: Collection[str]) -> Endpoints:
     has_output = given.logits_op is not None or given.loc_op is not None
     if signature is None:
         if has_output:
@@ -118,12 +120,16 @@ def _ends(path: Path, signature: Any, given: Endpoints) -> Endpoints:
             f"{path}: has no signature; save it with tf.saved_model.save(model, DIR, "
             "signatures=model.call...)"
         )
-    inputs = {key: info.name for key, info in signature.inputs.items()}
+    inputs = {
+        key: info.name
+        for key, info in signature.inputs.items()
+        if not {info.name, info.name.removesuffix(":0")} & set(fed)
+    }
     outputs = {key: info.name for key, info in signature.outputs.items()}
     if given.input_op is None and len(inputs) != 1:
         raise GraphError(
             f"{path}: its signature has {len(inputs)} inputs ({', '.join(sorted(inputs))}); pass "
-            "one as --input_op"
+            "one as --input_op, and give the others values with --feed NAME=VALUE"
         )
     input_op = next(iter(inputs.values())) if len(inputs) == 1 else None
     if has_output:

@@ -159,17 +159,6 @@ class CheckpointReader:
             check_stored(self._prefix, name, self._declared[name], _shards(self._prefix))
 
 
-def list_variables(prefix: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and NumPy type name of every variable in a checkpoint, by name, sorted.
-
-    Raises
-    ------
-    CheckpointError
-        If the index cannot be read.
-    """
-    return CheckpointReader(prefix).types
-
-
 def read_variables(prefix: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
     """Values of the named variables, as :meth:`CheckpointReader.read` gives them."""
     return CheckpointReader(prefix).read(names)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError
 from ..graph.source import GraphSource
 from . import keras_tracing, object_graph, saver
+from .keras_tracing import Builder
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # A training script's own counter first, then the optimizer's.
@@ -29,19 +30,15 @@ def is_object_based(reader: saver.CheckpointReader) -> bool:
     return object_graph.OBJECT_GRAPH_KEY in reader.types
 
 
-def open_tf2_checkpoint(
-    prefix: Path, model_function: str, n_intra: int = 1, n_inter: int = 1
-) -> GraphSource:
+def open_tf2_checkpoint(prefix: Path, builder: Builder) -> GraphSource:
     """Build a model, find its variables in a checkpoint, and trace its call.
 
     Parameters
     ----------
     prefix : Path
         The checkpoint, without suffixes.
-    model_function : str
-        ``MODULE:FUNCTION``.
-    n_intra, n_inter : int
-        TensorFlow threads.
+    builder : Builder
+        Of the model that it was saved from.
 
     Raises
     ------
@@ -52,19 +49,24 @@ def open_tf2_checkpoint(
     """
     reader = saver.CheckpointReader(prefix)
     stored = _object_graph(prefix, reader)
-    model = keras_tracing.build_model(model_function, n_intra, n_inter, has_values=False)
-    variables = keras_tracing.variables_by_name(model)
-    keys = _find(prefix, stored, model, variables, model_function)
-    for name, variable in variables.items():
-        shape, _ = reader.types.get(keys[name], ((), ""))
-        if keys[name] not in reader.types or shape != tuple(variable.shape):
-            raise CheckpointError(
-                f"{prefix.name}: '{name}' is stored with shape {shape}, the model of "
-                f"{model_function} has {tuple(variable.shape)}; pass the --model it was saved from"
-            )
-    traced = keras_tracing.trace(model_function, model)
-    del model, variables
+
+    def load(model: Any, has_values: bool) -> dict[str, str]:
+        variables = keras_tracing.variables_by_name(model)
+        keys = _find(prefix, stored, model, variables, builder.name)
+        for name, variable in variables.items():
+            shape, _ = reader.types.get(keys[name], ((), ""))
+            if keys[name] not in reader.types or not variable.shape.is_compatible_with(shape):
+                raise CheckpointError(
+                    f"{prefix.name}: '{name}' is stored with shape {shape}, the model of "
+                    f"{builder.name} has {tuple(variable.shape)}; pass the --model it was saved "
+                    "from"
+                )
+            if has_values:
+                variable.assign(reader.read([keys[name]])[keys[name]])
+        return keys
+
     # Keras models refer to themselves; without this their memory stays beside what is read below.
+    _, keys, traced = keras_tracing.load_and_trace(builder, load)
     gc.collect()
 
     def read(names: Collection[str]) -> dict[str, NDArray[Any]]:

@@ -7,10 +7,14 @@ Their ranges do not belong here (``config.sweep_config``), nor how argument file
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
+from ..data.fitting import LAYOUTS
 from ..data.loading import DATASETS
+from ..errors import ConfigError
 from ..evaluators.selection import EVALUATORS
+from ..graph.lifted import OUTPUT_KINDS
 from ..metrics.tasks import TASKS
 from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
@@ -26,6 +30,31 @@ NOT_NEEDED = {
     "kmp_affinity": "export KMP_AFFINITY instead: it must be set before the process starts",
 }
 """Flags of BPrune that do nothing here, and why."""
+
+
+FEED: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "NAME=VALUE",
+    "help": "value of another placeholder, such as a dropout rate; once for each of them",
+}
+"""How ``--feed`` is read, by every command that opens a network."""
+
+
+def read_feed(given: Sequence[str]) -> dict[str, str]:
+    """Values of placeholders by name; the last one of a name counts.
+
+    Raises
+    ------
+    ConfigError
+    """
+    feed = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals and value.strip()):
+            raise ConfigError(f"--feed: '{text}' is not NAME=VALUE")
+        feed[name.strip()] = value.strip()
+    return feed
 
 
 class _Grid(argparse.Action):
@@ -49,10 +78,13 @@ def parser() -> ArgumentParser:
     case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
     case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
     case.add_argument(
-        "--model", metavar="MODULE:FUNCTION", help="builds the tf_keras model of a weights file"
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
     )
     case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
     case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    case.add_argument("--feed", **FEED)
     case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
     case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
     case.add_argument(
@@ -63,6 +95,13 @@ def parser() -> ArgumentParser:
         type=float,
         metavar="X",
         help="deviation of the targets' noise, for a regression that gives a mean alone",
+    )
+    case.add_argument(
+        "--output_kind",
+        choices=("auto", *OUTPUT_KINDS),
+        default="auto",
+        help="what the output's numbers are; auto: what the network's structure or they themselves "
+        "say",
     )
     data = root.add_argument_group("data")
     data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
@@ -77,6 +116,26 @@ def parser() -> ArgumentParser:
         "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
     )
     data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument(
+        "--input_scale",
+        default="auto",
+        metavar="X",
+        help="what examples are multiplied by: none, 0.5, 1/255, ...; auto: bytes by 1/255 unless "
+        "the network takes integers or scales them itself",
+    )
+    data.add_argument(
+        "--layout", choices=LAYOUTS, help="where the data have their channels, if not clear"
+    )
+    data.add_argument("--x_key", metavar="KEY", help="array of the examples, if not x_test or x")
+    data.add_argument("--y_key", metavar="KEY", help="array of the labels, if not y_test or y")
+    data.add_argument(
+        "--target_columns",
+        metavar="LIST",
+        help="of CSV: names or numbers (from 0) of the columns that are labels; default: the last",
+    )
+    data.add_argument(
+        "--first_label", type=int, default=0, metavar="N", help="number of the first class (0)"
+    )
     data.add_argument(
         "--batch_size", type=int, default=1000, help="examples evaluated at once (%(default)s)"
     )

@@ -11,17 +11,20 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..accumulators.classification import MAX_DRAWS
-from ..errors import ConfigError
+from ..data.fitting import read_scale
+from ..errors import ConfigError, DataError
 from ..metrics.stopping import Target
 from ..metrics.threshold_selection import Limit
-from ..posterior.pruning import Rule
+from ..posterior.draws import draws_per_replicate
+from ..posterior.mean_field import Prior
+from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
 from . import targets
-from .flags import NOT_NEEDED, parser
+from .flags import NOT_NEEDED, parser, read_feed
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +44,24 @@ class SweepConfig:
         From the least that is pruned to the most, without repeats; an infinity is the unpruned
         network of a criterion whose scores can be negative.
     criterion, scope, granularity, prior_scale
-        See :class:`bprune_hpc.posterior.pruning.Rule`.
+        See :class:`bprune_hpc.posterior.pruning.PruningRule`.
     pruned_weights : {"zero", "bprune"}
         What a pruned weight becomes: exactly zero, or BPrune's N(0, ln 2²).
+    feed : mapping of str to str
+        Values of placeholders besides the input, by name.
+    input_scale : str
+        See :func:`bprune_hpc.data.fitting.read_scale`.
+    layout, x_key, y_key, target_columns, first_label
+        See :func:`bprune_hpc.data.loading.load` and :func:`bprune_hpc.data.fitting.fit_shape`.
     ood_path, ood_dataset : str or None
         Examples to be told from the test set; None for both: no such.
     task : {"auto", "classification", "regression"}
     noise_scale : float or None
         Standard deviation of a regression's noise, where the network does not give it.
+    output_kind : str
+        ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`.
     n_draws : int
-        Even when ``pairing`` is "antithetic"; the most, where there is a target.
+        The most, where there is a target; of a prepared sweep in whole replicates.
     target : Target or None
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
@@ -82,11 +93,19 @@ class SweepConfig:
     logits_op: str | None
     loc_op: str | None
     scale_op: str | None
+    feed: Mapping[str, str]
     task: str
     noise_scale: float | None
+    output_kind: str
     data_path: str | None
     dataset: str
     subtract_pixel_mean: bool
+    input_scale: str
+    layout: str | None
+    x_key: str | None
+    y_key: str | None
+    target_columns: tuple[str, ...]
+    first_label: int
     ood_path: str | None
     ood_dataset: str | None
     grid_kind: str
@@ -121,10 +140,19 @@ class SweepConfig:
         grid = [value if math.isfinite(value) else "none" for value in self.grid]
         return json.dumps({**dataclasses.asdict(self), "grid": grid}, sort_keys=True)
 
-    @property
-    def rule(self) -> Rule:
-        """In which order weights are pruned."""
-        return Rule(self.criterion, self.scope, self.granularity, self.prior_scale, self.seed)
+    def rule(self, prior: Mapping[str, Prior] | None = None) -> PruningRule:
+        """In which order weights are pruned, and what becomes of them.
+
+        Parameters
+        ----------
+        prior : mapping of str to Prior, optional
+            What the network says of it, where ``prior_scale`` is not given.
+        """
+        pruned_scale = PRUNED_SCALE[self.pruned_weights]
+        return PruningRule(
+            self.criterion, self.scope, self.granularity, self.prior_scale, self.seed, prior,
+            pruned_scale,
+        )  # fmt: skip
 
 
 def parse(argv: Sequence[str]) -> SweepConfig:
@@ -141,7 +169,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         If an argument is unknown, missing, out of range or does not fit the others.
     """
     arguments = parser().parse(argv)
-    for name in ("model_dir", "data_path", "data_dir", "output"):
+    for name in ("model_dir", "data_path", "data_dir", "output", "x_key", "y_key"):
         if getattr(arguments, name) == "":
             raise ConfigError(f"--{name}: is empty; give a path, or leave the flag out")
     if arguments.model_dir is None:
@@ -157,12 +185,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     n_draws = arguments.num_monte_carlo
     if not 1 <= n_draws <= MAX_DRAWS:
         raise ConfigError(f"--num_monte_carlo: {n_draws} is not in 1 to {MAX_DRAWS}")
-    if arguments.pairing == "antithetic" and n_draws % 2:
-        n_draws += 1
-        logger.info("draws come in antithetic pairs: --num_monte_carlo rounded up to %d", n_draws)
-    target, limit = targets.read(
-        arguments, kind, grid[0], n_draws if arguments.pairing == "none" else n_draws // 2
-    )
+    n_replicates = -(-n_draws // draws_per_replicate(arguments.pairing))
+    target, limit = targets.read(arguments, kind, grid[0], n_replicates)
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
@@ -172,6 +196,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
+    if not abs(arguments.first_label) <= MAX_COUNT:
+        raise ConfigError(f"--first_label: {arguments.first_label} is not in ±{MAX_COUNT}")
     if not 0 < arguments.state_limit_gb <= MAX_COUNT:
         raise ConfigError(
             f"--state_limit_gb: {arguments.state_limit_gb} is not in 0 to {MAX_COUNT}"
@@ -198,11 +224,19 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         logits_op=arguments.logits_op,
         loc_op=arguments.loc_op,
         scale_op=arguments.scale_op,
+        feed=read_feed(arguments.feed),
         task=arguments.task,
         noise_scale=arguments.noise_scale,
+        output_kind=arguments.output_kind,
         data_path=data_path,
         dataset=_dataset(arguments.dataset, arguments.cifar10),
         subtract_pixel_mean=arguments.subtract_pixel_mean,
+        input_scale=_input_scale(arguments.input_scale),
+        layout=arguments.layout,
+        x_key=arguments.x_key,
+        y_key=arguments.y_key,
+        target_columns=_columns(arguments.target_columns),
+        first_label=arguments.first_label,
         ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
         ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
         grid_kind=kind,
@@ -250,6 +284,21 @@ def _resolved(output: str) -> str:
         raise ConfigError(f"--output: {output} is a directory; give a file name")
     path, here = os.path.realpath(os.path.expanduser(output)), os.path.realpath(os.curdir)
     return os.path.relpath(path, here) if path.startswith(os.path.join(here, "")) else path
+
+
+def _input_scale(text: str) -> str:
+    try:
+        scale = read_scale(text)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    return "auto" if scale is None else str(scale)
+
+
+def _columns(text: str | None) -> tuple[str, ...]:
+    columns = () if text is None else tuple(column.strip() for column in text.split(","))
+    if not all(columns):
+        raise ConfigError(f"--target_columns: '{text}' names no column; give names, or numbers")
+    return columns
 
 
 def _dataset(dataset: str, is_cifar10: bool) -> str:

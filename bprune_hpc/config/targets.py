@@ -11,8 +11,7 @@ import logging
 import math
 
 from ..errors import ConfigError
-from ..metrics import classification, regression
-from ..metrics.ood import ood_metric_names
+from ..metrics.definitions import ALL, CLASSIFICATION, OUT_OF_DISTRIBUTION, REGRESSION
 from ..metrics.stopping import Target, parse_target
 from ..metrics.threshold_selection import STEPS, Limit
 from ..posterior.criteria import CRITERIA
@@ -40,7 +39,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def read(
-    arguments: argparse.Namespace, kind: str, least: float, n_units: int
+    arguments: argparse.Namespace, kind: str, least: float, n_replicates: int
 ) -> tuple[Target | None, Limit | None]:
     """What is asked for.
 
@@ -52,7 +51,7 @@ def read(
         Of the grid.
     least : float
         The first value of the grid.
-    n_units : int
+    n_replicates : int
         Antithetic pairs, or single draws, at most.
 
     Raises
@@ -64,7 +63,7 @@ def read(
     target = None if arguments.target_se is None else _target(arguments)
     if limit is not None:
         _check_limit(limit, kind, least, arguments.criterion)
-    if n_units < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
             f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
             "--num_monte_carlo to 4 or more"
@@ -73,16 +72,20 @@ def read(
 
 
 def check_task(
-    target: Target | None, limit: Limit | None, task: str, n_units: int, draws_per_unit: int
+    target: Target | None,
+    limit: Limit | None,
+    task: str,
+    n_replicates: int,
+    draws_per_replicate: int,
 ) -> None:
     """Refuse what the task that was found does not have.
 
     Parameters
     ----------
     task : {"classification", "regression"}
-    n_units : int
-        Independent units of draws, at most.
-    draws_per_unit : int
+    n_replicates : int
+        Independent replicates, at most.
+    draws_per_replicate : int
 
     Raises
     ------
@@ -94,10 +97,11 @@ def check_task(
         )
     if limit is not None and task == "regression" and limit.metric != "nll_rise":
         raise ConfigError(f"--max_{limit.metric}: is of a classification; give --max_nll_rise")
-    if n_units < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
-            f"{_flag(limit)}: the draws of a {task} come {draws_per_unit} at a time, and one such "
-            f"unit has no standard error; raise --num_monte_carlo to {2 * draws_per_unit} or more"
+            f"{_flag(limit)}: the draws of a {task} come {draws_per_replicate} at a time, and "
+            "these alone have no standard error; raise --num_monte_carlo to "
+            f"{2 * draws_per_replicate} or more"
         )
 
 
@@ -107,19 +111,16 @@ def _flag(limit: Limit | None) -> str:
 
 def _names(task: str, has_ood: bool) -> list[str]:
     """Metrics of a task, or of any with ``auto``, that have a Monte Carlo error."""
-    names: dict[str, None] = {}
-    if task != "regression":
-        names |= dict.fromkeys(classification.metric_names())
-        names |= dict.fromkeys(ood_metric_names() if has_ood else [])
-    if task != "classification":
-        names |= dict.fromkeys(regression.metric_names())
-    return [name for name in names if "_mean_weights" not in name]
+    of_classes = CLASSIFICATION | (OUT_OF_DISTRIBUTION if has_ood else {})
+    tables = {"classification": of_classes, "regression": REGRESSION}
+    definitions = tables.get(task, of_classes | REGRESSION)
+    return [name for name, definition in definitions.items() if definition.has_draws]
 
 
 def _target(arguments: argparse.Namespace) -> Target:
     has_ood = bool(arguments.ood_path or arguments.ood_dataset)
     target = parse_target(arguments.target_se, _names(arguments.task, has_ood))
-    if classification.is_discrete(target.metric) or regression.is_discrete(target.metric):
+    if ALL[target.metric].is_discrete:
         logger.warning(
             "--target_se: %s moves in steps; its error can be small, even 0, by luck", target.metric
         )

@@ -3,6 +3,19 @@
 May import: ``tensorflow_import``, ``errors``. Begin with ``loading``; each format has a module.
 """
 
-from .loading import DATASETS, DataSet, check_labels, describe, fit_input, load
+from .fitting import LAYOUTS, Fitted, NetworkInput, fit
+from .loading import (
+    DATASETS,
+    DataSet,
+    check_labels,
+    check_path,
+    check_targets,
+    describe,
+    load,
+    read,
+)
 
-__all__ = ["DATASETS", "DataSet", "check_labels", "describe", "fit_input", "load"]
+__all__ = [
+    "DATASETS", "LAYOUTS", "DataSet", "Fitted", "NetworkInput", "check_labels", "check_path",
+    "check_targets", "describe", "fit", "load", "read",
+]  # fmt: skip

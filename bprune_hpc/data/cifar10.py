@@ -1,4 +1,4 @@
-"""CIFAR-10 as its authors distribute it for Python, scaled as BPrune scales it.
+"""CIFAR-10 as its authors distribute it for Python.
 
 What belongs here: the layout of the batches, and reading their pickles without running anything
 that stands in them. What does not: what makes values usable (``data.values``).
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .values import Part, Split, blocks, convert, empty_examples, open_binary, scaling_of, sha256_of
+from .values import Part, Request, as_stored, blocks, empty_examples, open_binary, sha256_of
 
 TEST_FILE = "test_batch"
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -44,23 +44,17 @@ def directory_of(path: Path) -> Path:
     return path
 
 
-def read(path: Path, split: Split, subtract_pixel_mean: bool = False) -> Part:
-    """One half of CIFAR-10.
+def read(path: Path, request: Request) -> Part:
+    """One half of CIFAR-10, of shape (n, 32, 32, 3).
 
     Parameters
     ----------
     path : Path
         Directory with ``data_batch_1`` to ``data_batch_5`` and ``test_batch``.
-    split : {"test", "train"}
-    subtract_pixel_mean : bool
-        Subtract the training set's mean image, in either half. It is the exact mean, rounded
-        once; BPrune adds up in float32.
-
-    Returns
-    -------
-    x : float32 array, shape (n, 32, 32, 3), in [0, 1] before the mean is subtracted
-    y : int64 array, shape (n,)
-    sha256 : dict of str to str
+    request : Request
+        With ``subtract_pixel_mean``, images are divided by 255, and the training set's mean image
+        is subtracted, in either half. It is the exact mean, rounded once; BPrune adds up in
+        float32.
 
     Raises
     ------
@@ -73,14 +67,16 @@ def read(path: Path, split: Split, subtract_pixel_mean: bool = False) -> Part:
             f"{TRAIN_FILES[0]} to {TRAIN_FILES[-1][-1]}"
         )
     directory = directory_of(path)
-    names = (TEST_FILE,) if split == "test" else TRAIN_FILES
+    subtract_pixel_mean = request.subtract_pixel_mean
+    names = (TEST_FILE,) if request.split == "test" else TRAIN_FILES
     digests: dict[str, str] = {}
     y = []
     total, n_train = np.zeros(_N_VALUES, np.int64), 0
     # No file holds more images than its size allows. What is too much here is never touched, so
     # it is no memory, and each batch can be let go before the next one is read.
     n_most = sum(_size(directory / name) for name in names) // _N_VALUES
-    x = empty_examples((n_most, *_SHAPE[1:], _SHAPE[0]), str(directory))
+    dtype = np.float32 if subtract_pixel_mean else np.uint8
+    x = empty_examples((n_most, *_SHAPE[1:], _SHAPE[0]), str(directory), dtype)
     n = 0
     for name in (*TRAIN_FILES, TEST_FILE):
         is_read, is_summed = name in names, subtract_pixel_mean and name in TRAIN_FILES
@@ -93,15 +89,16 @@ def read(path: Path, split: Split, subtract_pixel_mean: bool = False) -> Part:
             n_train += len(images)
         if is_read:
             for rows in blocks(len(images), 4 * _N_VALUES):
-                convert(_channels_last(images[rows]), x[n + rows.start : n + rows.stop])
+                x[n + rows.start : n + rows.stop] = _channels_last(images[rows])
             y.append(numbers)
             n += len(images)
     x = x[:n]
-    scaling = scaling_of(np.dtype(np.uint8))
+    scaling = as_stored(np.dtype(np.uint8))
     if subtract_pixel_mean:
+        x /= np.float32(255)
         x -= _channels_last(total / n_train / 255).astype(np.float32)
-        scaling += ", less the training set's mean image"
-    return Part(x, np.concatenate(y), digests, scaling)
+        scaling = "uint8 divided by 255, less the training set's mean image"
+    return Part(x, np.concatenate(y), digests, scaling, is_scaled=subtract_pixel_mean)
 
 
 def _size(file: Path) -> int:

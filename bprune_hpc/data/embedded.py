@@ -24,7 +24,8 @@ def digits(split: Split) -> Part:
     x, y, sha256 = _archive("digits.npz")
     chosen = _half(len(y), split)
     scaled = x[chosen].astype(np.float32) / np.float32(16)
-    return Part(scaled, y[chosen].astype(np.int64), sha256, f"{x.dtype} divided by 16")
+    scaling = f"{x.dtype} divided by 16"
+    return Part(scaled, y[chosen].astype(np.int64), sha256, scaling, is_scaled=True)
 
 
 def diabetes(split: Split) -> Part:
@@ -38,7 +39,8 @@ def diabetes(split: Split) -> Part:
     table = np.column_stack([x, y]).astype(np.float64)
     table = (table - table[training].mean(axis=0)) / table[training].std(axis=0)
     examples = table[chosen, :-1].astype(np.float32)
-    return Part(examples, table[chosen, -1], sha256, f"{x.dtype} standardised")
+    scaling = f"{x.dtype} standardised"
+    return Part(examples, table[chosen, -1], sha256, scaling, is_scaled=True)
 
 
 def _half(n: int, split: Split) -> NDArray[np.bool_]:

@@ -1,11 +1,13 @@
 """Data sets in HDF5 files.
 
-What belongs here: HDF5. What does not: what makes values usable (``data.values``), results files
-(``results``).
+What belongs here: HDF5. What does not: which arrays are meant (``data.named_arrays``), what makes
+values usable (``data.values``), results files (``results``).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .named_arrays import read_arrays
 from .values import (
     Part,
-    Split,
+    Request,
     blocks,
     check_claim,
     check_finite,
-    check_kind,
-    check_label_shape,
-    choose_keys,
     empty_examples,
-    labels_of,
     open_binary,
-    scaling_of,
     sha256_of,
 )
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_STEPS = 64
+_TEXTS_AT_ONCE = 1000
+_LONGEST_TEXT = 10_000
 
 
-def read(file: Path, split: Split, task: str = "classification") -> Part:
-    """Examples and labels of an HDF5 file: ``x_test`` and ``y_test``, or ``x`` and ``y``.
+def read(file: Path, request: Request) -> Part:
+    """Examples and labels of an HDF5 file.
 
     Raises
     ------
@@ -51,33 +50,80 @@ def read(file: Path, split: Split, task: str = "classification") -> Part:
         file_bytes = file.stat().st_size
     try:
         with h5py.File(file, "r") as opened:
-            keys = x_key, y_key = choose_keys(list(opened), split, name)
-            y_name, x_name = (f"{name}: '{key}'" for key in (y_key, x_key))
-            of_x, of_y = (_dataset(opened, key, name, file_bytes) for key in keys)
-            # Sizes are compared before any values are read.
-            check_kind(of_x.shape, of_x.dtype, x_name)
-            check_label_shape(of_y.shape, len(of_x), keys, name)
-            y = labels_of(task, np.asarray(of_y[()]), y_name)
-            x, scaling = _examples(of_x, x_name), scaling_of(of_x.dtype)
+            return read_arrays(_Datasets(name, opened, file_bytes), request, {name: digest})
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: damaged HDF5 file ({reason}); copy it again") from None
-    return Part(x, y, {name: digest}, scaling)
 
 
-def _dataset(opened: Any, key: str, name: str, file_bytes: int) -> Any:
-    """A dataset whose values stand in this file, the one that the digest is of."""
-    import h5py
+class _Datasets:
+    """The arrays of an open file; one in a group by its path, as in ``test/images``."""
 
-    found = _followed(opened, key)
-    if found is None:
-        raise DataError(f"{name}: '{key}' links to another file; copy the data into this one")
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
-        raise DataError(f"{name}: '{key}' is no array; save an array of that name")
-    if found.is_virtual or found.external:
-        raise DataError(f"{name}: '{key}' lies in other files; copy the data into this one")
-    check_claim(found.size * found.dtype.itemsize, file_bytes, f"{name}: '{key}'")
-    return found
+    def __init__(self, name: str, opened: Any, file_bytes: int) -> None:
+        self.name = name
+        self._opened = opened
+        self._file_bytes = file_bytes
+
+    def keys(self) -> Collection[str]:
+        return list(self._opened)
+
+    def has(self, key: str) -> bool:
+        first, *rest = [step for step in key.split("/") if step] or [key]
+        if first not in self.keys():
+            return False
+        try:
+            return not rest or _followed(self._opened, key) is not None
+        except KeyError:
+            return False
+
+    def declared(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        found = self._dataset(key)
+        return found.shape, found.dtype
+
+    def values(self, key: str) -> NDArray[Any]:
+        import h5py
+
+        found = self._dataset(key)
+        if h5py.check_string_dtype(found.dtype) is None:
+            return np.asarray(found[()])
+        name = f"{self.name}: '{key}'"
+        if math.prod(found.shape[1:]) != 1:
+            raise DataError(f"{name} has shape {found.shape}; save one label an example, (n,)")
+        texts: list[bytes] = []
+        for start in range(0, found.shape[0], _TEXTS_AT_ONCE):
+            texts += found[start : start + _TEXTS_AT_ONCE].reshape(-1).tolist()
+            if max(map(len, texts[start:])) > _LONGEST_TEXT:
+                raise DataError(f"{name} holds texts of more than {_LONGEST_TEXT} bytes, no labels")
+        return np.array(texts, object)
+
+    def examples(self, key: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        found, name = self._dataset(key), f"{self.name}: '{key}'"
+        x = empty_examples(found.shape, name, dtype)
+        # HDF5 converts each chunk as it comes: nothing is held twice, and no chunk is unpacked
+        # twice, as it would be by blocks that cut across chunks.
+        found.read_direct(x)
+        for rows in blocks(len(x), x[0].nbytes):
+            check_finite(x[rows], name, rows.start)
+        return x
+
+    def _dataset(self, key: str) -> Any:
+        """A dataset whose values stand in this file, the one that the digest is of."""
+        import h5py
+
+        found = _followed(self._opened, key)
+        if found is None:
+            raise DataError(
+                f"{self.name}: '{key}' links to another file; copy the data into this one"
+            )
+        if not isinstance(found, h5py.Dataset) or found.shape is None:
+            raise DataError(f"{self.name}: '{key}' is no array; save an array of that name")
+        if found.is_virtual or found.external:
+            raise DataError(
+                f"{self.name}: '{key}' lies in other files; copy the data into this one"
+            )
+        n_bytes = found.size * found.dtype.itemsize
+        check_claim(n_bytes, self._file_bytes, f"{self.name}: '{key}'")
+        return found
 
 
 def _followed(opened: Any, key: str) -> Any:
@@ -92,7 +138,7 @@ def _followed(opened: Any, key: str) -> Any:
     """
     import h5py
 
-    at, rest = opened, [key]
+    at, rest = opened, [step for step in key.split("/") if step]
     for _ in range(_MOST_STEPS):
         if not rest:
             return at
@@ -108,16 +154,3 @@ def _followed(opened: Any, key: str) -> Any:
         else:
             at = at[step]
     raise ValueError(f"'{key}' leads through more than {_MOST_STEPS} links and groups")
-
-
-def _examples(dataset: Any, name: str) -> NDArray[np.float32]:
-    x = empty_examples(dataset.shape, name)
-    # HDF5 converts each chunk as it comes: nothing is held twice, and no chunk is unpacked twice,
-    # as it would be by blocks that cut across chunks.
-    dataset.read_direct(x)
-    for rows in blocks(len(x), x[0].nbytes):
-        if dataset.dtype == np.uint8:
-            x[rows] /= np.float32(255)
-        else:
-            check_finite(x[rows], name, rows.start)
-    return x

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..tensorflow_import import import_tensorflow, quiet_file_descriptor_2
-from .values import Part, Split, convert, empty_examples, open_binary, scaling_of
+from .values import Part, Request, Split, as_stored, empty_examples, open_binary
 
 SUFFIXES = (".tfrecord", ".tfrecords")
 _FIELDS = ("height", "width", "depth", "label", "image_raw")
@@ -57,7 +57,7 @@ def files_of(path: str, split: Split) -> list[Path]:
     return [Path(path)]
 
 
-def read(path: str, split: Split) -> Part:
+def read(path: Path, request: Request) -> Part:
     """Images and labels of one or more TFRecord files, in the order of their names.
 
     Raises
@@ -66,12 +66,12 @@ def read(path: str, split: Split) -> Part:
         If a file is missing or damaged (each record's checksum is compared), a field is missing or
         the images differ in shape.
     """
-    files = files_of(path, split)
+    files = files_of(str(path), request.split)
     scans = [_scan(file) for file in files]
     n_records = sum(n for n, _ in scans)
     if not n_records:
         raise DataError(f"{path}: holds no records; check the path")
-    x: NDArray[np.float32] | None = None
+    x: NDArray[np.uint8] | None = None
     y = np.empty(n_records, np.int64)
     i = 0
     for file, (n_in_file, _) in zip(files, scans, strict=True):
@@ -79,17 +79,17 @@ def read(path: str, split: Split) -> Part:
             name = f"{file}: record {record}"
             image, y[i] = _image(content, name)
             if x is None:
-                x = empty_examples((n_records, *image.shape), str(path))
+                x = empty_examples((n_records, *image.shape), str(path), np.uint8)
             if image.shape != x.shape[1:]:
                 raise DataError(
                     f"{name} has an image of {image.shape}, the first one is {x.shape[1:]}; save "
                     "images of one shape"
                 )
-            convert(image, x[i])
+            x[i] = image
             i += 1
     assert x is not None
     digests = {str(file): digest for file, (_, digest) in zip(files, scans, strict=True)}
-    return Part(x, y, digests, scaling_of(np.dtype(np.uint8)))
+    return Part(x, y, digests, as_stored(np.dtype(np.uint8)))
 
 
 def _scan(file: Path) -> tuple[int, str]:

@@ -1,37 +1,85 @@
-"""What all kinds of data files share: digests, float32 values taken in blocks, labels.
+"""What all kinds of data files share: digests, values taken in blocks, labels.
 
 What belongs here: the checks that make values usable, each with one line for whatever is wrong.
-What does not: any file format (``data.npz``, ``data.hdf5``, ...), choosing one (``data``).
+What does not: any file format (``data.npz``, ``data.hdf5``, ...), choosing one (``data``), what a
+network makes of the values (``data.fitting``).
 
-Reading a data set costs about its own size as float32: values are converted block by block into
-the array that is given back.
+Reading a data set costs about its own size: values come block by block into the array that is
+given back, in the type in which they are stored; floats that are wider than the network's input
+are narrowed on the way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..errors import DataError
 
 Split = Literal["test", "train"]
 AS_STORED = "as stored"
-OVER_255 = "divided by 255"
 
 BLOCK_BYTES = 8 * 2**20
 # Deflate, the strongest filter in use, shrinks no further; what claims more is a forged size.
 _MOST_COMPRESSED = 1032
 _GIB = 2**30
+_REAL = "biuf"  # kinds of NumPy's types
 _MOST_CLASSES = 10**6  # of labels that are one-hot rows
+_WHOLE = re.compile(r"[+-]?\d{1,18}")
+_LAST_CHARACTER = 0x10FFFF
 _LARGEST_TARGET = float(np.finfo(np.float32).max)  # what a network could give
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of the files of a data set.
+
+    Attributes
+    ----------
+    split : {"test", "train"}
+    task : {"classification", "regression"}
+        Whether labels are classes or numbers.
+    with_labels : bool
+        Without, labels are neither needed nor read.
+    x_key, y_key : str or None
+        Names of the examples' array and of the labels'; None for those that are known.
+    target_columns : tuple of str
+        Of a table: names or numbers of the columns that are labels; empty for the last.
+    subtract_pixel_mean : bool
+        Of CIFAR-10.
+    dtype : dtype or None
+        Type of the network's input; None where it is not known.
+    n_values : int or None
+        How many numbers an example has for the network; None where that is not known.
+    """
+
+    split: Split = "test"
+    task: str = "classification"
+    with_labels: bool = True
+    x_key: str | None = None
+    y_key: str | None = None
+    target_columns: tuple[str, ...] = ()
+    subtract_pixel_mean: bool = False
+    dtype: np.dtype[Any] | None = None
+    n_values: int | None = None
+
+    def type_of(self, stored: np.dtype[Any]) -> np.dtype[Any]:
+        """Type in which examples are read: as stored, floats no wider than the network's."""
+        wanted = self.dtype
+        is_wide = wanted is not None and wanted.kind == stored.kind == "f"
+        if wanted is not None and is_wide and stored.itemsize > wanted.itemsize:
+            return wanted
+        return stored.newbyteorder("=")
 
 
 class Part(NamedTuple):
@@ -39,25 +87,31 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    x : float32 array, shape (n, ...)
-        Examples.
-    y : int64 or float64 array, shape (n,)
-        Classes, or targets.
+    x : array, shape (n, ...)
+        Examples, as they are stored; of ``is_scaled`` data float32.
+    y : int64 or float64 array, shape (n,), or None
+        Classes, or targets; None where they were not wanted.
     sha256 : dict of str to str
         Digest of every file that was read, by path.
     scaling : str
         Type of the examples in the file, and what was done to them.
+    classes : tuple of str or None
+        Names of the classes, where labels are text: class 0 has the first.
+    is_scaled : bool
+        Whether examples are scaled here, as this data set always is.
     """
 
     x: NDArray[Any]
-    y: NDArray[Any]
+    y: NDArray[Any] | None
     sha256: dict[str, str]
     scaling: str
+    classes: tuple[str, ...] | None = None
+    is_scaled: bool = False
 
 
-def scaling_of(dtype: np.dtype[Any]) -> str:
-    """What :func:`convert` does to examples of a type."""
-    return f"{dtype} {OVER_255 if dtype == np.uint8 else AS_STORED}"
+def as_stored(dtype: np.dtype[Any]) -> str:
+    """``Part.scaling`` of examples that are as they are in the file."""
+    return f"{dtype} {AS_STORED}"
 
 
 @contextmanager
@@ -87,23 +141,6 @@ def sha256_of(stream: BufferedReader) -> str:
     return digest
 
 
-def choose_keys(present: Collection[str], split: Split, name: str) -> tuple[str, str]:
-    """Keys of examples and labels: those of the split, else ``x`` and ``y`` for both halves.
-
-    Raises
-    ------
-    DataError
-        If neither pair is among the keys that are present.
-    """
-    for x_key, y_key in ((f"x_{split}", f"y_{split}"), ("x", "y")):
-        if x_key in present and y_key in present:
-            return x_key, y_key
-    raise DataError(
-        f"{name}: has the arrays {', '.join(present) or '(none)'}; needs 'x_{split}' and "
-        f"'y_{split}', or 'x' and 'y'"
-    )
-
-
 def check_claim(n_bytes: int, file_bytes: int, name: str) -> None:
     """Refuse a size that a file cannot hold, before memory of that size is asked for."""
     if n_bytes > _MOST_COMPRESSED * file_bytes:
@@ -118,19 +155,15 @@ def check_kind(shape: Sequence[int], dtype: np.dtype[Any], name: str) -> None:
     Raises
     ------
     DataError
-        If there is no example, no axis besides the examples', or a type that is neither uint8 nor
-        floating.
+        If there is no example, no axis besides the examples', or a type that is no real number.
     """
     if len(shape) < 2 or min(shape) < 1:
         raise DataError(f"{name} has shape {tuple(shape)}; needs one or more examples, (n, ...)")
-    if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
-        raise DataError(
-            f"{name} is {dtype}; save images as uint8 (divided by 255 here) or as floats "
-            "(taken as they are)"
-        )
+    if dtype.kind not in _REAL:
+        raise DataError(f"{name} is {dtype}; a network takes numbers: save integers or floats")
 
 
-def empty_examples(shape: Sequence[int], name: str) -> NDArray[np.float32]:
+def empty_examples(shape: Sequence[int], name: str, dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """Room for examples.
 
     Raises
@@ -139,12 +172,12 @@ def empty_examples(shape: Sequence[int], name: str) -> NDArray[np.float32]:
         If this machine has not that much.
     """
     try:
-        return np.empty(tuple(shape), np.float32)
+        return np.empty(tuple(shape), dtype)
     except (MemoryError, ValueError):
-        size = 4 * math.prod(shape) / _GIB
+        size = np.dtype(dtype).itemsize * math.prod(shape) / _GIB
         raise DataError(
-            f"{name}: {tuple(shape)} in float32 is {size:.1f} GiB, more than there is; take fewer "
-            "examples"
+            f"{name}: {tuple(shape)} in {np.dtype(dtype)} is {size:.1f} GiB, more than there is; "
+            "take fewer examples"
         ) from None
 
 
@@ -155,24 +188,17 @@ def blocks(n: int, example_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
-def convert(raw: NDArray[Any], out: NDArray[np.float32]) -> None:
-    """Raw values as float32: uint8 over 255, floats as they are."""
-    if raw.dtype == np.uint8:
-        np.divide(raw, np.float32(255), out=out, dtype=np.float32)
-    else:
-        with np.errstate(over="ignore"):  # what overflows float32 is found to be infinite
-            out[...] = raw
-
-
-def check_finite(x: NDArray[np.float32], name: str, first_example: int = 0) -> None:
+def check_finite(x: NDArray[Any], name: str, first_example: int = 0) -> None:
     """Raise with the first example that holds a NaN or an infinity.
 
     Parameters
     ----------
-    x : float32 array, shape (n, ...)
+    x : array, shape (n, ...)
     first_example : int
         Number of ``x[0]`` in the data set.
     """
+    if x.dtype.kind != "f":
+        return
     finite = np.isfinite(x)
     if not finite.all():
         first = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -180,8 +206,58 @@ def check_finite(x: NDArray[np.float32], name: str, first_example: int = 0) -> N
         raise DataError(f"{name} has {x[first]} in example {number}; mend or drop it")
 
 
+def class_labels(y: NDArray[Any], name: str) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Class numbers, and the classes' names where labels are text.
+
+    Parameters
+    ----------
+    y : array
+        Numbers, truth values, texts, a column of these, or one-hot rows. Texts that are whole
+        numbers are those numbers; others are the classes' names, numbered in alphabetical order.
+
+    Raises
+    ------
+    DataError
+        If ``y`` is none of these.
+    """
+    y = _one_axis(y)
+    if y.dtype.kind not in "SUO":
+        return labels(y, name), None
+    if y.ndim != 1:
+        raise DataError(f"{name} has shape {y.shape}; save one class number an example, (n,)")
+    if y.dtype.kind == "U":
+        _check_characters(y, name)
+    texts = [_text(value, name) for value in y]
+    if all(_WHOLE.fullmatch(text) for text in texts):
+        return np.array([int(text) for text in texts], np.int64), None
+    known = tuple(sorted(set(texts)))
+    number_of = {text: number for number, text in enumerate(known)}
+    return np.array([number_of[text] for text in texts], np.int64), known
+
+
+def _one_axis(y: NDArray[Any]) -> NDArray[Any]:
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def _check_characters(y: NDArray[Any], name: str) -> None:
+    """Refuse numbers that are no characters, which Python cannot make texts of."""
+    codes = np.ascontiguousarray(y).view(f"{y.dtype.byteorder}u4") if y.size else np.zeros(0, "u4")
+    if ((codes > _LAST_CHARACTER) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+        raise DataError(f"{name} holds what is no text; save class numbers from 0")
+
+
+def _text(value: Any, name: str) -> str:
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        text = None
+    if not isinstance(text, str):
+        raise DataError(f"{name} holds {value!s:.40}, no text; save class numbers from 0")
+    return str(text).strip()
+
+
 def labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
-    """Class numbers from numbers, a column of numbers, or one-hot rows.
+    """Class numbers from numbers, truth values, a column of these, or one-hot rows.
 
     Raises
     ------
@@ -189,17 +265,18 @@ def labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
         If ``y`` is none of these.
     """
     if y.ndim == 2 and y.shape[1] > 1:
-        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
+        if y.dtype.kind not in _REAL or not (
+            np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        ):
             raise DataError(f"{name} has shape {y.shape} but is not one-hot; save class numbers")
         return y.argmax(axis=1).astype(np.int64)
-    if y.ndim == 2:
-        y = y[:, 0]
+    y = _one_axis(y)
     if y.ndim != 1:
         raise DataError(f"{name} has shape {y.shape}; save one class number an example, (n,)")
-    if np.issubdtype(y.dtype, np.integer):
+    if y.dtype.kind in "biu":
         return y.astype(np.int64)
-    # Text and complex numbers have no order or no rounding: only floats can hold class numbers.
-    if not np.issubdtype(y.dtype, np.floating):
+    # Complex numbers have no order: only floats can hold class numbers.
+    if y.dtype.kind != "f":
         raise DataError(f"{name} is {y.dtype}; save class numbers from 0")
     wrong = np.flatnonzero(~(np.isfinite(y) & (y == np.round(y))))
     if wrong.size:
@@ -212,7 +289,7 @@ def labels(y: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 
 def targets(y: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Numbers to predict, from numbers or a column of them.
+    """Numbers to predict: one an example, shape (n,), or several, shape (n, n_targets).
 
     Raises
     ------
@@ -221,25 +298,28 @@ def targets(y: NDArray[Any], name: str) -> NDArray[np.float64]:
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1:
+    if y.ndim not in (1, 2):
         raise DataError(
-            f"{name} has shape {y.shape}; a regression takes one number an example, (n,)"
+            f"{name} has shape {y.shape}; a regression takes (n,), or (n, n_targets) of several "
+            "targets"
         )
     if not (np.issubdtype(y.dtype, np.integer) or np.issubdtype(y.dtype, np.floating)):
         raise DataError(f"{name} is {y.dtype}; a regression takes numbers")
     y = y.astype(np.float64)
-    wrong = np.flatnonzero(~(np.abs(y) <= _LARGEST_TARGET))
+    wrong = np.argwhere(~(np.abs(y) <= _LARGEST_TARGET))
     if wrong.size:
-        first = int(wrong[0])
+        first = tuple(wrong[0])
         raise DataError(
-            f"{name} has {y[first]} at example {first}; a regression takes finite numbers"
+            f"{name} has {y[first]} at example {first[0]}; a regression takes finite numbers"
         )
     return y
 
 
-def labels_of(task: str, y: NDArray[Any], name: str) -> NDArray[Any]:
-    """:func:`labels` of a classification, :func:`targets` of a regression."""
-    return targets(y, name) if task == "regression" else labels(y, name)
+def read_labels(
+    task: str, y: NDArray[Any], name: str
+) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """:func:`class_labels` of a classification, :func:`targets` of a regression."""
+    return (targets(y, name), None) if task == "regression" else class_labels(y, name)
 
 
 def check_label_shape(

@@ -8,40 +8,31 @@ follows is printed. A results file that is there is read, and never written or l
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from ..config.sweep_config import SweepConfig
+from ..evaluators.selection import RUNS_TENSORFLOW
 from ..graph import flops
 from ..job import deadline
 from ..job import memory as process_memory
 from ..job.environment import Stopwatch, age_s, describe_run
-from ..job.provenance import Identity, environment_of
 from ..job.signals import signals
-from ..mpi.comm import Comm
-from ..posterior import pruning
-from ..posterior.draws import draws_per_unit
-from ..posterior.pruning import tensors_of_units
+from ..mpi.comm import Comm, on_root
 from ..results import resume
-from ..results.identity import identity_of
-from ..runner import problem as problems
-from ..runner.datasets import Part, check_memory, lay_out, passes
-from ..runner.evaluation import costs_of, units_at_once
-from ..runner.problem import Problem
-from ..runner.state import SweepState
+from ..runner.preparation import PreparedSweep, prepare
 from ..streams import check_shown, show
 from ..tensorflow_import import import_graphs
 from . import cost_model, submission, text
-from .cost_model import Peaks, Work
-from .pilot_run import PilotRun, Stage, rehearse
+from .cost_model import Peaks
+from .pilot_run import PilotRun, rehearse
 from .text import Estimate
 
 logger = logging.getLogger(__name__)
 
 _OTHER_NUMBERS = (1, 4, 16, 64, 256, 1024)
-_RUNS_TENSORFLOW = ("graph", "channels")
 _FLOATS_A_DRAW = 3  # of a weight: the noise, and the two draws of a pair
 
 
@@ -65,162 +56,93 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     if comm.is_root:
         import_graphs()  # reading a network does, sooner or later
     tensorflow_mib = process_memory.resident_mib() - before_mib
-    ready = _prepare(comm, config)
-    config, problem = ready.stage.config, ready.stage.parts[0].problem
-    environment = environment_of(comm, config.num_intra, config.num_inter)
+    saved = None
+    if not config.overwrite:
+        saved = on_root(comm, lambda: resume.read(config.output, with_sums=False))
+    sweep = prepare(config, comm, partial(resume.join, saved))
     run = describe_run(comm, Stopwatch(), config.num_intra, config.num_inter)
     start_s = age_s()
     if comm.is_root:
         logger.info("timing a few draws of the sweep, which is not run")
-    n_ranks, work = config.ranks or comm.size, work_of(ready.stage.parts, ready.stage.costs)
-    found = rehearse(comm, ready.stage, work, n_ranks, ready.identity, environment, run)
+    n_ranks = config.ranks or comm.size
+    pilot = rehearse(comm, sweep, n_ranks, run)
     if not comm.is_root:
         return 0
-    sweep_states = _sweep_states(config, ready.saved)
+    sweep_states = resume.sweep_states_of(saved, sweep)
     of_ranks = {
-        n: cost_model.timeline(work, found.rates, n, sweep_states)
+        n: cost_model.timeline(sweep, pilot.rates, n, sweep_states)
         for n in {n_ranks, *_OTHER_NUMBERS}
     }
-    if problem.evaluator not in _RUNS_TENSORFLOW:
+    if not RUNS_TENSORFLOW[sweep.network.evaluator]:
         tensorflow_mib = 0.0
-    other = _other(found, before_mib + tensorflow_mib, problem)
-    missing = _missing_bytes(problem, work, n_ranks, found.n_units)
-    said = Estimate(
-        config=config,
-        parts=ready.stage.parts,
+    other = _other(pilot, before_mib + tensorflow_mib, sweep)
+    missing = _missing_bytes(sweep, n_ranks, pilot.n_replicates)
+    forecast = Estimate(
+        sweep=sweep,
         n_ranks=n_ranks,
         n_here=comm.size,
         n_cores=len(os.sched_getaffinity(0)),
-        costs=work.costs,
-        multiplications=_multiplications(problem),
-        saved=ready.saved,
+        multiplications=_multiplications(sweep),
+        saved=saved,
         start_s=start_s,
         timeline=of_ranks.pop(n_ranks),
         others=of_ranks,
-        memory=cost_model.memory(found.root, other, missing, work, n_ranks),
-        file_bytes=found.file_bytes,
+        memory=cost_model.memory(pilot.root, other, missing, sweep, n_ranks),
+        file_bytes=pilot.file_bytes,
     )
-    request = _request(said, argv)
-    show(text.text(said, request, submission.all_lines(request)))
+    request = _request(forecast, argv)
+    show(text.text(forecast, request, submission.all_lines(request)))
     check_shown("the plan is not whole")
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Ready:
-    """A sweep that could begin."""
-
-    stage: Stage
-    identity: Identity
-    saved: resume.Saved | None
-
-
-def _prepare(comm: Comm, config: SweepConfig) -> _Ready:
-    """Read and lay out what a sweep does, and refuse what it refuses."""
-    problem = problems.load(config, comm)
-    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
-    config = dataclasses.replace(config, n_draws=-(-config.n_draws // size) * size)
-    identity = comm.from_root(lambda: identity_of(config, problem, problem.evaluator))
-    saved = comm.from_root(lambda: _what_is_there(config, identity))
-    if saved is not None:
-        asked = config
-        config = comm.from_root(lambda: resume.joined(asked, saved, problem, size))
-    comm.from_root(lambda: tensors_of_units(problem.posterior, config.granularity))
-    evaluator = problem.make_evaluator(config.num_intra, config.num_inter)
-    rule = dataclasses.replace(config.rule, prior=problem.prior)
-    cuts = pruning.cuts(problem.posterior, config.grid_kind, config.grid, rule)
-    parts = lay_out(config, problem, len(cuts), saved.layout if saved is not None else None)
-    comm.from_root(lambda: check_memory(config, parts))
-    scale = pruning.PRUNED_SCALE[config.pruned_weights]
-    costs = comm.from_root(lambda: costs_of(evaluator, problem.posterior, cuts, 2, scale))
-    return _Ready(Stage(config, evaluator, parts, cuts, costs), identity, saved)
-
-
-def work_of(parts: Sequence[Part], costs: Sequence[int]) -> Work:
-    """The shapes of a sweep."""
-    task, plan = parts[0].problem.task, parts[0].plan
-    return Work(
-        costs=tuple(costs),
-        stage_ends=plan.stage_ends,
-        passes=tuple(
-            tuple((len(block), -(-len(block) // parts[index].plan.batch_size))
-                  for index, block in blocks)
-            for blocks in passes(parts)
-        ),
-        draws_per_unit=len(plan.units[0]),
-        units_at_once=units_at_once(parts[0].problem.posterior.n_weights),
-        bytes_per_cell=task.bytes_per_cell,
-    )  # fmt: skip
-
-
-def _what_is_there(config: SweepConfig, identity: Identity) -> resume.Saved | None:
-    if config.overwrite:
-        return None
-    saved = resume.read(config.output, with_sums=False)
-    if saved is not None:
-        resume.check_identity(saved, identity)
-    return saved
-
-
-def _sweep_states(config: SweepConfig, saved: resume.Saved | None) -> list[SweepState]:
-    """How far each threshold is, without its sums."""
-    row_of = {value: row for row, value in enumerate(config.grid)}
-    found = []
-    if saved is not None:
-        for grid, arrays in zip(saved.grids, saved.sweep_states, strict=True):
-            n_passes, n_units = (int(number) for number in arrays["position"])
-            found.append(SweepState(tuple(row_of[value] for value in grid), n_passes, n_units))
-    there = {row for sweep_state in found for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, SweepState(rest)] if rest else found
-
-
-def _other(found: PilotRun, started_mib: float, problem: Problem) -> Peaks:
+def _other(pilot: PilotRun, started_mib: float, sweep: PreparedSweep) -> Peaks:
     """Peaks of a rank other than 0: the largest of those that there were, or what one would have.
 
-    It has the arrays of the problem, and room to draw as rank 0 has, but has read nothing.
+    It has the arrays of the sweep, and room to draw as rank 0 has, but has read nothing.
     """
-    if found.others:
+    if pilot.others:
         return Peaks(
-            max(one.reading for one in found.others), max(one.drawing for one in found.others)
+            max(peaks.reading for peaks in pilot.others),
+            max(peaks.drawing for peaks in pilot.others),
         )
-    arrays = [*problem.posterior.loc.values(), *problem.posterior.scale.values(),
-              *problem.fixed.values(), problem.x, problem.label]  # fmt: skip
-    if problem.ood_x is not None:
-        arrays.append(problem.ood_x)
+    network = sweep.network
+    arrays = [*network.posterior.loc.values(), *network.posterior.scale.values(),
+              *network.fixed.values()]  # fmt: skip
+    arrays += [array for one in sweep.datasets for array in (one.x, one.label) if array is not None]
     read_mib = started_mib + sum(array.nbytes for array in arrays) / cost_model.MIB
-    return Peaks(read_mib, read_mib + found.workspace_mib)
+    return Peaks(read_mib, read_mib + pilot.workspace_mib)
 
 
-def _missing_bytes(problem: Problem, work: Work, n_ranks: int, n_units: int) -> int:
-    """Noise and weights of those units that a rank will hold more than the pilot run did."""
-    largest = max(len(set(share)) for share in work.first_round(n_ranks).shares)
-    missing = max(0, min(work.units_at_once, largest) - n_units)
-    of_unit = 4 * _FLOATS_A_DRAW * problem.posterior.n_weights * problem.task.noises_per_unit
-    return missing * of_unit
+def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_replicates: int) -> int:
+    """Noise and weights of those replicates that a rank will hold more than the pilot run did."""
+    missing = max(0, cost_model.replicates_held(sweep, n_ranks) - n_replicates)
+    n_floats = _FLOATS_A_DRAW * sweep.network.posterior.n_weights
+    return missing * 4 * n_floats * sweep.network.task.noises_per_replicate
 
 
-def _multiplications(problem: Problem) -> int | None:
-    weights = {**problem.fixed, **problem.posterior.loc}
+def _multiplications(sweep: PreparedSweep) -> int | None:
+    network = sweep.network
+    weights = {**network.fixed, **network.posterior.loc}
     try:
-        return flops.multiplications(problem.graph, problem.x[:1], weights)
+        return flops.multiplications(network.graph, sweep.datasets[0].x[:1], weights)
     except (ValueError, TypeError, import_graphs().OpError) as error:
         logger.debug("operations cannot be counted: %s", error)
         return None
 
 
-def _request(said: Estimate, argv: Sequence[str]) -> submission.Request:
-    config, timeline = said.config, said.timeline
-    seconds = said.start_s + timeline.seconds
+def _request(forecast: Estimate, argv: Sequence[str]) -> submission.Request:
+    config, timeline = forecast.sweep.config, forecast.timeline
+    seconds = forecast.start_s + timeline.seconds
     write_s = timeline.write_s / max(1, timeline.n_writes)
     margin_s = deadline.margin(config.stop_margin_s, timeline.round_s, write_s)
     return submission.Request(
         arguments=tuple(of_the_sweep(argv)),
         output=config.output,
-        n_ranks=said.n_ranks,
+        n_ranks=forecast.n_ranks,
         n_threads=config.num_intra,
         seconds=submission.time_to_ask_for(seconds, margin_s),
-        n_cores=said.n_cores,
+        n_cores=forecast.n_cores,
     )
 
 

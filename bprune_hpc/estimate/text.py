@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config.sweep_config import SweepConfig
 from ..evaluators.selection import FORMS
-from ..posterior.draws import draws_per_unit
 from ..results.resume import Saved
-from ..runner.datasets import Part
-from ..runner.problem import Problem
+from ..runner.network import Network
+from ..runner.preparation import PreparedSweep
 from .cost_model import Memory, Timeline
 from .submission import NO_FILE, Lines, Request, clock
 
@@ -31,8 +29,6 @@ class Estimate:
         Ranks that it is for, and those that rehearsed.
     n_cores : int
         That the ranks of this host may run on.
-    costs : sequence of int
-        Work of a draw at each threshold, as the evaluator sees it.
     multiplications : int or None
         Of one draw for one example, with nothing left out; None: not to be counted.
     saved : Saved or None
@@ -43,12 +39,10 @@ class Estimate:
         With other numbers of ranks.
     """
 
-    config: SweepConfig
-    parts: Sequence[Part]
+    sweep: PreparedSweep
     n_ranks: int
     n_here: int
     n_cores: int
-    costs: Sequence[int]
     multiplications: int | None
     saved: Saved | None
     start_s: float
@@ -58,29 +52,29 @@ class Estimate:
     file_bytes: int
 
     @property
-    def problem(self) -> Problem:
-        """The network and the test set."""
-        return self.parts[0].problem
+    def n_examples(self) -> int:
+        """Of all sets."""
+        return sum(map(len, self.sweep.datasets))
 
     @property
     def n_evaluations(self) -> int:
         """Of the network, by draws, thresholds and examples."""
-        n_examples = sum(len(part.problem.label) for part in self.parts)
-        return len(self.costs) * self.config.n_draws * n_examples
+        return len(self.sweep.costs) * self.sweep.config.n_draws * self.n_examples
 
 
-def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
+def text(estimate: Estimate, request: Request, lines: Sequence[Lines]) -> str:
     """The whole of what is printed."""
+    network = estimate.sweep.network
     rows = [
-        ("network", _network(said.problem)),
-        ("work", _work(said)),
-        ("operations", _operations(said)),
-        ("evaluator", f"{said.problem.evaluator}: {FORMS[said.problem.evaluator]}"),
-        ("results", _results(said)),
-        ("time", _time(said)),
-        ("", _other_numbers(said)),
-        ("memory", _memory(said.memory)),
-        ("ask for", _limit(said, request)),
+        ("network", _network(network)),
+        ("work", _work(estimate)),
+        ("operations", _operations(estimate)),
+        ("evaluator", f"{network.evaluator}: {FORMS[network.evaluator]}"),
+        ("results", _results(estimate)),
+        ("time", _time(estimate)),
+        ("", _other_numbers(estimate)),
+        ("memory", _memory(estimate.memory)),
+        ("ask for", _limit(estimate, request)),
     ]
     wrapped = [
         textwrap.fill(
@@ -98,71 +92,71 @@ def text(said: Estimate, request: Request, lines: Sequence[Lines]) -> str:
     )
 
 
-def _network(problem: Problem) -> str:
-    n_fixed = sum(value.size for value in problem.fixed.values())
-    n_prunable = problem.posterior.n_weights
+def _network(network: Network) -> str:
+    n_fixed = sum(value.size for value in network.fixed.values())
+    n_prunable = network.posterior.n_weights
     return (
-        f"{problem.checkpoint}: {n_prunable + n_fixed:,} weights, {n_prunable:,} of them with a "
+        f"{network.checkpoint}: {n_prunable + n_fixed:,} weights, {n_prunable:,} of them with a "
         "posterior, which can be pruned"
     )
 
 
-def _work(said: Estimate) -> str:
-    n_examples = sum(len(part.problem.label) for part in said.parts)
-    at_most = "at most " if said.config.target is not None else ""
+def _work(estimate: Estimate) -> str:
+    config = estimate.sweep.config
+    at_most = "at most " if config.target is not None else ""
     return (
-        f"{len(said.costs)} {said.config.grid_kind}s x {at_most}{said.config.n_draws} draws x "
-        f"{n_examples:,} examples = {said.n_evaluations:,} evaluations of the network"
+        f"{len(estimate.sweep.costs)} {config.grid_kind}s x {at_most}{config.n_draws} draws x "
+        f"{estimate.n_examples:,} examples = {estimate.n_evaluations:,} evaluations of the network"
     )
 
 
-def _operations(said: Estimate) -> str:
-    found = "cannot be counted"
-    if said.multiplications is not None:
-        each = 2 * said.multiplications
-        found = f"{each:,} an evaluation, {said.n_evaluations * each:.2g} in all"
-    share = float(np.mean(said.costs)) / max(said.costs)
+def _operations(estimate: Estimate) -> str:
+    total = "cannot be counted"
+    if estimate.multiplications is not None:
+        each = 2 * estimate.multiplications
+        total = f"{each:,} an evaluation, {estimate.n_evaluations * each:.2g} in all"
+    share = float(np.mean(estimate.sweep.costs)) / max(estimate.sweep.costs)
     if share > 0.995:
-        return found
-    return f"{found}; without what pruning has made idle about {100 * share:.0f} % of that work"
+        return total
+    return f"{total}; without what pruning has made idle about {100 * share:.0f} % of that work"
 
 
-def _results(said: Estimate) -> str:
-    where = f"{said.config.output}: {_bytes(said.file_bytes)}"
-    if said.saved is None:
-        return f"{where}, begun anew" if said.config.overwrite else where
-    size = draws_per_unit(said.config.pairing, said.problem.task.noises_per_unit)
-    return (
-        f"{where}; it is there, {said.saved.status}, with {said.saved.progress(size)}: "
-        f"{'times are of what is left' if said.timeline.n_writes else 'nothing is left to be done'}"
-    )
+def _results(estimate: Estimate) -> str:
+    where = f"{estimate.sweep.config.output}: {_bytes(estimate.file_bytes)}"
+    if estimate.saved is None:
+        return f"{where}, begun anew" if estimate.sweep.config.overwrite else where
+    progress = estimate.saved.progress(estimate.sweep.plan.draws_per_replicate)
+    is_left = estimate.timeline.n_writes > 0
+    rest = "times are of what is left" if is_left else "nothing is left to be done"
+    return f"{where}; it is there, {estimate.saved.status}, with {progress}: {rest}"
 
 
-def _time(said: Estimate) -> str:
-    timeline = said.timeline
-    total = said.start_s + timeline.seconds
-    ranks = _count(said.n_ranks, "rank")
+def _time(estimate: Estimate) -> str:
+    timeline = estimate.timeline
+    total = estimate.start_s + timeline.seconds
+    ranks = _count(estimate.n_ranks, "rank")
     parts = (
-        f"{_seconds(said.start_s)} to start and read, {_seconds(timeline.draw_s)} to draw, "
+        f"{_seconds(estimate.start_s)} to start and read, {_seconds(timeline.draw_s)} to draw, "
         f"{_seconds(timeline.reduce_s + timeline.write_s)} for sums, statistics and "
         f"{_count(timeline.n_writes, 'write')}"
     )
     basis = (
-        f"draws as measured with {_count(said.n_here, 'rank')} here at the same time, without what "
-        "others took of the processors meanwhile"
+        f"draws as measured with {_count(estimate.n_here, 'rank')} here at the same time, without "
+        "what others took of the processors meanwhile"
     )
-    n_threads = said.n_ranks * said.config.num_intra
-    if said.n_ranks != said.n_here or n_threads > said.n_cores:
+    n_threads = estimate.n_ranks * estimate.sweep.config.num_intra
+    if estimate.n_ranks != estimate.n_here or n_threads > estimate.n_cores:
         basis += (
             f"; {ranks} are taken to have a core like those here for each of their "
-            f"{_count(said.config.num_intra, 'thread')}"
+            f"{_count(estimate.sweep.config.num_intra, 'thread')}"
         )
     return f"{_seconds(total)} on {ranks}: {parts} ({basis})"
 
 
-def _other_numbers(said: Estimate) -> str:
+def _other_numbers(estimate: Estimate) -> str:
     times = [
-        f"{n}: {_seconds(said.start_s + one.seconds)}" for n, one in sorted(said.others.items())
+        f"{n}: {_seconds(estimate.start_s + timeline.seconds)}"
+        for n, timeline in sorted(estimate.others.items())
     ]
     return f"on other numbers of ranks: {', '.join(times)}"
 
@@ -177,7 +171,7 @@ def _memory(memory: Memory) -> str:
     )
 
 
-def _limit(said: Estimate, request: Request) -> str:
+def _limit(estimate: Estimate, request: Request) -> str:
     n_nodes, per_node = request.placed(request.n_cores)
     return (
         f"{clock(request.seconds)} of time: a quarter more than predicted, the margin in which a "
@@ -191,11 +185,10 @@ def _typed(request: Request, lines: Sequence[Lines]) -> list[str]:
     out = []
     if request.argument_file is None:
         out.append(f"{NO_FILE}, below, is a file of these arguments, one a line.")
-    for one in lines:
-        first = (
-            f"{one.title}, after these directives in the script:" if one.directives else one.title
-        )
-        out += [first, *(f"    {line}" for line in (*one.directives, one.command))]
+    for of_launcher in lines:
+        after = ", after these directives in the script:" if of_launcher.directives else ""
+        out.append(f"{of_launcher.title}{after}")
+        out += [f"    {line}" for line in (*of_launcher.directives, of_launcher.command)]
     return out
 
 
@@ -204,7 +197,7 @@ def _count(n: int, what: str) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """Two digits, in the unit that people take."""
+    """Two digits, in the replicate that people take."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 100 * 60:

@@ -34,13 +34,13 @@ class Workspace:
 
 def _aligned(size: int) -> NDArray[np.float32]:
     """At an address where a vector does not lie in two cache lines."""
-    room = np.empty(size + _LINE, np.float32)
-    start = -room.ctypes.data // room.itemsize % _LINE
-    return room[start : start + size]
+    wider = np.empty(size + _LINE, np.float32)
+    start = -wider.ctypes.data // wider.itemsize % _LINE
+    return wider[start : start + size]
 
 
 Work = Callable[[Workspace, int, int], None]
-"""Works on parts from one on to another one, in some room."""
+"""Works on parts from one on to another one, in a workspace."""
 
 
 class Threads:
@@ -53,19 +53,19 @@ class Threads:
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._rooms = [Workspace() for _ in range(n_threads)]
+        self._workspaces = [Workspace() for _ in range(n_threads)]
         self._pool = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
 
     def run(self, work: Work, n_parts: int) -> None:
         """Do all parts: those of a thread are next to each other."""
-        rooms = self._rooms[:n_parts]
-        if self._pool is None or len(rooms) < 2:
-            work(self._rooms[0], 0, n_parts)
+        workspaces = self._workspaces[:n_parts]
+        if self._pool is None or len(workspaces) < 2:
+            work(self._workspaces[0], 0, n_parts)
             return
-        ends = [n_parts * at // len(rooms) for at in range(len(rooms) + 1)]
+        ends = [n_parts * at // len(workspaces) for at in range(len(workspaces) + 1)]
         started = [
             self._pool.submit(work, *arguments)
-            for arguments in zip(rooms, ends[:-1], ends[1:], strict=True)
+            for arguments in zip(workspaces, ends[:-1], ends[1:], strict=True)
         ]
         wait(started)  # so that none works on when one has failed
         for one in started:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from .. import compiled
 from .buffers import Threads, Workspace
-from .compaction import CompactLayer, Indices
+from .compaction import CompactLayer, Floats
 from .compiled_layers import BOUNDS, DenseLayer, FirstLayer, Form, nonzero
-from .dense_ops import Floats, drawn_biases
+from .dense_ops import drawn_biases
 from .im2col import Patches
-from .interface import Noise, Sampled, stacks_of
+from .interface import Noise, Sampled, noise_batches_of
 
 _OUTPUT_BYTES = 2**18
 """Outputs that are worked on together: enough that calls take no time, and little memory."""
@@ -48,7 +48,7 @@ def is_faster(layers: Sequence[CompactLayer]) -> bool:
         return False
     kernels = [layer.kernel for layer in layers]
     if any(
-        layer.activation not in BOUNDS
+        layer.activations not in BOUNDS
         or kernel.loc.shape[0] > _MOST_INPUTS
         or math.prod(kernel.shape) > _MOST_WEIGHTS
         for layer, kernel in zip(layers, kernels, strict=True)
@@ -72,11 +72,11 @@ class Tiles:
         # A tile has a row even where no input is left.
         self.columns = np.asarray(columns if len(columns) else [-1], np.int32)
 
-    def fill(self, x: NDArray[Any], room: Workspace, threads: Threads) -> Floats:
+    def fill(self, x: NDArray[Any], workspace: Workspace, threads: Threads) -> Floats:
         """Examples as tiles, shape (n_tiles, n_rows, TILE)."""
         rows = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
         n_tiles = -(-len(x) // compiled.module.TILE)
-        tiles = room.array("tiles", n_tiles, len(self.columns), compiled.module.TILE)
+        tiles = workspace.array("tiles", n_tiles, len(self.columns), compiled.module.TILE)
 
         def run(_: Workspace, start: int, stop: int) -> None:
             compiled.module.fill_tiles(rows, *rows.shape, self.columns, tiles, start, stop)
@@ -92,18 +92,15 @@ class CompiledChain:
     Attributes
     ----------
     layers : tuple of CompactLayer
-    inputs : int array or None
-        Which of a dense layer's inputs are left; None for all.
     patches : Patches or None
         Those of a convolution.
-    room : Workspace
+    workspace : Workspace
     threads : Threads
     """
 
     layers: tuple[CompactLayer, ...]
-    inputs: Indices | None
     patches: Patches | None
-    room: Workspace
+    workspace: Workspace
     threads: Threads
 
     @cached_property
@@ -112,8 +109,9 @@ class CompiledChain:
         if self.patches is not None:
             columns, _, _ = self.patches.places()
             return Tiles(columns)
-        n_in = self.layers[0].kernel.loc.shape[0]
-        return Tiles(np.arange(n_in) if self.inputs is None else self.inputs)
+        kernel = self.layers[0].kernel
+        left, _ = kernel.indices
+        return Tiles(np.arange(len(kernel.loc)) if left is None else left)
 
     @cached_property
     def first(self) -> FirstLayer:
@@ -160,10 +158,10 @@ class CompiledChain:
         products += sum(Form.of(kept).cost for kept in others)
         return int(products) + _OUTPUT_COST * (self.n_outputs + 4)
 
-    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`; whole groups."""
         most = _OUTPUT_BYTES // (2 * 4 * self.n_outputs * n_examples)
-        return stacks_of(noises, most, self.noises_of_group)
+        return noise_batches_of(noises, most, self.noises_of_group)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
@@ -204,7 +202,7 @@ class _Sampled:
         self._dense = []
         biases = drawn_biases(chain.layers, noises)
         for number, (layer, bias) in enumerate(zip(chain.dense, biases, strict=True), 1):
-            drawn = chain.room.array(f"weights {number}", n_draws, len(layer.weights))
+            drawn = chain.workspace.array(f"weights {number}", n_draws, len(layer.weights))
             layer.weights.draws(noises, drawn)
             padded = np.zeros((n_draws, layer.n_padded), np.float32)
             padded[:, : layer.n_out] = bias
@@ -213,14 +211,14 @@ class _Sampled:
 
     def _grouped(self, noises: Sequence[Noise]) -> Iterator[_Group]:
         chain = self._chain
-        stacks = stacks_of(noises, chain.noises_of_group)
+        groups = noise_batches_of(noises, chain.noises_of_group)
         n_before, n_rows = int(chain.mean is None), len(chain.first.rows)
-        n_noises = [sum(noise.values is not None for noise in noises[stack]) for stack in stacks]
+        n_noises = [sum(noise.values is not None for noise in noises[group]) for group in groups]
         n_most = n_before + max(n_noises, default=0)
-        room = chain.room.array("weights 0", len(stacks), n_rows * n_most)
-        for stack, n_own, of_stack in zip(stacks, n_noises, room, strict=True):
-            some, n_columns = noises[stack], n_before + n_own
-            weights = of_stack[: n_rows * n_columns].reshape(n_rows, n_columns)
+        held = chain.workspace.array("weights 0", len(groups), n_rows * n_most)
+        for group, n_own, of_group in zip(groups, n_noises, held, strict=True):
+            some, n_columns = noises[group], n_before + n_own
+            weights = of_group[: n_rows * n_columns].reshape(n_rows, n_columns)
             chain.first.weights.columns(some, n_before, weights)
             bias = np.zeros((chain.first.n_filters, n_columns), np.float32)
             if chain.first.bias is not None:
@@ -234,18 +232,18 @@ class _Sampled:
                 signs += [float(draw.sign) for draw in noise.draws]
                 next_column += noise.values is not None
             yield _Group(
-                self._starts[stack.start], self._starts[stack.stop], tuple(columns), tuple(signs),
+                self._starts[group.start], self._starts[group.stop], tuple(columns), tuple(signs),
                 weights, bias,
             )  # fmt: skip
 
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
         chain = self._chain
-        tiles = chain.tiles.fill(x, chain.room, chain.threads)
+        tiles = chain.tiles.fill(x, chain.workspace, chain.threads)
         means = self._means(tiles)
         n_columns = len(tiles) * compiled.module.TILE
-        for stack in stacks:
-            start, stop = self._starts[stack.start], self._starts[stack.stop]
+        for noise_batch in noise_batches:
+            start, stop = self._starts[noise_batch.start], self._starts[noise_batch.stop]
             out = np.empty((stop - start, chain.n_outputs, n_columns), np.float32)
             for group in self._groups:
                 first, last = max(start, group.start), min(stop, group.stop)
@@ -264,7 +262,7 @@ class _Sampled:
         if bias is not None:
             padded[: layer.n_out] = bias.loc
         arguments = layer.arguments(layer.weights.loc, padded)
-        means = chain.room.array("means", len(tiles), layer.n_padded, compiled.module.TILE)
+        means = chain.workspace.array("means", len(tiles), layer.n_padded, compiled.module.TILE)
 
         def run(_: Workspace, start: int, stop: int) -> None:
             compiled.module.multiply(
@@ -288,8 +286,8 @@ class _Sampled:
         n_scratch = len(out) * (compiled.module.BLOCK + sum(padded[:1]))
         n_scratch += 2 * max(padded[1:], default=0)
 
-        def run(room: Workspace, start: int, stop: int) -> None:
-            scratch = room.array("scratch", n_scratch, compiled.module.TILE)
+        def run(workspace: Workspace, start: int, stop: int) -> None:
+            scratch = workspace.array("scratch", n_scratch, compiled.module.TILE)
             compiled.module.forward(
                 compiled.instructions(), tiles, tiles.shape[1], first, means, group.columns[some],
                 group.signs[some], dense, out, scratch, start, stop,

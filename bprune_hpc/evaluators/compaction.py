@@ -1,68 +1,93 @@
-"""Layers without what pruning has made idle: live units, and the weights that are left. Pure.
+"""A chain of layers without what pruning has made idle: live neurons, and the weights left. Pure.
 
-A unit that no varying unit feeds is a constant; a unit that feeds nothing is not needed. Leaving
-both out is exact. Running what is left does not belong here (``evaluators.chain``).
+A neuron or filter that no varying one feeds is a constant; one that feeds nothing is not needed.
+Leaving both out is exact. This is the only place that decides what is left; running it does not
+belong here (``evaluators.chain``, ``evaluators.channels``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph.chain import ConvolutionLayer, DenseLayer
+from ..graph.layer_graph import Convolution, Layer
 from ..posterior.mean_field import Posterior
+from ..posterior.pruning import Mask
 from .interface import Noise
 
 Indices = NDArray[np.intp]
 
+_ZERO_AT_ZERO = frozenset({"Relu", "Relu6", "Tanh", "Elu"})
+_ZERO_BELOW = frozenset({"Relu", "Relu6"})
+
 
 @dataclass(frozen=True)
-class Alive:
-    """The units between two layers that the outputs depend on.
+class LiveUnits:
+    """The neurons or channels between two layers that the outputs depend on, in ascending order.
 
     Attributes
     ----------
     varying : int array
-        Those that depend on the example, in ascending order.
+        Those that depend on the example, or differ from place to place.
     constant : int array
-        Those that do not; their value is that of their bias and of other constants.
+        The others; their value is that of their bias and of other constants.
+    nonzero : int array
+        Those of either kind that may differ from zero.
     """
 
     varying: Indices
     constant: Indices
+    nonzero: Indices
 
 
-def alive_units(nonzero: Sequence[NDArray[np.bool_]]) -> list[Alive]:
-    """Find the units that are left in a chain of dense layers.
+@dataclass(frozen=True)
+class ZeroPattern:
+    """What is exactly zero in a layer.
 
-    Parameters
+    Attributes
     ----------
-    nonzero : sequence of bool array, shape (n_in, n_out) of each layer
-        Where a weight is not exactly zero.
+    feeds : bool array, shape (n_in, n_out)
+        Whether any weight from a neuron or channel to another one is not zero.
+    zero_unfed : bool array, shape (n_out,), or None
+        Which ones are zero where all that feeds them is; None for none.
+    has_border : bool
+        Whether zeros are put around images, so that a constant does not count in full there.
+    """
+
+    feeds: Mask
+    zero_unfed: Mask | None = None
+    has_border: bool = False
+
+
+def live_units(layers: Sequence[ZeroPattern]) -> list[LiveUnits]:
+    """Find what is left between layers that follow one another.
 
     Returns
     -------
-    list of Alive
+    list of LiveUnits
         One more than there are layers: the inputs first, of which none is constant, and the
         outputs last, all of which count as varying.
     """
-    varies = [np.ones(nonzero[0].shape[0], bool)]
-    for mask in nonzero:
-        varies.append(mask[varies[-1]].any(axis=0))
-    varies[-1][:] = True
-    needed = [np.ones(nonzero[-1].shape[1], bool)]
-    for mask in reversed(nonzero):
-        needed.append(mask[:, needed[-1]].any(axis=1))
+    inputs = np.ones(layers[0].feeds.shape[0], bool)
+    varies, may_differ = [inputs], [inputs]
+    for layer in layers:
+        is_fed = layer.feeds[may_differ[-1]].any(axis=0)
+        varies.append(is_fed if layer.has_border else layer.feeds[varies[-1]].any(axis=0))
+        is_zero = is_fed & False if layer.zero_unfed is None else ~is_fed & layer.zero_unfed
+        may_differ.append(~is_zero)
+    varies[-1] = may_differ[-1] = np.ones_like(varies[-1])
+    needed = [np.ones_like(varies[-1])]
+    for layer in reversed(layers):
+        needed.append(layer.feeds[:, needed[-1]].any(axis=1))
     needed.reverse()
-    constant = [needed[0] & False]
-    constant += [need & ~vary for need, vary in zip(needed[1:], varies[1:], strict=True)]
     return [
-        Alive(np.flatnonzero(need & vary), np.flatnonzero(fixed))
-        for need, vary, fixed in zip(needed, varies, constant, strict=True)
+        LiveUnits(*map(np.flatnonzero, (need & vary, need & ~vary, need & differs)))
+        for need, vary, differs in zip(needed, varies, may_differ, strict=True)
     ]
 
 
@@ -73,7 +98,7 @@ _BLOCK_NUMBERS = 2**15
 
 
 @dataclass(frozen=True)
-class GaussianPart:
+class GaussianSlice:
     """Means and deviations of some of a tensor's weights.
 
     Attributes
@@ -103,8 +128,8 @@ class GaussianPart:
         scale: Floats | None,
         shape: tuple[int, ...],
         indices: Sequence[Indices],
-    ) -> GaussianPart:
-        """The part with the given indices along each axis of ``shape``."""
+    ) -> GaussianSlice:
+        """Those with the given indices along each axis of ``shape``."""
         chosen = [
             None if np.array_equal(index, np.arange(size)) else index
             for index, size in zip(indices, shape, strict=True)
@@ -125,7 +150,7 @@ class GaussianPart:
         return np.multiply(self.scale, values, out=out)
 
     def draws(self, noises: Sequence[Noise], out: Floats) -> None:
-        """Fill in the part in every draw: shape (n_draws, ...)."""
+        """Fill in the weights of every draw: shape (n_draws, ...)."""
         at = 0
         for noise in noises:
             of_noise = out[at : at + len(noise.draws)]
@@ -141,7 +166,7 @@ class GaussianPart:
                     add(self.loc[rows], deviation, out=weights[rows])
 
     def _blocks(self) -> Iterator[slice]:
-        """Parts along the first axis, of about so many numbers where its steps are not larger."""
+        """Slices along the first axis, of about so many numbers where its steps are not larger."""
         step = max(1, _BLOCK_NUMBERS * len(self.loc) // max(1, self.loc.size))
         for start in range(0, len(self.loc), step):
             yield slice(start, start + step)
@@ -157,83 +182,125 @@ def _taken(values: Floats, indices: Sequence[Indices | None]) -> Floats:
 
 @dataclass(frozen=True)
 class CompactLayer:
-    """A layer without what is idle, and its constant units and what they feed.
+    """A layer without what is idle, and its constants and what they feed.
 
     Attributes
     ----------
-    kernel : GaussianPart
-        From varying units to varying units; of a convolution, as it multiplies patches.
-    bias : GaussianPart or None
-        Of the varying units.
-    from_constants : GaussianPart or None
-        The kernel from the constant units before to the varying ones.
-    constants, constants_bias : GaussianPart or None
-        The kernel from constant units to constant units, and the bias of those.
+    kernel : GaussianSlice
+        A matrix from varying neurons to varying neurons. Its rows are, of a convolution, those of
+        each place of the window; of a dense layer behind an image, those of each place of it.
+    bias : GaussianSlice or None
+        Of the varying neurons.
+    from_constants : GaussianSlice or None
+        The kernel from constants before the layer to varying neurons.
+    constants, constants_bias : GaussianSlice or None
+        The kernel from constants to constants, and the bias of those.
     n_constants : int
-        Constant units after the layer.
-    activation : str or None
+        Constants after the layer, those of each place where an image is made flat.
+    activations : tuple of str
+        In their order.
     """
 
-    kernel: GaussianPart
-    bias: GaussianPart | None
-    from_constants: GaussianPart | None
-    constants: GaussianPart | None
-    constants_bias: GaussianPart | None
+    kernel: GaussianSlice
+    bias: GaussianSlice | None
+    from_constants: GaussianSlice | None
+    constants: GaussianSlice | None
+    constants_bias: GaussianSlice | None
     n_constants: int
-    activation: str | None
+    activations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Weights:
     """All weights of a network, with and without a posterior."""
 
-    table: Posterior
+    posterior: Posterior
     fixed: Mapping[str, NDArray[Any]]
 
-    def nonzero(self, name: str) -> NDArray[np.bool_]:
+    def nonzero(self, name: str) -> Mask:
         """Where a tensor's weights are not exactly zero."""
-        if name in self.table.loc:
-            return (self.table.loc[name] != 0) | (self.table.scale[name] != 0)
+        if name in self.posterior.loc:
+            return (self.posterior.loc[name] != 0) | (self.posterior.scale[name] != 0)
         return self.fixed[name] != 0
 
-    def part(self, name: str, shape: tuple[int, ...], *indices: Indices) -> GaussianPart:
-        """Part of a tensor, by indices along each axis of a shape."""
-        loc = self.table.loc[name] if name in self.table.loc else self.fixed[name]
-        return GaussianPart.of(name, loc, self.table.scale.get(name), shape, indices)
+    def matrix(self, name: str, *indices: Indices) -> GaussianSlice:
+        """Some of a tensor, by its indices along all axes but the last, and along that."""
+        loc = self._loc(name)
+        shape = (loc.size // loc.shape[-1], loc.shape[-1])[-len(indices) :]
+        return GaussianSlice.of(name, loc, self.posterior.scale.get(name), shape, indices)
 
-    def compact(self, layer: DenseLayer, before: Alive, after: Alive) -> CompactLayer:
-        """A dense layer between units that are left."""
-        shape = self.nonzero(layer.kernel).shape
-        inputs, fed, constant = before.varying, before.constant, after.constant
-        kernel, bias = layer.kernel, layer.bias
-        return CompactLayer(
-            kernel=self.part(kernel, shape, inputs, after.varying),
-            bias=self.part(bias, shape[1:], after.varying) if bias else None,
-            from_constants=self.part(kernel, shape, fed, after.varying) if len(fed) else None,
-            constants=(
-                self.part(kernel, shape, fed, constant) if len(fed) and len(constant) else None
-            ),
-            constants_bias=self.part(bias, shape[1:], constant) if bias and len(constant) else None,
-            n_constants=len(constant),
-            activation=layer.activation,
-        )
+    def zero_unfed(self, layer: Layer) -> Mask:
+        """Which neurons or channels are zero everywhere where all that feeds them is."""
+        n_out = self._loc(layer.kernel).shape[-1]
+        if not _ZERO_AT_ZERO.issuperset(layer.activations):
+            return np.zeros(n_out, bool)
+        if layer.bias is None:
+            return np.ones(n_out, bool)
+        if layer.bias in self.posterior.loc:
+            return ~self.nonzero(layer.bias).reshape(-1)
+        bias = self.fixed[layer.bias].reshape(-1)
+        # None of these activations changes the sign.
+        return bias <= 0 if _ZERO_BELOW.intersection(layer.activations) else bias == 0
 
-    def compact_convolution(
-        self, layer: ConvolutionLayer, filters: Indices, constant: Indices
-    ) -> CompactLayer:
-        """The convolution as a product with patches."""
-        n_filters = self.nonzero(layer.kernel).shape[3]
-        n_each = self.nonzero(layer.kernel).size // n_filters
-        of_constants = constant % n_filters
-        bias = layer.bias
-        return CompactLayer(
-            kernel=self.part(layer.kernel, (n_each, n_filters), np.arange(n_each), filters),
-            bias=self.part(bias, (n_filters,), filters) if bias else None,
-            from_constants=None,
-            constants=None,
-            constants_bias=(
-                self.part(bias, (n_filters,), of_constants) if bias and len(constant) else None
-            ),
-            n_constants=len(constant),
-            activation=layer.activation,
+    def _loc(self, name: str) -> NDArray[Any]:
+        return self.posterior.loc[name] if name in self.posterior.loc else self.fixed[name]
+
+
+def compact(
+    layers: Sequence[Layer], weights: Weights, *, folds_constants: bool
+) -> tuple[CompactLayer, ...]:
+    """The layers of a chain without what is idle.
+
+    Parameters
+    ----------
+    folds_constants : bool
+        Whether constants become a part of the biases that they feed; at most the first layer may
+        be a convolution then. Else those that may differ from zero stay, and so does what they
+        feed: at the border of a padded image they do not count in full. Then there is at least
+        one of all channels, as TensorFlow takes no image without them, and examples stay whole.
+    """
+    kernels = [weights.nonzero(layer.kernel) for layer in layers]
+    n_units = [kernels[0].shape[-2], *(kernel.shape[-1] for kernel in kernels)]
+    by_row = [kernel.reshape(-1, kernel.shape[-1]) for kernel in kernels]
+    live = live_units(
+        [
+            ZeroPattern(
+                kernel.reshape(-1, n_before, kernel.shape[1]).any(axis=0),
+                weights.zero_unfed(layer),
+                isinstance(layer.product, Convolution) and layer.product.padding == "SAME",
+            )
+            for layer, kernel, n_before in zip(layers, by_row, n_units, strict=False)
+        ]
+    )
+    varying, constant = [units.varying for units in live], [units.constant for units in live]
+    if not folds_constants:
+        first = np.zeros(1, np.intp)
+        varying = [units.nonzero if len(units.nonzero) else first for units in live]
+        constant = [first[:0] for _ in live]
+    if not folds_constants or isinstance(layers[0].product, Convolution):
+        varying[0] = np.arange(n_units[0])
+    inputs, fed = [], []
+    for at, kernel in enumerate(by_row):
+        rows = np.arange(len(kernel)).reshape(-1, n_units[at])
+        inputs.append(rows[:, varying[at]].ravel())
+        of_constants = rows[:, constant[at]].ravel()
+        left = np.concatenate([varying[at + 1], constant[at + 1]])
+        fed.append(of_constants[kernel[of_constants][:, left].any(axis=1)])
+    fed.append(constant[-1])
+    out = []
+    for at, layer in enumerate(layers):
+        after, constants = varying[at + 1], fed[at + 1] % n_units[at + 1]
+        has_fed, has_constants = len(fed[at]) > 0, len(constants) > 0
+        matrix, bias = partial(weights.matrix, layer.kernel), layer.bias
+        out.append(
+            CompactLayer(
+                kernel=matrix(inputs[at], after),
+                bias=weights.matrix(bias, after) if bias else None,
+                from_constants=matrix(fed[at], after) if has_fed else None,
+                constants=matrix(fed[at], constants) if has_fed and has_constants else None,
+                constants_bias=weights.matrix(bias, constants) if bias and has_constants else None,
+                n_constants=len(constants),
+                activations=layer.activations,
+            )
         )
+    return tuple(out)

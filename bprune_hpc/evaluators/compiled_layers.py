@@ -1,6 +1,6 @@
 """Layers without their zeros, as the compiled module takes them: which weights, and where.
 
-A weight that is exactly zero is left out, not only a unit that has no other ones. What belongs
+A weight that is exactly zero is left out, not only a neuron that has no other ones. What belongs
 here: the order of a layer's weights, and their values in every draw. What does not: running them
 (``evaluators.chain_compiled``).
 
@@ -19,18 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import compiled
-from .compaction import CompactLayer, GaussianPart
-from .dense_ops import Floats
+from .compaction import CompactLayer, Floats, GaussianSlice
 from .interface import Noise
 
 Places = NDArray[np.int32]
 
-BOUNDS = {None: (-math.inf, math.inf), "Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
+BOUNDS = {(): (-math.inf, math.inf), ("Relu",): (0.0, math.inf), ("Relu6",): (0.0, 6.0)}
 """The activations that the compiled module has, as the numbers between which they leave values."""
 
 _COST_ALONE = 1.9
-"""Time of a weight whose unit shares no inputs with others, relative to one whose unit does. The
-first has to wait for its inputs, the second for arithmetic; measured with AVX-512."""
+"""Time of a weight whose neuron shares no inputs with others, relative to one whose neuron does.
+The first has to wait for its inputs, the second for arithmetic; measured with AVX-512."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Values:
     is_fixed: bool
 
     @classmethod
-    def of(cls, part: GaussianPart, chosen: Places, is_fixed: bool = False) -> Values:
-        """Some of a part, by their places among its numbers; -1 for a weight that is zero."""
+    def of(cls, weights: GaussianSlice, chosen: Places, is_fixed: bool = False) -> Values:
+        """Some of a slice, by their places among its numbers; -1 for a weight that is zero."""
         is_none = chosen < 0
         has_none = bool(is_none.any())
 
@@ -70,11 +69,17 @@ class Values:
                 out[is_none] = 0
             return out
 
-        if part.scale is None or is_fixed:
+        if weights.scale is None or is_fixed:
             return cls(
-                part.name, taken(part.loc), np.zeros(0, np.float32), np.zeros(0, np.int32), True
+                weights.name,
+                taken(weights.loc),
+                np.zeros(0, np.float32),
+                np.zeros(0, np.int32),
+                True,
             )
-        return cls(part.name, taken(part.loc), taken(part.scale), taken(_index(part)), False)
+        return cls(
+            weights.name, taken(weights.loc), taken(weights.scale), taken(_index(weights)), False
+        )
 
     def __len__(self) -> int:
         return len(self.loc)
@@ -109,27 +114,27 @@ class Values:
                 at += 1
 
 
-def _index(part: GaussianPart) -> Places:
-    """Where a part's numbers are in its tensor."""
+def _index(weights: GaussianSlice) -> Places:
+    """Where a slice's numbers are in its tensor."""
     along = [
         np.arange(size) if index is None else index
-        for index, size in zip(part.indices, part.shape, strict=True)
+        for index, size in zip(weights.indices, weights.shape, strict=True)
     ]
     out = np.zeros((), np.int32)
-    for index, size in zip(along, part.shape, strict=True):
+    for index, size in zip(along, weights.shape, strict=True):
         out = out[..., None] * np.int32(size) + index.astype(np.int32)
     return out
 
 
-def nonzero(part: GaussianPart) -> NDArray[np.bool_]:
-    """Where weights of a part are not exactly zero."""
-    is_nonzero: NDArray[np.bool_] = part.loc != 0
-    return is_nonzero if part.scale is None else is_nonzero | (part.scale != 0)
+def nonzero(weights: GaussianSlice) -> NDArray[np.bool_]:
+    """Where weights of a slice are not exactly zero."""
+    is_nonzero: NDArray[np.bool_] = weights.loc != 0
+    return is_nonzero if weights.scale is None else is_nonzero | (weights.scale != 0)
 
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """A chain's first layer: its units are those of each filter at each position.
+    """A chain's first layer: its neurons are those of each filter at each position.
 
     Attributes
     ----------
@@ -163,7 +168,7 @@ class FirstLayer:
             bases,
             Values.of(layer.kernel, inputs * np.int32(n_out) + filters),
             None if layer.bias is None else Values.of(layer.bias, np.arange(n_out, dtype=np.int32)),
-            BOUNDS[layer.activation],
+            BOUNDS[layer.activations],
         )
 
     def arguments(self, weights: Floats, bias: Floats) -> tuple[Any, ...]:
@@ -173,7 +178,7 @@ class FirstLayer:
 
     @property
     def n_filters(self) -> int:
-        """Filters, or units of a dense layer."""
+        """Filters, or neurons of a dense layer."""
         return len(self.starts) - 1
 
 
@@ -181,7 +186,7 @@ class FirstLayer:
 class DenseLayer:
     """A layer after the first.
 
-    Units are taken in groups of ``width``, whose inputs are those of any of them.
+    Neurons are taken in groups of ``width``, whose inputs are those of any of them.
 
     Attributes
     ----------
@@ -217,16 +222,16 @@ class DenseLayer:
             counts.append(np.bincount(groups, minlength=n_groups))
             found.append((groups, inputs, np.int32(start) + inputs))
         groups, within, inputs = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        units = groups[:, None] * np.int32(width) + np.arange(width, dtype=np.int32)
-        places = inputs[:, None] * np.int32(n_out) + units
-        places[units >= n_out] = -1
+        neurons = groups[:, None] * np.int32(width) + np.arange(width, dtype=np.int32)
+        places = inputs[:, None] * np.int32(n_out) + neurons
+        places[neurons >= n_out] = -1
         return cls(
             np.cumsum(np.concatenate(counts)).astype(np.int32),
             within * np.int32(compiled.module.TILE),
             width,
             n_out,
             Values.of(layer.kernel, places.reshape(-1), is_fixed=at_mean),
-            BOUNDS[None if at_mean else layer.activation],
+            BOUNDS[() if at_mean else layer.activations],
         )
 
     def arguments(self, weights: Floats, bias: Floats) -> tuple[Any, ...]:
@@ -241,7 +246,7 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class Form:
-    """How units of a layer are taken: ``n_entries`` groups of ``width``, each with an input."""
+    """How neurons of a layer are taken: ``n_entries`` groups of ``width``, each with an input."""
 
     width: int
     n_entries: int
@@ -255,7 +260,7 @@ class Form:
 
     @property
     def cost(self) -> float:
-        """Operations of an example, in the time of those whose units share inputs."""
+        """Operations of an example, in the time of those whose neurons share inputs."""
         return 2 * self.n_entries * (_COST_ALONE if self.width == 1 else self.width)
 
 
@@ -266,7 +271,7 @@ def _places(mask: NDArray[np.bool_]) -> tuple[Places, Places]:
 
 
 def _any_of(kept: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """Whether any of each ``width`` units has a weight, shape (n_in, n_groups)."""
+    """Whether any of each ``width`` neurons has a weight, shape (n_in, n_groups)."""
     n_in, n_out = kept.shape
     n_groups = -(-n_out // width)
     padded = np.zeros((n_in, n_groups * width), bool)

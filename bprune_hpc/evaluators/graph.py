@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from ..graph.lifted import LiftedGraph
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import call_of, import_graphs, open_session
-from .interface import Noise, Pruned, Sampled, Weights, stacks_of
+from .interface import Noise, Pruned, Sampled, Weights, noise_batches_of
 
 
 class Network(Protocol):
     """The deterministic half of a Bayesian network."""
 
-    def __call__(self, x: NDArray[Any], weights: Weights) -> NDArray[np.float32]:
+    def __call__(self, x: NDArray[Any], weights: Weights) -> NDArray[Any]:
         """Outputs, one row an example, of inputs under given mean-field weights."""
 
 
@@ -46,8 +46,8 @@ class _PrunedGraph:
     def cost(self) -> int:
         return 1  # the same at every threshold, as nothing is left out
 
-    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
-        return stacks_of(noises, 1)
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        return noise_batches_of(noises, 1)
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         weights = [weights_of(self.table, noise) for noise in noises]
@@ -59,11 +59,11 @@ class _SampledGraph:
     network: Network
     weights: Sequence[Sequence[Weights]]
 
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
-        for stack in stacks:
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+        for noise_batch in noise_batches:
             rows = [
                 self.network(x, weights).reshape(len(x), -1)
-                for of_noise in self.weights[stack]
+                for of_noise in self.weights[noise_batch]
                 for weights in of_noise
             ]
             yield np.stack([outputs.T for outputs in rows])
@@ -121,31 +121,46 @@ class GraphNetwork:
             )
             for name, tensor in lifted.fixed_tensors.items()
         ]
+        # A mean near a billion needs the digits that a float64 network has.
+        self._types = [
+            graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype
+            for tensor in lifted.loc_tensors.values()
+        ]
+        self._output_type = np.float64 if _is_float64(graph, lifted) else np.float32
         self._session = open_session(graph, n_intra, n_inter)
         fed = [lifted.input_tensor, *lifted.loc_tensors.values(), *lifted.fixed_tensors.values()]
         self._call = call_of(self._session, output, fed)
 
-    def __call__(
-        self, x: ArrayLike, weights: Mapping[str, NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def __call__(self, x: ArrayLike, weights: Mapping[str, NDArray[np.floating]]) -> NDArray[Any]:
         """Outputs of the examples under one set of weights.
+
+        A graph that takes a certain number of examples alone is run as often as it takes.
 
         Parameters
         ----------
         x : array, shape (n_examples, ...)
             Examples, as the network's input takes them.
-        weights : mapping of str to float32 array
+        weights : mapping of str to float array
             One array for every name of ``lifted.loc_tensors``.
 
         Returns
         -------
         float32 array, shape (n_examples, n_classes)
             Logits; where the graph gives a Normal, its mean and, if asked for, its standard
-            deviation as a further column.
+            deviation as a further column. In float64 where the network gives that.
         """
-        drawn = [np.asarray(weights[name], np.float32) for name in self.lifted.loc_tensors]
+        named = zip(self.lifted.loc_tensors, self._types, strict=True)
+        drawn = [np.asarray(weights[name], dtype) for name, dtype in named]
         examples = np.asarray(x, np.dtype(self.lifted.input_dtype))
-        return np.asarray(self._call(examples, *drawn, *self._fixed), np.float32)
+        size = self.lifted.batch_size
+        if size is None or size == len(examples):
+            return np.asarray(self._call(examples, *drawn, *self._fixed), self._output_type)
+        padded = np.concatenate([examples, np.repeat(examples[-1:], -len(examples) % size, axis=0)])
+        outputs = [
+            np.array(self._call(padded[start : start + size], *drawn, *self._fixed))
+            for start in range(0, len(padded), size)
+        ]
+        return np.concatenate(outputs)[: len(examples)].astype(self._output_type, copy=False)
 
     def close(self) -> None:
         """Release the session; the network cannot be called afterwards."""
@@ -163,10 +178,17 @@ class GraphNetwork:
         self.close()
 
 
+def _is_float64(graph: Any, lifted: LiftedGraph) -> bool:
+    return bool(graph.get_tensor_by_name(lifted.output_tensor).dtype.as_numpy_dtype == np.float64)
+
+
 def _side_by_side(tensorflow: Any, graph: Any, lifted: LiftedGraph) -> Any:
     """Mean and standard deviation of a Normal as the columns of one tensor."""
     loc, scale = (
-        tensorflow.cast(graph.get_tensor_by_name(lifted.output_tensors[kind]), tensorflow.float32)
+        tensorflow.cast(
+            graph.get_tensor_by_name(lifted.output_tensors[kind]),
+            tensorflow.float64 if _is_float64(graph, lifted) else tensorflow.float32,
+        )
         for kind in ("loc", "scale")
     )
     columns = [loc, tensorflow.broadcast_to(scale, tensorflow.shape(loc))]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..posterior.draws import Draw
 from ..posterior.mean_field import Posterior
 
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Noise:
 
     Attributes
     ----------
-    unit : int
+    replicate : int
         That they belong to.
     draws : tuple of Draw
         Each with the sign that it gives the noise; 0 for the posterior mean.
@@ -35,7 +35,7 @@ class Noise:
         For every mean-field tensor; None for the posterior mean.
     """
 
-    unit: int
+    replicate: int
     draws: tuple[Draw, ...]
     values: Weights | None
 
@@ -43,12 +43,12 @@ class Noise:
 class Sampled(Protocol):
     """A pruned network under some draws of its weights."""
 
-    def outputs(self, x: NDArray[Any], stacks: Sequence[slice]) -> Iterator[NDArray[np.float32]]:
-        """Outputs of a batch for each stack of noises, one draw after the other.
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+        """Outputs of a batch for each batch of noises, one draw after the other.
 
         Yields
         ------
-        float32 array, shape (n_draws, n_outputs, n_examples)
+        float32 or float64 array, shape (n_draws, n_outputs, n_examples)
         """
 
 
@@ -66,8 +66,8 @@ class Pruned(Protocol):
     def cost(self) -> int:
         """See the class."""
 
-    def stacks(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
-        """Noises that are best evaluated together, for a size of batch; see :func:`stacks_of`."""
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        """Noises best evaluated together, for a size of batch; see :func:`noise_batches_of`."""
 
     def sample(self, noises: Sequence[Noise]) -> Sampled:
         """Weights of the draws; the bits of each are the same whichever others there are."""
@@ -80,14 +80,14 @@ class Evaluator(Protocol):
         """The network with another table of Gaussians, which may have exact zeros."""
 
 
-def stacks_of(noises: Sequence[Noise], most: int, group: int = 1) -> list[slice]:
-    """Divide noises evenly into stacks of so many at most; the posterior mean is an extra one.
+def noise_batches_of(noises: Sequence[Noise], most: int, group: int = 1) -> list[slice]:
+    """Divide noises evenly into batches of so many at most; the posterior mean is an extra one.
 
     Parameters
     ----------
     group : int
-        A stack is made of whole groups of up to so many noises, or is one of them. Groups are those
-        that ``stacks_of(noises, group)`` gives.
+        A batch is made of whole groups of up to so many noises, or is one of them. Groups are
+        those that ``noise_batches_of(noises, group)`` gives.
     """
     if not noises:
         return []
@@ -95,7 +95,7 @@ def stacks_of(noises: Sequence[Noise], most: int, group: int = 1) -> list[slice]
     groups = _evenly(len(with_noise), group)
     starts = [groups[at] for at in _evenly(len(groups) - 1, max(1, most // group))[:-1]]
     bounds = [0, *(with_noise[start] for start in starts[1:]), len(noises)]
-    return [slice(*of_stack) for of_stack in pairwise(bounds)]
+    return [slice(*of_batch) for of_batch in pairwise(bounds)]
 
 
 def _evenly(n: int, most: int) -> list[int]:

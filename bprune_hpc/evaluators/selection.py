@@ -5,13 +5,27 @@ Never by ranks, since the bits depend on it; its name is stored with the results
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..graph.chain import channel_layers, layers_of
+from ..graph.layer_graph import (
+    Activation,
+    Add,
+    BatchNormalization,
+    Bias,
+    Convolution,
+    Dense,
+    LayerGraph,
+    Operation,
+    Pooling,
+    Reshape,
+    UnknownOperation,
+    layers_of,
+)
 from ..graph.lifted import LiftedGraph
 from .interface import Evaluator
 
@@ -24,6 +38,18 @@ FORMS = {
     "graph": "any network",
 }
 """What each evaluator takes."""
+RUNS_TENSORFLOW = {"chain": False, "channels": True, "graph": True}
+"""Whether ranks load TensorFlow for it, and need the memory."""
+
+_LETTERS: Mapping[type[Operation], str] = {
+    Dense: "D", Convolution: "C", Bias: "B", BatchNormalization: "N", Activation: "A",
+    Pooling: "P", Reshape: "R", Add: "+",
+}  # fmt: skip
+_DENSE = re.compile("[RF]*(CB?(A|P|AP|PA)?[RF])?(DB?A?)+")
+"""Dense layers, perhaps after a convolution. No activation falls as its argument grows, so that it
+may come before or after a maximum. F is a reshape that makes an image flat."""
+_CHANNELS = re.compile("[RFP]*([CD][PR]*B?[PRFA]*)+")
+"""Layers with a bias for each neuron or channel, before activations and before images are flat."""
 
 
 def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
@@ -39,26 +65,55 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     ConfigError
         If the network is not of the form that the one asked for takes.
     """
-    possible = {
-        "chain": layers_of(graph.chain) is not None,
-        "channels": channel_layers(graph.chain) is not None,
-        "graph": True,
-    }
+    chain = _chain_of(graph)
+    possible = {"chain": _is_dense(chain), "channels": _has_channels(chain), "graph": True}
     if asked == "auto":
         return next(name for name, fits in possible.items() if fits)
     if not possible[asked]:
+        unknown = graph.layers
+        has = " is another"
+        if isinstance(unknown, UnknownOperation):
+            has = f" has '{unknown.name}' ({unknown.operation})"
         raise ConfigError(
-            f"--evaluator: {asked} is for {FORMS[asked]}, and this network is another; leave the "
-            "flag out"
+            f"--evaluator: {asked} is for {FORMS[asked]}, and this network{has}; leave the flag out"
         )
     return asked
+
+
+def _is_dense(chain: Sequence[Operation]) -> bool:
+    """Whether a chain is for ``chain``: what pools its convolution are maxima of tiles."""
+    if not _DENSE.fullmatch(_form(chain)):
+        return False
+    first, pooling = layers_of(chain)[0].product, layers_of(chain)[0].pooling
+    if pooling is None or not isinstance(first, Convolution):
+        return True
+    are_tiles = all(n % each == 0 for n, each in zip(first.size, pooling.size, strict=True))
+    return pooling.function == "MaxPool" and pooling.strides == pooling.size and are_tiles
+
+
+def _has_channels(chain: Sequence[Operation]) -> bool:
+    """Whether a chain is for ``channels``: each layer with weights of its own."""
+    names = [name for layer in layers_of(chain) for name in (layer.kernel, layer.bias) if name]
+    return bool(_CHANNELS.fullmatch(_form(chain))) and len(set(names)) == len(names)
+
+
+def _form(chain: Sequence[Operation]) -> str:
+    """A letter for each operation."""
+    return "".join(
+        "F" if isinstance(one, Reshape) and one.n_places > 1 else _LETTERS[type(one)]
+        for one in chain
+    )
+
+
+def _chain_of(graph: LiftedGraph) -> Sequence[Operation]:
+    """The operations of a network without branches; none of any other."""
+    return (graph.layers.chain() if isinstance(graph.layers, LayerGraph) else None) or ()
 
 
 def make_evaluator(
     name: str,
     graph: LiftedGraph,
     fixed: Mapping[str, NDArray[Any]],
-    shapes: Mapping[str, tuple[int, ...]],
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> Evaluator:
@@ -68,22 +123,18 @@ def make_evaluator(
     ----------
     fixed : mapping of str to array
         Weights without a posterior.
-    shapes : mapping of str to tuple of int
-        Of every mean-field tensor.
     n_intra, n_inter : int
         Threads of this process.
     """
+    chain = _chain_of(graph)
     if name == "chain":
         from .chain import ChainNetwork
 
-        layers = layers_of(graph.chain)
-        if layers is None:
-            raise ValueError("not a chain of layers")
-        return ChainNetwork(layers, fixed, n_intra)
-    if name == "channels" and graph.chain is not None:
+        return ChainNetwork(layers_of(chain), fixed, n_intra)
+    if name == "channels":
         from .channels import ChannelNetwork
 
-        return ChannelNetwork(graph.chain, fixed, shapes, n_intra, n_inter)
+        return ChannelNetwork(chain, fixed, n_intra, n_inter)
     from .graph import GraphEvaluator, GraphNetwork
 
     return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

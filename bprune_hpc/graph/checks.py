@@ -204,7 +204,8 @@ def check_lifted(
     if random:
         raise GraphError(
             f"{label}: random operations that are not a posterior's noise: "
-            f"{describe(nodes, random)}; export the graph for inference (dropout off)"
+            f"{describe(nodes, random)}; export the graph for inference (dropout off), or give the "
+            "placeholder that turns it off its value with --feed NAME=VALUE"
         )
     if input_tensor[0] not in kept:
         raise GraphError(
@@ -217,8 +218,8 @@ def check_lifted(
     ]
     if waiting:
         raise GraphError(
-            f"{label}: placeholders besides the input: {describe(nodes, waiting)}; give them a "
-            "default (tf.placeholder_with_default) or export the graph for inference"
+            f"{label}: placeholders besides the input: {describe(nodes, waiting)}; give them "
+            "values with --feed NAME=VALUE, or export the graph for inference"
         )
 
 

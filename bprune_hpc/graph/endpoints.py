@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from .nodes import (
     ancestors,
     constant,
     describe,
+    is_random,
     parse_tensor,
     source_of,
     tensor_name,
@@ -30,6 +33,8 @@ from .nodes import (
 OPS_NAME_FILE = "Ops_name_BNN.txt"
 
 _LOG = logging.getLogger(__name__)
+Shape = tuple[int | None, ...] | None
+
 _SOFTMAX = frozenset(
     {
         "Softmax",
@@ -40,6 +45,7 @@ _SOFTMAX = frozenset(
 )
 _DRAWS = frozenset({"Multinomial", "StatelessMultinomial"})
 _AFTER_DRAW = SAME_NUMBERS | {"Cast", "OneHot", "Transpose"}
+_OF_UNIFORM = SAME_NUMBERS | {"Add", "AddV2", "Mul"}
 _FED = frozenset({"Placeholder", "IteratorGetNext", "IteratorGetNextSync"})
 
 
@@ -140,7 +146,8 @@ def find_input(nodes: Nodes, logits: Tensor, label: str) -> Tensor:
     if found:
         raise GraphError(
             f"{label}: several placeholders could be the input: "
-            f"{', '.join(found)}; pass one as --input_op"
+            f"{', '.join(found)}; pass one as --input_op, and give the others values with "
+            "--feed NAME=VALUE"
         )
     others = [name for name in behind if nodes[name].op in _FED]
     others += [name for name in behind if nodes[name].op == "PlaceholderWithDefault"]
@@ -168,21 +175,69 @@ def before_ones(nodes: Nodes, tensor: Tensor) -> Tensor:
         return tensor
 
 
-def before_softmax(nodes: Nodes, tensor: Tensor) -> Tensor:
-    """The logits where ``tensor`` is a softmax of them or, as BPrune names it, a copy.
+@dataclass(frozen=True)
+class Head:
+    """The end of a network, as its structure tells it.
 
-    Where it is a sample of a Categorical or OneHotCategorical, the logits it is drawn from.
+    Attributes
+    ----------
+    output : Tensor
+        The logits where ``kind`` says so, else what was named.
+    kind : str or None
+        ``"logits"`` where a softmax of them, or a sample drawn by them, was stepped over.
+    activation : str or None
+        ``"Softmax"`` or ``"Sigmoid"`` where ``output`` may be one, in another shape, of...
+    behind : Tensor or None
+        ...this one: to be taken for ``output`` if their shapes say the same.
     """
+
+    output: Tensor
+    kind: str | None = None
+    activation: str | None = None
+    behind: Tensor | None = None
+
+    def is_of(self, behind: Shape, output: Shape) -> bool:
+        """Whether ``output`` is the ``activation`` of ``behind``, in its own shape or another.
+
+        Parameters
+        ----------
+        behind, output : tuple of int or None; None
+            Shapes, the examples' axis first. A softmax is of a row, a sigmoid here of one number.
+        """
+        if behind is None or output is None:
+            return False
+        sizes = behind[1:]
+        n_behind, n_output = (
+            None if None in shape else math.prod(size or 0 for size in shape)
+            for shape in (sizes, output[1:])
+        )
+        if n_behind is None or n_behind != n_output:
+            return False
+        return n_behind == 1 if self.activation == "Sigmoid" else sizes[-1:] == (n_behind,)
+
+
+def look_behind(nodes: Nodes, tensor: Tensor) -> Head:
+    """Step back from probabilities, a sample, or as BPrune names it a copy, to the logits."""
     root = source_of(nodes, tensor)
     if nodes[root[0]].op == "Mul":  # BPrune names logits × ones like the labels
-        return before_ones(nodes, root)
+        logits = before_ones(nodes, root)
+        return Head(logits, None if logits == root else "logits")
     if nodes[root[0]].op in ("Softmax", "LogSoftmax"):
-        return before_ones(nodes, nodes[root[0]].inputs[0])
+        return Head(before_ones(nodes, nodes[root[0]].inputs[0]), "logits")
+    shaped = nodes[source_of(nodes, tensor, SAME_NUMBERS)[0]]
+    if shaped.op in ("Softmax", "LogSoftmax", "Sigmoid"):
+        behind = before_ones(nodes, shaped.inputs[0])
+        return Head(tensor, None, shaped.op.removeprefix("Log"), behind)
     while nodes[root[0]].op in _AFTER_DRAW:
         root = source_of(nodes, nodes[root[0]].inputs[0])
+    if nodes[root[0]].op == "Less":  # a Bernoulli's sample: a uniform number below a probability
+        uniform, probability = nodes[root[0]].inputs
+        if is_random(nodes[source_of(nodes, uniform, _OF_UNIFORM)[0]].op):
+            return look_behind(nodes, probability)
     if nodes[root[0]].op in _DRAWS:
-        return _before_reshape(nodes, before_ones(nodes, nodes[root[0]].inputs[0]))
-    return tensor
+        logits = _before_reshape(nodes, before_ones(nodes, nodes[root[0]].inputs[0]))
+        return Head(logits, "logits")
+    return Head(tensor)
 
 
 def _is_ones(nodes: Nodes, tensor: Tensor) -> bool:

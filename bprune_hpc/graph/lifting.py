@@ -20,11 +20,12 @@ from ..errors import GraphError
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import import_graphs
 from . import endpoints
-from .chain import Chain
-from .chain_search import find_chain
 from .checks import check_lifted, check_operations, used_functions
 from .constant_folding import Evaluator, static_types
+from .feeds import still_dropout
 from .inlining import flatten
+from .layer_graph import LayerGraph, UnknownOperation
+from .layer_search import find_layers
 from .lifted import LiftedGraph
 from .nodes import (
     Nodes,
@@ -36,7 +37,7 @@ from .nodes import (
     placeholder_node,
     tensor_name,
 )
-from .noise import find_noise
+from .noise import find_noise, find_sampled
 from .noise_removal import NoiseRemoval
 from .source import ReadVariables, VariableTypes, VariableValues
 from .variables import expose_variables
@@ -78,6 +79,7 @@ def lift(
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    output_kind: str | None = None,
     variable_names: Mapping[str, str] | None = None,
     variable_types: VariableTypes | None = None,
     label: str = "graph",
@@ -96,6 +98,9 @@ def lift(
         Operations (or tensors) between which the network lies; searched for where not given.
     loc_op, scale_op : str, optional
         In place of ``logits_op``: mean and standard deviation of a regression's output.
+    output_kind : str, optional
+        One of ``OUTPUT_KINDS``, where it is known. Without, and of probabilities, what is behind
+        the output is searched for logits.
     variable_names : mapping of str to str, optional
         Stored names of variables where they are not their nodes' own: of placeholders that take a
         variable's handle (in traces), of variables that a Saver stores under another name.
@@ -127,6 +132,7 @@ def lift(
             read_variables,
             input_op,
             {"loc": loc_op, "scale": scale_op} if loc_op else {"logits": logits_op},
+            output_kind,
             variable_names or {},
             variable_types,
             label,
@@ -154,6 +160,7 @@ def _lift(
     read_variables: ReadVariables,
     input_op: str | None,
     output_ops: Mapping[str, str | None],
+    output_kind: str | None,
     variable_names: Mapping[str, str],
     variable_types: VariableTypes | None,
     label: str,
@@ -167,9 +174,16 @@ def _lift(
         else endpoints.find_logits(nodes, label)
         for kind, name in output_ops.items()
     }
-    if "logits" in outputs:
-        outputs["logits"] = endpoints.before_softmax(nodes, outputs["logits"])
+    head = None
+    if "loc" in outputs:
+        output_kind = "mean_and_scale"
+    elif output_kind in (None, "probabilities"):
+        head = endpoints.look_behind(nodes, outputs["logits"])
+        outputs["logits"] = head.output
+        searched = output_ops["logits"] is None
+        output_kind = "logits" if searched else head.kind or output_kind
     ends = list(outputs.values())
+    behind = head.behind if head and output_kind != "logits" else None
     given = (
         endpoints.named_tensor(nodes, renamed, input_op, "--input_op", label)
         if input_op
@@ -190,6 +204,7 @@ def _lift(
     names = expose_variables(nodes, variable_names, label)
     order = ancestors(nodes, ends)
     nodes = {name: nodes[name] for name in order}
+    still_dropout(nodes, order, ends)
     names = {node: name for node, name in names.items() if node in nodes}
     others = {name: node for name, node in nodes.items() if name not in names}
     check_operations(others, graph_def.library, label)
@@ -197,6 +212,13 @@ def _lift(
     for node_name, name in names.items():
         dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum
         nodes[node_name] = placeholder_node(node_name, dtype, values.shape(name))
+    if "logits" in outputs:
+        sampled = find_sampled(nodes, outputs["logits"], input_tensor, names, label)
+        if sampled is not None:
+            outputs, output_kind = {"loc": sampled[0], "scale": sampled[1]}, "mean_and_scale"
+            behind = None
+            ends = list(outputs.values())
+            nodes = {name: nodes[name] for name in ancestors(nodes, ends)}
 
     sites = find_noise(nodes, ends, input_tensor, names, label)
     if not sites:
@@ -219,12 +241,19 @@ def _lift(
     removal.apply_all(sites)
     kept = ancestors(nodes, ends)
     check_lifted(nodes, kept, input_tensor, {*names, *removal.placeholders.values()}, label)
+
+    def built(kept: Collection[str]) -> Any:
+        some = [nodes[name] for name in kept]
+        return build_graph(some, graph_def.versions, used_functions(some, graph_def.library))
+
+    final = built(kept)
+    types = static_types(final, [input_tensor, *ends, *([behind] if behind else [])], label)
+    if head and behind and head.is_of(types[behind].shape, types[head.output].shape):
+        outputs["logits"], output_kind = behind, "logits"
+        ends = [behind]
+        kept = ancestors(nodes, ends)
+        final = built(kept)
     fixed_nodes = {names[name]: name for name in kept if name in names}
-    kept_nodes = [nodes[name] for name in kept]
-    final = build_graph(
-        kept_nodes, graph_def.versions, used_functions(kept_nodes, graph_def.library)
-    )
-    types = static_types(final, [input_tensor, *ends], label)
     lifted = LiftedGraph(
         graph_def=final.SerializeToString(deterministic=True),
         input_tensor=tensor_name(input_tensor),
@@ -235,8 +264,10 @@ def _lift(
         output_tensors={kind: tensor_name(tensor) for kind, tensor in outputs.items()},
         loc_tensors={name: f"{node}:0" for name, node in removal.placeholders.items()},
         fixed_tensors={name: f"{node}:0" for name, node in sorted(fixed_nodes.items())},
+        output_kind=output_kind,
         notes=tuple(removal.notes),
-        chain=_chain(
+        rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
+        layers=_layers(
             final,
             nodes,
             input_tensor,
@@ -254,20 +285,22 @@ def _lift(
         },
         used_variables=values.names,
         scale_variables=removal.scale_variables,
-        dropped_ops=_dropped(graph_def, [n.op for n in kept_nodes if original.get(n.name) == n.op]),
+        dropped_ops=_dropped(
+            graph_def, [nodes[n].op for n in kept if original.get(n) == nodes[n].op]
+        ),
     )
 
 
-def _chain(
+def _layers(
     final: Any,
     nodes: Nodes,
     input_tensor: Tensor,
     outputs: Mapping[str, Tensor],
     weights: Mapping[str, str],
-) -> Chain | None:
+) -> LayerGraph | UnknownOperation | None:
     # A Normal has two outputs.
     output = outputs.get("logits")
-    return find_chain(final, nodes, input_tensor, output, weights) if output else None
+    return find_layers(final, nodes, input_tensor, output, weights) if output else None
 
 
 def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import GraphError
+from ..tensorflow_import import import_graphs
 from .nodes import (
     NORMALS,
     SAME_NUMBERS,
@@ -30,6 +31,7 @@ from .nodes import (
     Tensor,
     ancestors,
     constant,
+    constant_node,
     consumers,
     dependences,
     is_random,
@@ -113,6 +115,41 @@ def find_noise(
     return sorted(sites, key=lambda site: position[site.total[0]])
 
 
+def find_sampled(
+    nodes: Nodes,
+    output: Tensor,
+    input_tensor: Tensor,
+    variables: Collection[str],
+    label: str,
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation where an output is a sample of a Normal; else None.
+
+    So ends a Keras model whose last layer is a distribution once it is saved as a graph. Noise that
+    is a posterior's, as of a last layer with local reparameterization, is none of the output's.
+
+    Parameters
+    ----------
+    nodes : dict of str to Node
+        Where the deviation is one number, a node of it is added.
+    output : Tensor
+    """
+    total = nodes[source_of(nodes, output, SAME_NUMBERS)[0]]
+    if total.op not in _ADDITIONS:
+        return None
+    order = ancestors(nodes, [output])
+    search = _Search(nodes, dependences(nodes, order, input_tensor, variables), label)
+    followers = consumers(nodes, order)
+    for name in order:
+        if nodes[name].op not in NORMALS:
+            continue
+        reached, sums = search.follow(name, followers, ())
+        for node, position in sums:
+            if node is total and not search.is_posterior(name, node, position, reached):
+                scale = search.factor_of(name, node.inputs[position], reached)
+                return None if scale is None else (node.inputs[1 - position], scale)
+    return None
+
+
 @dataclass(frozen=True)
 class _Search:
     nodes: Nodes
@@ -122,8 +159,15 @@ class _Search:
     def sites_of(
         self, noise: str, followers: dict[str, list[tuple[str, int]]], outputs: Collection[Tensor]
     ) -> list[NoiseSite]:
-        ends = {name for name, _ in outputs}
-        reached, waiting, sums = {noise}, [noise], []
+        reached, sums = self.follow(noise, followers, {name for name, _ in outputs})
+        return [self._classify(noise, node, position, reached) for node, position in sums]
+
+    def follow(
+        self, noise: str, followers: dict[str, list[tuple[str, int]]], ends: Collection[str]
+    ) -> tuple[set[str], list[tuple[Node, int]]]:
+        """Nodes that noise goes through, and the sums (and which operand) that it is added in."""
+        reached, waiting = {noise}, [noise]
+        sums: list[tuple[Node, int]] = []
         while waiting:
             name = waiting.pop()
             if name in ends:
@@ -140,7 +184,35 @@ class _Search:
                 elif follower not in reached:
                     reached.add(follower)
                     waiting.append(follower)
-        return [self._classify(noise, node, position, reached) for node, position in sums]
+        return reached, sums
+
+    def is_posterior(self, noise: str, total: Node, position: int, reached: set[str]) -> bool:
+        """Whether noise that is added in a sum is that of weights."""
+        try:
+            self._classify(noise, total, position, reached)
+        except GraphError:
+            return False
+        return True
+
+    def factor_of(self, noise: str, noisy: Tensor, reached: set[str]) -> Tensor | None:
+        """The one factor on the way of noise to where it is added; None where there is more."""
+        factors = []
+        for name in [name for name in ancestors(self.nodes, [noisy]) if name in reached]:
+            node = self.nodes[name]
+            if name == noise or node.op in SAME_NUMBERS:
+                continue
+            for factor in node.inputs:
+                if factor[0] in reached or self._is_neutral(node, factor):
+                    continue
+                if node.op != "Mul":
+                    return None
+                factors.append(factor)
+        if not factors:
+            one = f"{noise}/one"
+            dtype = import_graphs().as_dtype(self.nodes[noise].attr["dtype"].type)
+            self.nodes[one] = constant_node(one, np.ones((), dtype.as_numpy_dtype))
+            factors = [(one, 0)]
+        return factors[0] if len(factors) == 1 else None
 
     def _hides_value(self, node: Node, position: int) -> bool:
         return node.op in SHAPE_ONLY or is_random(node.op) or (node.op == "Fill" and position == 0)

@@ -6,6 +6,7 @@ it. What does not: finding the noise (``graph.noise``), everything around it (``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from .nodes import (
 from .noise import NoiseSite
 from .source import VariableValues
 
-_FLOAT32 = 1
+_FLOAT32, _FLOAT64 = 1, 2
 _BLOCK = 1 << 18
 # Of the noise, besides 1: where its part vanishes, and where it is twice as large.
 _LEVELS = (0.0, 2.0)
@@ -54,13 +55,15 @@ class NoiseRemoval:
 
     Attributes
     ----------
-    loc, scale : dict of str to float32 array
-        The posterior so far.
+    loc, scale : dict of str to float32 or float64 array
+        The posterior so far; float64 where the network's weights are.
     placeholders : dict of str to str
         Node that each mean-field tensor is fed to.
     scale_variables : dict of str to tuple of str
         Variables that each mean-field tensor's scale is computed from.
     notes : list of str
+    rows_with_noise : list of Tensor
+        What is multiplied by weights that each row had noise of its own of.
     """
 
     def __init__(
@@ -71,11 +74,12 @@ class NoiseRemoval:
         evaluator: Evaluator,
         label: str,
     ) -> None:
-        self.loc: dict[str, NDArray[np.float32]] = {}
-        self.scale: dict[str, NDArray[np.float32]] = {}
+        self.loc: dict[str, NDArray[Any]] = {}
+        self.scale: dict[str, NDArray[Any]] = {}
         self.placeholders: dict[str, str] = {}
         self.scale_variables: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
+        self.rows_with_noise: list[Tensor] = []
         self._values = values
         self._nodes = nodes
         self._uncut = dict(nodes)
@@ -118,6 +122,8 @@ class NoiseRemoval:
             self._replace_by_reshape(site, weight, shape)
         else:
             self._replace_by_mean(site, self._clone(site.mean, fed, weight, site))
+            factors = self._uncut[site.product].inputs
+            self.rows_with_noise += [tensor for tensor in factors if tensor != site.loc]
         if site.kind == "LocalReparameterization" and "Conv" in self._uncut[site.product or ""].op:
             self.notes.append(
                 f"{name}: convolution with local reparameterization; a draw of one kernel has "
@@ -204,7 +210,7 @@ class NoiseRemoval:
 
     def _matched(
         self, site: NoiseSite, loc: NDArray[Any], scaled: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Mean and scale of one shape: the variable's where it can be."""
         if _without_ones(loc.shape) != _without_ones(scaled.shape):
             # One number as the mean of many weights, or as their scale (noise has its own size).
@@ -220,16 +226,25 @@ class NoiseRemoval:
                     f"{self._label}: the mean at '{site.loc[0]}' has shape {loc.shape}, its scale "
                     f"{scaled.shape}; not one Gaussian a weight"
                 )
+            n_extra = scaled.ndim - loc.ndim
+            if loc.ndim and n_extra > 0 and _is_repeated(scaled, n_extra):
+                n_samples = math.prod(scaled.shape[:n_extra])
+                weights = next(iter(self._evaluate.behind(site.loc).values()))
+                raise GraphError(
+                    f"{self._label}: noise '{site.noise}' makes {n_samples} samples of '{weights}' "
+                    "in one call; take one, and leave averages over samples to the sweep"
+                )
             loc, scaled = np.broadcast_to(loc, shape), np.broadcast_to(scaled, shape)
-        mean = np.ascontiguousarray(loc, np.float32).reshape(loc.shape)
-        return mean, np.ascontiguousarray(scaled, np.float32).reshape(mean.shape)
+        kind = np.float64 if loc.dtype == np.float64 else np.float32
+        mean = np.ascontiguousarray(loc, kind).reshape(loc.shape)
+        return mean, np.ascontiguousarray(scaled, kind).reshape(mean.shape)
 
     def _entry(
         self,
         site: NoiseSite,
         fed: Tensor,
-        loc: NDArray[np.float32],
-        scale: NDArray[np.float32],
+        loc: NDArray[Any],
+        scale: NDArray[Any],
     ) -> str:
         """Name in the posterior; a layer that is called twice has one entry."""
         key = structure(self._uncut, fed)
@@ -240,13 +255,17 @@ class NoiseRemoval:
             self.loc[name], self.scale[name] = loc, scale
             node = _unused(f"bprune_loc/{len(self.placeholders)}", self._nodes)
             self.placeholders[name] = node
-            self._nodes[node] = placeholder_node(node, _FLOAT32, loc.shape)
+            self._nodes[node] = placeholder_node(node, self._type_of(name), loc.shape)
         elif not np.array_equal(self.scale[name], scale, equal_nan=True):
             raise GraphError(
                 f"{self._label}: '{name}' is perturbed with two different scales; not one posterior"
             )
-        else:
-            self.notes.append(f"{name}: used more than once; a draw is the same in each place")
+        elif site.noise not in self._loc_of_noise:
+            raise GraphError(
+                f"{self._label}: '{name}' is drawn anew each time that it is used (see "
+                f"'{site.total[0]}'), and a sweep draws each weight once; call each Bayesian layer "
+                "once, and leave averages over passes to the sweep"
+            )
         if self._loc_of_noise.setdefault(site.noise, name) != name:
             raise GraphError(
                 f"{self._label}: noise '{site.noise}' perturbs both "
@@ -261,12 +280,15 @@ class NoiseRemoval:
         suffix = fed[0].rpartition("/")[2] + (f"_{fed[1]}" if fed[1] else "")
         return _unused(f"{self._variables[behind[0]]}/{suffix}", self.loc)
 
+    def _type_of(self, name: str) -> int:
+        return _FLOAT64 if self.loc[name].dtype == np.float64 else _FLOAT32
+
     def _typed_weight(self, name: str, dtype: int, site: NoiseSite) -> Tensor:
-        weight = (self.placeholders[name], 0)
-        if dtype == _FLOAT32:
+        weight, given = (self.placeholders[name], 0), self._type_of(name)
+        if dtype == given:
             return weight
         node = _unused(f"{site.total[0]}/weight", self._nodes)
-        self._nodes[node] = typed_node(node, "Cast", [weight], SrcT=_FLOAT32, DstT=dtype)
+        self._nodes[node] = typed_node(node, "Cast", [weight], SrcT=given, DstT=dtype)
         return node, 0
 
     def _replace_by_reshape(self, site: NoiseSite, weight: Tensor, shape: tuple[int, ...]) -> None:
@@ -328,6 +350,12 @@ def _agree(found: NDArray[Any], at_one: NDArray[Any], factor: float, rtol: float
         if not np.allclose(found[start : start + _BLOCK][finite], expected, rtol=rtol, atol=0):
             return False
     return True
+
+
+def _is_repeated(values: NDArray[Any], n_axes: int) -> bool:
+    """Whether values are the same along all of their first axes."""
+    one = values[(0,) * n_axes]
+    return bool((values == one).all())
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,26 @@ class Endpoints:
     """Operations (or tensors) between which the network lies; None: to be searched for.
 
     ``loc_op`` and ``scale_op``, in place of ``logits_op``, are those of a regression's output.
+    ``output_kind`` is what the source itself says of ``logits_op``: ``"logits"`` or
+    ``"probabilities"``, as of a distribution that the network ends in.
     """
 
     input_op: str | None = None
     logits_op: str | None = None
     loc_op: str | None = None
     scale_op: str | None = None
+    output_kind: str | None = None
 
     def or_else(self, other: Endpoints) -> Endpoints:
         """These where they are given, else the others."""
         is_named = self.logits_op is not None or self.loc_op is not None
         outputs = self if is_named else other
-        return Endpoints(
-            self.input_op or other.input_op, outputs.logits_op, outputs.loc_op, outputs.scale_op
-        )
+        return replace(outputs, input_op=self.input_op or other.input_op)
 
 
 @dataclass(frozen=True)
 class GraphSource:
-    """A source that was source.
+    """What was opened.
 
     Attributes
     ----------

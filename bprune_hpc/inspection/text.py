@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checkpoints.case import Case, Source
 from ..graph.lifted import LiftedGraph
+from ..graph.network_input import network_input
 from .tensors import COLLAPSED_BELOW_NATS, KINDS, TensorRow, collapsed_fraction, totals
 
 SCHEMA = "bprune-hpc/inspect/1"
@@ -47,8 +48,8 @@ def text(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -
     lines = [
         f"case    {name}",
         f"source  {source.kind}: {source.path}, {step}, {writer}",
-        f"input   {_operation(graph.input_tensor)} {_shape(graph.input_shape)} {graph.input_dtype}",
-        f"output  {_outputs(graph)} {_shape(graph.output_shape)}",
+        f"input   {_operation(graph.input_tensor)} {_shape(graph.input_shape)} {_input(case)}",
+        f"output  {_outputs(graph)} {_shape(graph.output_shape)}: {_kind(graph)}",
         *(f"note    {note}" for note in graph.notes),
         "",
         *_table([list(_HEADINGS), *(_cells(row) for row in rows)]),
@@ -74,6 +75,7 @@ def text(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -
 def as_json(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float) -> str:
     """The same for machines; numbers in full, null for what is infinite or does not apply."""
     source, graph = case.source, case.graph
+    taken = network_input(graph, case.fixed)
     tensors = []
     for row in rows:
         entry = asdict(row)
@@ -96,11 +98,15 @@ def as_json(name: str, case: Case, rows: Sequence[TensorRow], prior_scale: float
             "tensor": graph.input_tensor,
             "shape": graph.input_shape,
             "dtype": graph.input_dtype,
+            "layout": taken.layout or None,
+            "flat_image": taken.flat_image,
+            "own_scaling": taken.own_scaling or None,
         },
         "output": {
             "tensor": graph.output_tensor,
             "shape": graph.output_shape,
             "tensors": dict(graph.output_tensors),
+            "kind": graph.output_kind,
         },
         "notes": graph.notes,
         "collapse_rule": {
@@ -149,6 +155,31 @@ def _outputs(graph: LiftedGraph) -> str:
     if "loc" not in graph.output_tensors:
         return _operation(graph.output_tensor)
     return ", ".join(f"{what} {_operation(name)}" for what, name in graph.output_tensors.items())
+
+
+def _kind(graph: LiftedGraph) -> str:
+    """What the output's numbers are, as far as the structure of the network says."""
+    shape, kind = graph.output_shape, graph.output_kind
+    is_single = shape is not None and (len(shape) == 1 or shape[-1] == 1)
+    if kind == "mean_and_scale":
+        return "a Normal"
+    if kind is None:
+        what = "a mean, or of two classes" if is_single else "logits or probabilities"
+        return f"{what}, which a sweep is told or finds"
+    if is_single:
+        return f"one {'logit' if kind == 'logits' else 'probability'} of two classes"
+    return kind
+
+
+def _input(case: Case) -> str:
+    """Type of the input, the order of its axes, and what the network does with it first."""
+    taken = network_input(case.graph, case.fixed)
+    said = [taken.dtype, taken.layout.replace("_", " ")]
+    if taken.flat_image:
+        said.append(f"flat rows of images {_shape(taken.flat_image)}")
+    if taken.own_scaling:
+        said.append(taken.own_scaling)
+    return ", ".join(filter(None, said))
 
 
 def _writer(source: Source) -> str:

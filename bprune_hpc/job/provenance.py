@@ -22,8 +22,11 @@ Environment = dict[str, list[str]]
 _NAMES = {
     "graph": "network graph",
     "pruned_weights": "--pruned_weights",
+    "output_kind": "outputs that are",
     "grid": "a grid of",
 }
+_CHOICES = ("layout", "input_scale", "x_key", "y_key", "target_columns", "first_label")
+"""Flags that are part of an identity only where they are not at their defaults."""
 _FAULTS = {
     ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "
     "numbers may be wrong",
@@ -35,8 +38,8 @@ _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, in words: ``seed 1, now 2``."""
     return [
-        f"{_NAMES.get(name, name)} {fault_of(before, name) or _short(before.get(name))}, "
-        f"now {_short(now.get(name))}"
+        f"{_name_of(name)} {fault_of(before, name) or _short(before.get(name), name)}, "
+        f"now {_short(now.get(name), name)}"
         for name in dict.fromkeys([*now, *before])
         if before.get(name) != now.get(name)
     ]
@@ -84,7 +87,13 @@ def mixture(environment: Environment) -> str:
     )
 
 
-def _short(value: Any) -> str:
+def _name_of(name: str) -> str:
+    return f"--{name}" if name in _CHOICES else _NAMES.get(name, name)
+
+
+def _short(value: Any, name: str) -> str:
+    if value is None and name in _CHOICES:
+        return "at its default"
     if isinstance(value, str):
         return f"{value[:19]}…" if value.startswith("sha256 ") else value
     return "none" if value is None else f"{value}"

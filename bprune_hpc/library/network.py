@@ -13,30 +13,43 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checkpoints.case import Source, read_case
+from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
 from ..evaluators.interface import Evaluator, Weights
 from ..evaluators.selection import choose_evaluator
+from ..graph.lifted import OUTPUT_KINDS
+from ..graph.network_input import network_input
 from ..metrics.regression import RegressionStatistics
 from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
-from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES, Rule, cut_at_threshold, cuts
-from ..posterior.pruning import prune as pruned_posterior
+from ..posterior.pruning import (
+    GRANULARITIES,
+    PRUNED_SCALE,
+    SCOPES,
+    PruningRule,
+    mask_at_threshold,
+    pruning_masks,
+)
+from ..runner.batch_dependence import check_examples_apart, made_up_examples
+from ..runner.datasets import TEST_SET, EvaluationSet
 from ..runner.evaluation import NotFinite, batches, evaluate
-from ..runner.problem import Problem, check_prior
-from ..runner.task_selection import choose_task
-from ..runner.work_split import make_plan, round_of
+from ..runner.network import Network
+from ..runner.output_probe import some_outputs
+from ..runner.problem import check_prior
+from ..runner.task_selection import choose_task, kind_asked, told_by
+from ..runner.work_split import assign, make_plan
 from .predictive import NormalPredictive, Predictive
 from .validation import (
     check_outputs,
@@ -65,9 +78,12 @@ class BayesianNetwork:
     source : Source
         Where the network came from.
     task : Classification or Regression
-        What the network is for.
+        What the network is for. A classification's ``output_kind`` is None where only the outputs
+        for examples tell it.
     prior : mapping of str to Prior
         Of each tensor whose Gaussian prior the graph says.
+    input : NetworkInput
+        What the network takes.
     """
 
     posterior: Posterior
@@ -75,7 +91,9 @@ class BayesianNetwork:
     source: Source
     task: Task
     prior: Mapping[str, Prior]
+    input: NetworkInput
     _network: GraphNetwork
+    _output_kind: str = "auto"
 
     @property
     def n_weights(self) -> int:
@@ -165,17 +183,18 @@ class BayesianNetwork:
             if asked not in known:
                 raise ConfigError(f"prune: {name} '{asked}' is none of {', '.join(known)}")
         prior = self.prior if CRITERIA[criterion].needs_prior and prior_scale is None else None
-        rule = Rule(criterion, scope, granularity, prior_scale, seed, prior)
+        rule = PruningRule(
+            criterion, scope, granularity, prior_scale, seed, prior, PRUNED_SCALE[pruned_weights]
+        )
         kind = "fraction" if point == "fraction" else "threshold"
         try:
             with _flags_as_arguments():
                 if prior is not None:
                     check_prior(criterion, self.posterior, prior, self.source.path)
-                (cut,) = cuts(self.posterior, kind, [value], rule)
+                (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        pruned = pruned_posterior(self.posterior, cut, PRUNED_SCALE[pruned_weights])
-        return dataclasses.replace(self, posterior=_frozen(pruned))
+        return dataclasses.replace(self, posterior=_frozen(mask.apply(self.posterior)))
 
     def predict(
         self,
@@ -185,6 +204,9 @@ class BayesianNetwork:
         pairing: str = "antithetic",
         batch_size: int = 500,
         y: ArrayLike | None = None,
+        *,
+        input_scale: str | float = "auto",
+        layout: str | None = None,
     ) -> Predictive | NormalPredictive:
         """The predictive distribution of examples, averaged over draws from the posterior.
 
@@ -192,8 +214,8 @@ class BayesianNetwork:
 
         Parameters
         ----------
-        x : float array, shape (n_examples, ...)
-            Examples, scaled as the network was trained; reshaped where only the axes differ.
+        x : array of real numbers, shape (n_examples, ...)
+            Examples; reshaped where only the axes differ.
         n_draws : int
             Rounded up to what is taken together: two for antithetic pairs, four in a regression.
         seed : int
@@ -203,7 +225,14 @@ class BayesianNetwork:
         batch_size : int
             Examples evaluated at once.
         y : array, shape (n_examples,), optional
-            Class numbers, or targets, whose log-probability or log-density is wanted.
+            Class numbers or names, or targets, whose log-probability or log-density is wanted; of
+            several targets, (n_examples, n_targets).
+        input_scale : str or float
+            What examples are multiplied by: ``none``, or a factor such as 0.5 or ``"1/255"``;
+            ``auto``, as in a sweep: bytes (uint8) by 1/255 unless the network takes integers or
+            scales them itself, all else as it is.
+        layout : {"channels_last", "channels_first"}, optional
+            Where the examples have their channels, if that is not clear.
 
         Returns
         -------
@@ -222,22 +251,22 @@ class BayesianNetwork:
             If an output is not finite.
         """
         n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
-        examples = checked_examples(x, self._network.lifted)
         with _flags_as_arguments():
+            examples = checked_examples(x, self.input, input_scale, layout)
             label = checked_labels(y, len(examples), self.task)
-        statistics = self._statistics(examples, label, n_draws, seed, pairing, batch_size)
+            task = self._told_by(examples)
+        statistics = self._statistics(task, examples, label, n_draws, seed, pairing, batch_size)
 
         def of(name: str) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = statistics.per_example(name)[0]
-            return found
+            return cast(NDArray[np.float64], statistics.per_example(name)[0])
 
         log_of_label = None if label is None else -of("nll")
         if isinstance(statistics, RegressionStatistics):
+            names = ("error", "predictive_sd", "epistemic_variance", "aleatoric_variance")
+            of_targets = {name: statistics.of_targets(name)[0] for name in names}
             return NormalPredictive(
-                predictive_mean=statistics.target + of("error"),
-                predictive_sd=of("predictive_sd"),
-                epistemic_variance=of("epistemic_variance"),
-                aleatoric_variance=of("aleatoric_variance"),
+                predictive_mean=statistics.target + of_targets.pop("error"),
+                **of_targets,
                 log_density=log_of_label,
                 n_draws=n_draws,
                 seed=seed,
@@ -256,8 +285,17 @@ class BayesianNetwork:
             pairing=pairing,
         )
 
+    def _told_by(self, examples: NDArray[Any]) -> Task:
+        """The task, which some outputs may have to tell, as in a sweep."""
+        lifted = self._network.lifted
+        outputs = some_outputs(
+            GraphEvaluator(self._network), self.posterior, examples, lifted.batch_size
+        )
+        return told_by(outputs, self.task, lifted, self.source.path, self._output_kind)
+
     def _statistics(
         self,
+        task: Task,
         examples: NDArray[Any],
         label: NDArray[Any] | None,
         n_draws: int,
@@ -266,16 +304,14 @@ class BayesianNetwork:
         batch_size: int,
     ) -> AnyStatistics:
         """What a sweep at threshold 0 finds of the examples."""
-        if label is None:
-            label = self._stand_in_label(examples, batch_size)
+        if label is None and isinstance(task, Regression):
+            label = self._reference(examples, task.n_targets, batch_size)
         lifted = self._network.lifted
-        problem = Problem(
+        network = Network(
             graph=lifted,
             posterior=self.posterior,
             fixed=self.fixed,
-            x=examples,
-            label=label,
-            task=self.task,
+            task=task,
             checkpoint=self.source.path,
             sha256=self.source.sha256,
             evaluator=choose_evaluator("auto", lifted),
@@ -285,38 +321,39 @@ class BayesianNetwork:
             pairing=pairing,
             n_thresholds=1,
             n_examples=len(examples),
-            bytes_per_cell=self.task.bytes_per_cell,
+            bytes_per_cell=task.bytes_per_cell,
             batch_size=batch_size,
             limit_bytes=_SUMS_LIMIT_BYTES,
-            noises_per_unit=self.task.noises_per_unit,
+            noises_per_replicate=task.noises_per_replicate,
         )
-        everything = [cut_at_threshold(self.posterior, 0.0)]
-        evaluator = self._evaluator(problem)
-        (share,) = round_of(range(len(plan.units)), [1], 1).shares
-        draw_sums: Any = self.task.draw_sums(1, n_draws)
+        dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
+        everything = [mask_at_threshold(self.posterior, 0.0)]
+        evaluator = self._evaluator(network)
+        (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions
+        draw_sums: Any = task.draw_sums(1, n_draws)
         not_finite: NotFinite = {}
-        statistics: Any = self.task.statistics(plan, len(examples), True)
+        statistics: Any = task.statistics(plan, len(examples), True)
         for block in plan.blocks:
             sums: dict[int, AnySums] = {}
             evaluate(
-                evaluator, problem, everything, plan, share, block,
+                evaluator, network, everything, dataset, partition, block,
                 sums, draw_sums, not_finite,
                 seed=seed, advance=lambda n_cells: None,
             )  # fmt: skip
             check_outputs(not_finite)
-            statistics.add_block(sums, label[block.start : block.stop])
-        found: AnyStatistics = statistics
-        return found
+            statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
+        return cast(AnyStatistics, statistics)
 
-    def _stand_in_label(self, examples: NDArray[Any], batch_size: int) -> NDArray[Any]:
-        """Labels where none are given; what is asked for does not depend on them.
+    def _reference(
+        self, examples: NDArray[Any], n_targets: int, batch_size: int
+    ) -> NDArray[np.float64]:
+        """What a regression's moments are taken about where no targets are given.
 
-        Of a regression those are the means at the posterior mean: moments are taken about them,
-        which loses least to rounding.
+        Those are the means at the posterior mean, which lose least to rounding; what is asked for
+        does not depend on them.
         """
-        if isinstance(self.task, Classification):
-            return np.zeros(len(examples), np.int64)
-        means = self._outputs(examples, self.posterior.loc, batch_size)[:, 0].astype(np.float64)
+        means = self._outputs(examples, self.posterior.loc, batch_size).astype(np.float64)
+        means = means[:, 0] if n_targets == 1 else means[:, :n_targets]
         return np.where(np.isfinite(means), means, 0.0)
 
     def logits(
@@ -324,6 +361,9 @@ class BayesianNetwork:
         x: ArrayLike,
         weights: Mapping[str, ArrayLike] | None = None,
         batch_size: int = 500,
+        *,
+        input_scale: str | float = "auto",
+        layout: str | None = None,
     ) -> NDArray[np.float32]:
         """Logits of examples at the posterior mean, or under given weights.
 
@@ -334,6 +374,8 @@ class BayesianNetwork:
             One array for each name of ``posterior.loc``, of the same shape; as they are, so that
             pruning is not applied to them.
         batch_size : int
+        input_scale, layout
+            See :meth:`predict`.
 
         Returns
         -------
@@ -347,11 +389,16 @@ class BayesianNetwork:
         checked_batch_size(batch_size)
         if not isinstance(self.task, Classification):
             raise ConfigError("logits: the network is a regression; use predict")
-        examples = checked_examples(x, self._network.lifted)
+        with _flags_as_arguments():
+            examples = checked_examples(x, self.input, input_scale, layout)
         chosen = self.posterior.loc
         if weights is not None:
             chosen = checked_weights(weights, self.posterior)
-        return self._outputs(examples, chosen, batch_size)
+        with _flags_as_arguments():
+            task = self._told_by(examples)
+        assert isinstance(task, Classification)
+        outputs = self._outputs(examples, chosen, batch_size)
+        return np.ascontiguousarray(task.logits(outputs.T[None])[0].T)
 
     def _outputs(
         self, examples: NDArray[Any], weights: Weights, batch_size: int
@@ -379,25 +426,30 @@ class BayesianNetwork:
         if isinstance(self.task, Classification):
             return f"{self.n_classes} classes"
         noise = self.task.noise_scale
-        return "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
+        what = "a Normal" if noise is None else f"the mean of a Normal, scale {noise:g}"
+        n_targets = self.task.n_targets
+        return what if n_targets == 1 else f"{what}, of each of {n_targets} targets"
 
-    def _evaluator(self, problem: Problem) -> Evaluator:
-        if problem.evaluator == "graph":
+    def _evaluator(self, network: Network) -> Evaluator:
+        if network.evaluator == "graph":
             return GraphEvaluator(self._network)
-        return problem.make_evaluator(self._network.n_intra, self._network.n_inter)
+        return network.make_evaluator(self._network.n_intra, self._network.n_inter)
 
 
 def load(
-    case: str | Path,
+    case: Any,
     model_ckpt: str | None = None,
-    model: str | None = None,
+    model: str | Callable[[], Any] | None = None,
     *,
+    input_shape: tuple[int, ...] | None = None,
     input_op: str | None = None,
     logits_op: str | None = None,
     loc_op: str | None = None,
     scale_op: str | None = None,
+    feed: Mapping[str, str | float | bool] | None = None,
     task: str = "auto",
     noise_scale: float | None = None,
+    output_kind: str = "auto",
     n_intra: int = 1,
     n_inter: int = 1,
 ) -> BayesianNetwork:
@@ -405,20 +457,29 @@ def load(
 
     Parameters
     ----------
-    case : path or str
-        Case directory or file; ``embedded:digits_fc`` is one that comes with the package.
+    case : path, str or tf_keras.Model
+        Case directory or file; ``embedded:digits_fc`` is one that comes with the package. Or a
+        model in memory, whose weights are copied.
     model_ckpt : str, optional
         Which checkpoint of a directory; without, the newest.
-    model : str, optional
-        ``MODULE:FUNCTION``, the builder of the Keras model that a weight file belongs to.
+    model : str or callable, optional
+        What builds the Keras model that a weight file belongs to: a function without arguments,
+        ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``.
+    input_shape : tuple of int, optional
+        Shape of an example, for a model that does not say what it takes.
     input_op, logits_op : str, optional
         Operations of the graph, where they are not found.
     loc_op, scale_op : str, optional
         Of a regression: operations that give mean and standard deviation.
+    feed : mapping of str to number, optional
+        Values of placeholders besides the input, such as a dropout rate, by name.
     task : {"auto", "classification", "regression"}
         What the network is for; ``auto``: what its output says, as in a sweep.
     noise_scale : float, optional
         Of a regression that gives a mean alone: the standard deviation of the targets.
+    output_kind : str
+        What the output's numbers are, one of ``OUTPUT_KINDS`` of :mod:`bprune_hpc.graph.lifted`;
+        ``auto``: what the structure or, of the first examples, they themselves say.
     n_intra, n_inter : int
         TensorFlow threads. The first network of a process decides; the bits depend on them.
 
@@ -437,25 +498,40 @@ def load(
         raise ConfigError(f"task: '{task}' is none of {', '.join(TASKS)}")
     if noise_scale is not None and not 1e-30 <= noise_scale <= 1e30:
         raise ConfigError(f"noise_scale: {noise_scale:g} is not in 1e-30 to 1e30")
+    if output_kind not in ("auto", *OUTPUT_KINDS):
+        raise ConfigError(
+            f"output_kind: '{output_kind}' is none of auto, {', '.join(OUTPUT_KINDS)}"
+        )
     with _flags_as_arguments():
+        kind = kind_asked(task, output_kind, noise_scale)
         found = read_case(
             case,
             model_ckpt,
             model=model,
+            example_shape=None if input_shape is None else lambda: tuple(input_shape),
             input_op=input_op,
             logits_op=logits_op,
             loc_op=loc_op,
             scale_op=scale_op,
+            output_kind=kind,
+            feed={name: str(value) for name, value in (feed or {}).items()},
             with_prior=True,
             n_intra=n_intra,
             n_inter=n_inter,
         )
-        chosen = choose_task(task, noise_scale, found.graph, found.source.path)
+        chosen = choose_task(task, noise_scale, found.graph, found.source.path, output_kind)
+        examples = made_up_examples(found.graph)
+        if examples is not None:
+            check_examples_apart(
+                found.graph, found.posterior, found.fixed, examples, found.source.path,
+                (n_intra, n_inter),
+            )  # fmt: skip
     is_normal = isinstance(chosen, Regression) and chosen.noise_scale is None
     network = GraphNetwork(found.graph, found.fixed, n_intra, n_inter, with_scale=is_normal)
     return BayesianNetwork(
         _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
-        MappingProxyType(dict(found.prior)), network,
+        MappingProxyType(dict(found.prior)), network_input(found.graph, found.fixed), network,
+        output_kind,
     )  # fmt: skip
 
 

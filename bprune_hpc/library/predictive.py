@@ -50,15 +50,16 @@ class NormalPredictive:
 
     Attributes
     ----------
-    predictive_mean, predictive_sd : float64 array, shape (n_examples,)
+    predictive_mean, predictive_sd : float64 array, shape (n_examples,) or (n_examples, n_targets)
         Mean and standard deviation of the mixture, in units of the target.
-    epistemic_variance : float64 array, shape (n_examples,)
+    epistemic_variance : float64 array of the same shape
         Variance over draws of their means: what more training data could teach. With few draws it
         is too small by a factor of 1 - 1 / ``n_draws``, where these are independent.
-    aleatoric_variance : float64 array, shape (n_examples,)
+    aleatoric_variance : float64 array of the same shape
         Mean over draws of their own variance. The two add up to the square of ``predictive_sd``.
     log_density : float64 array, shape (n_examples,), or None
-        Logarithm of the mixture's density at the target, nats, where targets were given.
+        Logarithm of the mixture's density at the target, nats, where targets were given; of
+        several targets at all of them together.
     n_draws, seed : int
     pairing : {"antithetic", "none"}
     """

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..accumulators.classification import MAX_DRAWS
-from ..data.loading import check_labels, fit_input
-from ..data.values import labels_of
+from ..data.fitting import NetworkInput, fit
+from ..data.loading import check_labels, check_targets
+from ..data.values import read_labels
 from ..errors import BpruneError, ConfigError, DataError
-from ..graph.lifted import LiftedGraph
-from ..metrics.tasks import Task
-from ..posterior.draws import MEAN, draws_per_unit
+from ..metrics.tasks import Classification, Task
+from ..posterior.draws import MEAN, draws_per_replicate, in_whole_replicates
 from ..posterior.mean_field import Posterior
 from ..runner.evaluation import NotFinite
 
@@ -49,8 +49,8 @@ def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int, task: 
         raise ConfigError(f"n_draws: {n_draws} is not in 1 to {MAX_DRAWS}")
     if not 0 <= seed < 2**64:
         raise ConfigError(f"seed: {seed} is not in 0 to 2**64 - 1")
-    size = draws_per_unit(pairing, task.noises_per_unit)
-    rounded = -(-n_draws // size) * size
+    size = draws_per_replicate(pairing, task.noises_per_replicate)
+    rounded = in_whole_replicates(n_draws, size)
     if rounded != n_draws:
         logger.info("draws come %d at a time: n_draws rounded up to %d", size, rounded)
     return rounded
@@ -67,27 +67,40 @@ def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[
     if y is None:
         return None
     try:
-        label = labels_of(task.name, np.asarray(y), "y")
+        label, classes = read_labels(task.name, np.asarray(y), "y")
     except ValueError as error:
         raise DataError(f"y: is no array ({error}); give one label an example") from error
     if len(label) != n_examples:
         raise DataError(f"y: has {len(label)} labels for {n_examples} examples; give one for each")
-    if task.name == "classification":
-        check_labels(label, task.n_classes)
+    try:
+        if isinstance(task, Classification):
+            check_labels(label, task.n_classes, classes)
+        else:
+            check_targets(label, task.n_targets)
+    except DataError as error:
+        raise DataError(f"y: {error}") from error
     return label
 
 
-def checked_examples(x: ArrayLike, lifted: LiftedGraph) -> NDArray[Any]:
-    """Examples in the shape and type that a network takes.
+def checked_examples(
+    x: ArrayLike,
+    network: NetworkInput,
+    input_scale: str | float = "auto",
+    layout: str | None = None,
+) -> NDArray[Any]:
+    """Examples in the shape, type and scale that a network takes, by the rules of a sweep.
 
     Parameters
     ----------
-    x : array, shape (n_examples, ...)
-        Floating point where the network's input is: integers may not be scaled yet.
+    x : array of real numbers, shape (n_examples, ...)
+    input_scale : str or float
+        ``auto``, ``none`` or a factor; see :func:`bprune_hpc.data.fitting.fit`.
+    layout : {"channels_last", "channels_first"}, optional
+        Where the examples have their channels, if that is not clear.
 
     Returns
     -------
-    array of the type and the axes of ``lifted``'s input
+    array of the type and the axes of the network's input
 
     Raises
     ------
@@ -100,22 +113,19 @@ def checked_examples(x: ArrayLike, lifted: LiftedGraph) -> NDArray[Any]:
         raise DataError(f"x: is no array ({error}); give (n_examples, ...)") from error
     if examples.ndim == 0 or not examples.size:
         raise DataError(f"x: shape {examples.shape} holds no examples; give (n_examples, ...)")
-    wanted = np.dtype(lifted.input_dtype)
-    if wanted.kind != examples.dtype.kind:
-        raise DataError(
-            f"x: is {examples.dtype}, the network takes {wanted}; convert it as for training "
-            "(images by x / 255, say)"
-        )
-    with np.errstate(over="ignore"):  # what overflows is named as infinite below
-        fitted = fit_input(examples, lifted.input_shape).astype(wanted)
-    if not np.isfinite(fitted).all():
-        raise DataError("x: holds numbers that are not finite; mend or drop these examples")
-    return fitted
+    try:
+        fitted = fit(examples, network, input_scale=str(input_scale), layout=layout)
+    except DataError as error:
+        raise DataError(f"x: {error}") from error
+    logger.info("x: %s, %s", fitted.scaling, fitted.why)
+    for warning in fitted.warnings:
+        logger.warning("x: %s", warning.replace("--", ""))
+    return fitted.x
 
 
 def checked_weights(
     weights: Mapping[str, ArrayLike], posterior: Posterior
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, NDArray[Any]]:
     """One array for each mean-field tensor, in the order of the posterior.
 
     Raises
@@ -129,7 +139,7 @@ def checked_weights(
             f"weights: {', '.join(map(repr, odd))} missing or unknown; give one array for each "
             "name of posterior.loc"
         )
-    given = {name: np.asarray(weights[name], np.float32) for name in posterior.names}
+    given = {name: np.asarray(weights[name], posterior.loc[name].dtype) for name in posterior.names}
     for name, array in given.items():
         if array.shape != posterior.loc[name].shape:
             raise DataError(

@@ -1,5 +1,6 @@
 """From sums over draws to numbers with two standard errors, and the decisions made on them.
 
-May import: ``accumulators``, ``posterior``, ``compiled``, ``errors``. Begin with ``tasks``;
-``classification`` and ``regression`` hold the statistics of each.
+May import: ``accumulators``, ``posterior``, ``compiled``, ``errors``, ``_typing``. Begin with
+``definitions``, every metric of both tasks, and ``tasks``; ``classification`` and ``regression``
+hold the statistics of each.
 """

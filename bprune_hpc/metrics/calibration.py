@@ -12,17 +12,13 @@ binning", AAAI 2015 (equal width). K. Nguyen, B. O'Connor, EMNLP 2015 (equal mas
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray, BoolArray, Float64Array, Int64Array
 from .row_chunks import by_rows
 
 N_BINS = 15
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,14 @@ class Reliability:
         Expected calibration error: |accuracy - confidence| of the bins, averaged by count.
     """
 
-    count: NDArray[np.int64]
-    confidence: Floats
-    accuracy: Floats
-    error: Floats
+    count: Int64Array
+    confidence: Float64Array
+    accuracy: Float64Array
+    error: Float64Array
 
 
 def reliability(
-    confidence: Floats, correct: Bools, edges: Floats, keep: Bools | None = None
+    confidence: Float64Array, correct: BoolArray, edges: Float64Array, keep: BoolArray | None = None
 ) -> Reliability:
     """Bin examples by confidence.
 
@@ -64,7 +60,9 @@ def reliability(
     edges = np.broadcast_to(edges, (*confidence.shape[:-1], edges.shape[-1]))
     n_bins = edges.shape[-1] - 1
 
-    def of_some(confidence: Floats, correct: Bools, edges: Floats) -> list[NDArray[Any]]:
+    def of_rows(
+        confidence: Float64Array, correct: BoolArray, edges: Float64Array
+    ) -> list[AnyArray]:
         which = np.zeros(confidence.shape, np.int16)  # which NumPy sorts fast
         for edge in edges[:, 1:-1].T:
             which += edge[:, None] < confidence
@@ -72,8 +70,8 @@ def reliability(
         bounds = np.stack([np.count_nonzero(which < b, axis=1) for b in range(n_bins + 1)], axis=1)
         kept = np.ones((1, *order.shape), bool) if keep is None else keep.take(order, axis=1)
 
-        def sums(values: NDArray[Any], dtype: type) -> NDArray[Any]:
-            running: NDArray[Any] = np.zeros((*values.shape[:2], values.shape[2] + 1), dtype)
+        def sums(values: AnyArray, dtype: type) -> AnyArray:
+            running: AnyArray = np.zeros((*values.shape[:2], values.shape[2] + 1), dtype)
             np.cumsum(values, axis=2, out=running[:, :, 1:])
             return np.diff(np.take_along_axis(running, bounds[None], axis=2), axis=2)
 
@@ -88,15 +86,15 @@ def reliability(
             of_bins = gap.sum(axis=2) if keep is None else np.cumsum(gap, axis=2)[:, :, -1]
             return [count, mean, accuracy, of_bins / count.sum(axis=2)]
 
-    return Reliability(*by_rows(of_some, keep, confidence, correct, edges))
+    return Reliability(*by_rows(of_rows, keep, confidence, correct, edges))
 
 
-def equal_width_edges(n_bins: int = N_BINS) -> Floats:
+def equal_width_edges(n_bins: int = N_BINS) -> Float64Array:
     """Edges of bins of equal width over [0, 1]."""
     return np.linspace(0.0, 1.0, n_bins + 1)
 
 
-def equal_mass_edges(confidence: Floats, n_bins: int = N_BINS) -> Floats:
+def equal_mass_edges(confidence: Float64Array, n_bins: int = N_BINS) -> Float64Array:
     """Edges of bins that hold equal numbers of examples, as nearly as ties allow.
 
     Equal confidences are never parted, so that bins can be empty.

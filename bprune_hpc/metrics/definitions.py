@@ -1,115 +1,191 @@
-"""What is measured of a classifier's averaged prediction: of each example, and of the whole set.
-Pure.
+"""Every metric of both tasks: name, meaning, units, and how its errors are had. Pure.
 
-Statistics of a set that are not means over its examples take the scores of every example at one
-threshold and, optionally, rows of masks that leave examples out, for which they give one value
-each.
+What a metric is worked out from does not belong here (``metrics.classification``,
+``metrics.regression``, ``metrics.ood``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
-
-from ..accumulators.classification import MAX_NLL, MeanPrediction
-from .calibration import equal_mass_edges, equal_width_edges, reliability
-from .detection import area_under_risk_coverage, areas
-from .row_chunks import by_rows
-
-Floats = NDArray[np.float64]
+from dataclasses import dataclass, replace
+from functools import partial
 
 TOP_K = 3
 """Classes that count as right for ``accuracy_top_k``, where there are more than these."""
 
+LEVELS = (50, 90, 95)
+"""Central intervals, per cent of probability, whose share of targets is counted."""
 
-def example_statistics(mean: MeanPrediction, label: NDArray[np.int64]) -> dict[str, Floats]:
-    """Statistics of which the metrics are means over examples.
+TARGET_UNITS = "units of the target"
 
-    Parameters
+
+@dataclass(frozen=True)
+class Definition:
+    """What is known of a metric before anything is measured.
+
+    Attributes
     ----------
-    mean : MeanPrediction
-    label : int64 array, shape (n_examples,)
-
-    Returns
-    -------
-    mapping of str to float64 array, shape (n_thresholds, n_examples)
-        ``accuracy`` and ``accuracy_top_k`` (0 or 1), ``accuracy_single_draw``, ``nll`` (nats),
-        ``brier`` (sum over classes, between 0 and 2), ``predictive_entropy``,
-        ``expected_entropy`` and ``mutual_information`` (nats), ``probability_variance`` (variance
-        over draws of the class probabilities, summed over classes), ``confidence``.
+    name : str
+    long_name : str
+        What it is, for the results file.
+    units : str
+    quantity : str
+        Of single examples, of which it is the mean: its own name, where it is empty.
+    is_of_set : bool
+        Whether it is no such mean, but a statistic of the whole set.
+    is_root : bool
+        Whether it is the root of the mean.
+    is_discrete : bool
+        Whether it moves in steps, so that its errors are rough.
+    is_corrected : bool
+        Whether it is a smooth function of the average over draws, whose bias of order 1/draws is
+        taken off.
+    has_draws : bool
+        Whether it depends on draws, so that it has a Monte Carlo error.
+    difference_of : str
+        The metric that it is the difference of, to the first threshold; empty where it is none.
+    sign : float
+        Of the difference: -1 where it is the first threshold's value less that here.
     """
-    probability = mean.probability
-    log = np.log(np.where(probability > 0, probability, 1.0))
-    entropy = -(probability * log).sum(axis=2)
-    squares = (probability * probability).sum(axis=2)
-    true, rank = mean.true_probability, _rank(probability, label)
-    with np.errstate(divide="ignore"):
-        nll = np.minimum(-np.log(true), MAX_NLL)
-    return {
-        "accuracy": (rank == 0).astype(np.float64),
-        "accuracy_top_k": (rank < TOP_K).astype(np.float64),
-        "accuracy_single_draw": mean.single_draw_accuracy,
-        "nll": nll,
-        "brier": squares - 2.0 * true + 1.0,
-        "predictive_entropy": entropy,
-        "expected_entropy": mean.expected_entropy,
-        "mutual_information": entropy - mean.expected_entropy,
-        "probability_variance": np.maximum(mean.expected_squares - squares, 0.0),
-        "confidence": probability.max(axis=2),
-    }
+
+    name: str
+    long_name: str
+    units: str = "1"
+    quantity: str = ""
+    is_of_set: bool = False
+    is_root: bool = False
+    is_discrete: bool = False
+    is_corrected: bool = False
+    has_draws: bool = True
+    difference_of: str = ""
+    sign: float = 1.0
 
 
-def _rank(probability: Floats, label: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of classes before the true one, of equals the first coming first."""
-    true = np.take_along_axis(probability, label[None, :, None], axis=2)
-    is_before = np.arange(probability.shape[2]) < label[:, None]
-    return ((probability > true) | ((probability == true) & is_before)).sum(axis=2)
+def _with_changes(*definitions: Definition) -> dict[str, Definition]:
+    """Definitions by name, with the differences, ``NAME_change``, that they do not name."""
+    named = {definition.difference_of for definition in definitions}
+    changes = [
+        replace(
+            definition,
+            name=f"{definition.name}_change",
+            long_name=f"{definition.long_name}: less that at the first threshold",
+            difference_of=definition.name,
+        )
+        for definition in definitions
+        if not definition.difference_of and definition.name not in named
+    ]
+    return {definition.name: definition for definition in (*definitions, *changes)}
 
 
-Bools = NDArray[np.bool_]
+_step = partial(Definition, is_discrete=True)
+_smooth = partial(Definition, is_corrected=True)
+_of_set = partial(Definition, is_of_set=True, is_discrete=True)
+_of_target = partial(Definition, units=TARGET_UNITS)
 
-SCORES = ("accuracy", "confidence", "predictive_entropy", "mutual_information")
-"""Statistics of single examples that these need."""
 
-SET_STATISTICS = (
-    "ece",
-    "ece_equal_mass",
-    "aurc",
-    "auroc_errors_entropy",
-    "aupr_errors_entropy",
-    "auroc_errors_mutual_information",
-    "aupr_errors_mutual_information",
+def _areas(kind: str, examples: str) -> list[Definition]:
+    """Areas under the curves of both scores, of examples that are positive against the rest."""
+    precision = "average precision of mutual information for the same"
+    return [
+        _of_set(f"auroc_{kind}_entropy", f"AUROC of predictive entropy for {examples}"),
+        _of_set(f"aupr_{kind}_entropy", f"average precision of predictive entropy for {examples}"),
+        _of_set(f"auroc_{kind}_mutual_information", f"AUROC of mutual information for {examples}"),
+        _of_set(f"aupr_{kind}_mutual_information", precision),
+    ]
+
+
+_INFORMATION = "predictive less expected entropy, corrected for its bias in 1/draws"
+_VARIANCE = (
+    "variance over draws of the class probabilities, summed over classes, "
+    "corrected for its bias in 1/draws"
+)
+_DROP = "accuracy at the first threshold less that here, on the same examples"
+
+CLASSIFICATION = _with_changes(
+    _step("accuracy", "accuracy of the predictive averaged over draws"),
+    _step(
+        "accuracy_top_k", f"share of examples whose true class is among the {TOP_K} most probable"
+    ),
+    _step("accuracy_single_draw", "mean accuracy of single draws"),
+    _step(
+        "accuracy_mean_weights", "accuracy of the network at its posterior mean", has_draws=False
+    ),
+    _smooth("nll", "negative log-likelihood of the averaged predictive", "nat"),
+    _smooth("brier", "Brier score of the averaged predictive, summed over classes"),
+    _smooth("predictive_entropy", "entropy of the averaged predictive", "nat"),
+    # Has no such bias; with it in the list, mutual information remains the difference.
+    _smooth("expected_entropy", "mean entropy of single draws' predictions", "nat"),
+    _smooth("mutual_information", _INFORMATION, "nat"),
+    _smooth("probability_variance", _VARIANCE),
+    _of_set("ece", "expected calibration error, 15 bins of equal width"),
+    _of_set("ece_equal_mass", "expected calibration error, 15 bins of equal numbers of examples"),
+    _of_set("aurc", "area under the risk-coverage curve, by confidence"),
+    *_areas("errors", "misclassified examples"),
+    _step("accuracy_drop", _DROP, difference_of="accuracy", sign=-1.0),
+    _smooth(
+        "nll_rise",
+        "NLL here less that at the first threshold, on the same examples",
+        "nat",
+        difference_of="nll",
+    ),
 )
 
+OUT_OF_DISTRIBUTION = _with_changes(*_areas("ood", "examples of the other set"))
+"""Of a classification, where there are examples of another kind, which are the positive ones."""
 
-def set_statistics(scores: Mapping[str, Floats], keep: Bools | None = None) -> dict[str, Floats]:
-    """Every one of ``SET_STATISTICS``.
+_DENSITY = "negative log-density of the predictive mixture"
 
-    Parameters
-    ----------
-    scores : mapping of str to float64 array, shape (..., n_examples)
-        Each of ``SCORES``.
-    keep : bool array, shape (n_masks, n_examples), optional
-        Subsets of the examples to work them out for.
+REGRESSION = _with_changes(
+    _of_target(
+        "rmse",
+        "root mean squared error of the predictive mean",
+        quantity="squared_error",
+        is_root=True,
+        is_corrected=True,
+    ),
+    _of_target(
+        "rmse_single_draw",
+        "root mean squared error of single draws' means",
+        quantity="squared_error_single_draw",
+        is_root=True,
+    ),
+    _of_target(
+        "rmse_mean_weights",
+        "root mean squared error of the network at its posterior mean",
+        quantity="squared_error_mean_weights",
+        is_root=True,
+        has_draws=False,
+    ),
+    _of_target(
+        "mae",
+        "mean absolute error of the predictive mean",
+        quantity="absolute_error",
+        is_corrected=True,
+    ),
+    _smooth("nll", _DENSITY, "nat"),
+    _of_target("crps", "continuous ranked probability score of the predictive mixture, unbiased"),
+    *(
+        _step(
+            f"coverage_{level}",
+            f"share of targets in the central {level} % predictive interval",
+            quantity=f"inside_{level}",
+        )
+        for level in LEVELS
+    ),
+    _of_target(
+        "sharpness", "predictive standard deviation", quantity="predictive_sd", is_corrected=True
+    ),
+    _smooth(
+        "epistemic_variance",
+        "variance over draws of their means, corrected for its bias in 1/draws",
+        f"({TARGET_UNITS})^2",
+    ),
+    Definition(
+        "aleatoric_variance", "mean over draws of their own variance", f"({TARGET_UNITS})^2"
+    ),
+    _smooth(
+        "nll_rise", f"{_DENSITY}: less that at the first threshold", "nat", difference_of="nll"
+    ),
+)
 
-    Returns
-    -------
-    mapping of str to float64 array, shape (...), or (n_masks, ...)
-    """
-
-    def of_some(*of_rows: Floats) -> list[Floats]:
-        accuracy, confidence, entropy, mutual_information = of_rows
-        correct, wrong = accuracy == 1, accuracy == 0
-        found = [
-            reliability(confidence, correct, edges, keep).error
-            for edges in (equal_width_edges(), equal_mass_edges(confidence))
-        ]
-        found.append(area_under_risk_coverage(confidence, wrong, keep))
-        for score in (entropy, mutual_information):
-            found += areas(score, wrong, keep)
-        return [one.reshape(-1, len(accuracy)) for one in found]
-
-    found = by_rows(of_some, keep, *(scores[name] for name in SCORES))
-    return dict(zip(SET_STATISTICS, found, strict=True))
+ALL = CLASSIFICATION | OUT_OF_DISTRIBUTION | REGRESSION
+"""By name, whatever the task: where two have a name in common, they differ in its meaning alone."""

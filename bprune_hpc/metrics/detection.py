@@ -11,26 +11,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray, BoolArray, Float64Array, Int32Array
 from .row_chunks import by_rows
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Counts = NDArray[np.int32]
-
-_Area = Callable[[Counts, Counts, int], tuple[Floats, ...]]
+_Area = Callable[[Int32Array, Int32Array, int], tuple[Float64Array, ...]]
 
 
 def areas(
-    score: Floats, positive: Bools, keep: Bools | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    score: Float64Array, positive: BoolArray, keep: BoolArray | None = None
+) -> tuple[Float64Array, Float64Array]:
     """:func:`auroc` and :func:`average_precision`, which begin alike."""
     roc, precision = _over_rows(_roc_and_precision, score, positive, keep)
     return roc, precision
 
 
-def auroc(score: Floats, positive: Bools, keep: Bools | None = None) -> Floats:
+def auroc(score: Float64Array, positive: BoolArray, keep: BoolArray | None = None) -> Float64Array:
     """Area under the receiver operating characteristic: P(score+ > score-) + P(equal) / 2.
 
     Parameters
@@ -53,7 +49,9 @@ def auroc(score: Floats, positive: Bools, keep: Bools | None = None) -> Floats:
     return areas(score, positive, keep)[0]
 
 
-def average_precision(score: Floats, positive: Bools, keep: Bools | None = None) -> Floats:
+def average_precision(
+    score: Float64Array, positive: BoolArray, keep: BoolArray | None = None
+) -> Float64Array:
     """Area under the precision-recall curve, as the sum of precision times the rise in recall.
 
     Parameters and shapes as for :func:`auroc`; NaN where nothing is positive. Without knowledge
@@ -66,7 +64,9 @@ def average_precision(score: Floats, positive: Bools, keep: Bools | None = None)
     return areas(score, positive, keep)[1]
 
 
-def risk_at_coverage(confidence: Floats, wrong: Bools, n_points: int = 100) -> Floats:
+def risk_at_coverage(
+    confidence: Float64Array, wrong: BoolArray, n_points: int = 100
+) -> Float64Array:
     """Share of errors among the most confident examples, at equal steps of coverage.
 
     Examples of equal confidence are taken in every order at once: a part of them has the share of
@@ -85,15 +85,17 @@ def risk_at_coverage(confidence: Floats, wrong: Bools, n_points: int = 100) -> F
     """
     wanted = np.arange(1, n_points + 1) / n_points * confidence.shape[-1]
 
-    def risk(n_wrong: Counts, n_all: Counts, n_examples: int) -> tuple[Floats]:
-        covered, failed = (np.pad(one[0], ((0, 0), (1, 0))) for one in (n_all, n_wrong))
+    def risk(n_wrong: Int32Array, n_all: Int32Array, n_examples: int) -> tuple[Float64Array]:
+        covered, failed = (np.pad(count[0], ((0, 0), (1, 0))) for count in (n_all, n_wrong))
         rows = [np.interp(wanted, *curve) for curve in zip(covered, failed, strict=True)]
         return (np.stack(rows)[None] / wanted,)
 
     return _over_rows(risk, confidence, wrong, None)[0]
 
 
-def area_under_risk_coverage(confidence: Floats, wrong: Bools, keep: Bools | None = None) -> Floats:
+def area_under_risk_coverage(
+    confidence: Float64Array, wrong: BoolArray, keep: BoolArray | None = None
+) -> Float64Array:
     """Mean over all coverages i/n of the share of errors among the i most confident examples.
 
     Parameters
@@ -114,9 +116,11 @@ def area_under_risk_coverage(confidence: Floats, wrong: Bools, keep: Bools | Non
     return _over_rows(_risk_coverage, confidence, wrong, keep)[0]
 
 
-def _roc_and_precision(n_positive: Counts, n_all: Counts, n_examples: int) -> tuple[Floats, Floats]:
+def _roc_and_precision(
+    n_positive: Int32Array, n_all: Int32Array, n_examples: int
+) -> tuple[Float64Array, Float64Array]:
     ups, n_negative = _steps(n_positive), n_all - n_positive
-    n_ups, n_downs = (one[..., -1].astype(np.float64) for one in (n_positive, n_negative))
+    n_ups, n_downs = (n[..., -1].astype(np.float64) for n in (n_positive, n_negative))
     # Twice the negatives of a lower score, and those of the same. All are whole numbers, so that
     # sums in float64 are exact.
     worse = np.subtract(2 * n_downs[..., None], n_negative)
@@ -128,7 +132,7 @@ def _roc_and_precision(n_positive: Counts, n_all: Counts, n_examples: int) -> tu
     return roc, _quotient(precision.sum(axis=-1), n_ups, np.nan)
 
 
-def _risk_coverage(n_wrong: Counts, n_all: Counts, n_examples: int) -> tuple[Floats]:
+def _risk_coverage(n_wrong: Int32Array, n_all: Int32Array, n_examples: int) -> tuple[Float64Array]:
     errors, counts = _steps(n_wrong), _steps(n_all)
     n_before, errors_before = n_all - counts, n_wrong - errors
     # Within a group of equal confidence the i-th example (i > n_before) has the expected risk
@@ -140,37 +144,39 @@ def _risk_coverage(n_wrong: Counts, n_all: Counts, n_examples: int) -> tuple[Flo
     return (_quotient(total, n_all[..., -1], np.nan),)
 
 
-def _quotient(above: NDArray[Any], below: NDArray[Any], otherwise: float) -> Floats:
+def _quotient(above: AnyArray, below: AnyArray, otherwise: float) -> Float64Array:
     """One by the other where that is not zero."""
     shape = np.broadcast_shapes(above.shape, below.shape)
     return np.divide(above, below, out=np.full(shape, otherwise), where=below != 0)
 
 
-def _steps(running: NDArray[Any]) -> NDArray[Any]:
+def _steps(running: AnyArray) -> AnyArray:
     """What running sums along the last axis are the sums of."""
     out = running.copy()
     out[..., 1:] -= running[..., :-1]
     return out
 
 
-def _over_rows(area: _Area, score: Floats, positive: Bools, keep: Bools | None) -> list[Floats]:
+def _over_rows(
+    area: _Area, score: Float64Array, positive: BoolArray, keep: BoolArray | None
+) -> list[Float64Array]:
     """What an area, or several at once, comes to at every row."""
 
-    def of_some(score: Floats, positive: Bools) -> list[Floats]:
-        out: list[Floats] = []
+    def of_rows(score: Float64Array, positive: BoolArray) -> list[Float64Array]:
+        out: list[Float64Array] = []
         for rows, n_positive, n_all in _running_counts(score, positive, keep):
-            for index, found in enumerate(area(n_positive, n_all, score.shape[1])):
+            for index, values in enumerate(area(n_positive, n_all, score.shape[1])):
                 if len(out) <= index:
-                    out.append(np.empty((len(found), len(score), *found.shape[2:])))
-                out[index][:, rows] = found
+                    out.append(np.empty((len(values), len(score), *values.shape[2:])))
+                out[index][:, rows] = values
         return out
 
-    return by_rows(of_some, keep, score, positive)
+    return by_rows(of_rows, keep, score, positive)
 
 
 def _running_counts(
-    score: Floats, positive: Bools, keep: Bools | None
-) -> Iterator[tuple[Any, Counts, Counts]]:
+    score: Float64Array, positive: BoolArray, keep: BoolArray | None
+) -> Iterator[tuple[Any, Int32Array, Int32Array]]:
     """Positives, and all examples, from the highest score down to each distinct one.
 
     Rows with one number of distinct scores come together: the order in which NumPy adds along a row

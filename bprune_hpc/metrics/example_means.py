@@ -1,4 +1,4 @@
-"""Means over examples, whole and without each group of draws, with both standard errors.
+"""Means over examples, whole and without each group of draws: what all tasks' statistics share.
 
 Pure. Sums over examples are taken batch by batch, so that they do not depend on the blocks in
 which examples came. Which quantities there are is not known here.
@@ -6,75 +6,16 @@ which examples came. Which quantities there are is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .classification import Metric
-from .jackknife import jackknife, with_correction
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic at each threshold, whole and without each group of draws.
-
-    Attributes
-    ----------
-    value : float64 array, shape (n_thresholds,)
-    without : float64 array, shape (n_groups, n_thresholds), or None
-        None for what depends on no draw.
-    influence : float64 array, shape (n_thresholds, n_examples)
-        What the examples add to it, of which the statistic is, to first order, the mean (but for
-        a constant).
-    """
-
-    value: Floats
-    without: Floats | None
-    influence: Floats
-
-    def less_the_first(self) -> Estimate:
-        """The difference to the first threshold."""
-        return Estimate(
-            self.value - self.value[0],
-            None if self.without is None else self.without - self.without[:, :1],
-            self.influence - self.influence[0],
-        )
-
-    def root(self) -> Estimate:
-        """The square root of the statistic."""
-        value = np.sqrt(self.value)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where(value > 0, 0.5 / value, 0.0)
-        return Estimate(
-            value,
-            None if self.without is None else np.sqrt(self.without),
-            self.influence * slope[:, None],  # the delta method
-        )
-
-    def metric(self, sizes: Sequence[int], is_corrected: bool) -> Metric:
-        """The statistic with its two standard errors.
-
-        Parameters
-        ----------
-        sizes : sequence of int
-            Units in each group of draws.
-        is_corrected : bool
-            Whether to take the jackknife's estimate of the bias off.
-        """
-        value, se = self.value, np.zeros_like(self.value)
-        if self.without is not None:
-            corrected, se = jackknife(self.value, self.without, sizes)
-            if is_corrected and len(sizes) > 1:
-                value, se = corrected, with_correction(self.value, corrected, se)
-        n_examples = self.influence.shape[1]
-        se_data = np.full(value.shape, np.nan)
-        if n_examples > 1:
-            se_data = self.influence.std(axis=1, ddof=1) / np.sqrt(n_examples)
-        return Metric(value + 0.0, se, se_data)  # no minus zero
+from .._typing import AnyArray, Float64Array
+from ..posterior.draws import DrawDesign
+from .definitions import Definition
+from .estimates import Estimate, Metric, with_errors
 
 
 @dataclass
@@ -85,62 +26,146 @@ class ExampleMeans:
     ----------
     batch_size : int
         Blocks are whole batches, but for the last.
+    kinds : tuple of str
+        What columns begin with: of values, of their sums without each group of draws, of values
+        with all draws and without each group.
+    scores : tuple of str
+        Quantities of which the last are kept too.
     """
 
     batch_size: int
-    _values: dict[str, list[Floats]] = field(default_factory=dict)
-    _batch_sums_without: dict[str, list[Floats]] = field(default_factory=dict)
+    kinds: tuple[str, str, str] = ("values", "without", "scores")
+    scores: tuple[str, ...] = ()
+    _columns: dict[str, list[AnyArray]] = field(default_factory=dict)
 
-    def add(self, whole: dict[str, Floats], without: Iterable[dict[str, Floats]]) -> None:
+    def add(
+        self, whole: Mapping[str, AnyArray], without: Iterable[Mapping[str, Float64Array]]
+    ) -> None:
         """Take in a block.
 
         Parameters
         ----------
-        whole : mapping of str to float64 array, shape (n_thresholds, n_examples) of the block
+        whole : mapping of str to array, shape (n_thresholds, n_examples, ...) of the block
         without : iterable of the same
             Without each group of draws in turn; what is missing there depends on no draw.
         """
+        of_values, of_sums, of_scores = self.kinds
         for name, values in whole.items():
-            self._values.setdefault(name, []).append(values)
-        sums: dict[str, list[Floats]] = {}
-        for one in without:
-            for name, values in one.items():
-                sums.setdefault(name, []).append(self._batch_sums(values))
-        for name, of_groups in sums.items():
-            self._batch_sums_without.setdefault(name, []).append(np.stack(of_groups))
+            self._append(f"{of_values}/{name}", values)
+        groups: dict[str, list[Float64Array]] = {
+            f"{of_scores}/{name}": [whole[name]] for name in self.scores
+        }
+        for quantities in without:
+            for name, values in quantities.items():
+                groups.setdefault(f"{of_sums}/{name}", []).append(self._batch_sums(values))
+                if name in self.scores:
+                    groups[f"{of_scores}/{name}"].append(values)
+        for key, arrays in groups.items():
+            self._append(key, np.stack(arrays))
 
-    def columns(self) -> dict[str, Floats]:
+    def columns(self) -> dict[str, AnyArray]:
         """Everything so far, all arrays with thresholds along the first axis."""
-        out = {f"values/{name}": self.values(name) for name in self._values}
-        for name, sums in self._batch_sums_without.items():
-            out[f"without/{name}"] = np.moveaxis(np.concatenate(sums, axis=2), 1, 0)
+        return {
+            key: np.moveaxis(self._column(key), self._axis_of_thresholds(key), 0)
+            for key in self._columns
+        }
+
+    def add_columns(self, columns: Mapping[str, AnyArray]) -> None:
+        """Take in a block, or several, as :meth:`columns` gives it."""
+        for key, array in columns.items():
+            # In the layout of an array that was never taken apart: sums depend on it.
+            axes = np.moveaxis(array, 0, self._axis_of_thresholds(key))
+            self._append(key, np.ascontiguousarray(axes))
+
+    def values(self, name: str) -> AnyArray:
+        """A quantity of every example so far, shape (n_thresholds, n_examples, ...)."""
+        return self._column(f"{self.kinds[0]}/{name}")
+
+    def score(self, name: str) -> Float64Array:
+        """The same with all draws and without each group, (1 + n_groups, n_thresholds, ...)."""
+        return self._column(f"{self.kinds[2]}/{name}")
+
+    def estimates(self, definitions: Mapping[str, Definition]) -> dict[str, Estimate]:
+        """Those metrics, but for differences, that are means over examples, or roots of such."""
+        out = {}
+        for name, definition in definitions.items():
+            if not (definition.is_of_set or definition.difference_of):
+                mean = self._mean(definition.quantity or name, definition.has_draws)
+                out[name] = mean.root() if definition.is_root else mean
         return out
 
-    def take_columns(self, columns: Mapping[str, Floats]) -> None:
-        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of."""
-        self._values, self._batch_sums_without = {}, {}
-        for key, array in columns.items():
-            kind, _, name = key.partition("/")
-            if kind == "values":
-                self._values[name] = [np.ascontiguousarray(array)]
-            else:
-                # In the layout of an array that was never taken apart: sums depend on it.
-                self._batch_sums_without[name] = [np.ascontiguousarray(np.moveaxis(array, 0, 1))]
-
-    def values(self, name: str) -> Floats:
-        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
-        return np.concatenate(self._values[name], axis=1)
-
-    def mean(self, name: str, n_groups: int) -> Estimate:
-        """Its mean over the examples."""
-        values = self.values(name)
+    def _mean(self, quantity: str, has_draws: bool) -> Estimate:
+        values = self.values(quantity)
         n_examples = values.shape[1]
         value = self._batch_sums(values).sum(axis=1) / n_examples
-        sums = self._batch_sums_without.get(name)
-        without = np.zeros((0, *value.shape)) if n_groups < 2 else None
-        if sums is not None:
-            without = np.concatenate(sums, axis=2).sum(axis=2) / n_examples
+        if not has_draws:
+            return Estimate(value, None, values)
+        sums = f"{self.kinds[1]}/{quantity}"
+        without = np.zeros((0, *value.shape))  # of one group, without which there is nothing
+        if sums in self._columns:
+            without = self._column(sums).sum(axis=2) / n_examples
         return Estimate(value, without, values)
 
-    def _batch_sums(self, values: Floats) -> Floats:
+    def _batch_sums(self, values: Float64Array) -> Float64Array:
         return np.add.reduceat(values, np.arange(0, values.shape[1], self.batch_size), axis=1)
+
+    def _append(self, key: str, block: AnyArray) -> None:
+        self._columns.setdefault(key, []).append(block)
+
+    def _column(self, key: str) -> AnyArray:
+        return np.concatenate(self._columns[key], axis=1 + self._axis_of_thresholds(key))
+
+    def _axis_of_thresholds(self, key: str) -> int:
+        """Examples, or batches of them, are along the next axis."""
+        return int(key.partition("/")[0] != self.kinds[0])
+
+
+@dataclass
+class TaskStatistics:
+    """Statistics gathered block by block of examples, then turned into metrics.
+
+    Attributes
+    ----------
+    plan : DrawDesign
+        Sums over examples are taken batch by batch, so that they do not depend on the blocks.
+    definitions : mapping of str to Definition
+        Of every metric of the task.
+    """
+
+    plan: DrawDesign
+    definitions: ClassVar[Mapping[str, Definition]]
+    _means: ExampleMeans = field(init=False)
+    _labels: list[AnyArray] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._means = self._no_examples()
+
+    def _no_examples(self) -> ExampleMeans:
+        return ExampleMeans(self.plan.batch_size)
+
+    def columns(self) -> dict[str, AnyArray]:
+        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
+        return self._means.columns()
+
+    def take_columns(self, columns: Mapping[str, AnyArray], label: AnyArray) -> None:
+        """Take in what :meth:`columns` gave, in place of the blocks that it was made of."""
+        self._means.add_columns(columns)
+        self._labels.append(label)
+
+    @property
+    def label(self) -> AnyArray:
+        """Labels, or targets, of the examples so far."""
+        return np.concatenate(self._labels)
+
+    def per_example(self, name: str) -> AnyArray:
+        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
+        return self._means.values(name)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric that is defined, of the examples so far."""
+        estimates = self._means.estimates(self.definitions) | self._of_the_set()
+        return with_errors(estimates, self.definitions, self.plan.group_sizes)
+
+    def _of_the_set(self) -> dict[str, Estimate]:
+        """Those that are no means over examples."""
+        return {}

@@ -14,27 +14,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .._typing import Float64Array
 
 
 def jackknife(
-    estimate: NDArray[np.float64], deleted: NDArray[np.float64], sizes: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    estimate: Float64Array, deleted: Float64Array, sizes: Sequence[int]
+) -> tuple[Float64Array, Float64Array]:
     """Bias-corrected estimate and standard error from estimates with one group left out.
 
     Parameters
     ----------
     estimate : float64 array, shape (...)
-        Statistic of all units.
+        Statistic of all replicates.
     deleted : float64 array, shape (n_groups, ...)
         Statistic without each group in turn.
     sizes : sequence of int, length n_groups
-        Number of units in each group.
+        Number of replicates in each group.
 
     Returns
     -------
     corrected, se : float64 array, shape (...)
-        The estimate less its jackknife bias (of first order in 1 / n_units), and the standard
+        The estimate less its jackknife bias (of first order in 1 / n_replicates), and the standard
         error; both NaN where there are fewer than two groups.
     """
     n_groups = len(sizes)
@@ -53,14 +54,14 @@ def jackknife(
 
 
 def with_correction(
-    estimate: NDArray[np.float64], corrected: NDArray[np.float64], se: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    estimate: Float64Array, corrected: Float64Array, se: Float64Array
+) -> Float64Array:
     """Standard error of a corrected estimate: the correction counts as uncertain by its own size.
 
     Where the correction is a large part of the error, so is what it leaves, of higher order in
-    1 / n_units, and draws that miss the rare large terms have too small an estimate and too small
-    an error at once. Of order 1 / n_units beside the error's 1 / sqrt(n_units), it fades where
-    there are many.
+    1 / n_replicates, and draws that miss the rare large terms have too small an estimate and too
+    small an error at once. Of order 1 / n_replicates beside the error's 1 / sqrt(n_replicates), it
+    fades where there are many.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def with_correction(
     return np.hypot(se, corrected - estimate)
 
 
-def _sum_over_groups(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_over_groups(values: Float64Array) -> Float64Array:
     # One after the other: NumPy adds a first axis in another order when it is alone, and the bits
     # of one threshold would then depend on whether there are others.
     total = values[0]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .classification import Metric, is_difference
+from .._typing import AnyArray, BoolArray
+from .definitions import ALL
+from .estimates import Metric
 
 NO_COUNT = -1
 """Stands at a failed threshold for integers, which have no NaN."""
 
 
-def without_failed(metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> dict[str, Metric]:
+def without_failed(metrics: Mapping[str, Metric], failed: BoolArray) -> dict[str, Metric]:
     """Metrics with NaN where a threshold failed; differences, where the first one did, too.
 
     Parameters
@@ -28,17 +28,18 @@ def without_failed(metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> 
     for name, metric in metrics.items():
         rows = counts_not(name, failed)
         out[name] = Metric(
-            _blank(metric.value, rows), _blank(metric.se, rows), _blank(metric.se_data, rows)
+            blank(metric.value, rows), blank(metric.se, rows), blank(metric.se_data, rows)
         )
     return out
 
 
-def counts_not(name: str, failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def counts_not(name: str, failed: BoolArray) -> BoolArray:
     """At which thresholds there is no value of a metric."""
-    return np.ones_like(failed) if is_difference(name) and failed[0] else failed
+    return np.ones_like(failed) if ALL[name].difference_of and failed[0] else failed
 
 
-def _blank(array: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
+def blank(array: AnyArray, rows: BoolArray) -> AnyArray:
+    """A copy with NaN, of integers with ``NO_COUNT``, at some rows."""
     out = array.copy()
     out[rows] = np.nan if array.dtype.kind == "f" else NO_COUNT
     return out

@@ -7,66 +7,29 @@ distribution of an example is the mixture of the draws' Normals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import Float64Array
 from ..accumulators.regression import GroupValues, MeanNormal, NormalSums
-from ..posterior.draws import MEAN, DrawDesign
-from .classification import Metric
-from .example_means import Estimate, ExampleMeans
+from ..posterior.draws import MEAN
+from .definitions import LEVELS, REGRESSION
+from .estimates import Metric, with_errors
+from .example_means import TaskStatistics
 
-Floats = NDArray[np.float64]
-
-LEVELS = (50, 90, 95)
-"""Central intervals, per cent of probability, whose share of targets is counted."""
-
-MEANS = {
-    "mae": "absolute_error",
-    "nll": "nll",
-    "crps": "crps",
-    **{f"coverage_{level}": f"inside_{level}" for level in LEVELS},
-    "sharpness": "predictive_sd",
-    "epistemic_variance": "epistemic_variance",
-    "aleatoric_variance": "aleatoric_variance",
-}
-"""Metrics that are means over examples, by the quantity of single examples that they average."""
-
-ROOTS = {
-    "rmse": "squared_error",
-    "rmse_single_draw": "squared_error_single_draw",
-    "rmse_mean_weights": "squared_error_mean_weights",
-}
-"""Metrics that are roots of such means."""
-
-DISCRETE = tuple(f"coverage_{level}" for level in LEVELS)
-BIAS_CORRECTED = ("rmse", "mae", "nll", "sharpness", "epistemic_variance")
-"""Smooth functions of the mixture whose bias of order 1/draws is taken off; the rest have none."""
+_OF_ONE_TARGET = ("error", "pit")
+"""Quantities of which an average over targets means nothing."""
 
 
-def metric_names() -> list[str]:
-    """Every metric of :meth:`RegressionStatistics.metrics`."""
-    names = [*ROOTS, *MEANS]
-    return [*names, *map(_difference, names)]
-
-
-def is_discrete(name: str) -> bool:
-    """Whether a metric moves in steps, so that its errors are rough."""
-    return name.removesuffix("_change") in DISCRETE
-
-
-def _difference(name: str) -> str:
-    """What the difference of a metric to the first threshold is called."""
-    return "nll_rise" if name == "nll" else f"{name}_change"
-
-
-def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
+def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
     """What the mixture says of each example.
 
     Returns
     -------
     mapping of str to float64 array, shape (n_thresholds, n_examples)
+        Where there are several targets, averages over them, but ``nll``, which is of all targets
+        together; and under ``NAME_by_target``, with an axis more, what it is of each.
         ``error``: mean of the mixture less target, whose square is ``squared_error``;
         ``squared_error_single_draw``: mean over draws; ``nll``, nats; ``crps``, unbiased for any
         number of draws, so that single values can be negative; ``pit``; ``inside_50`` and so on:
@@ -77,7 +40,7 @@ def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
     error = mean.error
     epistemic = np.maximum(mean.squared_error - error * error, 0.0)
     pit = np.clip(mean.below, 0.0, 1.0)
-    return {
+    quantities = {
         "error": error,
         "squared_error": error * error,
         "squared_error_single_draw": mean.squared_error,
@@ -93,33 +56,35 @@ def example_quantities(mean: MeanNormal) -> dict[str, Floats]:
         "epistemic_variance": epistemic,
         "predictive_sd": np.sqrt(mean.variance + epistemic),
     }
+    return {**_over_targets(quantities), "nll": -mean.joint_log_density}
+
+
+def _over_targets(quantities: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
+    """Averages over targets and, beside them, what was averaged; one target's stay as they are."""
+    if all(values.ndim == 2 for values in quantities.values()):
+        return dict(quantities)
+    means = {
+        name: values.mean(axis=2)
+        for name, values in quantities.items()
+        if name not in _OF_ONE_TARGET
+    }
+    return means | {f"{name}_by_target": values for name, values in quantities.items()}
 
 
 @dataclass
-class RegressionStatistics:
-    """Statistics gathered block by block of examples, then turned into metrics.
+class RegressionStatistics(TaskStatistics):
+    """Statistics of Normals; units of the plan hold draws of two noises each, to be compared."""
 
-    Attributes
-    ----------
-    plan : DrawDesign
-        Whose units hold draws of two noises each, so that they can be compared.
-    """
+    definitions = REGRESSION
 
-    plan: DrawDesign
-    _means: ExampleMeans = field(init=False)
-    _targets: list[Floats] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._means = ExampleMeans(self.plan.batch_size)
-
-    def add_block(self, sums: Mapping[int, NormalSums], label: Floats) -> None:
+    def add_block(self, sums: Mapping[int, NormalSums], label: Float64Array) -> None:
         """Take in a block of examples.
 
         Parameters
         ----------
         sums : mapping of group to NormalSums
             Of every group, and of the mean network under ``MEAN``.
-        label : float64 array, shape (n_examples,) of the block
+        label : float64 array, shape (n_examples,) or (n_examples, n_targets) of the block
             Targets.
         """
         sizes = self.plan.group_sizes
@@ -127,7 +92,7 @@ class RegressionStatistics:
         total, without = _all_and_without_each(groups)
         whole = example_quantities(self._mean(total, sum(sizes)))
         at_mean = GroupValues.of(sums[MEAN]).mean(1, 0)
-        whole["squared_error_mean_weights"] = at_mean.error * at_mean.error
+        whole |= _over_targets({"squared_error_mean_weights": at_mean.error * at_mean.error})
         self._means.add(
             whole,
             (
@@ -135,58 +100,37 @@ class RegressionStatistics:
                 for rest, size in zip(without, sizes, strict=False)
             ),
         )
-        self._targets.append(label)
-
-    def columns(self) -> dict[str, Floats]:
-        """What is kept of the examples so far, all arrays with thresholds along the first axis."""
-        return self._means.columns()
-
-    def take_columns(self, columns: Mapping[str, Floats], label: Floats) -> None:
-        """Begin with what :meth:`columns` gave, in place of the blocks that it was made of."""
-        self._means.take_columns(columns)
-        self._targets = [label]
+        self._labels.append(label)
 
     @property
-    def label(self) -> Floats:
-        """The targets, under the name that they have with classes."""
-        return self.target
-
-    @property
-    def target(self) -> Floats:
+    def target(self) -> Float64Array:
         """Targets of the examples so far."""
-        return np.concatenate(self._targets)
+        return self.label
 
-    def per_example(self, name: str) -> Floats:
-        """A quantity of every example so far, shape (n_thresholds, n_examples)."""
-        return self._means.values(name)
+    def of_targets(self, name: str) -> Float64Array:
+        """A quantity of every example, where there are several targets of each of them.
 
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric of the examples so far, and differences to the first threshold.
-
-        ``NAME_change`` is the value less that at the first threshold, ``nll_rise`` that of NLL.
+        Returns
+        -------
+        float64 array, shape (n_thresholds, n_examples) or (n_thresholds, n_examples, n_targets)
         """
-        n_groups = len(self.plan.group_sizes)
-        found: dict[str, Estimate] = {}
-        for name, quantity in ROOTS.items():
-            found[name] = self._means.mean(quantity, n_groups).root()
-        for name, quantity in MEANS.items():
-            found[name] = self._means.mean(quantity, n_groups)
-        out = {name: self._metric(name, one) for name, one in found.items()}
-        for name, one in found.items():
-            out[_difference(name)] = self._metric(name, one.less_the_first())
-        return out
+        return self.per_example(name if self.target.ndim == 1 else f"{name}_by_target")
 
-    def _metric(self, name: str, estimate: Estimate) -> Metric:
-        if name == "rmse_mean_weights":  # no draws, so no Monte Carlo error
-            estimate = Estimate(estimate.value, None, estimate.influence)
-        return estimate.metric(self.plan.group_sizes, name in BIAS_CORRECTED)
+    def metrics_by_target(self) -> dict[str, Metric]:
+        """Every metric of each of several targets, arrays of shape (n_thresholds, n_targets)."""
+        of_targets = {
+            name: replace(definition, quantity=f"{definition.quantity or name}_by_target")
+            for name, definition in self.definitions.items()
+        }
+        estimates = self._means.estimates(of_targets)
+        return with_errors(estimates, of_targets, self.plan.group_sizes)
 
-    def _mean(self, values: GroupValues, n_units: int) -> MeanNormal:
-        unit = self.plan.units[0]
+    def _mean(self, values: GroupValues, n_replicates: int) -> MeanNormal:
+        replicate = self.plan.replicates[0]
         comparisons = sum(
-            one.noise != other.noise for k, one in enumerate(unit) for other in unit[:k]
+            draw.noise != other.noise for k, draw in enumerate(replicate) for other in replicate[:k]
         )
-        return values.mean(n_units * len(unit), n_units * comparisons)
+        return values.mean(n_replicates * len(replicate), n_replicates * comparisons)
 
 
 def _all_and_without_each(

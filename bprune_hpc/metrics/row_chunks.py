@@ -6,20 +6,20 @@ What is worked out on the way, with every mask, then stays in the processor's ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Arrays = Sequence[NDArray[Any]]
+from .._typing import AnyArray, BoolArray
+
+Arrays = Sequence[AnyArray]
 
 _NUMBERS = 2**17
 """Masks times rows times examples that are taken at a time."""
 
 
 def by_rows(
-    function: Callable[..., Arrays], keep: NDArray[np.bool_] | None, *arrays: NDArray[Any]
-) -> list[NDArray[Any]]:
+    function: Callable[..., Arrays], keep: BoolArray | None, *arrays: AnyArray
+) -> list[AnyArray]:
     """Results of a function of rows, for all of them.
 
     Parameters
@@ -35,11 +35,11 @@ def by_rows(
     list of array, shape (n_masks, ..., ...), or (..., ...) without subsets
     """
     n_examples = arrays[0].shape[-1]
-    flat = [one.reshape(-1, one.shape[-1]) for one in arrays]
+    flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
     n_masks, n_rows = 1 if keep is None else len(keep), len(flat[0])
     at_once = max(1, _NUMBERS // max(1, n_masks * n_examples))
     chunks = [
-        function(*(one[start : start + at_once] for one in flat))
+        function(*(array[start : start + at_once] for array in flat))
         for start in range(0, n_rows, at_once)
     ]
     out = []

@@ -9,11 +9,9 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .._typing import BoolArray
 from ..errors import ConfigError
-from .classification import Metric
+from .estimates import Metric
 from .nonfinite import counts_not
 
 FIRST_TEST = 50
@@ -34,7 +32,7 @@ class Target:
     metric: str
     se: float
 
-    def largest(self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> float:
+    def largest(self, metrics: Mapping[str, Metric], failed: BoolArray) -> float:
         """The metric's largest error over thresholds; NaN where one is not known.
 
         Those that failed do not count.
@@ -42,17 +40,15 @@ class Target:
         errors = metrics[self.metric].se[~counts_not(self.metric, failed)]
         return float(errors.max()) if errors.size else math.nan
 
-    def is_reached(self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> bool:
+    def is_reached(self, metrics: Mapping[str, Metric], failed: BoolArray) -> bool:
         """Whether no threshold has a larger error; an error that is not known is too large."""
         return self.largest(metrics, failed) <= self.se
 
-    def is_settled(self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_]) -> bool:
+    def is_settled(self, metrics: Mapping[str, Metric], failed: BoolArray) -> bool:
         """Whether more draws are not wanted: it is reached, or there is no threshold left."""
         return bool(counts_not(self.metric, failed).all()) or self.is_reached(metrics, failed)
 
-    def sentence(
-        self, metrics: Mapping[str, Metric], failed: NDArray[np.bool_], n_draws: int
-    ) -> str:
+    def sentence(self, metrics: Mapping[str, Metric], failed: BoolArray, n_draws: int) -> str:
         """What came of it."""
         verdict = "reached" if self.is_reached(metrics, failed) else "not reached"
         without = counts_not(self.metric, failed)

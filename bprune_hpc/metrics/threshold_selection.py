@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .classification import Metric
-
-Floats = NDArray[np.float64]
+from .._typing import BoolArray, Float64Array
+from .estimates import Metric
 
 CONFIDENCE = 0.95
 STEPS = {"accuracy_drop": 1.0, "nll_rise": 0.0}
@@ -63,13 +61,13 @@ class Choice:
 
     limit: Limit
     confidence: float
-    upper_bound: Floats
+    upper_bound: Float64Array
     index: int
-    failed: NDArray[np.bool_]
+    failed: BoolArray
     n_examples_needed: int | None
 
     @property
-    def is_below(self) -> NDArray[np.bool_]:
+    def is_below(self) -> BoolArray:
         """Whether each threshold's bound, taken alone, is below the limit."""
         return self.upper_bound < self.limit.value
 
@@ -79,8 +77,8 @@ def choose(
     limit: Limit,
     n_examples: int,
     n_groups: int,
-    skewness: Floats | None = None,
-    failed: NDArray[np.bool_] | None = None,
+    skewness: Float64Array | None = None,
+    failed: BoolArray | None = None,
 ) -> Choice:
     """Choose the most-pruned threshold whose difference is below a limit.
 
@@ -176,7 +174,11 @@ def _student(freedom: float) -> float:
 
 
 def sentences(
-    choice: Choice, value: Floats, cuts: Sequence[str], pruned_fraction: Floats, n_examples: int
+    choice: Choice,
+    value: Float64Array,
+    cuts: Sequence[str],
+    pruned_fraction: Float64Array,
+    n_examples: int,
 ) -> str:
     """The choice in words, one or two sentences.
 
@@ -200,20 +202,20 @@ def sentences(
             f"{limit:g} at {level}, even of the unpruned network against itself{enough}."
         )
     if choice.index:
-        said = (
+        text = (
             f"choice: {cuts[choice.index]}, {100 * pruned_fraction[choice.index]:.2f} % pruned: "
             f"{name} below {limit:g} at {level} (estimated: {_signed(value[choice.index])})."
         )
     else:
-        said = f"choice: no pruning. At no threshold is an {name} below {limit:g} shown at {level}."
+        text = f"choice: no pruning. At no threshold is an {name} below {limit:g} shown at {level}."
     if choice.failed.any():
         left_out = [cut for cut, is_out in zip(cuts, choice.failed, strict=True) if is_out]
-        said += f" Left out, as it failed: {', '.join(left_out)}."
+        text += f" Left out, as it failed: {', '.join(left_out)}."
     after = np.flatnonzero(~choice.failed[choice.index + 1 :])
     if not after.size:
-        return said
+        return text
     following = choice.index + 1 + int(after[0])
-    return f"{said} {_why_not(choice, float(value[following]), cuts[following], n_examples)}"
+    return f"{text} {_why_not(choice, float(value[following]), cuts[following], n_examples)}"
 
 
 def _why_not(choice: Choice, value: float, cut: str, n_examples: int) -> str:
@@ -235,7 +237,7 @@ def _rounded_up(number: int) -> int:
     return -(-number // unit) * unit
 
 
-def skewness_of(values: Floats) -> Floats:
+def skewness_of(values: Float64Array) -> Float64Array:
     """Skewness over the last axis; 0 where nothing differs.
 
     Parameters

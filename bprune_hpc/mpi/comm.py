@@ -95,6 +95,19 @@ class Comm(Protocol):
         """End every rank of the job, now."""
 
 
+def on_root(comm: Comm, function: Callable[[], T]) -> T | None:
+    """Call a function on rank 0 alone, where its result stays; every rank calls this."""
+    kept: list[T] = []
+    comm.from_root(lambda: kept.append(function()))
+    return kept[0] if kept else None
+
+
+def of_root(value: T | None) -> T:
+    """What rank 0 alone has, for what rank 0 alone calls."""
+    assert value is not None
+    return value
+
+
 class SerialComm:
     """One process alone; needs no MPI."""
 

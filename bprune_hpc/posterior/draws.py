@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def standard_normal(seed: int, tensor: str, unit: int, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Standard normal noise for one tensor of one unit.
+def standard_normal(
+    seed: int, tensor: str, replicate: int, shape: Sequence[int]
+) -> NDArray[np.float32]:
+    """Standard normal noise for one tensor of one replicate.
 
-    The generator is Philox (Salmon et al. 2011), keyed by seed and name, with the unit in the
-    high words of its counter: streams of different units cannot meet.
+    The generator is Philox (Salmon et al. 2011), keyed by seed and name, with the replicate in the
+    high words of its counter: streams of different replicates cannot meet.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ def standard_normal(seed: int, tensor: str, unit: int, shape: Sequence[int]) -> 
         In [0, 2**64).
     tensor : str
         Name of the mean-field tensor.
-    unit : int
+    replicate : int
         Index of the pair (or of the single draw without pairing), not negative.
     shape : sequence of int
 
@@ -35,7 +37,7 @@ def standard_normal(seed: int, tensor: str, unit: int, shape: Sequence[int]) -> 
     """
     digest = hashlib.blake2b(f"{seed}/{tensor}".encode(), digest_size=16).digest()
     key = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
-    counter = np.array([0, 0, unit, 0], dtype=np.uint64)
+    counter = np.array([0, 0, replicate, 0], dtype=np.uint64)
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
     return generator.standard_normal(tuple(shape), dtype=np.float32)
 
@@ -44,12 +46,12 @@ N_GROUPS = 20
 """Units are dealt into this many groups, whatever their number: the jackknife deletes one."""
 
 MEAN = -1
-"""The unit that stands for the network at its posterior mean (no noise), in a group alone."""
+"""The replicate that stands for the network at its posterior mean (no noise), in a group alone."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One posterior draw: ``loc + sign * scale * standard_normal(..., unit)``.
+    """One posterior draw: ``loc + sign * scale * standard_normal(..., replicate)``.
 
     Attributes
     ----------
@@ -66,8 +68,10 @@ class Draw:
     noise: int
 
 
-def units_of(n_draws: int, pairing: str, noises_per_unit: int = 1) -> list[tuple[Draw, ...]]:
-    """Draws grouped into their independent units: antithetic pairs, or single draws.
+def replicates_of(
+    n_draws: int, pairing: str, noises_per_replicate: int = 1
+) -> list[tuple[Draw, ...]]:
+    """Draws grouped into their independent replicates: antithetic pairs, or single draws.
 
     Draw ``k`` of a pairing uses ``(-1)**k`` times the noise of pair ``k // 2``, so that the two
     draws of a pair cancel each other's odd errors (Hammersley and Morton 1956).
@@ -75,17 +79,17 @@ def units_of(n_draws: int, pairing: str, noises_per_unit: int = 1) -> list[tuple
     Parameters
     ----------
     n_draws : int
-        A multiple of :func:`draws_per_unit`.
+        A multiple of :func:`draws_per_replicate`.
     pairing : {"antithetic", "none"}
-    noises_per_unit : int
-        Pairs (or single draws) that make up a unit; 2 where they are compared with each other.
+    noises_per_replicate : int
+        Pairs (or single draws) that make up a replicate; 2 where they are compared with each other.
 
     Returns
     -------
     list of tuple of Draw
-        One entry for each unit, which is the unit of every Monte Carlo standard error.
+        One entry for each replicate, which is the replicate of every Monte Carlo standard error.
     """
-    size = draws_per_unit(pairing, noises_per_unit)
+    size = draws_per_replicate(pairing, noises_per_replicate)
     if n_draws % size:
         raise ValueError(f"draws come {size} at a time, but there are {n_draws}")
     if pairing == "none":
@@ -95,19 +99,26 @@ def units_of(n_draws: int, pairing: str, noises_per_unit: int = 1) -> list[tuple
     return [tuple(draws[k : k + size]) for k in range(0, n_draws, size)]
 
 
-def draws_per_unit(pairing: str, noises_per_unit: int = 1) -> int:
-    """Draws of one unit, of which their number is a multiple."""
-    return noises_per_unit * (1 if pairing == "none" else 2)
+def draws_per_replicate(pairing: str, noises_per_replicate: int = 1) -> int:
+    """Draws of one replicate, of which their number is a multiple."""
+    return noises_per_replicate * (1 if pairing == "none" else 2)
 
 
-def group_of(unit: int) -> int:
-    """Group of a unit: its index modulo 20, so that more draws never regroup earlier ones."""
-    return MEAN if unit == MEAN else unit % N_GROUPS
+def in_whole_replicates(n_draws: int, size: int) -> int:
+    """At least so many draws, of which none is part of a replicate of this size."""
+    return -(-n_draws // size) * size
 
 
-def group_sizes(n_units: int) -> list[int]:
-    """Number of units in each group that is not empty, in the order of the groups."""
-    return [len(range(group, n_units, N_GROUPS)) for group in range(min(N_GROUPS, n_units))]
+def group_of(replicate: int) -> int:
+    """Group of a replicate: its index modulo 20, so that more draws never regroup earlier ones."""
+    return MEAN if replicate == MEAN else replicate % N_GROUPS
+
+
+def group_sizes(n_replicates: int) -> list[int]:
+    """Number of replicates in each group that is not empty, in the order of the groups."""
+    return [
+        len(range(group, n_replicates, N_GROUPS)) for group in range(min(N_GROUPS, n_replicates))
+    ]
 
 
 @dataclass(frozen=True)
@@ -116,23 +127,28 @@ class DrawDesign:
 
     Attributes
     ----------
-    units : sequence of tuple of Draw
-        The independent units and their draws.
+    replicates : sequence of tuple of Draw
+        The independent replicates and their draws.
     n_thresholds : int
     batch_size : int
         Examples that are evaluated, and added up, at once.
     """
 
-    units: Sequence[tuple[Draw, ...]]
+    replicates: Sequence[tuple[Draw, ...]]
     n_thresholds: int
     batch_size: int
 
     @property
     def n_draws(self) -> int:
         """Number of draws, the posterior mean not counted."""
-        return sum(len(draws) for draws in self.units)
+        return sum(len(draws) for draws in self.replicates)
+
+    @property
+    def draws_per_replicate(self) -> int:
+        """Draws of one replicate."""
+        return len(self.replicates[0])
 
     @property
     def group_sizes(self) -> list[int]:
-        """Number of units in each group."""
-        return group_sizes(len(self.units))
+        """Number of replicates in each group."""
+        return group_sizes(len(self.replicates))

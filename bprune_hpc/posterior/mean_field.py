@@ -20,14 +20,14 @@ class Posterior:
 
     Attributes
     ----------
-    loc, scale : mapping of str to float32 array
+    loc, scale : mapping of str to float32 or float64 array
         Posterior mean and standard deviation of each weight; same names in the same order, and
         the same shape under each name. ``scale`` is the standard deviation itself, not the
         argument of a softplus.
     """
 
-    loc: Mapping[str, NDArray[np.float32]]
-    scale: Mapping[str, NDArray[np.float32]]
+    loc: Mapping[str, NDArray[np.floating]]
+    scale: Mapping[str, NDArray[np.floating]]
 
     def __post_init__(self) -> None:
         if list(self.loc) != list(self.scale):
@@ -51,7 +51,7 @@ class Posterior:
         return {name: snr(self.loc[name], self.scale[name]) for name in self.names}
 
 
-def snr(loc: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float64]:
+def snr(loc: NDArray[np.floating], scale: NDArray[np.floating]) -> NDArray[np.float64]:
     """Signal-to-noise ratio \\|loc\\| / scale of each weight (Graves 2011; Blundell et al. 2015).
 
     Parameters
@@ -80,7 +80,7 @@ def snr(loc: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def in_float64(
-    loc: NDArray[np.float32], scale: NDArray[np.float32]
+    loc: NDArray[np.floating], scale: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """\\|loc\\| and scale in float64, checked.
 

@@ -70,8 +70,8 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Rule:
-    """In which order weights are pruned.
+class PruningRule:
+    """In which order weights are pruned, and what becomes of them.
 
     Attributes
     ----------
@@ -88,6 +88,8 @@ class Rule:
         For the criterion ``random``.
     prior : mapping of str to Prior, optional
         Of every tensor, in place of ``prior_scale``.
+    pruned_scale : float
+        Deviation of pruned weights; 0 for weights that are exactly zero.
     """
 
     criterion: str = "snr"
@@ -96,21 +98,22 @@ class Rule:
     prior_scale: float | None = None
     seed: int = 0
     prior: Mapping[str, Prior] | None = None
+    pruned_scale: float = 0.0
 
     def heading(self, kind: str) -> str:
         """Of a column of points: what is pruned at each.
 
         A fraction is named as one: no threshold says which of equal scores go, and in which layer.
 
-        >>> Rule(granularity="neuron").heading("threshold")
+        >>> PruningRule(granularity="neuron").heading("threshold")
         'neuron SNR <='
-        >>> Rule(granularity="neuron", scope="layer").heading("fraction")
+        >>> PruningRule(granularity="neuron", scope="layer").heading("fraction")
         'neurons of lowest SNR in each layer'
 
         Parameters
         ----------
         kind : {"threshold", "fraction"}
-            See :func:`cuts`.
+            See :func:`pruning_masks`.
         """
         criterion = CRITERIA[self.criterion]
         if kind == "threshold":
@@ -122,31 +125,45 @@ class Rule:
         return f"{units}{side} {criterion.heading.rpartition(' ')[0]}{where}"
 
 
-SNR = Rule()
+SNR = PruningRule()
 """Single weights by their SNR, all tensors together."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One point of a sweep.
+class PruningMask:
+    """Which weights stay at one point of a sweep, and what becomes of the others.
 
     Attributes
     ----------
     threshold : float
-        Score up to which weights are pruned. For a cut by fraction: the last score that is
-        pruned in any tensor, or the threshold that prunes nothing where nothing is.
+        Score up to which weights are pruned. By fraction: the last score that is pruned in any
+        tensor, or the threshold that prunes nothing where nothing is.
     requested_fraction : float
-        Fraction asked for; NaN for a cut by threshold.
+        Fraction asked for; NaN by threshold.
     kept : mapping of str to bool array
         True where a weight stays, for each mean-field tensor.
     layer_threshold : mapping of str to float
         The threshold within each tensor; NaN for one that the granularity leaves alone.
+    pruned_scale : float
+        Deviation of pruned weights.
     """
 
     threshold: float
     requested_fraction: float
     kept: Mapping[str, Mask]
     layer_threshold: Mapping[str, float]
+    pruned_scale: float = 0.0
+
+    def apply(self, posterior: Posterior) -> Posterior:
+        """The posterior in which every pruned weight has loc 0 and ``pruned_scale``."""
+        if self.n_active == posterior.n_weights:
+            return posterior
+        zero, left = np.float32(0), np.float32(self.pruned_scale)
+        kept, loc, scale = self.kept, posterior.loc, posterior.scale
+        return Posterior(
+            {name: np.where(kept[name], loc[name], zero) for name in loc},
+            {name: np.where(kept[name], scale[name], left) for name in scale},
+        )
 
     @property
     def n_active(self) -> int:
@@ -177,22 +194,28 @@ class _Units:
         For every mean-field tensor, the tensor whose units it follows; None if it is left alone.
     shape : mapping of str to tuple of int
         Of every mean-field tensor.
+    pruned_scale : float
     """
 
     scores: Mapping[str, Floats]
     owner: Mapping[str, str | None]
     shape: Mapping[str, tuple[int, ...]]
+    pruned_scale: float
 
-    def cut(
-        self, threshold: float, fraction: float, kept: Mapping[str, Mask], cuts: Mapping[str, float]
-    ) -> Cut:
-        """The cut that keeps these units; masks of whole units are views and take no memory."""
+    def mask(
+        self,
+        threshold: float,
+        fraction: float,
+        kept: Mapping[str, Mask],
+        layer_threshold: Mapping[str, float],
+    ) -> PruningMask:
+        """The mask that keeps these units; those of whole units are views and take no memory."""
         masks, thresholds = {}, {}
         for name, shape in self.shape.items():
             owner = self.owner[name]
             masks[name] = np.broadcast_to(np.True_ if owner is None else kept[owner], shape)
-            thresholds[name] = math.nan if owner is None else cuts[owner]
-        return Cut(threshold, fraction, masks, thresholds)
+            thresholds[name] = math.nan if owner is None else layer_threshold[owner]
+        return PruningMask(threshold, fraction, masks, thresholds, self.pruned_scale)
 
 
 def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
@@ -202,8 +225,10 @@ def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
     return [f"{value:.4g}" if np.isfinite(value) else "none" for value in values]
 
 
-def cuts(posterior: Posterior, kind: str, grid: Sequence[float], rule: Rule = SNR) -> list[Cut]:
-    """One cut for each value of a grid of thresholds or fractions.
+def pruning_masks(
+    posterior: Posterior, kind: str, grid: Sequence[float], rule: PruningRule = SNR
+) -> list[PruningMask]:
+    """One mask for each value of a grid of thresholds or fractions.
 
     Scores are computed, and ordered, once for all.
 
@@ -225,44 +250,36 @@ def cuts(posterior: Posterior, kind: str, grid: Sequence[float], rule: Rule = SN
     criterion = CRITERIA[rule.criterion]
     units = _units(posterior, rule)
     if kind == "threshold":
-        return [_cut_at_threshold(units, criterion, value) for value in grid]
-    return _cut_at_fractions(units, criterion, rule.scope, grid)
+        return [_mask_at_threshold(units, criterion, value) for value in grid]
+    return _masks_at_fractions(units, criterion, rule.scope, grid)
 
 
-def cut_at_threshold(posterior: Posterior, threshold: float, rule: Rule = SNR) -> Cut:
-    """One cut by threshold; see :func:`cuts`."""
-    return cuts(posterior, "threshold", [threshold], rule)[0]
+def mask_at_threshold(
+    posterior: Posterior, threshold: float, rule: PruningRule = SNR
+) -> PruningMask:
+    """One mask by threshold; see :func:`pruning_masks`."""
+    return pruning_masks(posterior, "threshold", [threshold], rule)[0]
 
 
-def cut_at_fraction(posterior: Posterior, fraction: float, rule: Rule = SNR) -> Cut:
-    """One cut by fraction; see :func:`cuts`."""
-    return cuts(posterior, "fraction", [fraction], rule)[0]
+def mask_at_fraction(posterior: Posterior, fraction: float, rule: PruningRule = SNR) -> PruningMask:
+    """One mask by fraction; see :func:`pruning_masks`."""
+    return pruning_masks(posterior, "fraction", [fraction], rule)[0]
 
 
-def prune(posterior: Posterior, cut: Cut, pruned_scale: float = 0.0) -> Posterior:
-    """The posterior in which every pruned weight has loc 0 and scale 0, or another scale."""
-    if cut.n_active == posterior.n_weights:
-        return posterior
-    zero, left = np.float32(0), np.float32(pruned_scale)
-    return Posterior(
-        {name: np.where(cut.kept[name], loc, zero) for name, loc in posterior.loc.items()},
-        {name: np.where(cut.kept[name], scale, left) for name, scale in posterior.scale.items()},
-    )
-
-
-def _units(posterior: Posterior, rule: Rule) -> _Units:
+def _units(posterior: Posterior, rule: PruningRule) -> _Units:
     owner = tensors_of_units(posterior, rule.granularity)
-    found = scores(
+    of_weights = scores(
         rule.criterion, posterior, prior_scale=rule.prior_scale, prior=rule.prior, seed=rule.seed
     )
-    found = {name: score for name, score in found.items() if owner[name] == name}
+    of_units = {name: score for name, score in of_weights.items() if owner[name] == name}
     if rule.granularity != "weight":
-        of_units = CRITERIA[rule.criterion].of_units
-        found = {name: of_units(score) for name, score in found.items()}
-    return _Units(found, owner, {name: loc.shape for name, loc in posterior.loc.items()})
+        together = CRITERIA[rule.criterion].of_units
+        of_units = {name: together(score) for name, score in of_units.items()}
+    shapes = {name: loc.shape for name, loc in posterior.loc.items()}
+    return _Units(of_units, owner, shapes, rule.pruned_scale)
 
 
-def _cut_at_threshold(units: _Units, criterion: Criterion, threshold: float) -> Cut:
+def _mask_at_threshold(units: _Units, criterion: Criterion, threshold: float) -> PruningMask:
     kept: dict[str, Mask]
     if threshold == criterion.unpruned:
         kept = {name: np.ones(score.shape, bool) for name, score in units.scores.items()}
@@ -274,12 +291,12 @@ def _cut_at_threshold(units: _Units, criterion: Criterion, threshold: float) -> 
     else:
         kept = {name: score < threshold for name, score in units.scores.items()}
     threshold = float(threshold)
-    return units.cut(threshold, math.nan, kept, dict.fromkeys(kept, threshold))
+    return units.mask(threshold, math.nan, kept, dict.fromkeys(kept, threshold))
 
 
-def _cut_at_fractions(
+def _masks_at_fractions(
     units: _Units, criterion: Criterion, scope: str, fractions: Sequence[float]
-) -> list[Cut]:
+) -> list[PruningMask]:
     for fraction in fractions:
         if not 0 <= fraction < 1:
             raise ValueError(f"fraction {fraction} is not in [0, 1)")
@@ -291,8 +308,8 @@ def _cut_at_fractions(
         score = sign * np.concatenate([units.scores[name].ravel() for name in pool])
         ends = np.cumsum([units.scores[name].size for name in pool])[:-1]
         numbers = [round(fraction * score.size) for fraction in fractions]
-        ends_of_cuts = np.array([number - 1 for number in numbers if number], np.intp)
-        ordered = np.partition(score, ends_of_cuts)
+        last_pruned = np.array([number - 1 for number in numbers if number], np.intp)
+        ordered = np.partition(score, last_pruned)
         for index, number in enumerate(numbers):
             last = ordered[number - 1] if number else sign * criterion.unpruned
             keep = _all_but_first(score, number, last)
@@ -301,8 +318,8 @@ def _cut_at_fractions(
                 thresholds[index][name] = float(sign * last)
     furthest = max if criterion.keeps == "above" else min
     return [
-        units.cut(furthest(cut.values()), float(fraction), mask, cut)
-        for fraction, mask, cut in zip(fractions, kept, thresholds, strict=True)
+        units.mask(furthest(of_layers.values()), float(fraction), mask, of_layers)
+        for fraction, mask, of_layers in zip(fractions, kept, thresholds, strict=True)
     ]
 
 

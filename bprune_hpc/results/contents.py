@@ -8,62 +8,30 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import BoolArray, Float64Array
 from ..accumulators.classification import DrawSums
 from ..accumulators.regression import NormalDrawSums
 from ..config.sweep_config import SweepConfig
-from ..metrics.calibration import equal_mass_edges, equal_width_edges, reliability
-from ..metrics.classification import PER_EXAMPLE, Metric, Statistics, is_discrete
-from ..metrics.definitions import TOP_K
-from ..metrics.detection import risk_at_coverage
-from ..metrics.nonfinite import _blank
+from ..metrics import threshold_selection
+from ..metrics.nonfinite import blank
 from ..metrics.regression import RegressionStatistics
 from ..metrics.stopping import Target
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import Cut
-from ..runner.problem import Problem
+from ..posterior.pruning import PruningMask, labels_of
+from ..runner.network import Network
+from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
-from . import contents_choice, contents_regression
+from . import contents_classification, contents_regression
 from .file import SCHEMA, Contents, Variable
 
-_IN_NATS = ("nll", "predictive_entropy", "expected_entropy", "mutual_information")
-_LONG_NAMES = {
-    "accuracy": "accuracy of the predictive averaged over draws",
-    "accuracy_top_k": f"share of examples whose true class is among the {TOP_K} most probable",
-    "accuracy_single_draw": "mean accuracy of single draws",
-    "accuracy_mean_weights": "accuracy of the network at its posterior mean",
-    "nll": "negative log-likelihood of the averaged predictive",
-    "brier": "Brier score of the averaged predictive, summed over classes",
-    "ece": "expected calibration error, 15 bins of equal width",
-    "ece_equal_mass": "expected calibration error, 15 bins of equal numbers of examples",
-    "aurc": "area under the risk-coverage curve, by confidence",
-    "auroc_errors_entropy": "AUROC of predictive entropy for misclassified examples",
-    "aupr_errors_entropy": "average precision of predictive entropy for misclassified examples",
-    "auroc_errors_mutual_information": "AUROC of mutual information for misclassified examples",
-    "aupr_errors_mutual_information": "average precision of mutual information for the same",
-    "auroc_ood_entropy": "AUROC of predictive entropy for examples of the other set",
-    "aupr_ood_entropy": "average precision of predictive entropy for examples of the other set",
-    "auroc_ood_mutual_information": "AUROC of mutual information for examples of the other set",
-    "aupr_ood_mutual_information": "average precision of mutual information for the same",
-    "predictive_entropy": "entropy of the averaged predictive",
-    "expected_entropy": "mean entropy of single draws' predictions",
-    "mutual_information": "predictive less expected entropy, corrected for its bias in 1/draws",
-    "probability_variance": "variance over draws of the class probabilities, summed over classes, "
-    "corrected for its bias in 1/draws",
-    "accuracy_drop": "accuracy at the first threshold less that here, on the same examples",
-    "nll_rise": "NLL here less that at the first threshold, on the same examples",
-}
-OOD_PER_EXAMPLE = tuple(name for name in PER_EXAMPLE if name != "nll")
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
 _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
 
 def contents(
-    config: SweepConfig,
-    problem: Problem,
-    cuts: Sequence[Cut],
+    sweep: PreparedSweep,
     findings: SweepStatistics,
     run: Mapping[str, Any],
     status: str,
@@ -72,24 +40,25 @@ def contents(
 
     Parameters
     ----------
-    cuts : sequence of Cut
-        Of the findings.
     run : mapping of str to number, str or list of one entry a rank
         Goes to ``/run``.
     status : {"complete", "partial"}
     """
+    config, network = sweep.config, sweep.network
+    record, *others = [dataset.record for dataset in sweep.datasets]
+    masks = findings.thresholds.of(sweep.masks)
     statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
     draw_sums = findings.draw_sums
-    posterior = problem.posterior
-    criterion, rule = CRITERIA[config.criterion], config.rule
+    posterior = network.posterior
+    criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
     is_by_fraction = config.grid_kind == "fraction"
-    pair_of_draw = [draw.noise for draws in statistics.plan.units for draw in draws]
+    pair_of_draw = [draw.noise for draws in statistics.plan.replicates for draw in draws]
     n_examples = len(statistics.label)
     coordinates = {
         "threshold": Variable(
             ("threshold",),
-            np.array([cut.threshold for cut in cuts]),
+            np.array([mask.threshold for mask in masks]),
             {
                 "long_name": criterion.meaning
                 + (", as far as it reaches in any layer" if is_by_fraction else ""),
@@ -99,7 +68,7 @@ def contents(
         ),
         "requested_fraction": Variable(
             ("threshold",),
-            np.array([cut.requested_fraction for cut in cuts]),
+            np.array([mask.requested_fraction for mask in masks]),
             heading if is_by_fraction else {},
         ),
         "draw": Variable(("draw",), np.arange(n_draws)),
@@ -113,12 +82,18 @@ def contents(
     if isinstance(statistics, RegressionStatistics):
         assert isinstance(draw_sums, NormalDrawSums)
         of_the_task = contents_regression.groups(statistics, metrics, draw_sums)
+        if statistics.target.ndim > 1:
+            n_targets = statistics.target.shape[1]
+            target = contents_regression.TARGET
+            coordinates[target] = Variable((target,), np.arange(n_targets))
     else:
         assert isinstance(draw_sums, DrawSums)
-        coordinates["class"] = Variable(("class",), np.arange(problem.n_classes))
-        of_the_task = _of_classes(statistics, metrics, draw_sums, problem)
+        names = {} if record.classes is None else {"names": list(record.classes)}
+        n_classes = network.task.n_classes
+        coordinates["class"] = Variable(("class",), np.arange(n_classes), names)
+        of_the_task = contents_classification.groups(statistics, metrics, draw_sums, n_classes)
     groups: dict[str, dict[str, Variable]] = {
-        "sparsity": {**_sparsity(cuts, posterior), **_priors(problem)},
+        "sparsity": {**_sparsity(masks, posterior), **_priors(network)},
         **blanked(of_the_task, findings.failed),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
@@ -130,27 +105,28 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    chosen = contents_choice.group(config, cuts, findings)
-    if chosen is not None:
-        groups["choice"], group_attrs["choice"] = chosen
+    choice = _choice(config, masks, findings)
+    if choice is not None:
+        groups["choice"], group_attrs["choice"] = choice
     for other in findings.statistics[1:]:
-        scores = {"ood": _scores(other, "ood_example", OOD_PER_EXAMPLE)}
-        groups |= blanked(scores, findings.failed)
+        groups |= blanked({"ood": contents_classification.ood(other)}, findings.failed)
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, findings)
-    doubt = "" if cuts[0].pruned_fraction else problem.task.doubt(statistics.label, metrics)
+    doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
     return Contents(
         attrs={
             **({"doubt": doubt} if doubt else {}),
             "schema": SCHEMA,
             "status": status,
             "n_examples": n_examples,
-            "task": problem.task.name,
+            "task": network.task.name,
             "n_draws": n_draws,
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
-            "checkpoint": problem.checkpoint,
-            "sha256": json.dumps(dict(problem.sha256), sort_keys=True),
+            "checkpoint": network.checkpoint,
+            "sha256": json.dumps(dict(network.sha256), sort_keys=True),
+            "input": record.scaling,
+            **({"ood_input": others[0].scaling} if others else {}),
         },
         coordinates=coordinates,
         groups=groups,
@@ -168,43 +144,24 @@ def _target(target: Target, findings: SweepStatistics) -> dict[str, Any]:
     }
 
 
-def _of_classes(
-    statistics: Statistics,
-    metrics: Mapping[str, Metric],
-    draw_sums: DrawSums,
-    problem: Problem,
-) -> dict[str, dict[str, Variable]]:
-    """The groups that only a classification has, or has in its own way."""
-    n_examples = len(statistics.label)
+def _sparsity(masks: Sequence[PruningMask], posterior: Posterior) -> dict[str, Variable]:
+    by_layer = [[mask.pruned_fraction_of(name) for name in posterior.names] for mask in masks]
+    thresholds = [[mask.layer_threshold[name] for name in posterior.names] for mask in masks]
     return {
-        "metrics": _metrics(metrics),
-        "draws": {
-            "accuracy": Variable(("threshold", "draw"), draw_sums.accuracy(n_examples)),
-            "nll": Variable(("threshold", "draw"), draw_sums.nll(n_examples), {"units": "nat"}),
-        },
-        "examples": _examples(statistics, statistics.label),
-        "classes": _classes(statistics, problem.n_classes),
-        "calibration": _calibration(statistics),
-        "risk_coverage": _risk_coverage(statistics),
-    }
-
-
-def _sparsity(cuts: Sequence[Cut], posterior: Posterior) -> dict[str, Variable]:
-    by_layer = [[cut.pruned_fraction_of(name) for name in posterior.names] for cut in cuts]
-    thresholds = [[cut.layer_threshold[name] for name in posterior.names] for cut in cuts]
-    return {
-        "pruned_fraction": Variable(("threshold",), np.array([c.pruned_fraction for c in cuts])),
-        "n_active": Variable(("threshold",), np.array([cut.n_active for cut in cuts])),
+        "pruned_fraction": Variable(
+            ("threshold",), np.array([mask.pruned_fraction for mask in masks])
+        ),
+        "n_active": Variable(("threshold",), np.array([mask.n_active for mask in masks])),
         "layer_pruned_fraction": Variable(("threshold", "layer"), np.array(by_layer)),
         "layer_threshold": Variable(("threshold", "layer"), np.array(thresholds)),
     }
 
 
-def _priors(problem: Problem) -> dict[str, Variable]:
+def _priors(network: Network) -> dict[str, Variable]:
     """The prior of each layer, where it was read from the graph."""
-    if problem.prior is None:
+    if network.prior is None:
         return {}
-    priors = [problem.prior[name] for name in problem.posterior.names]
+    priors = [network.prior[name] for name in network.posterior.names]
     return {
         "prior_loc": Variable(("layer",), np.array([prior.loc for prior in priors])),
         "prior_scale": Variable(("layer",), np.array([prior.scale for prior in priors])),
@@ -222,87 +179,7 @@ def _rule(config: SweepConfig) -> dict[str, Any]:
     return {name: value for name, value in attrs.items() if value is not None}
 
 
-def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Variable]:
-    out: dict[str, Variable] = {}
-    for name, metric in metrics.items():
-        base = name.removesuffix("_change")
-        text = _LONG_NAMES[base]
-        attrs: dict[str, Any] = {
-            "units": "nat" if base in _IN_NATS or name == "nll_rise" else "1",
-            "long_name": text if base == name else f"{text}: less that at the first threshold",
-        }
-        if is_discrete(name):
-            attrs["discrete"] = "moves in steps: its standard errors are rough"
-        out |= _with_errors(name, ("threshold",), metric, attrs)
-    return out
-
-
-def _with_errors(
-    name: str, dims: tuple[str, ...], metric: Metric, attrs: Mapping[str, Any]
-) -> dict[str, Variable]:
-    units = {"units": attrs["units"]}
-    return {
-        name: Variable(dims, metric.value, attrs),
-        f"{name}_se": Variable(dims, metric.se, units),
-        f"{name}_se_data": Variable(dims, metric.se_data, units),
-    }
-
-
-def _classes(statistics: Statistics, n_classes: int) -> dict[str, Variable]:
-    label, predicted = statistics.label, statistics.predicted
-    confusion = np.zeros((len(predicted), n_classes, n_classes), np.int64)
-    np.add.at(confusion, (np.arange(len(predicted))[:, None], label, predicted), 1)
-    attrs = {"units": "1", "long_name": "accuracy of the averaged predictive over each class"}
-    return {
-        **_with_errors(
-            "accuracy", ("threshold", "class"), statistics.class_accuracy(n_classes), attrs
-        ),
-        "confusion": Variable(("threshold", "true_class", "predicted_class"), confusion),
-    }
-
-
-def _calibration(statistics: Statistics) -> dict[str, Variable]:
-    out: dict[str, Variable] = {}
-    confidence, accuracy = statistics.per_example("confidence"), statistics.per_example("accuracy")
-    of_mass = equal_mass_edges(confidence)
-    of_width = np.broadcast_to(equal_width_edges(), of_mass.shape)
-    for prefix, edges in (("", of_width), ("equal_mass_", of_mass)):
-        found = reliability(confidence, accuracy == 1, edges)
-        out[f"{prefix}bins"] = Variable(("threshold", "edge"), edges)
-        for name in ("count", "confidence", "accuracy"):
-            out[prefix + name] = Variable(("threshold", "bin"), getattr(found, name))
-    return out
-
-
-def _risk_coverage(statistics: Statistics) -> dict[str, Variable]:
-    confidence, accuracy = statistics.per_example("confidence"), statistics.per_example("accuracy")
-    risk = risk_at_coverage(confidence, accuracy == 0)
-    coverage = np.arange(1, risk.shape[1] + 1) / risk.shape[1]
-    return {
-        "coverage": Variable(("coverage",), coverage),
-        "risk": Variable(("threshold", "coverage"), risk),
-    }
-
-
-def _examples(statistics: Statistics, label: NDArray[np.int64]) -> dict[str, Variable]:
-    out = {"label": Variable(("example",), label), **_scores(statistics, "example", PER_EXAMPLE)}
-    mean_probability = statistics.mean_probability
-    if mean_probability is not None:
-        dims = ("threshold", "example", "class")
-        out["mean_probability"] = Variable(dims, mean_probability)
-    return out
-
-
-def _scores(statistics: Statistics, dim: str, names: Sequence[str]) -> dict[str, Variable]:
-    out = {}
-    for name in names:
-        values = statistics.per_example(name).astype(np.float32)
-        attrs = {"units": "nat" if name in _IN_NATS else "1"}
-        out[name] = Variable(("threshold", dim), values, attrs)
-    return out
-
-
-def _snr(ratio: NDArray[np.float64]) -> dict[str, Variable]:
+def _snr(ratio: Float64Array) -> dict[str, Variable]:
     counts, _ = np.histogram(ratio, _SNR_EDGES)
     return {
         "edges": Variable(("edge",), _SNR_EDGES),
@@ -314,6 +191,63 @@ def _snr(ratio: NDArray[np.float64]) -> dict[str, Variable]:
     }
 
 
+def _choice(
+    config: SweepConfig, masks: Sequence[PruningMask], findings: SweepStatistics
+) -> tuple[dict[str, Variable], dict[str, Any]] | None:
+    """Datasets and attributes of ``/choice``; None where there is none to make.
+
+    While more is drawn there may be one group of draws alone, or no unpruned network yet.
+
+    Parameters
+    ----------
+    masks : sequence of PruningMask
+        Of the findings.
+    """
+    limit = config.limit
+    if limit is None or findings.n_replicates < 2 or masks[0].pruned_fraction != 0:
+        return None
+    statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
+    n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)
+    rise = statistics.per_example("nll")
+    skewness = (
+        threshold_selection.skewness_of(rise - rise[0]) if limit.metric == "nll_rise" else None
+    )
+    choice = threshold_selection.choose(
+        difference, limit, n_examples, n_groups, skewness, findings.failed
+    )
+    names = _names_of(config, masks)
+    fractions = np.array([mask.pruned_fraction for mask in masks])
+    attrs = {
+        "rule": limit.metric,
+        "limit": limit.value,
+        "confidence": choice.confidence,
+        "index": choice.index,
+        "n_examples_needed": choice.n_examples_needed,
+        "text": threshold_selection.sentences(
+            choice, difference.value, names, fractions, n_examples
+        ),
+    }
+    bound = {
+        "long_name": f"upper bound of {limit.metric}, at the confidence, of each threshold alone: "
+        "no claim about one that is picked after looking"
+    }
+    variables = {
+        "upper_bound": Variable(("threshold",), choice.upper_bound, bound),
+        "is_below": Variable(("threshold",), choice.is_below.astype(np.int8)),
+    }
+    return variables, {name: value for name, value in attrs.items() if value is not None}
+
+
+def _names_of(config: SweepConfig, masks: Sequence[PruningMask]) -> list[str]:
+    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
+    heading = config.rule().heading(config.grid_kind)
+    if config.grid_kind == "fraction":
+        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
+        return [f"the {label} of {heading}" for label in labels]
+    labels = labels_of([mask.threshold for mask in masks], is_share=False)
+    return [label if label == "none" else f"{heading} {label}" for label in labels]
+
+
 def _run_variable(value: Any) -> Variable:
     if isinstance(value, list):
         return Variable(("rank",), value if isinstance(value[0], str) else np.array(value))
@@ -321,16 +255,16 @@ def _run_variable(value: Any) -> Variable:
 
 
 def blanked(
-    groups: Mapping[str, Mapping[str, Variable]], failed: NDArray[np.bool_]
+    groups: Mapping[str, Mapping[str, Variable]], failed: BoolArray
 ) -> dict[str, dict[str, Variable]]:
     """Datasets along the thresholds with NaN, integers with -1, where a threshold failed."""
 
-    def one(variable: Variable) -> Variable:
+    def blanked_variable(variable: Variable) -> Variable:
         if not failed.any() or variable.dims[:1] != ("threshold",):
             return variable
-        return replace(variable, data=_blank(np.asarray(variable.data), failed))
+        return replace(variable, data=blank(np.asarray(variable.data), failed))
 
     return {
-        group: {name: one(variable) for name, variable in variables.items()}
+        group: {name: blanked_variable(variable) for name, variable in variables.items()}
         for group, variables in groups.items()
     }

@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from .._typing import Float64Array
 from ..accumulators.regression import NormalDrawSums
-from ..metrics.classification import Metric
-from ..metrics.regression import LEVELS, RegressionStatistics, is_discrete
+from ..metrics.definitions import REGRESSION, TARGET_UNITS
+from ..metrics.estimates import Metric
+from ..metrics.regression import RegressionStatistics
 from .file import Variable
+from .metric_variables import metric_variables
 
-_SQUARED = ("epistemic_variance", "aleatoric_variance")
-_TARGET_UNITS = "units of the target"
-_LONG_NAMES = {
-    "rmse": "root mean squared error of the predictive mean",
-    "rmse_single_draw": "root mean squared error of single draws' means",
-    "rmse_mean_weights": "root mean squared error of the network at its posterior mean",
-    "mae": "mean absolute error of the predictive mean",
-    "nll": "negative log-density of the predictive mixture",
-    "crps": "continuous ranked probability score of the predictive mixture, unbiased",
-    **{
-        f"coverage_{level}": f"share of targets in the central {level} % predictive interval"
-        for level in LEVELS
-    },
-    "sharpness": "predictive standard deviation",
-    "epistemic_variance": "variance over draws of their means, corrected for its bias in 1/draws",
-    "aleatoric_variance": "mean over draws of their own variance",
-}
+TARGET = "target_number"
+"""Dimension of several targets; ``target`` is a dataset."""
+
 _EXAMPLES = {
-    "predictive_sd": "standard deviation of the predictive mixture",
-    "nll": "negative log-density of the predictive mixture",
-    "pit": "probability that the predictive mixture gives less than the target",
-    "crps": "unbiased, so that single values can be negative",
+    "predictive_sd": ("standard deviation of the predictive mixture", TARGET_UNITS),
+    "nll": ("negative log-density of the predictive mixture", "nat"),
+    "pit": ("probability that the predictive mixture gives less than the target", "1"),
+    "crps": ("unbiased, so that single values can be negative", TARGET_UNITS),
 }
 _PIT_EDGES = np.linspace(0.0, 1.0, 21)
-
-
-def units(name: str) -> str:
-    """Units of a metric, or of a quantity of single examples."""
-    base = name.removesuffix("_change")
-    if base in ("nll", "nll_rise"):
-        return "nat"
-    if base == "pit" or base.startswith("coverage"):
-        return "1"
-    return f"({_TARGET_UNITS})^2" if base in _SQUARED else _TARGET_UNITS
 
 
 def groups(
@@ -55,9 +33,10 @@ def groups(
     n_examples = len(statistics.target)
     by_draw = ("threshold", "draw")
     return {
-        "metrics": _metrics(metrics),
+        "metrics": metric_variables(metrics, REGRESSION),
+        **({} if statistics.target.ndim == 1 else {"targets": _targets(statistics)}),
         "draws": {
-            "rmse": Variable(by_draw, draw_sums.rmse(n_examples), {"units": _TARGET_UNITS}),
+            "rmse": Variable(by_draw, draw_sums.rmse(n_examples), {"units": TARGET_UNITS}),
             "nll": Variable(by_draw, draw_sums.nll(n_examples), {"units": "nat"}),
         },
         "examples": _examples(statistics),
@@ -65,58 +44,46 @@ def groups(
     }
 
 
-def _metrics(metrics: Mapping[str, Metric]) -> dict[str, Variable]:
-    out: dict[str, Variable] = {}
-    for name, metric in metrics.items():
-        base = "nll" if name == "nll_rise" else name.removesuffix("_change")
-        text = _LONG_NAMES[base]
-        attrs: dict[str, Any] = {
-            "units": units(name),
-            "long_name": text if base == name else f"{text}: less that at the first threshold",
-        }
-        if is_discrete(name):
-            attrs["discrete"] = "moves in steps: its standard errors are rough"
-        out |= _with_errors(name, metric, attrs)
-    return out
-
-
-def _with_errors(name: str, metric: Metric, attrs: dict[str, Any]) -> dict[str, Variable]:
-    of_errors = {"units": attrs["units"]}
-    return {
-        name: Variable(("threshold",), metric.value, attrs),
-        f"{name}_se": Variable(("threshold",), metric.se, of_errors),
-        f"{name}_se_data": Variable(("threshold",), metric.se_data, of_errors),
-    }
+def _targets(statistics: RegressionStatistics) -> dict[str, Variable]:
+    """Metrics of each target."""
+    dims = ("threshold", TARGET)
+    return metric_variables(statistics.metrics_by_target(), REGRESSION, dims)
 
 
 def _examples(statistics: RegressionStatistics) -> dict[str, Variable]:
-    target = statistics.target
-    dims = ("threshold", "example")
-    mean = target + statistics.per_example("error")
-    out = {
-        "target": Variable(("example",), target, {"units": _TARGET_UNITS}),
-        "predictive_mean": _one(dims, mean, "predictive_mean", "mean of the predictive mixture"),
+    def variable(values: Float64Array, long_name: str, units: str = TARGET_UNITS) -> Variable:
+        attrs = {"units": units, "long_name": long_name}
+        dims = ("threshold", "example", TARGET)[: values.ndim]
+        return Variable(dims, values.astype(np.float32), attrs)
+
+    def sd(kind: str) -> Float64Array:
+        return np.sqrt(statistics.of_targets(f"{kind}_variance"))
+
+    target, of_targets = statistics.target, statistics.of_targets
+    return {
+        "target": Variable(("example", TARGET)[: target.ndim], target, {"units": TARGET_UNITS}),
+        "predictive_mean": variable(target + of_targets("error"), "mean of the predictive mixture"),
+        **{
+            # That of all targets together.
+            name: variable(
+                (statistics.per_example if name == "nll" else of_targets)(name), *meaning
+            )
+            for name, meaning in _EXAMPLES.items()
+        },
+        "epistemic_sd": variable(sd("epistemic"), "standard deviation of draws' means"),
+        "aleatoric_sd": variable(sd("aleatoric"), "standard deviation draws' own, averaged"),
     }
-    for name, text in _EXAMPLES.items():
-        out[name] = _one(dims, statistics.per_example(name), name, text)
-    for kind, text in (("epistemic", "of draws' means"), ("aleatoric", "draws' own, averaged")):
-        name = f"{kind}_sd"
-        values = np.sqrt(statistics.per_example(f"{kind}_variance"))
-        out[name] = _one(dims, values, name, f"standard deviation {text}")
-    return out
-
-
-def _one(dims: tuple[str, ...], values: Any, name: str, text: str) -> Variable:
-    return Variable(dims, values.astype(np.float32), {"units": units(name), "long_name": text})
 
 
 def _calibration(statistics: RegressionStatistics) -> dict[str, Variable]:
-    counts = [np.histogram(pit, _PIT_EDGES)[0] for pit in statistics.per_example("pit")]
+    pit = statistics.of_targets("pit")
+    dims = ("threshold", TARGET, "bin") if pit.ndim == 3 else ("threshold", "bin")
+    counts = np.apply_along_axis(lambda of: np.histogram(of, _PIT_EDGES)[0], 1, pit)
     return {
         "pit_edges": Variable(("edge",), _PIT_EDGES),
         "pit_count": Variable(
-            ("threshold", "bin"),
-            np.stack(counts).astype(np.int64),
+            dims,
+            (np.moveaxis(counts, 1, -1) if pit.ndim == 3 else counts).astype(np.int64),
             {"long_name": "histogram of the PIT of each example; flat where calibrated"},
         ),
     }

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics.classification import Metric
-from .table import Floats
+from .._typing import Float64Array
+from ..metrics.estimates import Metric
 
 _Panels = tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 _PANELS: _Panels = (
@@ -45,7 +45,7 @@ _REGRESSION_PANELS: _Panels = (
 )
 
 
-def plot(path: str | Path, pruned_fraction: Floats, metrics: Mapping[str, Metric]) -> None:
+def plot(path: str | Path, pruned_fraction: Float64Array, metrics: Mapping[str, Metric]) -> None:
     """Draw accuracies and entropies, or errors and coverages, against the share of weights pruned.
 
     Parameters

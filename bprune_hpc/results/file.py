@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..errors import ResultsError
 from ..files.atomic_write import Signature, put
 from ..files.checksum import check, header
@@ -69,7 +69,7 @@ class Contents:
     coordinates: Mapping[str, Variable]
     groups: Mapping[str, Mapping[str, Variable]]
     group_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    state: Mapping[str, AnyArray] = field(default_factory=dict)
     state_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 

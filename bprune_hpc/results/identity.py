@@ -7,39 +7,39 @@ only; where it has changed, a file says so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import Identity
-from ..runner.problem import Problem
+from ..metrics.tasks import Classification, Task
+from ..runner.datasets import Examples
+from ..runner.network import Network
 
 _REVISIONS = {"channels": "channels-2"}
 """Evaluators whose numbers are not those that they once gave under their own name."""
 
 
-def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identity:
-    """What defines the numbers of a sweep.
-
-    Parameters
-    ----------
-    evaluator : str
-        How outputs are computed.
-    """
+def identity_of(config: SweepConfig, network: Network, examples: Sequence[Examples]) -> Identity:
+    """What defines the numbers of a sweep."""
+    test, *others = examples
     return {
         "checkpoint": _sha256(
-            [*_named(problem.posterior.loc), *_named(problem.posterior.scale)],
-            _named(problem.fixed),
+            [*_named(network.posterior.loc), *_named(network.posterior.scale)],
+            _named(network.fixed),
         ),
-        "graph": graph_sha256(problem.graph),
-        "data": _sha256([("x", problem.x), ("label", problem.label)]),
-        "ood data": None if problem.ood_x is None else _sha256([("x", problem.ood_x)]),
-        "task": problem.task.name,
+        "graph": graph_sha256(network.graph),
+        "data": _sha256([("x", test.x), ("label", test.summed_label)]),
+        "ood data": _sha256([("x", others[0].x)]) if others else None,
+        **_feed(config),
+        **test.record.choices,
+        "task": network.task.name,
         "noise_scale": config.noise_scale,
+        **_output_kind(network.task),
         "grid": f"{config.grid_kind}s",
         "seed": config.seed,
         "pairing": config.pairing,
@@ -48,14 +48,29 @@ def identity_of(config: SweepConfig, problem: Problem, evaluator: str) -> Identi
         "granularity": config.granularity,
         "prior_scale": config.prior_scale,
         "prior of the graph": None
-        if problem.prior is None
+        if network.prior is None
         else _sha256(
-            [(name, np.array([one.loc, one.scale])) for name, one in problem.prior.items()]
+            [(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()]
         ),
         "pruned_weights": config.pruned_weights,
-        "evaluator": _REVISIONS.get(evaluator, evaluator),
-        "batch_size": min(config.batch_size, max(len(one.label) for one in problem.on_every_set())),
+        "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
+        "batch_size": min(config.batch_size, max(map(len, examples))),
     }
+
+
+def _feed(config: SweepConfig) -> Identity:
+    """Values of placeholders; not of sweeps without, as files were before there were any."""
+    said = ", ".join(f"{name}={value}" for name, value in sorted(config.feed.items()))
+    return {"feed": said} if said else {}
+
+
+def _output_kind(task: Task) -> Identity:
+    """What outputs are taken for, where it is not what they were before there was a choice."""
+    if not isinstance(task, Classification) or (
+        task.output_kind == "logits" and not task.is_binary
+    ):
+        return {}
+    return {"output_kind": f"{task.output_kind}{' of two classes' if task.is_binary else ''}"}
 
 
 def graph_sha256(lifted: LiftedGraph) -> str:
@@ -113,11 +128,11 @@ def _output(tensor: str) -> str:
     return tensor if ":" in tensor else f"{tensor}:0"
 
 
-def _named(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
+def _named(arrays: Mapping[str, AnyArray]) -> list[tuple[str, AnyArray]]:
     return sorted(arrays.items())
 
 
-def _sha256(*tables: Iterable[tuple[str, NDArray[Any]]]) -> str:
+def _sha256(*tables: Iterable[tuple[str, AnyArray]]) -> str:
     digest = hashlib.sha256()
     for table in tables:
         for name, array in table:

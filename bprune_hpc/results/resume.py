@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..errors import ResultsError
 from ..files.atomic_write import Signature, signature
 from ..job.provenance import Environment, Identity, differences
 from ..posterior.criteria import CRITERIA
 from ..posterior.thresholds import is_allowed
-from ..runner.datasets import Layout, Part, layout_of
-from ..runner.problem import Problem
-from ..runner.state import Position, SweepState
+from ..runner.datasets import Examples, Layout, layout_of
+from ..runner.network import Network
+from ..runner.preparation import Joined, PreparedSweep
+from ..runner.state import Progress, SweepState, ThresholdIndices, with_rest
 from .file import STATE, open_results
+from .identity import identity_of
 from .saved_state import (
     ANEW,
     arrays_of,
@@ -61,6 +63,8 @@ class Saved:
         Thresholds (or fractions) of each sweep state.
     sweep_states : list of mapping of str to array
         What :meth:`bprune_hpc.runner.state.SweepState.arrays` gave.
+    has_sums : bool
+        Whether all of it was read; else how far each is.
     signature : Signature
         Of the file that was read.
     """
@@ -72,7 +76,8 @@ class Saved:
     config: Mapping[str, Any]
     layout: Layout
     grids: list[tuple[float, ...]]
-    sweep_states: list[Mapping[str, NDArray[Any]]]
+    sweep_states: list[Mapping[str, AnyArray]]
+    has_sums: bool
     signature: Signature | None
 
     @property
@@ -81,21 +86,23 @@ class Saved:
         return tuple(value for grid in self.grids for value in grid)
 
     @property
-    def positions(self) -> list[Position]:
+    def positions(self) -> list[Progress]:
         """How far each sweep state is."""
         return [(int(one["position"][0]), int(one["position"][1])) for one in self.sweep_states]
 
     @property
-    def n_units(self) -> int:
-        """Most units of draws that any threshold has of the first pass."""
-        return max(n_units for _, n_units in self.positions)
+    def n_replicates(self) -> int:
+        """Most replicates that any threshold has of the first pass."""
+        return max(n_replicates for _, n_replicates in self.positions)
 
-    def progress(self, draws_per_unit: int) -> str:
+    def progress(self, draws_per_replicate: int) -> str:
         """How far it is, in words."""
         parts = []
-        for grid, (n_blocks, n_units) in zip(self.grids, self.positions, strict=True):
+        for grid, (n_blocks, n_replicates) in zip(self.grids, self.positions, strict=True):
             of_blocks = f" after {n_blocks} blocks of examples" if n_blocks else ""
-            parts.append(f"{n_units * draws_per_unit} draws{of_blocks} at {len(grid)} of the cuts")
+            parts.append(
+                f"{n_replicates * draws_per_replicate} draws{of_blocks} at {len(grid)} of the cuts"
+            )
         return ", ".join(parts)
 
     @property
@@ -105,22 +112,18 @@ class Saved:
 
 
 def state(
-    identity: Identity,
-    environment: Environment,
-    config: SweepConfig,
-    parts: Sequence[Part],
-    sweep_states: Sequence[SweepState],
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    sweep: PreparedSweep, sweep_states: Sequence[SweepState]
+) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """Arrays and attributes of ``/state``."""
     arrays = {}
     for index, sweep_state in enumerate(sweep_states):
-        arrays[f"{index}/grid"] = np.array([config.grid[row] for row in sweep_state.rows])
+        arrays[f"{index}/grid"] = np.array(sweep_state.thresholds.of(sweep.config.grid))
         for name, array in sweep_state.arrays().items():
             arrays[f"{index}/{name}"] = array
     attrs = {
-        "identity": json.dumps(identity),
-        "environment": json.dumps(environment),
-        "blocks": json.dumps(layout_of(parts)),
+        "identity": json.dumps(sweep.identity),
+        "environment": json.dumps(sweep.environment),
+        "blocks": json.dumps(layout_of(sweep.datasets)),
     }
     return arrays, attrs
 
@@ -140,7 +143,7 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
     """
     if not Path(path).exists():
         return None
-    found = signature(Path(path))
+    of_file = signature(Path(path))
     try:
         with open_results(path) as file, as_written(path):
             if STATE not in file:
@@ -158,7 +161,8 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
                 layout=json_of(group.attrs["blocks"], list),
                 grids=[tuple(float(value) for value in one.pop("grid")) for one in sweep_states],
                 sweep_states=list(sweep_states),
-                signature=found,
+                has_sums=with_sums,
+                signature=of_file,
             )
             check_config(saved.config)
             check_environment(saved.environment)
@@ -178,24 +182,32 @@ def check_identity(saved: Saved, identity: Identity) -> None:
     ResultsError
         Naming what differs.
     """
-    found = differences(saved.identity, identity)
-    if found:
-        raise ResultsError(f"{saved.path}: was made with {'; with '.join(found)}; {ANEW}")
+    if changes := differences(saved.identity, identity):
+        raise ResultsError(f"{saved.path}: was made with {'; with '.join(changes)}; {ANEW}")
 
 
-def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: int) -> SweepConfig:
-    """What is asked for and what is there, together: the request of the file that will be.
+def join(
+    saved: Saved | None,
+    config: SweepConfig,
+    network: Network,
+    examples: Sequence[Examples],
+    draws_per_replicate: int,
+) -> Joined:
+    """What is asked for and what a file has, together: the request of the file that will be.
 
     Raises
     ------
     ResultsError
-        If the file was taken in blocks of examples, and they would have to be done again; or they
-        are not of these examples.
+        If the file was made with something else; or was taken in blocks of examples, and they
+        would have to be done again; or they are not of these examples.
     """
+    identity = identity_of(config, network, examples)
+    if saved is None:
+        return Joined(config, identity, None)
+    check_identity(saved, identity)
     with as_written(saved.path):
-        sets = problem.on_every_set()
-        check_layout(saved.layout, [len(one.label) for one in sets], config.batch_size)
-        check_ends(saved.positions, saved.layout, draws_per_unit, saved.config["n_draws"])
+        check_layout(saved.layout, [len(one) for one in examples], config.batch_size)
+        check_ends(saved.positions, saved.layout, draws_per_replicate, saved.config["n_draws"])
         for value in saved.grid:
             if not is_allowed(value, config.grid_kind, CRITERIA[config.criterion]):
                 raise ValueError(f"'grid' has {value:g}, which is no {config.grid_kind}")
@@ -207,12 +219,12 @@ def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: 
         logger.info("%s: lacks %s, which are caught up first", saved.path, _listed(new, config))
     descending = config.grid_kind == "threshold" and CRITERIA[config.criterion].keeps == "below"
     grid = tuple(sorted({*config.grid, *saved.grid}, reverse=descending))
-    n_draws, there = config.n_draws, saved.n_units * draws_per_unit
+    n_draws, n_saved = config.n_draws, saved.n_replicates * draws_per_replicate
     if saved.has_finished_blocks:
-        there = int(saved.config["n_draws"])
-        if n_draws > there:
+        n_saved = int(saved.config["n_draws"])
+        if n_draws > n_saved:
             raise ResultsError(
-                f"{saved.path}: was taken in blocks of examples, whose sums of {there} draws are "
+                f"{saved.path}: was taken in blocks of examples, whose sums of {n_saved} draws are "
                 f"not kept, so that draws cannot be added; {ANEW}"
             )
         if config.save_probabilities and not saved.config["save_probabilities"]:
@@ -220,44 +232,39 @@ def joined(config: SweepConfig, saved: Saved, problem: Problem, draws_per_unit: 
                 f"{saved.path}: was taken in blocks of examples, whose probabilities were not "
                 f"kept; leave --save_probabilities out, or {ANEW}"
             )
-    if there > n_draws:
-        logger.info("%s: has %d draws already, which stay", saved.path, there)
-        n_draws = there
-    return dataclasses.replace(config, grid=grid, n_draws=n_draws)
+    if n_saved > n_draws:
+        logger.info("%s: has %d draws already, which stay", saved.path, n_saved)
+        n_draws = n_saved
+    config = dataclasses.replace(config, grid=grid, n_draws=n_draws)
+    return Joined(config, identity, saved.layout)
 
 
 def _listed(values: Sequence[float], config: SweepConfig) -> str:
     return f"{config.grid_kind} {', '.join(f'{value:g}' for value in values)}"
 
 
-def sweep_states_of(
-    saved: Saved | None, config: SweepConfig, parts: Sequence[Part], size: int
-) -> list[SweepState]:
-    """Ledgers for every threshold of the grid: of the file, and empty ones for the rest.
-
-    Parameters
-    ----------
-    size : int
-        Draws of a unit.
+def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepState]:
+    """States of every threshold of the grid: of the file, and an empty one for the rest.
 
     Raises
     ------
     ResultsError
-        If the file's are not what a sweep of these parts writes.
+        If the file's are not what such a sweep writes.
     """
-    row_of = {value: row for row, value in enumerate(config.grid)}
-    found = []
+    task, size = sweep.network.task, sweep.plan.draws_per_replicate
+    states: list[SweepState] = []
     if saved is not None:
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
-            rows = [row_of[value] for value in grid]
+            thresholds = ThresholdIndices.find(grid, sweep.config.grid)
+            if not saved.has_sums:
+                states.append(SweepState(thresholds, *position))
+                continue
             with as_written(saved.path):
-                check_arrays(arrays, len(rows), position, parts, size)
-                found.append(SweepState.from_arrays(rows, arrays, parts[0].problem.task, size))
-                check_sums(found[-1], parts, size)
-    there = {row for sweep_state in found for row in sweep_state.rows}
-    rest = tuple(row for row in range(len(config.grid)) if row not in there)
-    return [*found, SweepState(rest)] if rest else found
+                check_arrays(arrays, len(thresholds), position, sweep)
+                states.append(SweepState.from_arrays(thresholds, arrays, task, size))
+                check_sums(states[-1], sweep)
+    return with_rest(states, len(sweep.config.grid))
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

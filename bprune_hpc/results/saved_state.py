@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import AnyArray
 from ..accumulators.classification import MAX_DRAWS
 from ..errors import ResultsError
 from ..posterior.draws import MEAN, N_GROUPS
-from ..runner.datasets import Layout, Part, passes
-from ..runner.state import Arrays, SweepState
+from ..runner.datasets import Layout
+from ..runner.preparation import PreparedSweep
+from ..runner.state import Arrays, SweepState, ThresholdIndices
 from ..runner.statistics import n_blocks_done
 
 ANEW = "pass --overwrite or another --output"
@@ -67,7 +68,7 @@ def arrays_of(group: Any, names: Sequence[str] | None = None) -> Arrays:
     """
     import h5py
 
-    found: Arrays = {}
+    arrays: Arrays = {}
     for name in names or group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"'{name}' is missing, or a link")
@@ -75,20 +76,20 @@ def arrays_of(group: Any, names: Sequence[str] | None = None) -> Arrays:
         if isinstance(item, h5py.Group):
             if item.name == group.name:  # in itself
                 raise ValueError(f"'{name}' is a link")
-            found |= {f"{name}/{inner}": array for inner, array in arrays_of(item).items()}
+            arrays |= {f"{name}/{inner}": array for inner, array in arrays_of(item).items()}
         elif item.external or item.is_virtual or item.id.get_storage_size() != item.nbytes:
             raise ValueError(f"'{name}' is not stored as it is written")
         else:
-            found[name] = item[()]
-    return found
+            arrays[name] = item[()]
+    return arrays
 
 
 def json_of(text: Any, kind: type) -> Any:
     """A JSON text of an object (``dict``) or an array (``list``)."""
-    found = json.loads(text)
-    if not isinstance(found, kind):
+    value = json.loads(text)
+    if not isinstance(value, kind):
         raise ValueError(f"'{str(text)[:40]}' is no {kind.__name__}")
-    return found
+    return value
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -130,16 +131,16 @@ def check_ends(
     layout : Layout
         Which :func:`check_layout` has passed.
     size : int
-        Draws of a unit.
+        Draws of a replicate.
     n_draws : int
         That were asked for.
     """
     n_blocks = sum(map(len, layout))
     n_most = n_blocks if n_blocks > len(layout) else 0  # passes that are finished
-    for n_passes, n_units in positions:
+    for n_passes, n_replicates in positions:
         is_over = n_passes == n_most > 0
-        if n_passes > n_most or not n_units * size <= (0 if is_over else n_draws) <= MAX_DRAWS:
-            raise ValueError(f"'position' is {[n_passes, n_units]}, beyond the end")
+        if n_passes > n_most or not n_replicates * size <= (0 if is_over else n_draws) <= MAX_DRAWS:
+            raise ValueError(f"'position' is {[n_passes, n_replicates]}, beyond the end")
 
 
 def check_layout(layout: Layout, n_examples: Sequence[int], batch_size: int) -> None:
@@ -158,11 +159,10 @@ def check_layout(layout: Layout, n_examples: Sequence[int], batch_size: int) -> 
 
 
 def check_arrays(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, AnyArray],
     n_rows: int,
     position: tuple[int, int],
-    parts: Sequence[Part],
-    size: int,
+    sweep: PreparedSweep,
 ) -> None:
     """Raise ValueError unless a sweep state's arrays are those of a sweep that is so far.
 
@@ -171,49 +171,49 @@ def check_arrays(
     n_rows : int
         Thresholds of the sweep state.
     position : tuple of int
-        See :data:`bprune_hpc.runner.state.Position`.
-    size : int
-        Draws of a unit.
+        See :data:`bprune_hpc.runner.state.Progress`.
     """
-    like = _without_thresholds(position, parts, size)
+    like = _without_thresholds(position, sweep)
     for name in like.keys() | arrays.keys():
         if name in _OPTIONAL or (name.endswith(f"/{_PROBABILITIES}") and name not in arrays):
             continue
         if name not in arrays or name not in like:
             raise ValueError(f"'{name}' {'has no place there' if name in arrays else 'is missing'}")
-        found, wanted = arrays[name], like[name]
+        array, wanted = arrays[name], like[name]
         shape = wanted.shape if name == "position" else (n_rows, *wanted.shape[1:])
-        if found.shape != shape or found.dtype != wanted.dtype:
+        if array.shape != shape or array.dtype != wanted.dtype:
             raise ValueError(
-                f"'{name}' is {found.dtype} of shape {found.shape}, not {wanted.dtype} of {shape}"
+                f"'{name}' is {array.dtype} of shape {array.shape}, not {wanted.dtype} of {shape}"
             )
     _check_faults(arrays, n_rows)
 
 
-def _without_thresholds(position: tuple[int, int], parts: Sequence[Part], size: int) -> Arrays:
+def _without_thresholds(position: tuple[int, int], sweep: PreparedSweep) -> Arrays:
     """The arrays of a state that is so far, for no thresholds: their names, types and shapes."""
-    steps, (n_passes, n_units) = passes(parts), position
-    all_units = len(parts[0].plan.units)
-    sweep_state = SweepState((), n_passes, n_units)
-    for index, (part_index, block) in enumerate(steps[n_passes] if n_units else ()):
-        task = parts[part_index].problem.task
-        for group in (MEAN, *range(min(N_GROUPS, n_units))):
+    task, size, (n_passes, n_replicates) = (
+        sweep.network.task,
+        sweep.plan.draws_per_replicate,
+        position,
+    )
+    sweep_state = SweepState(ThresholdIndices(), n_passes, n_replicates)
+    for index, (dataset_index, block) in enumerate(sweep.passes[n_passes] if n_replicates else ()):
+        for group in (MEAN, *range(min(N_GROUPS, n_replicates))):
             sweep_state.sums_of(index)[group] = task.sums(0, len(block), size)
-        sweep_state.draws[part_index] = task.draw_sums(0, n_units * size)
-    for index, part in enumerate(parts):
-        n_done = n_blocks_done(parts, sweep_state, index)
+        sweep_state.draws[dataset_index] = task.draw_sums(0, n_replicates * size)
+    for index, dataset in enumerate(sweep.datasets):
+        n_done, plan = n_blocks_done(sweep, sweep_state, index), dataset.plan
         if not n_done:
             continue
-        task, label = part.problem.task, part.problem.label[: part.plan.blocks[n_done - 1].stop]
-        groups = (MEAN, *range(len(part.plan.group_sizes)))
-        statistics: Any = task.statistics(part.plan, len(label), True)
+        label = dataset.summed_label[: plan.blocks[n_done - 1].stop]
+        groups = (MEAN, *range(len(plan.group_sizes)))
+        statistics: Any = task.statistics(plan, len(label), True)
         statistics.add_block({group: task.sums(0, len(label), size) for group in groups}, label)
         sweep_state.finished[index] = statistics.columns()
-        sweep_state.finished_draws[index] = task.draw_sums(0, all_units * size)
+        sweep_state.finished_draws[index] = task.draw_sums(0, plan.n_draws)
     return sweep_state.arrays()
 
 
-def _check_faults(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> None:
+def _check_faults(arrays: Mapping[str, AnyArray], n_rows: int) -> None:
     if not _OPTIONAL & arrays.keys():
         return
     at, layer = arrays["faults/at"], arrays["faults/layer"]
@@ -224,23 +224,22 @@ def _check_faults(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> None:
         raise ValueError("'faults' are of thresholds that there are not")
 
 
-def check_sums(sweep_state: SweepState, parts: Sequence[Part], size: int) -> None:
+def check_sums(sweep_state: SweepState, sweep: PreparedSweep) -> None:
     """Raise ValueError where no draws can have given the sums, as they are negative, or too large.
 
     Parameters
     ----------
     sweep_state : SweepState
         Of arrays that :func:`check_arrays` has passed.
-    size : int
-        Draws of a unit.
     """
-    sound = np.array([row not in sweep_state.faults for row in sweep_state.rows])
+    size = sweep.plan.draws_per_replicate
+    sound = np.array([index not in sweep_state.faults for index in sweep_state.thresholds])
     for of_block in sweep_state.sums:
         for group, sums in of_block.items():
-            n_units = len(range(group, sweep_state.n_units, N_GROUPS))
-            if not sums.are_possible(sound, 1 if group == MEAN else n_units * size):
+            n_replicates = len(range(group, sweep_state.n_replicates, N_GROUPS))
+            if not sums.are_possible(sound, 1 if group == MEAN else n_replicates * size):
                 raise ValueError(f"no draws have the sums of group {group}")
     for draws in (sweep_state.draws, sweep_state.finished_draws):
-        for part_index, of_draws in draws.items():
-            if not of_draws.are_possible(sound, len(parts[part_index].problem.label)):
+        for index, of_draws in draws.items():
+            if not of_draws.are_possible(sound, len(sweep.datasets[index])):
                 raise ValueError("no examples have the sums of single draws")

@@ -9,10 +9,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._typing import Float64Array
 from ..job.provenance import fault_of
-from ..metrics.classification import Metric
+from ..metrics.estimates import Metric
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .file import STATE, open_results
@@ -31,7 +31,6 @@ _REGRESSION_COLUMNS = (
     ("coverage_90", "in 90 %"),
     ("sharpness", "sharpness"),
 )
-Floats = NDArray[np.float64]
 
 
 def number_with_error(value: float, error: float) -> str:
@@ -53,7 +52,7 @@ def number_with_error(value: float, error: float) -> str:
 
 def table(
     labels: Sequence[str],
-    pruned_fraction: Floats,
+    pruned_fraction: Float64Array,
     metrics: Mapping[str, Metric],
     heading: str = "SNR <=",
     failures: Sequence[str] = (),
@@ -77,18 +76,18 @@ def table(
         Lines of equal width, without a newline at the end.
     """
     columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
-    said = dict(enumerate(failures))
+    failure_at = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
     numbers = [(metrics[name].value, metrics[name].se_combined) for name, _ in columns]
     for index, label in enumerate(labels):
         row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
-        for value, error in numbers if not said.get(index) else ():
+        for value, error in numbers if not failure_at.get(index) else ():
             row.append(number_with_error(value[index], error[index]))
         rows.append(row)
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     lines = [
-        f"{line}  failed: {said[index]}" if said.get(index) else line
+        f"{line}  failed: {failure_at[index]}" if failure_at.get(index) else line
         for index, line in enumerate(lines, -1)
     ]
     width = max(map(len, lines))
@@ -116,7 +115,7 @@ class ResultsTable:
     """
 
     labels: list[str]
-    pruned_fraction: Floats
+    pruned_fraction: Float64Array
     metrics: Mapping[str, Metric]
     heading: str
     failures: list[str]

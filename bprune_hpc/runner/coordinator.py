@@ -1,33 +1,33 @@
 """What rank 0 keeps of a sweep: what was found, and so what all ranks are to do next.
 
-Doing it does not belong here (``runner.loop``), nor what the sums say (``runner.statistics``), nor
+Doing it does not belong here (``runner.worker``), nor what the sums say (``runner.statistics``),
 how work is cut up (``runner.scheduler``) and how much of it there is time for (``runner.timing``).
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from ..config.sweep_config import SweepConfig
-from ..metrics.tasks import AnyDrawSums
-from .datasets import Part, passes
-from .evaluation import units_at_once
-from .nonfinite import Fault, Faults, take_earliest
-from .reduction import PendingReductions
-from .scheduler import Publication, Reduce, Step, Superstep, last_unit, level, superstep_of
-from .state import SweepState
+from ..job.environment import Stopwatch
+from .evaluation import replicates_at_once
+from .nonfinite import take_earliest
+from .nonfinite_search import find_layer
+from .preparation import PreparedSweep
+from .reduction import PendingReductions, most_groups_held
+from .scheduler import Publication, Reduce, Step, Superstep, WorkResult, level, stops, superstep_of
+from .state import Arrays, SumsOf, SweepState
 from .statistics import SweepStatistics, with_block
 from .timing import Timing
-from .work_split import least_number
+from .work_split import Assignment, assign, least_number
 from .write_cost import WriteCost
 
 logger = logging.getLogger(__name__)
 
 Publish = Callable[["Coordinator"], None]
-FindLayer = Callable[[int, Fault], str]
-"""The operation at which a draw's numbers at a threshold stop being finite; empty: not found."""
+OfPass = Callable[[SweepState], Mapping[int, Arrays]]
+"""Statistics of the examples of a pass that is done; see :func:`.statistics.with_block`."""
 
 
 class Coordinator:
@@ -37,156 +37,191 @@ class Coordinator:
     ----------
     sweep_states : sequence of SweepState
         What is done already; of every threshold of the grid.
+    watch : Stopwatch
+        Whose clock all times are by.
     publish : callable
         Writes the results file as the coordinator stands.
-    find_layer : callable
-        Asked once for each threshold that fails.
+    write_cost : WriteCost, optional
+        Without, it is measured.
+    of_pass : callable, optional
+        Asked at the end of each pass where there are several.
     """
 
     def __init__(
         self,
-        config: SweepConfig,
-        parts: Sequence[Part],
+        sweep: PreparedSweep,
         sweep_states: Sequence[SweepState],
         n_ranks: int,
+        watch: Stopwatch,
         publish: Publish,
-        find_layer: FindLayer,
+        write_cost: WriteCost | None = None,
+        of_pass: OfPass | None = None,
     ) -> None:
-        self.config = config
-        self.parts = parts
+        write_cost = write_cost or WriteCost.measure(sweep)
+        self.sweep = sweep
         self.sweep_states = level(sweep_states)
-        self.pace = Timing()
-        self.pending = PendingReductions.of(parts[0].plan, n_ranks)
-        self._is_at_end = False
+        self.timing = Timing(growth_s=n_ranks * write_cost.group_s)
+        self.watch = watch
         self._n_ranks = n_ranks
+        self._write_cost = write_cost
         self._publish = publish
-        self._find_layer = find_layer
-        self._passes = passes(parts)
-        self._findings: SweepStatistics | None = None
-        self._write_cost = WriteCost.measure(parts, config.save_probabilities)
-        self.pace.growth_s = n_ranks * self._write_cost.group_s
+        self._of_pass = of_pass or partial(with_block, sweep)
+        most_held = most_groups_held(len(sweep.plan.replicates), len(sweep.masks), n_ranks)
+        self._pending = PendingReductions(n_ranks, most_held)
+        self._statistics: SweepStatistics | None = None
         self._foretell()
 
     @property
-    def findings(self) -> SweepStatistics:
-        """Of the thresholds that are furthest; there is none before the first superstep of work."""
-        assert not self.pending, "sums that are not here yet"
-        if self._findings is None:
-            self._findings = SweepStatistics(
-                self.parts, self.sweep_states[0], self.config.save_probabilities
-            )
-        return self._findings
+    def statistics(self) -> SweepStatistics:
+        """Of the thresholds that are furthest; there are none before the first superstep."""
+        assert not self._pending, "sums that are not here yet"
+        if self._statistics is None:
+            self._statistics = SweepStatistics(self.sweep, self.sweep_states[0])
+        return self._statistics
 
     @property
-    def n_cells_left(self) -> int:
+    def n_items_left(self) -> int:
         """Units of draws times thresholds times passes that are not done."""
-        n_units = len(self.parts[0].plan.units)
+        n_replicates = len(self.sweep.plan.replicates)
         return sum(
-            len(one.rows) * (n_units * (len(self._passes) - one.n_passes) - one.n_units)
+            len(one.thresholds)
+            * (n_replicates * (len(self.sweep.passes) - one.n_passes) - one.n_replicates)
             for one in self.sweep_states
         )
 
     @property
-    def n_cells(self) -> int:
+    def n_items(self) -> int:
         """The same, done and not done."""
-        n_rows = sum(len(one.rows) for one in self.sweep_states)
-        return n_rows * len(self.parts[0].plan.units) * len(self._passes)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all that was asked for is there."""
-        if len(self.sweep_states) > 1:
-            return False
-        (sweep_state,), plan = self.sweep_states, self.parts[0].plan
-        if sweep_state.n_passes == len(self._passes):
-            return True
-        if len(self._passes) > 1 or not sweep_state.n_units:
-            return False
-        target = self.config.target
-        if sweep_state.n_units in plan.stage_ends and target is not None:
-            return sweep_state.n_units == len(plan.units) or target.is_settled(
-                self.findings.metrics, self.findings.failed
-            )
-        return sweep_state.n_units == len(plan.units)
-
-    def next(self, is_stopping: bool) -> Step | None:
-        """What to do; None: no more."""
-        is_due = self.pace.is_due
-        if self.pending and (is_stopping or self._is_at_end or is_due):
-            return Reduce()
-        if is_stopping or self.is_complete:
-            return None
-        if is_due:
-            return Publication()
-        behind = self.sweep_states[-1]
-        return superstep_of(
-            behind,
-            self._end,
-            sum(len(block) for _, block in self._passes[behind.n_passes]),
-            self._n_ranks,
-            self.pace.n_cells(),
-            units_at_once(self.parts[0].problem.posterior.n_weights),
-        )
-
-    @property
-    def _end(self) -> int:
-        """Unit at which the sweep state that is furthest behind has to have all of its sums."""
-        return last_unit(self.sweep_states, self.parts[0].plan.stage_ends)
-
-    def publish(self) -> None:
-        """Write the results file, and see how long it takes."""
-        start = time.perf_counter()
-        self._publish(self)
-        foretold_s = self._write_cost.seconds(self.parts, self.sweep_states)
-        self.pace.wrote(time.perf_counter() - start, foretold_s)
-
-    def _foretell(self) -> None:
-        """Let the pace know what the next write is going to be like."""
-        least = least_number(len(self.sweep_states[-1].rows), self._n_ranks)
-        next_s, most_s = (
-            self._write_cost.seconds(self.parts, self.sweep_states, n_more)
-            for n_more in (least, len(self.parts[0].plan.units))
-        )
-        self.pace.foretold_s, self.pace.most_growth_s = next_s, most_s - next_s
+        n_thresholds = sum(len(one.thresholds) for one in self.sweep_states)
+        return n_thresholds * len(self.sweep.plan.replicates) * len(self.sweep.passes)
 
     @property
     def n_failed(self) -> int:
         """Thresholds that failed, of those that are furthest: the ones that are shown."""
         return len(self.sweep_states[0].faults)
 
-    def done(
-        self, superstep: Superstep, draws: Sequence[tuple[int, AnyDrawSums]], faults: Faults
-    ) -> None:
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked for is there."""
+        if len(self.sweep_states) > 1:
+            return False
+        (sweep_state,), plan = self.sweep_states, self.sweep.plan
+        if sweep_state.n_passes == len(self.sweep.passes):
+            return True
+        if len(self.sweep.passes) > 1 or not sweep_state.n_replicates:
+            return False
+        target = self.sweep.config.target
+        if sweep_state.n_replicates in plan.stage_ends and target is not None:
+            return sweep_state.n_replicates == len(plan.replicates) or target.is_settled(
+                self.statistics.metrics, self.statistics.failed
+            )
+        return sweep_state.n_replicates == len(plan.replicates)
+
+    @property
+    def sums_of(self) -> SumsOf:
+        """What rank 0 adds to."""
+        return self._behind.sums_of
+
+    def next(self, is_stopping: bool) -> Step | None:
+        """What to do; None: no more."""
+        is_due = self.timing.is_due
+        if self._pending and (is_stopping or self._is_at_stop or is_due):
+            return self._reduce()
+        if is_stopping or self.is_complete:
+            return None
+        if is_due:
+            return Publication()
+        superstep = superstep_of(
+            self._behind,
+            self._stops,
+            self._n_examples,
+            self._n_ranks,
+            self.timing.n_items(),
+            replicates_at_once(self.sweep.network.posterior.n_weights),
+        )
+        has_room = self._pending.has_room(self._assignment(superstep))
+        return superstep if has_room else self._reduce(is_forced=True)
+
+    def worked(self, superstep: Superstep, found: WorkResult, seconds: float) -> None:
         """Take in a superstep, by the sweep state that is furthest behind."""
-        sweep_state = self.sweep_states[-1]
-        for part, of_part in draws:
-            sweep_state.add_draws(part, of_part)
-        for row in take_earliest(sweep_state.faults, faults):
-            fault = sweep_state.faults[row]
-            fault = fault._replace(layer=self._find_layer(row, fault))
-            sweep_state.faults[row] = fault
+        sweep_state, assignment = self._behind, self._assignment(superstep)
+        n_items = -(-len(superstep.replicates) * len(superstep.thresholds) // self._n_ranks)
+        computing_s = assignment.evenness * found.computing_s
+        self.timing.worked(seconds, computing_s, n_items * self._n_examples)
+        for dataset, draws in found.draws.items():
+            sweep_state.add_draws(dataset, draws)
+        for threshold_index in take_earliest(sweep_state.faults, found.faults):
+            fault = sweep_state.faults[threshold_index]
+            fault = fault._replace(layer=find_layer(self.sweep, threshold_index, fault))
+            sweep_state.faults[threshold_index] = fault
             logger.warning(
                 "%s %g fails, its outputs are not finite: %s; the rest goes on",
-                self.config.grid_kind, self.config.grid[row], fault.text,
+                self.sweep.config.grid_kind, self.sweep.config.grid[threshold_index], fault.text,
             )  # fmt: skip
-        self._is_at_end = superstep.units.stop == self._end
-        sweep_state.n_units = superstep.units.stop
-        self._findings = None
-        if not self.pending:
-            self.settle()
+        sweep_state.n_replicates = superstep.replicates.stop
+        self._pending.add(assignment)
+        self._statistics = None
+        self._settle()
+
+    def reduced(self, step: Reduce, seconds: float) -> None:
+        """Take note that all sums are here."""
+        self.timing.reduced(seconds, step.is_forced)
+        self._pending.clear()
+        self._settle()
+
+    def publish(self) -> None:
+        """Write the results file, and see how long it takes."""
+        start = self.watch.now()
+        self._publish(self)
+        foretold_s = self._write_cost.seconds(self.sweep, self.sweep_states)
+        self.timing.wrote(self.watch.now() - start, foretold_s)
+
+    @property
+    def _behind(self) -> SweepState:
+        """The sweep state that is furthest behind, whose thresholds are worked at."""
+        return self.sweep_states[-1]
+
+    @property
+    def _n_examples(self) -> int:
+        """Examples of the pass in progress."""
+        return sum(len(block) for _, block in self.sweep.passes[self._behind.n_passes])
+
+    @property
+    def _stops(self) -> Sequence[int]:
+        return stops(self.sweep_states, self.sweep.plan.stage_ends)
+
+    @property
+    def _is_at_stop(self) -> bool:
+        return self._behind.n_replicates in self._stops
+
+    def _assignment(self, superstep: Superstep) -> Assignment:
+        return assign(
+            superstep.replicates, superstep.thresholds.of(self.sweep.costs), self._n_ranks
+        )
+
+    def _reduce(self, is_forced: bool = False) -> Reduce:
+        behind = self._behind
+        return Reduce(behind.thresholds, behind.n_passes, self._pending.participants, is_forced)
+
+    def _settle(self) -> None:
+        """Go on from where something waited for all sums, once they are here."""
+        if self._is_at_stop and not self._pending:
+            behind = self._behind
+            if len(self.sweep.passes) > 1 and behind.n_replicates == len(
+                self.sweep.plan.replicates
+            ):
+                start = self.watch.now()
+                with self.watch.time("write"):
+                    behind.end_pass(self._of_pass(behind))
+                self.timing.passed(self.watch.now() - start)
+            self.sweep_states = level(self.sweep_states)
         self._foretell()
 
-    def settle(self) -> None:
-        """Take note that all sums of the sweep state that is furthest behind are here."""
-        if not self._is_at_end:
-            return
-        sweep_state = self.sweep_states[-1]
-        if len(self._passes) > 1 and sweep_state.n_units == len(self.parts[0].plan.units):
-            start = time.perf_counter()
-            sweep_state.end_pass(
-                with_block(self.parts, sweep_state, self.config.save_probabilities)
-            )
-            self.pace.passed(time.perf_counter() - start)
-        self.sweep_states = level(self.sweep_states)
-        self._is_at_end = False
-        self._foretell()
+    def _foretell(self) -> None:
+        """Let the timing know what the next write is going to be like."""
+        least = least_number(len(self._behind.thresholds), self._n_ranks)
+        next_s, most_s = (
+            self._write_cost.seconds(self.sweep, self.sweep_states, n_more)
+            for n_more in (least, len(self.sweep.plan.replicates))
+        )
+        self.timing.foretold_s, self.timing.most_growth_s = next_s, most_s - next_s

@@ -1,4 +1,4 @@
-"""What a sweep is made of: sets of examples, each with its plan, and passes over blocks of them.
+"""Sets of examples that a sweep evaluates, each with its plan.
 
 Where blocks begin and end is decided once, when a results file is begun; a resume takes what the
 file says. Doing the work does not belong here (``runner.loop``).
@@ -7,13 +7,17 @@ file says. Doing the work does not belong here (``runner.loop``).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..config.sweep_config import SweepConfig
 from ..errors import ConfigError
 from ..metrics.stopping import FIRST_TEST
-from .problem import Problem
+from ..metrics.tasks import Task
 from .work_split import Plan, doubling, make_plan
 
 GIB = 2**30
@@ -22,25 +26,90 @@ Layout = list[list[tuple[int, int]]]
 """First example of each block and the one behind its last, for each set of examples."""
 
 
+TEST_SET, OUT_OF_DISTRIBUTION = "test set", "out of distribution"
+
+
 @dataclass(frozen=True)
-class Part:
-    """A set of examples in a sweep.
+class DataRecord:
+    """What was done to examples, and what their labels are called.
 
     Attributes
     ----------
-    problem : Problem
-        The network and these examples.
-    plan : Plan
-        Its stages are the same for every set.
+    scaling : str
+        Type of the examples as stored, and what they were multiplied by.
+    scale : str
+        The latter alone: ``none``, ``1/255``, ...
+    classes : tuple of str or None
+        Names of the classes, where the labels are text.
+    choices : mapping of str to str
+        By flag, what decides the examples and is not at its default.
     """
 
-    problem: Problem
-    plan: Plan
+    scaling: str = ""
+    scale: str = "none"
+    classes: tuple[str, ...] | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples that a network is given.
+
+    Attributes
+    ----------
+    name : str
+        What they are to the sweep: :data:`TEST_SET` or :data:`OUT_OF_DISTRIBUTION`.
+    x : array, shape (n_examples, ...)
+        In the shape that the network takes.
+    label : array, shape (n_examples,), or None
+        Class numbers, int64 in [0, n_classes); or targets, float64. None: there are none, and no
+        number that needs them.
+    record : DataRecord
+    """
+
+    name: str
+    x: NDArray[Any]
+    label: NDArray[Any] | None = None
+    record: DataRecord = field(default_factory=DataRecord)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def summed_label(self) -> NDArray[Any]:
+        """What sums are made with, which are laid out for a label: class 0 where there is none.
+
+        So ``/state`` has always held them. What is shown of examples without labels has no part
+        that depends on it.
+        """
+        return np.zeros(len(self), np.int64) if self.label is None else self.label
+
+
+@dataclass(frozen=True)
+class EvaluationSet(Examples):
+    """Examples in a sweep.
+
+    Attributes
+    ----------
+    plan : Plan
+        Its replicates and stages are the same for every set.
+    """
+
+    plan: Plan = field(kw_only=True)
+
+    def few(self, most: int) -> EvaluationSet:
+        """The first of them."""
+        label = None if self.label is None else self.label[:most]
+        return replace(self, x=self.x[:most], label=label)
 
 
 def lay_out(
-    config: SweepConfig, problem: Problem, n_thresholds: int, layout: Layout | None = None
-) -> list[Part]:
+    config: SweepConfig,
+    task: Task,
+    sets: Sequence[Examples],
+    n_thresholds: int,
+    layout: Layout | None = None,
+) -> list[EvaluationSet]:
     """A plan for every set of examples, the test set first.
 
     Parameters
@@ -48,51 +117,44 @@ def lay_out(
     layout : Layout, optional
         Blocks as they are; without, as few as fit in the limit.
     """
-    problems = problem.on_every_set()
-    limit_gb = config.state_limit_gb / len(problems)
-    parts = []
-    for index, one in enumerate(problems):
+    limit_gb = config.state_limit_gb / len(sets)
+    datasets = []
+    for index, examples in enumerate(sets):
         plan = make_plan(
             n_draws=config.n_draws,
             pairing=config.pairing,
             n_thresholds=n_thresholds,
-            n_examples=len(one.label),
-            bytes_per_cell=one.task.bytes_per_cell,
+            n_examples=len(examples),
+            bytes_per_cell=task.bytes_per_cell,
             batch_size=config.batch_size,
             limit_bytes=limit_gb * GIB,
-            noises_per_unit=one.task.noises_per_unit,
+            noises_per_replicate=task.noises_per_replicate,
             stage_ends=doubling(FIRST_TEST, config.n_draws) if config.target else (),
         )
         if layout is not None:
             plan = replace(plan, blocks=tuple(range(*ends) for ends in layout[index]))
-        parts.append(Part(one, plan))
-    return parts
+        datasets.append(EvaluationSet(**vars(examples), plan=plan))
+    return datasets
 
 
-def layout_of(parts: Sequence[Part]) -> Layout:
+def layout_of(datasets: Sequence[EvaluationSet]) -> Layout:
     """The blocks of a sweep."""
-    return [[(block.start, block.stop) for block in part.plan.blocks] for part in parts]
+    return [[(block.start, block.stop) for block in dataset.plan.blocks] for dataset in datasets]
 
 
-def passes(parts: Sequence[Part]) -> list[list[tuple[int, range]]]:
-    """Blocks of examples, by the index of their set, whose sums are held at the same time."""
-    blocks = [(index, block) for index, part in enumerate(parts) for block in part.plan.blocks]
-    return [blocks] if len(blocks) == len(parts) else [[block] for block in blocks]
-
-
-def state_bytes(parts: Sequence[Part], *, whole: bool = False) -> int:
+def state_bytes(task: Task, datasets: Sequence[EvaluationSet], *, whole: bool = False) -> int:
     """Bytes of the exact sums of a pass, at most; or were all examples taken in one."""
-    return len(parts) * max(_bytes_of(part, whole) for part in parts)
+    return len(datasets) * max(_bytes_of(task, dataset, whole) for dataset in datasets)
 
 
-def _bytes_of(part: Part, whole: bool) -> int:
-    n_groups = 1 + len(part.plan.group_sizes)
-    largest = max(len(block) for block in part.plan.blocks)
-    n_examples = len(part.problem.label) if whole else largest
-    return n_groups * part.plan.n_thresholds * n_examples * part.problem.task.bytes_per_cell
+def _bytes_of(task: Task, dataset: EvaluationSet, whole: bool) -> int:
+    plan = dataset.plan
+    n_groups = 1 + len(plan.group_sizes)
+    n_examples = len(dataset) if whole else max(len(block) for block in plan.blocks)
+    return n_groups * plan.n_thresholds * n_examples * task.bytes_per_cell
 
 
-def check_memory(config: SweepConfig, parts: Sequence[Part]) -> None:
+def check_memory(config: SweepConfig, task: Task, datasets: Sequence[EvaluationSet]) -> None:
     """Raise where sums are not allowed the memory that they need.
 
     A target needs the sums of all examples at once; a file that was begun needs those of its
@@ -102,21 +164,21 @@ def check_memory(config: SweepConfig, parts: Sequence[Part]) -> None:
     ------
     ConfigError
     """
-    if config.target is not None and any(len(part.plan.blocks) > 1 for part in parts):
+    if config.target is not None and any(len(dataset.plan.blocks) > 1 for dataset in datasets):
         raise ConfigError(
             "--target_se: needs the sums of all examples at once; "
-            + _raise_limit(config, state_bytes(parts, whole=True))
+            + _raise_limit(config, state_bytes(task, datasets, whole=True))
         )
     too_large = any(
-        _bytes_of(part, False) * len(parts) > config.state_limit_gb * GIB
-        and len(part.plan.blocks[0]) > part.plan.batch_size
-        for part in parts
+        _bytes_of(task, dataset, False) * len(datasets) > config.state_limit_gb * GIB
+        and len(dataset.plan.blocks[0]) > dataset.plan.batch_size
+        for dataset in datasets
     )
     if too_large:
+        limit = _raise_limit(config, state_bytes(task, datasets))
         raise ConfigError(
             f"{config.output}: its blocks of examples, with these thresholds and draws, need more "
-            f"memory than is allowed; {_raise_limit(config, state_bytes(parts))}, or choose "
-            "another --output"
+            f"memory than is allowed; {limit}, or choose another --output"
         )
 
 

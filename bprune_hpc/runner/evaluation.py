@@ -1,8 +1,8 @@
 """A rank's part of a sweep: make the noise of each draw, run the network, add up.
 
-The one loop over draws, thresholds and batches stands here. It knows its share of the work but no
-ranks, and a network only as an evaluator (``evaluators.interface``), of whose outputs' meaning the
-problem's task knows.
+The one loop over draws, thresholds and batches stands here. It knows its partition of the
+work but no ranks, and a network only as an evaluator (``evaluators.interface``), of whose outputs'
+meaning the network's task knows.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from numpy.typing import NDArray
 from ..evaluators.interface import Evaluator, Noise
 from ..posterior.draws import MEAN, Draw, group_of, standard_normal
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import Cut, prune
-from .problem import Problem
-from .work_split import Plan, Share
+from ..posterior.pruning import PruningMask
+from .datasets import EvaluationSet
+from .network import Network
+from .work_split import Partition
 
 logger = logging.getLogger(__name__)
 
 _NOISE_BYTES = 64 * 2**20
 _MOST_UNITS = 25
-"""How much noise is held, to be used at every threshold: as many units as fit, but not more. A
+"""How much noise is held, to be used at every threshold: as many replicates as fit, but not more. A
 sweep of 50 draws holds as much: more draws take no more memory."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 
 NotFinite = dict[int, tuple[int, int]]
-"""By threshold: the first draw whose outputs were not finite, and the first example of its batch.
+"""By threshold's position: the first draw with outputs not finite, first example of its batch.
 
 The posterior mean counts as the draw ``MEAN``, before all others.
 """
@@ -51,10 +52,10 @@ class AddsDraws(Protocol):
 @np.errstate(over="ignore", invalid="ignore")  # told by the outputs
 def evaluate(
     evaluator: Evaluator,
-    problem: Problem,
-    cuts: Sequence[Cut],
-    plan: Plan,
-    share: Share,
+    network: Network,
+    masks: Sequence[PruningMask],
+    dataset: EvaluationSet,
+    partition: Partition,
     block: range,
     sums: dict[int, Any],
     draw_sums: AddsDraws,
@@ -62,110 +63,103 @@ def evaluate(
     *,
     seed: int,
     advance: Callable[[int], None],
-    pruned_scale: float = 0.0,
 ) -> None:
-    """Evaluate a rank's share of a stage on a block of examples.
+    """Evaluate a rank's partition of a stage on a block of examples.
 
     Parameters
     ----------
     evaluator : Evaluator
-    cuts : sequence of Cut, length n_thresholds
+    masks : sequence of PruningMask, length n_thresholds
     block : range
-        Examples of the problem; the last batch is padded, so that its rows round as others'.
+        Examples of the set; the last batch is padded, so that its rows round as others'.
     sums : dict of group to GroupSums or NormalSums
-        Added to; groups of the share that are missing begin at zero.
+        Added to; groups of the partition that are missing begin at zero.
     draw_sums : AddsDraws
         Added to.
     not_finite : NotFinite
-        Added to, by index of the cut. Finite numbers stand in for the outputs of such a draw, so
-        that sums stay defined; those of that cut mean nothing any more.
+        Added to, by position of the mask. Finite numbers stand in for the outputs of such a draw,
+        so that sums stay defined; those of that threshold mean nothing any more.
     advance : callable
-        Told the number of cells done, each time some are.
-    pruned_scale : float
-        Deviation of pruned weights; 0 for weights that are exactly zero.
+        Told the number of work items done, each time some are.
     """
-    label = problem.label[block.start : block.stop]
-    for group in sorted(share.groups - set(sums)):
-        sums[group] = problem.task.sums(len(cuts), len(block), len(plan.units[0]))
+    plan, posterior, task = dataset.plan, network.posterior, network.task
+    label = dataset.summed_label[block.start : block.stop]
+    for group in sorted(partition.groups - set(sums)):
+        sums[group] = task.sums(len(masks), len(block), plan.draws_per_replicate)
         sums[group].clear()  # a page that is read before it is written costs the system twice
-    task: Any = problem.task
-    for cells in chunks(share, units_at_once(problem.posterior.n_weights)):
-        noises = {unit: noises_of(problem.posterior, unit, plan.units, seed) for unit in cells}
-        for index in sorted({index for thresholds in cells.values() for index in thresholds}):
+    add_up: Any = task.add_up
+    for chunk in chunks(partition, replicates_at_once(posterior.n_weights)):
+        noises = {
+            replicate: noises_of(posterior, replicate, plan.replicates, seed) for replicate in chunk
+        }
+        for position in sorted(set().union(*chunk.values())):
             wanted = [
                 noise
-                for unit, thresholds in cells.items()
-                if index in thresholds
-                for noise in noises[unit]
+                for replicate, positions in chunk.items()
+                if position in positions
+                for noise in noises[replicate]
             ]
-            pruned = evaluator.prune(prune(problem.posterior, cuts[index], pruned_scale))
+            pruned = evaluator.prune(masks[position].apply(posterior))
             sampled = pruned.sample(wanted)
-            stacks = pruned.stacks(wanted, plan.batch_size)
-            for rows, x in batches(problem.x, block, plan.batch_size):
+            noise_batches = pruned.noise_batches(wanted, plan.batch_size)
+            for rows, x in batches(dataset.x, block, plan.batch_size):
                 n_rows = rows.stop - rows.start
-                for stack, outputs in zip(stacks, sampled.outputs(x, stacks), strict=True):
+                all_outputs = sampled.outputs(x, noise_batches)
+                for noise_batch, outputs in zip(noise_batches, all_outputs, strict=True):
                     draws = [
-                        (group_of(noise.unit), draw)
-                        for noise in wanted[stack]
+                        (group_of(noise.replicate), draw)
+                        for noise in wanted[noise_batch]
                         for draw in noise.draws
                     ]
                     of_rows = outputs[:, :, :n_rows]
                     finite = np.isfinite(of_rows)
                     if not finite.all():
                         bad = ~finite.all(axis=(1, 2))
-                        _note(not_finite, index, draws, bad, block.start + rows.start)
+                        _note(not_finite, position, draws, bad, block.start + rows.start)
                         of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
-                    task.add_up(of_rows, label[rows], draws, (index, rows), sums, draw_sums)
-            advance(sum(index in thresholds for thresholds in cells.values()))
+                    add_up(of_rows, label[rows], draws, (position, rows), sums, draw_sums)
+            advance(sum(position in positions for positions in chunk.values()))
         del noises, wanted, sampled  # before the next ones are made
 
 
-def costs_of(
-    evaluator: Evaluator,
-    posterior: Posterior,
-    cuts: Sequence[Cut],
-    n_ranks: int,
-    pruned_scale: float = 0.0,
-) -> list[int]:
-    """Work of a draw at each cut; all the same where there is one rank, as nothing is split."""
-    if n_ranks == 1:
-        return [1] * len(cuts)
-    return [evaluator.prune(prune(posterior, cut, pruned_scale)).cost for cut in cuts]
+def costs_of(evaluator: Evaluator, posterior: Posterior, masks: Sequence[PruningMask]) -> list[int]:
+    """Work of a draw at each mask."""
+    return [evaluator.prune(mask.apply(posterior)).cost for mask in masks]
 
 
-def units_at_once(n_weights: int) -> int:
+def replicates_at_once(n_weights: int) -> int:
     """Units whose noise is held at a time."""
     return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
 
 
-def chunks(share: Share, most: int) -> Iterator[dict[int, range]]:
-    """Cells of the share, in pieces of so many units at most: thresholds by unit."""
-    piece: dict[int, range] = {}
-    for unit, thresholds in share:
-        piece[unit] = thresholds
-        if len(piece) == most + (MEAN in piece):  # which has no noise
-            yield piece
-            piece = {}
-    if piece:
-        yield piece
+def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
+    """Items of the partition, in chunks of so many replicates at most: positions by replicate."""
+    chunk: dict[int, range] = {}
+    for replicate, positions in partition:
+        chunk[replicate] = positions
+        if len(chunk) == most + (MEAN in chunk):  # which has no noise
+            yield chunk
+            chunk = {}
+    if chunk:
+        yield chunk
 
 
 def noises_of(
-    posterior: Posterior, unit: int, units: Sequence[tuple[Draw, ...]], seed: int
+    posterior: Posterior, replicate: int, replicates: Sequence[tuple[Draw, ...]], seed: int
 ) -> list[Noise]:
-    """Standard normals of a unit, once for the draws that share them; none for the mean."""
-    if unit == MEAN:
+    """Standard normals of a replicate, once for the draws that share them; none for the mean."""
+    if replicate == MEAN:
         return [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)]
     return [
         Noise(
-            unit,
+            replicate,
             tuple(draws),
             {
                 name: standard_normal(seed, name, noise_of, scale.shape)
                 for name, scale in posterior.scale.items()
             },
         )
-        for noise_of, draws in groupby(units[unit], key=lambda draw: draw.noise)
+        for noise_of, draws in groupby(replicates[replicate], key=lambda draw: draw.noise)
     ]
 
 
@@ -182,12 +176,12 @@ def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[sl
 
 def _note(
     not_finite: NotFinite,
-    index: int,
+    position: int,
     draws: Sequence[tuple[int, Draw]],
     bad: NDArray[np.bool_],
     example: int,
 ) -> None:
     """Keep the first of all draws and batches."""
     first = min(draw.index for (_, draw), is_bad in zip(draws, bad, strict=True) if is_bad)
-    found = (first, example)
-    not_finite[index] = min(not_finite.get(index, found), found)
+    place = (first, example)
+    not_finite[position] = min(not_finite.get(position, place), place)

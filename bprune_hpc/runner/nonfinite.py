@@ -19,7 +19,7 @@ class Fault(NamedTuple):
     ----------
     draw : int
         The first of the draws with such outputs; ``MEAN``, which is before all, for the mean.
-    part : int
+    dataset : int
         Set of examples, 0 for the test set.
     example : int
         First one of the batch.
@@ -28,32 +28,32 @@ class Fault(NamedTuple):
     """
 
     draw: int
-    part: int
+    dataset: int
     example: int
     layer: str = ""
 
     @property
     def place(self) -> tuple[int, int, int]:
         """What decides which of several faults is named: no matter of ranks, rounds or resumes."""
-        return self.draw, self.part, self.example
+        return self.draw, self.dataset, self.example
 
     @property
     def text(self) -> str:
         """``draw 17, sequential/dense_1/BiasAdd``."""
         which = "posterior mean" if self.draw == MEAN else f"draw {self.draw}"
-        of_others = " of the other examples" if self.part else ""
+        of_others = " of the other examples" if self.dataset else ""
         return f"{which}{of_others}, {self.layer or 'layer not found'}"
 
 
 Faults = dict[int, Fault]
-"""By threshold: its row in the grid."""
+"""By threshold index."""
 
 
 def take_earliest(faults: Faults, others: Mapping[int, Fault]) -> list[int]:
     """Put faults among those that are known; the thresholds at which one is named anew."""
     changed = []
-    for row, fault in others.items():
-        if row not in faults or fault.place < faults[row].place:
-            faults[row] = fault
-            changed.append(row)
+    for threshold_index, fault in others.items():
+        if threshold_index not in faults or fault.place < faults[threshold_index].place:
+            faults[threshold_index] = fault
+            changed.append(threshold_index)
     return changed

@@ -13,31 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config.sweep_config import SweepConfig
 from ..evaluators.graph import weights_of
 from ..evaluators.interface import Noise
 from ..graph.lifted import LiftedGraph
-from ..posterior.draws import MEAN, draws_per_unit
-from ..posterior.pruning import PRUNED_SCALE, Cut, prune
+from ..posterior.draws import MEAN
 from ..tensorflow_import import import_graphs, open_session, quiet_file_descriptor_2
-from .datasets import Part
 from .evaluation import batches, noises_of
 from .nonfinite import Fault
+from .preparation import PreparedSweep
 
 logger = logging.getLogger(__name__)
 
 
-def find_layer(
-    config: SweepConfig, parts: Sequence[Part], cuts: Sequence[Cut], row: int, fault: Fault
-) -> str:
+def find_layer(sweep: PreparedSweep, threshold_index: int, fault: Fault) -> str:
     """Where the outputs of a draw at a threshold stop being finite.
 
     Parameters
     ----------
-    cuts : sequence of Cut
-        Of every threshold of the grid.
-    row : int
-        The threshold.
+    threshold_index : int
+        The threshold, of the grid.
 
     Returns
     -------
@@ -45,22 +39,22 @@ def find_layer(
         Name of an operation, see :func:`first_not_finite`; empty where the graph gives finite
         numbers (another evaluator adds up in another order), or cannot be looked into.
     """
-    problem, plan = parts[fault.part].problem, parts[fault.part].plan
-    table = prune(problem.posterior, cuts[row], PRUNED_SCALE[config.pruned_weights])
-    size = draws_per_unit(config.pairing, problem.task.noises_per_unit)
-    unit = MEAN if fault.draw == MEAN else fault.draw // size
+    network, dataset = sweep.network, sweep.datasets[fault.dataset]
+    plan = dataset.plan
+    pruned = sweep.masks[threshold_index].apply(network.posterior)
+    replicate = MEAN if fault.draw == MEAN else fault.draw // plan.draws_per_replicate
     (noise,) = (
-        Noise(unit, (draw,), noise.values)
-        for noise in noises_of(problem.posterior, unit, plan.units, config.seed)
+        Noise(replicate, (draw,), noise.values)
+        for noise in noises_of(network.posterior, replicate, plan.replicates, sweep.config.seed)
         for draw in noise.draws
         if draw.index == fault.draw
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        (weights,) = weights_of(table, noise)
-    stop = min(fault.example + plan.batch_size, len(problem.x))
-    ((_, x),) = batches(problem.x, range(fault.example, stop), plan.batch_size)
+        (weights,) = weights_of(pruned, noise)
+    stop = min(fault.example + plan.batch_size, len(dataset))
+    ((_, x),) = batches(dataset.x, range(fault.example, stop), plan.batch_size)
     try:
-        return first_not_finite(problem.graph, x, {**problem.fixed, **weights})
+        return first_not_finite(network.graph, x, {**network.fixed, **weights})
     except _refusals() as error:
         logger.debug("no look into the graph: %s", error)
         return ""
@@ -113,10 +107,10 @@ def first_not_finite(lifted: LiftedGraph, x: NDArray[Any], weights: Mapping[str,
     for names in (lifted.loc_tensors, lifted.fixed_tensors):
         feeds |= {tensor: weights[name] for name, tensor in names.items()}
     with quiet_file_descriptor_2(), open_session(graph, 1, 1, is_optimized=False) as session:
-        found = session.run(is_finite, feeds)
+        of_tensors = session.run(is_finite, feeds)
     for operation in operations:
-        is_bad = any(not found[tensor.name] for tensor in tensors[operation.name])
-        if is_bad and all(found.get(tensor.name, True) for tensor in operation.inputs):
+        is_bad = any(not of_tensors[tensor.name] for tensor in tensors[operation.name])
+        if is_bad and all(of_tensors.get(tensor.name, True) for tensor in operation.inputs):
             return str(operation.name)
     return ""
 

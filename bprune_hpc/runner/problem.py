@@ -1,4 +1,4 @@
-"""What a sweep works on: a network and the examples it is tested on.
+"""Reading what a sweep works on: a network, and the examples that it is given.
 
 Rank 0 alone reads files; the other ranks get the arrays as buffers.
 """
@@ -8,106 +8,49 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .. import data
-from ..config import targets
 from ..config.sweep_config import SweepConfig
-from ..data import loading as data_loading
-from ..errors import ConfigError, DataError
-from ..evaluators.interface import Evaluator
+from ..errors import ConfigError
 from ..evaluators.selection import choose_evaluator, make_evaluator
-from ..graph.lifted import LiftedGraph
+from ..graph.network_input import network_input
 from ..metrics.tasks import Task
-from ..mpi.comm import Comm
+from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
-from ..posterior.draws import draws_per_unit
 from ..posterior.mean_field import Posterior, Prior
 from ..tensorflow_import import import_graphs
-from .task_selection import choose_task
+from .batch_dependence import check_examples_apart
+from .datasets import Examples
+from .examples import check_paths, read_sets
+from .network import Network
+from .output_probe import some_outputs
+from .task_selection import choose_task, kind_asked, told_by
+
+if TYPE_CHECKING:
+    from ..checkpoints.case import Case
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Problem:
-    """A network with its posterior, and labelled examples that fit it.
-
-    Attributes
-    ----------
-    graph : LiftedGraph
-        The deterministic network.
-    posterior : Posterior
-    fixed : mapping of str to array
-        Variables of the network that have no posterior.
-    x : array, shape (n_examples, ...)
-        In the shape that the network takes.
-    label : array, shape (n_examples,)
-        Class numbers, int64 in [0, n_classes); or targets, float64.
-    task : Task
-        What the network is for.
-    checkpoint : str
-        Where the network came from.
-    sha256 : mapping of str to str
-        Of every file that was read.
-    ood_x : array, shape (n_ood_examples, ...), or None
-        Examples of another kind, as the network takes them.
-    evaluator : str
-        What runs the network; see ``evaluator_choice``.
-    prior : mapping of str to Prior, or None
-        Of every mean-field tensor, read from the graph; None where it is not needed.
-    """
-
-    graph: LiftedGraph
-    posterior: Posterior
-    fixed: Mapping[str, NDArray[Any]]
-    x: NDArray[Any]
-    label: NDArray[Any]
-    task: Task
-    checkpoint: str
-    sha256: Mapping[str, str]
-    ood_x: NDArray[Any] | None = None
-    evaluator: str = "graph"
-    prior: Mapping[str, Prior] | None = None
-
-    def on_every_set(self) -> list[Problem]:
-        """The network on the test set and, where there are any, on examples of another kind.
-
-        Those have no class: their labels are 0, and no number that needs one may be used.
-        """
-        if self.ood_x is None:
-            return [self]
-        no_label = np.zeros(len(self.ood_x), np.int64)
-        return [self, replace(self, x=self.ood_x, label=no_label, ood_x=None)]
-
-    def make_evaluator(self, n_intra: int, n_inter: int) -> Evaluator:
-        """What runs the network, on this rank."""
-        shapes = {name: loc.shape for name, loc in self.posterior.loc.items()}
-        return make_evaluator(self.evaluator, self.graph, self.fixed, shapes, n_intra, n_inter)
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes; 0 for a regression."""
-        return self.task.n_classes
+Problem = tuple[Network, list[Examples]]
+"""A network, and every set of examples that it is given, the test set first."""
 
 
 def load(config: SweepConfig, comm: Comm) -> Problem:
     """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
     if not comm.is_root and config.evaluator == "graph":
         import_graphs()  # which takes seconds, while rank 0 reads
-    on_root: list[Problem] = []
-    comm.from_root(lambda: on_root.append(read(config)))
-    return share(on_root[0] if on_root else None, comm)
+    return share(on_root(comm, lambda: read(config)), comm)
 
 
 def read(config: SweepConfig) -> Problem:
-    """Read the network and the data set that a sweep names, and check that they fit.
+    """Read the network and the data sets that a sweep names, and check that they fit.
 
     Raises
     ------
@@ -117,68 +60,74 @@ def read(config: SweepConfig) -> Problem:
     from ..checkpoints import case
 
     _check_named(config)
+    check_paths(config)
     needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
+    output_kind = kind_asked(config.task, config.output_kind, config.noise_scale)
     network = case.read_case(
         config.model_dir,
         config.model_ckpt,
         model=config.model,
+        example_shape=lambda: _example_shape(config),
         input_op=config.input_op,
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
+        output_kind=output_kind,
+        feed=config.feed,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
     if needs_prior:
         check_prior(config.criterion, network.posterior, network.prior, network.source.path)
-    task = choose_task(config.task, config.noise_scale, network.graph, network.source.path)
-    examples = data.load(
-        config.dataset,
-        config.data_path,
-        split="test",
-        subtract_pixel_mean=config.subtract_pixel_mean,
-        task=task.name,
+    task = choose_task(
+        config.task, config.noise_scale, network.graph, network.source.path, config.output_kind
     )
-    logger.info("test set: %s", data_loading.describe(examples, config.data_path))
     if task.name == "regression" and config.ood_dataset is not None:
         raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
-    size = draws_per_unit(config.pairing, task.noises_per_unit)
-    targets.check_task(config.target, config.limit, task.name, -(-config.n_draws // size), size)
-    ood = None
-    if config.ood_dataset is not None:
-        ood = data.load(
-            config.ood_dataset,
-            config.ood_path,
-            split="test",
-            subtract_pixel_mean=config.subtract_pixel_mean,
-        )
-        logger.info("out of distribution: %s", data_loading.describe(ood, config.ood_path))
-    dtype = network.graph.input_dtype
-    try:
-        if task.name == "classification":
-            data.check_labels(examples.y, task.n_classes)
-        x = data.fit_input(examples.x, network.graph.input_shape).astype(dtype, copy=False)
-    except DataError as error:
-        raise DataError(f"{config.data_path or examples.name}: {error}") from error
-    ood_x, hashes = None, {**network.source.sha256, **examples.sha256}
-    if ood is not None:
-        hashes |= ood.sha256
-        ood_x = _like(ood.x, x, config.ood_path or ood.name)
+    takes = network_input(network.graph, network.fixed)
+    sets, hashes = read_sets(config, task, takes)
+    hashes |= network.source.sha256
+    evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
+    task = _told(config, network, task, evaluator, x)
+    check_examples_apart(
+        network.graph, network.posterior, network.fixed, x, network.source.path,
+        (config.num_intra, config.num_inter),
+    )  # fmt: skip
     _check_not_read(config.output, hashes.values())
-    return Problem(
+    of_the_sweep = Network(
         graph=network.graph,
         posterior=network.posterior,
         fixed=network.fixed,
-        x=x,
-        label=examples.y,
         task=task,
         checkpoint=network.source.path,
         sha256=hashes,
-        ood_x=ood_x,
-        evaluator=choose_evaluator(config.evaluator, network.graph),
+        evaluator=evaluator,
         prior=network.prior if needs_prior else None,
     )
+    return of_the_sweep, sets
+
+
+def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
+    """The task, by some outputs of the evaluator that the sweep will have."""
+    evaluator = make_evaluator(
+        name, network.graph, network.fixed, config.num_intra, config.num_inter
+    )
+    outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
+    return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
+
+
+def _example_shape(config: SweepConfig) -> tuple[int, ...]:
+    """Shape of an example of the test set, for a model that does not say what it takes."""
+    examples = data.read(
+        config.dataset,
+        config.data_path,
+        task="regression" if config.task == "regression" else "classification",
+        x_key=config.x_key,
+        target_columns=config.target_columns,
+        with_labels=False,
+    )
+    return examples.x.shape[1:]
 
 
 def _check_named(config: SweepConfig) -> None:
@@ -217,17 +166,8 @@ def check_prior(
         )
 
 
-def _like(ood_x: NDArray[Any], x: NDArray[Any], data_set: str) -> NDArray[Any]:
-    """Examples of another kind in the shape and type of those of the test set."""
-    try:
-        return data.fit_input(ood_x, (None, *x.shape[1:])).astype(x.dtype, copy=False)
-    except DataError as error:
-        found = str(error).partition("; ")[0]
-        raise DataError(f"{data_set}: {found}; give examples of the test set's shape") from error
-
-
 def share(problem: Problem | None, comm: Comm) -> Problem:
-    """Give rank 0's problem to every rank.
+    """Give what rank 0 has read to every rank.
 
     Parameters
     ----------
@@ -236,34 +176,26 @@ def share(problem: Problem | None, comm: Comm) -> Problem:
     arrays: dict[str, NDArray[Any]] | None = None
     small: Any = None
     if problem is not None:
+        network, sets = problem
+        posterior = network.posterior
         arrays = {
-            **{f"loc/{name}": loc for name, loc in problem.posterior.loc.items()},
-            **{f"scale/{name}": scale for name, scale in problem.posterior.scale.items()},
-            **{f"fixed/{name}": value for name, value in problem.fixed.items()},
-            "x/": problem.x,
-            "label/": problem.label,
+            **{f"loc/{name}": loc for name, loc in posterior.loc.items()},
+            **{f"scale/{name}": scale for name, scale in posterior.scale.items()},
+            **{f"fixed/{name}": value for name, value in network.fixed.items()},
+            **{f"x/{one.name}": one.x for one in sets},
+            **{f"label/{one.name}": one.label for one in sets if one.label is not None},
         }
-        if problem.ood_x is not None:
-            arrays["ood/"] = problem.ood_x
-        small = (
-            problem.graph, problem.task, problem.checkpoint, dict(problem.sha256), problem.prior,
-            problem.evaluator,
-        )  # fmt: skip
-    graph, task, checkpoint, sha256, prior, evaluator = comm.from_root(lambda: small)
-    tables: dict[str, dict[str, NDArray[Any]]] = {"loc": {}, "scale": {}, "fixed": {}}
+        nothing = Posterior({}, {})
+        names = [(one.name, one.record) for one in sets]
+        small = replace(network, posterior=nothing, fixed={}, sha256=dict(network.sha256)), names
+    network, names = comm.from_root(lambda: small)
+    tables: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
     for key, array in comm.bcast_arrays(arrays).items():
         table, name = key.split("/", 1)
-        tables.setdefault(table, {})[name] = array
-    return Problem(
-        graph=graph,
-        posterior=Posterior(tables["loc"], tables["scale"]),
-        fixed=tables["fixed"],
-        x=tables["x"][""],
-        label=tables["label"][""],
-        task=task,
-        checkpoint=checkpoint,
-        sha256=sha256,
-        ood_x=tables["ood"][""] if "ood" in tables else None,
-        evaluator=evaluator,
-        prior=prior,
-    )
+        tables[table][name] = array
+    posterior = Posterior(tables["loc"], tables["scale"])
+    sets = [
+        Examples(name, tables["x"][name], tables["label"].get(name), record)
+        for name, record in names
+    ]
+    return replace(network, posterior=posterior, fixed=tables["fixed"]), sets

@@ -1,8 +1,8 @@
-"""Sums of all ranks, brought together on rank 0: exact, so that who added what does not matter.
+"""Sums of all ranks, reduced on rank 0: exact, so that who added what does not matter.
 
-Until then ranks hold the sums of the groups that they add to; which are still where they were made
-is the same on every rank. Rank 0 keeps what it gets and goes on adding its own part to it; the
-other ranks send theirs, and begin again at zero.
+Until then ranks hold the sums of the jackknife groups that they add to, of which rank 0 keeps
+account. It keeps what it gets and goes on adding its own part to it; the other ranks send theirs,
+and begin again at zero.
 """
 
 from __future__ import annotations
@@ -18,44 +18,39 @@ from ..metrics.tasks import AnyDrawSums, AnySums
 from ..mpi.comm import Comm
 from ..mpi.reduction_tree import Part
 from ..posterior.draws import MEAN, N_GROUPS
-from .work_split import Plan, Round, round_of
+from .work_split import Assignment, assign
 
 
 class PendingReductions:
-    """Groups that other ranks have a part of, which rank 0 has not got yet.
+    """Jackknife groups that other ranks have a part of, which rank 0 has not got yet.
 
     Parameters
     ----------
     most : int
-        Groups that a rank may hold, or as many as a round has it add to if those are more.
+        Groups that a rank may hold, or as many as an assignment has it add to if those are more.
     """
 
     def __init__(self, n_ranks: int, most: int = N_GROUPS + 1) -> None:
         self._groups: list[set[int]] = [set() for _ in range(n_ranks)]
         self._most = most
 
-    @classmethod
-    def of(cls, plan: Plan, n_ranks: int) -> PendingReductions:
-        """None yet, of the whole of a sweep's work."""
-        return cls(n_ranks, most_groups_held(len(plan.units), plan.n_thresholds, n_ranks))
-
     def __bool__(self) -> bool:
-        """Whether there is anything to bring together."""
+        """Whether there is anything to reduce."""
         return any(self._groups[1:])
 
-    def has_room(self, of_round: Round) -> bool:
-        """Whether ranks may take part in a round before sums are brought together."""
-        return not self or all(
-            len(groups | share.groups) <= max(self._most, len(share.groups))
-            for groups, share in zip(self._groups[1:], of_round.shares[1:], strict=True)
+    def has_room(self, assignment: Assignment) -> bool:
+        """Whether ranks may take up an assignment before sums are reduced."""
+        return all(
+            len(groups | partition.groups) <= max(self._most, len(partition.groups))
+            for groups, partition in zip(self._groups[1:], assignment.partitions[1:], strict=True)
         )
 
-    def add(self, of_round: Round) -> None:
-        """Take in the shares of a round."""
+    def add(self, assignment: Assignment) -> None:
+        """Take in the partitions of an assignment."""
         if not self:
             self.clear()  # what rank 0 alone added to is there
-        for groups, share in zip(self._groups, of_round.shares, strict=True):
-            groups |= share.groups
+        for groups, partition in zip(self._groups, assignment.partitions, strict=True):
+            groups |= partition.groups
 
     def clear(self) -> None:
         """All is on rank 0."""
@@ -63,7 +58,7 @@ class PendingReductions:
 
     @property
     def participants(self) -> dict[int, tuple[int, ...]]:
-        """Ranks, ascending, that have a part of a group, where others than rank 0 do."""
+        """Ranks, ascending, that have a part of a jackknife group, where others than rank 0 do."""
         members = {
             group: tuple(rank for rank, groups in enumerate(self._groups) if group in groups)
             for group in (MEAN, *range(N_GROUPS))
@@ -71,15 +66,16 @@ class PendingReductions:
         return {group: ranks for group, ranks in members.items() if any(ranks)}
 
 
-def most_groups_held(n_units: int, n_thresholds: int, n_ranks: int) -> int:
-    """Groups that a rank other than 0 may hold the sums of: somewhat more than a long round's.
+def most_groups_held(n_replicates: int, n_thresholds: int, n_ranks: int) -> int:
+    """Groups that a rank other than 0 may hold the sums of: somewhat more than of a long superstep.
 
-    From round to round shares begin and end elsewhere; the first has the posterior mean.
+    From one to the next partitions begin and end elsewhere; the first has the posterior mean.
+    Without a bound each rank would in time hold those of all groups, as much as rank 0.
     """
     if n_ranks == 1:
         return 0
-    of_all = round_of(range(n_units), [1] * n_thresholds, n_ranks)
-    of_one = max(2, *(len(share.groups) for share in of_all.shares))
+    of_all = assign(range(n_replicates), [1] * n_thresholds, n_ranks)
+    of_one = max(2, *(len(partition.groups) for partition in of_all.partitions))
     return min(of_one + of_one // 4 + 3, N_GROUPS + 1)
 
 
@@ -89,14 +85,14 @@ def reduce_groups(
     sums: dict[int, AnySums],
     make: Callable[[], AnySums],
 ) -> None:
-    """Add up each group over the ranks that had a part of it; every rank calls this.
+    """Add up each jackknife group over the ranks that had a part of it; every rank calls this.
 
     Parameters
     ----------
-    participants : mapping of group to sequence of int
+    participants : mapping of jackknife group to sequence of int
         Ranks that have a part.
-    sums : dict of group to AnySums
-        This rank's; afterwards those of every round so far on rank 0, and spent elsewhere.
+    sums : dict of jackknife group to AnySums
+        This rank's; afterwards those of every superstep so far on rank 0, and none elsewhere.
     make : callable
         Gives sums, whatever their numbers, for a group that rank 0 has no part of.
     """
@@ -106,6 +102,8 @@ def reduce_groups(
     mine = [group for group in participants if comm.is_root or comm.rank in participants[group]]
     parts = {group: _part(sums[group], is_empty=group in empty) for group in mine}
     comm.add_to_root(parts, participants)
+    if not comm.is_root:
+        sums.clear()
 
 
 def reduce_draws(comm: Comm, draws: AnyDrawSums) -> None:

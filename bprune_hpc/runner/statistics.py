@@ -5,18 +5,19 @@ Made on rank 0 of a sweep state. Doing the work does not belong here (``runner.l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..metrics.classification import Metric
+from ..metrics.estimates import Metric
 from ..metrics.nonfinite import without_failed
 from ..metrics.ood import ood_metrics
 from ..metrics.tasks import AnyDrawSums
-from .datasets import Part, passes
+from .datasets import EvaluationSet
+from .preparation import PreparedSweep
 from .state import Arrays, SweepState
+from .work_split import Plan
 
 
 class SweepStatistics:
@@ -27,8 +28,7 @@ class SweepStatistics:
 
     Attributes
     ----------
-    rows : tuple of int
-        Thresholds of the grid.
+    thresholds : ThresholdIndices
     statistics : list of Statistics or RegressionStatistics
         Of each set of examples that is in, the test set first.
     draw_sums : DrawSums or NormalDrawSums
@@ -38,32 +38,28 @@ class SweepStatistics:
         these statistics mean nothing, and metrics are NaN.
     """
 
-    def __init__(
-        self, parts: Sequence[Part], sweep_state: SweepState, save_probabilities: bool
-    ) -> None:
-        self.rows = sweep_state.rows
+    def __init__(self, sweep: PreparedSweep, sweep_state: SweepState) -> None:
+        self.thresholds = sweep_state.thresholds
         self.statistics: list[Any] = []
         faults = sweep_state.faults
-        self.failures = [faults[row].text if row in faults else "" for row in sweep_state.rows]
+        self.failures = [faults[index].text if index in faults else "" for index in self.thresholds]
         self.failed = np.array([text != "" for text in self.failures])
         if sweep_state.n_passes:
-            for index, part in enumerate(parts):
-                n_done = n_blocks_done(parts, sweep_state, index)
+            for index, dataset in enumerate(sweep.datasets):
+                n_done = n_blocks_done(sweep, sweep_state, index)
                 if index in sweep_state.finished and (
-                    index == 0 or n_done == len(part.plan.blocks)
+                    index == 0 or n_done == len(dataset.plan.blocks)
                 ):
-                    self.statistics.append(_finished(part, sweep_state.finished[index], n_done,
-                                                     save_probabilities))  # fmt: skip
+                    columns = sweep_state.finished[index]
+                    self.statistics.append(_finished(sweep, index, columns, n_done))
             self.draw_sums: AnyDrawSums = sweep_state.finished_draws[0]
             return
         self.draw_sums = sweep_state.draws[0]
-        for (index, block), sums in zip(passes(parts)[0], sweep_state.sums, strict=True):
-            part = parts[index]
-            found: Any = part.problem.task.statistics(
-                part.plan.until(sweep_state.n_units), len(part.problem.label), save_probabilities
-            )
-            found.add_block(sums, part.problem.label[block.start : block.stop])
-            self.statistics.append(found)
+        for (index, block), sums in zip(sweep.passes[0], sweep_state.sums, strict=True):
+            dataset = sweep.datasets[index]
+            statistics = _empty(sweep, dataset, dataset.plan.until(sweep_state.n_replicates))
+            statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
+            self.statistics.append(statistics)
 
     @property
     def n_draws(self) -> int:
@@ -71,43 +67,44 @@ class SweepStatistics:
         return int(self.statistics[0].plan.n_draws)
 
     @property
-    def n_units(self) -> int:
+    def n_replicates(self) -> int:
         """Units of draws of each example."""
-        return len(self.statistics[0].plan.units)
+        return len(self.statistics[0].plan.replicates)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Every metric."""
         test, *others = self.statistics
-        found: dict[str, Metric] = test.metrics()
+        metrics: dict[str, Metric] = test.metrics()
         for other in others:
-            found |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
-        return without_failed(found, self.failed)
+            metrics |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
+        return without_failed(metrics, self.failed)
 
 
-def n_blocks_done(parts: Sequence[Part], sweep_state: SweepState, part: int) -> int:
+def n_blocks_done(sweep: PreparedSweep, sweep_state: SweepState, dataset: int) -> int:
     """Finished blocks of a set of examples."""
-    done = passes(parts)[: sweep_state.n_passes]
-    return sum(index == part for blocks in done for index, _ in blocks)
+    done = sweep.passes[: sweep_state.n_passes]
+    return sum(index == dataset for blocks in done for index, _ in blocks)
 
 
-def with_block(
-    parts: Sequence[Part], sweep_state: SweepState, save_probabilities: bool
-) -> dict[int, Arrays]:
+def with_block(sweep: PreparedSweep, sweep_state: SweepState) -> dict[int, Arrays]:
     """Statistics of finished examples, with those of the block that has just been done."""
-    ((index, block),) = passes(parts)[sweep_state.n_passes]
-    part, (sums,) = parts[index], sweep_state.sums
-    n_done = n_blocks_done(parts, sweep_state, index)
-    found = _finished(part, sweep_state.finished.get(index), n_done, save_probabilities)
-    found.add_block(sums, part.problem.label[block.start : block.stop])
-    return {index: found.columns()}
+    ((index, block),), (sums,) = sweep.passes[sweep_state.n_passes], sweep_state.sums
+    n_done = n_blocks_done(sweep, sweep_state, index)
+    statistics = _finished(sweep, index, sweep_state.finished.get(index), n_done)
+    statistics.add_block(sums, sweep.datasets[index].summed_label[block.start : block.stop])
+    return {index: statistics.columns()}
 
 
-def _finished(part: Part, columns: Arrays | None, n_blocks: int, save_probabilities: bool) -> Any:
-    found: Any = part.problem.task.statistics(
-        part.plan, len(part.problem.label), save_probabilities
-    )
+def _finished(sweep: PreparedSweep, index: int, columns: Arrays | None, n_blocks: int) -> Any:
+    dataset = sweep.datasets[index]
+    statistics = _empty(sweep, dataset, dataset.plan)
     if columns is not None:
-        n_examples = part.plan.blocks[n_blocks - 1].stop
-        found.take_columns(columns, part.problem.label[:n_examples])
-    return found
+        n_examples = dataset.plan.blocks[n_blocks - 1].stop
+        statistics.take_columns(columns, dataset.summed_label[:n_examples])
+    return statistics
+
+
+def _empty(sweep: PreparedSweep, dataset: EvaluationSet, plan: Plan) -> Any:
+    save = sweep.config.save_probabilities
+    return sweep.network.task.statistics(plan, len(dataset), save)

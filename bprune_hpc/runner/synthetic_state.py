@@ -17,30 +17,27 @@ from ..accumulators.binned import BIN_BITS
 from ..accumulators.classification import DRAW_NLL_BITS, DrawSums, GroupSums
 from ..metrics.tasks import AnyDrawSums, AnySums
 from ..posterior.draws import MEAN
-from .datasets import Part, passes
+from .preparation import PreparedSweep
 from .state import SweepState
 
 
-def repeated_labels(parts: Sequence[Part], n_examples: int) -> list[Part]:
-    """The parts with the labels of the first examples repeated, as sums are."""
-    return [
-        replace(
-            part,
-            problem=replace(
-                part.problem,
-                label=part.problem.label[np.arange(len(part.problem.label)) % n_examples],
-            ),
-        )
-        for part in parts
+def repeated_labels(sweep: PreparedSweep, n_examples: int) -> PreparedSweep:
+    """The sweep with the labels of the first examples repeated, as sums are."""
+    datasets = [
+        dataset
+        if dataset.label is None
+        else replace(dataset, label=dataset.label[np.arange(len(dataset)) % n_examples])
+        for dataset in sweep.datasets
     ]
+    return replace(sweep, datasets=datasets)
 
 
 def fill(
     sweep_state: SweepState,
-    parts: Sequence[Part],
+    sweep: PreparedSweep,
     like: Sequence[int],
     of_mean: AnySums,
-    of_unit: AnySums,
+    of_replicate: AnySums,
     draws: AnyDrawSums,
 ) -> None:
     """Give a sweep state that has begun a pass the sums of its end.
@@ -49,33 +46,33 @@ def fill(
     ----------
     like : sequence of int
         For every threshold, which one of the sums it is to have.
-    of_mean, of_unit : GroupSums or NormalSums
-        Of the posterior mean and of one unit of draws, for some thresholds and examples.
+    of_mean, of_replicate : GroupSums or NormalSums
+        Of the posterior mean and of one replicate, for some thresholds and examples.
     draws : DrawSums or NormalDrawSums
-        Of that unit's draws.
+        Of that replicate's draws.
     """
-    for index, (part_index, block) in enumerate(passes(parts)[sweep_state.n_passes]):
-        plan = parts[part_index].plan
+    for index, (dataset_index, block) in enumerate(sweep.passes[sweep_state.n_passes]):
+        plan = sweep.datasets[dataset_index].plan
         sums = sweep_state.sums_of(index)
         sums[MEAN] = _repeated(of_mean, like, len(block), 1)
-        for group, n_units in enumerate(plan.group_sizes):
-            sums[group] = _repeated(of_unit, like, len(block), n_units)
-        sweep_state.draws[part_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
-    sweep_state.n_units = len(plan.units)
+        for group, n_replicates in enumerate(plan.group_sizes):
+            sums[group] = _repeated(of_replicate, like, len(block), n_replicates)
+        sweep_state.draws[dataset_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
+    sweep_state.n_replicates = len(plan.replicates)
 
 
-def finish(sweep_state: SweepState, parts: Sequence[Part]) -> None:
+def finish(sweep_state: SweepState, sweep: PreparedSweep) -> None:
     """Let a state that has ended its first pass have ended them all, with the same in each."""
     ended, draws = sweep_state.finished[0], sweep_state.finished_draws[0]
-    for index, part in enumerate(parts):
-        n_examples = len(part.problem.label)
-        n_batches = -(-n_examples // part.plan.batch_size)
+    for index, dataset in enumerate(sweep.datasets):
+        n_examples = len(dataset)
+        n_batches = -(-n_examples // dataset.plan.batch_size)
         sweep_state.finished[index] = {
             name: _repeated_column(name, column, n_examples, n_batches)
             for name, column in ended.items()
         }
         sweep_state.finished_draws[index] = draws
-    sweep_state.n_passes = len(passes(parts))
+    sweep_state.n_passes = len(sweep.passes)
 
 
 def _repeated_column(
@@ -88,19 +85,19 @@ def _repeated_column(
     return np.take(column, np.arange(number) % column.shape[axis], axis=axis)
 
 
-def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_units: int) -> AnySums:
-    """Sums as of so many units that all say the same, for more examples and thresholds."""
+def _repeated(small: AnySums, like: Sequence[int], n_examples: int, n_replicates: int) -> AnySums:
+    """Sums as of so many replicates that all say the same, for more examples and thresholds."""
     if isinstance(small, GroupSums):
         rows = np.arange(n_examples) % small.buffer.shape[2]
         group = GroupSums(len(like), n_examples, small.n_classes)
         for into, index in zip(group.buffer, like, strict=True):
-            np.multiply(small.buffer[index][:, rows], n_units, out=into)
+            np.multiply(small.buffer[index][:, rows], n_replicates, out=into)
         return group
     rows = np.arange(n_examples) % small.sums.top.shape[1]
-    normal = type(small)(len(like), n_examples, 1)
-    for row, index in enumerate(like):
-        normal.sums.top[row] = small.sums.top[index][rows]
-        np.multiply(small.sums.bins[index][rows], n_units, out=normal.sums.bins[row])
+    normal = type(small)(len(like), n_examples, 1, small.n_targets)
+    for position, index in enumerate(like):
+        normal.sums.top[position] = small.sums.top[index][rows]
+        np.multiply(small.sums.bins[index][rows], n_replicates, out=normal.sums.bins[position])
     return normal
 
 

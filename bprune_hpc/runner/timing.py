@@ -1,6 +1,7 @@
 """How long rounds take, and so how long the next is to be: arithmetic on measured times.
 
-The clock decides when results are written and never what is in them.
+A round is all that is done between two writes. The clock decides when results are written and
+never what is in them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SUPERSTEP_S = 15.0
 """Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
 WRITE_SHARE = 0.02
-"""Most of the time that is to go into writing, with the sums that have to come together for it; and
+"""Most of the time that is to go into writing, with the reductions that it needs; and
 into what ranks do, or wait for, between supersteps of work. Rounds, and supersteps, become longer
 where that is not enough."""
 
@@ -30,9 +31,10 @@ class Timing:
     ----------
     foretold_s : float
         What the next write is foretold to take, if as little as can be is drawn before it: a file
-        grows with groups of draws, and with examples.
+        grows with jackknife groups, and with examples.
     growth_s : float
-        What is foretold for a cell (see :meth:`n_cells`) of a group that has no draws yet.
+        What is foretold for a work item (see :meth:`n_items`) of a jackknife group that has no
+        draws yet.
     most_growth_s : float
         The same for all groups that will have none.
     slowest_round_s, slowest_write_s : float
@@ -56,10 +58,8 @@ class Timing:
     _write_s: float = 0.0
     _reduce_s: float = 0.0
     _reducing_s: float = 0.0
-    _forced_s: float = 0.0
-    _n_forced: int = 0
-    _n_stretches: int = 0
-    _cell_s: float | None = None
+    _forced_s: float = 0.0  # since the last superstep
+    _item_s: float | None = None
     _besides_s: float = 0.0
 
     @property
@@ -91,23 +91,21 @@ class Timing:
         foretold_s, seconds = self._largest
         return seconds / foretold_s if foretold_s > 0 else 1.0
 
-    def n_cells(self) -> float | None:
-        """Cells of one rank, times examples, that the next superstep has room for; None: not known.
+    def n_items(self) -> float | None:
+        """Work items of one rank, times examples, that there is time for; None: not known.
 
-        A cell is a unit of draws at a threshold.
+        A work item is a replicate at a threshold.
         """
-        if self._cell_s is None:
+        if self._item_s is None:
             return None
         room_s = self.room_s - self._besides_s - max(self._reduce_s, self._reducing_s)
         # What is drawn has to be written before the end too.
-        growing = room_s / (self._cell_s + self.growth_s * self._error)
-        grown = (room_s - self.most_growth_s * self._error) / self._cell_s
+        growing = room_s / (self._item_s + self.growth_s * self._error)
+        grown = (room_s - self.most_growth_s * self._error) / self._item_s
         left_s = min(self.round_s - self.unsaved_s, self.superstep_s)
-        return max(min(left_s / self._cell_s, max(growing, grown)), 0.0)
+        return max(min(left_s / self._item_s, max(growing, grown)), 0.0)
 
-    def worked(
-        self, seconds: float, computing_s: float, n_cells: float, preparing_s: float = 0.0
-    ) -> None:
+    def worked(self, seconds: float, computing_s: float, n_items: float) -> None:
         """Take in a superstep of work.
 
         Parameters
@@ -115,32 +113,25 @@ class Timing:
         seconds : float
             From its beginning until rank 0 knows that it is done.
         computing_s : float
-            Of the rank that took longest, without what others wait for as cells cannot be divided.
-            The rest takes as long for a long superstep as for a short one.
-        n_cells : float
-            Cells of one rank, times examples.
-        preparing_s : float
-            Of the rest, what rank 0 spent on memory for sums that have still to come together.
-            Stretches do not become longer for it: most of it is paid once.
+            Of the rank that took longest, without what others wait for as work items cannot be
+            divided. The rest takes as long for a long superstep as for a short one.
+        n_items : float
+            Work items of one rank, times examples.
         """
-        self._cell_s = max(min(computing_s, seconds), 1e-6) / n_cells
-        self._besides_s = max(seconds - computing_s - preparing_s, 0.0)
-        self._n_stretches += 1
+        self._item_s = max(min(computing_s, seconds), 1e-6) / n_items
+        self._besides_s = max(seconds - computing_s, 0.0)
+        self._forced_s = 0.0
         self.passed(seconds)
 
     def reduced(self, seconds: float, is_forced: bool = False) -> None:
-        """Take in how long it took to bring sums together.
+        """Take in how long a reduction took.
 
         Parameters
         ----------
         is_forced : bool
-            Whether for the lack of room, before a write is due; longer supersteps need that less
-            often.
+            Whether before a write is due; the next superstep is then long enough to be worth it.
         """
-        if is_forced:
-            self._forced_s = seconds / max(1, self._n_stretches)
-            self._n_forced += 1
-        self._n_stretches = 0
+        self._forced_s = seconds if is_forced else 0.0
         self._reducing_s += seconds
         self.passed(seconds)
 
@@ -162,7 +153,4 @@ class Timing:
         self.slowest_write_s = max(self.slowest_write_s, seconds)
         self.unsaved_s = 0.0
         self._reduce_s, self._reducing_s = self._reducing_s, 0.0
-        if not self._n_forced:
-            self._forced_s = 0.0
-        self._n_forced = 0
         self.n_writes += 1

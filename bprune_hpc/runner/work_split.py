@@ -1,10 +1,11 @@
-"""Who does what: (units of draws × thresholds) split over ranks. Pure arithmetic.
+"""Who does what: (replicates × thresholds) split over ranks. Pure arithmetic.
 
-The work is a table of cells, one for each unit of draws and threshold, read unit by unit. Each
-rank takes one unbroken run of cells, so that any number of ranks is served, also more ranks
-than draws; a rank draws a unit's noise once and uses it for every threshold of its run. The units
-are taken in rounds, after each of which all that was drawn so far makes a whole result. No sum
-depends on how units are dealt to rounds or ranks, so that the clock may decide it.
+The work is a table of items, one for each replicate and threshold, read replicate by
+replicate. Each rank takes one unbroken run of items, so that any number of ranks is served, also
+more ranks than draws; a rank draws a replicate's noise once and uses it for every threshold of its
+run. The replicates are taken in supersteps, after each of which all that was drawn so far makes a
+whole result. No sum depends on how replicates are dealt to supersteps or ranks, so that the clock
+may decide it.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
-from ..posterior.draws import MEAN, DrawDesign, group_of, group_sizes, units_of
+from ..posterior.draws import MEAN, DrawDesign, group_of, group_sizes, replicates_of
 
 
 @dataclass(frozen=True)
-class Share:
-    """A rank's part: the cells ``start`` to ``stop`` of the table ``units`` × thresholds.
+class Partition:
+    """A rank's part: the work items ``start`` to ``stop`` of the table ``replicates`` × thresholds.
 
     Attributes
     ----------
     by_threshold : bool
-        Whether cells are counted threshold by threshold; else unit by unit.
+        Whether items are counted threshold by threshold; else replicate by replicate.
     cost : int
-        Work of all cells, in the measure that they were dealt by.
+        Work of all items, in the measure that they were dealt by.
     """
 
-    units: tuple[int, ...]
+    replicates: tuple[int, ...]
     n_thresholds: int
     start: int
     stop: int
@@ -39,52 +40,57 @@ class Share:
     cost: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, range]]:
-        """Yield each unit of the share with the thresholds to evaluate it at."""
-        n_units, width = len(self.units), self.n_thresholds
+        """Yield each replicate of the partition with the positions of its thresholds."""
+        n_replicates, width = len(self.replicates), self.n_thresholds
         if self.by_threshold:
-            for at, unit in enumerate(self.units):  # from one of its cells to the next: n_units
-                thresholds = range(-((at - self.start) // n_units), -((at - self.stop) // n_units))
-                if thresholds:
-                    yield unit, thresholds
+            for at, replicate in enumerate(
+                self.replicates
+            ):  # from one of its items to the next: n_replicates
+                positions = range(
+                    -((at - self.start) // n_replicates), -((at - self.stop) // n_replicates)
+                )
+                if positions:
+                    yield replicate, positions
             return
         for at in range(self.start // width, -(-self.stop // width)):
             first, last = self.start - at * width, self.stop - at * width
-            thresholds = range(max(first, 0), min(last, width))
-            if thresholds:
-                yield self.units[at], thresholds
+            positions = range(max(first, 0), min(last, width))
+            if positions:
+                yield self.replicates[at], positions
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     @cached_property
     def groups(self) -> frozenset[int]:
-        """Groups that this share adds to."""
-        return frozenset(group_of(unit) for unit, _ in self)
+        """Jackknife groups that this partition adds to."""
+        return frozenset(group_of(replicate) for replicate, _ in self)
 
 
-def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Share, ...]:
-    """Split units and thresholds over ranks.
+def split(replicates: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Partition, ...]:
+    """Split replicates and thresholds over ranks.
 
-    Units are taken group by group, so that a rank adds to few groups and has few sums to send. Of
-    the mean and a single unit thresholds are dealt: what a rank does once for each of them, it then
-    does for fewer, though it adds to two groups.
+    Replicates are taken by jackknife group, so that a rank adds to few and has few sums to send. Of
+    the mean and a single replicate thresholds are dealt: what a rank does once for each of them, it
+    then does for fewer, though it adds to two jackknife groups.
 
     Parameters
     ----------
-    units : iterable of int
+    replicates : iterable of int
         ``MEAN`` may be among them.
     costs : sequence of int, length n_thresholds
-        Work of a unit at each threshold, in any measure; at least 1. Pruned networks take less.
+        Work of a replicate at each threshold, in any measure; at least 1. Pruned networks take
+        less.
     n_ranks : int
         At least 1.
 
     Returns
     -------
-    tuple of Share
-        One for each rank, work differing by less than a cell; empty where there are more ranks
-        than cells.
+    tuple of Partition
+        One for each rank, work differing by less than an item; empty where there are more ranks
+        than items.
     """
-    ordered = tuple(sorted(units, key=lambda unit: (group_of(unit), unit)))
+    ordered = tuple(sorted(replicates, key=lambda replicate: (group_of(replicate), replicate)))
     by_threshold = len(ordered) == 2 and ordered[0] == MEAN
     n_rows, columns = len(ordered), costs
     if by_threshold:
@@ -93,54 +99,55 @@ def split(units: Iterable[int], costs: Sequence[int], n_ranks: int) -> tuple[Sha
     bounds, until_bound = [], []
     for rank in range(n_ranks + 1):
         row, rest = divmod(n_rows * until[-1] * rank // n_ranks, until[-1])
-        # The end of a cell that is nearest to an equal share of the work.
+        # The end of an item that is nearest to an equal share of the work.
         after = bisect_left(until, rest)
         if after and rest - until[after - 1] < until[after] - rest:
             after -= 1
         bounds.append(row * len(columns) + after)
         until_bound.append(row * until[-1] + until[after])
     return tuple(
-        Share(ordered, len(costs), *cells, by_threshold, after - before)
-        for cells, (before, after) in zip(pairwise(bounds), pairwise(until_bound), strict=True)
+        Partition(ordered, len(costs), *items, by_threshold, after - before)
+        for items, (before, after) in zip(pairwise(bounds), pairwise(until_bound), strict=True)
     )
 
 
 @dataclass(frozen=True)
-class Round:
+class Assignment:
     """Units that are dealt to the ranks together.
 
     Attributes
     ----------
-    units : range
-        Units of draws; the posterior mean goes with the first one.
-    shares : tuple of Share
+    partitions : tuple of Partition
         One for each rank.
     """
 
-    units: range
-    shares: tuple[Share, ...]
+    partitions: tuple[Partition, ...]
 
     @property
     def evenness(self) -> float:
         """Work of the average rank, relative to that of the one which has most; 1 if all are even.
 
-        The rest is waiting: cells cannot be divided.
+        The rest is waiting: items cannot be divided.
         """
-        of_ranks = [share.cost for share in self.shares]
+        of_ranks = [partition.cost for partition in self.partitions]
         return sum(of_ranks) / (len(of_ranks) * max(1, *of_ranks))
 
 
-def round_of(units: range, costs: Sequence[int], n_ranks: int) -> Round:
-    """Deal a range of units to the ranks; see :func:`split`."""
-    with_mean = [MEAN, *units] if units.start == 0 else units
-    return Round(units, split(with_mean, costs, n_ranks))
+def assign(replicates: range, costs: Sequence[int], n_ranks: int) -> Assignment:
+    """Deal a range of replicates to the ranks, the posterior mean with the first; see
+    :func:`split`.
+    """
+    with_mean = [MEAN, *replicates] if replicates.start == 0 else replicates
+    return Assignment(split(with_mean, costs, n_ranks))
 
 
 def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int = 1) -> int:
-    """About as many units as are wanted, at least 1, so that few ranks have less to do than others.
+    """About as many replicates as are wanted, at least 1, so that few ranks have less to do than
+    others.
 
-    As many as give every rank the same number of cells, or at least one. Where every rank draws as
-    many together as it can, more than once, a last time with less than half as many is left out.
+    As many as give every rank the same number of work items, or at least one. Where every rank
+    draws as many together as it can, more than once, a last time with less than half as many is
+    left out.
     """
     whole, equal = n_ranks * n_together, n_ranks // math.gcd(n_ranks, n_thresholds)
     if wanted >= whole and wanted % whole < whole / 2:
@@ -151,7 +158,7 @@ def even_number(wanted: float, n_thresholds: int, n_ranks: int, n_together: int 
 
 
 def least_number(n_thresholds: int, n_ranks: int) -> int:
-    """Units of which every rank has at least one cell."""
+    """Units of which every rank has at least one work item."""
     return -(-n_ranks // n_thresholds)
 
 
@@ -175,7 +182,7 @@ def example_blocks(
     Parameters
     ----------
     bytes_per_example : int
-        Bytes of all groups and thresholds for one example.
+        Bytes of all jackknife groups and thresholds for one example.
     limit_bytes : float
     """
     batches = max(1, int(limit_bytes // (bytes_per_example * batch_size)))
@@ -192,15 +199,15 @@ class Plan(DrawDesign):
     blocks : tuple of range
         Examples that are taken together, one block after the other.
     stage_ends : tuple of int
-        Numbers of units, ascending, at which the sums are looked at; the last is all of them.
+        Numbers of replicates, ascending, at which the sums are looked at; the last is all of them.
     """
 
     blocks: tuple[range, ...]
     stage_ends: tuple[int, ...]
 
-    def until(self, n_units: int) -> Plan:
-        """The plan of a sweep that ends after some of the units."""
-        return replace(self, units=self.units[:n_units], stage_ends=(n_units,))
+    def until(self, n_replicates: int) -> Plan:
+        """The plan of a sweep that ends after some of the replicates."""
+        return replace(self, replicates=self.replicates[:n_replicates], stage_ends=(n_replicates,))
 
 
 def make_plan(
@@ -212,7 +219,7 @@ def make_plan(
     bytes_per_cell: int,
     batch_size: int,
     limit_bytes: float,
-    noises_per_unit: int = 1,
+    noises_per_replicate: int = 1,
     stage_ends: Sequence[int] = (),
 ) -> Plan:
     """Lay out a sweep.
@@ -220,22 +227,22 @@ def make_plan(
     Parameters
     ----------
     bytes_per_cell : int
-        Bytes of one group's sums for one threshold and example.
+        Bytes of a jackknife group's sums for one threshold and example.
     batch_size : int
         At most; never more than there are examples.
     limit_bytes : float
-        What all groups' sums may take on rank 0.
-    noises_per_unit : int
-        See :func:`units_of`.
+        What the sums of all jackknife groups may take on rank 0.
+    noises_per_replicate : int
+        See :func:`replicates_of`.
     stage_ends : sequence of int
         Numbers of draws, ascending, at which to look at the sums; at ``n_draws`` in any case.
     """
-    units = units_of(n_draws, pairing, noises_per_unit)
+    replicates = replicates_of(n_draws, pairing, noises_per_replicate)
     batch_size = min(batch_size, n_examples)
-    n_groups = 1 + len(group_sizes(len(units)))
+    n_groups = 1 + len(group_sizes(len(replicates)))
     blocks = example_blocks(
         n_examples, batch_size, bytes_per_cell * n_groups * n_thresholds, limit_bytes
     )
-    size = n_draws // len(units)
-    ends = sorted({-(-end // size) for end in stage_ends if end < n_draws} | {len(units)})
-    return Plan(units, n_thresholds, batch_size, tuple(blocks), tuple(ends))
+    size = n_draws // len(replicates)
+    ends = sorted({-(-end // size) for end in stage_ends if end < n_draws} | {len(replicates)})
+    return Plan(replicates, n_thresholds, batch_size, tuple(blocks), tuple(ends))

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..posterior.draws import group_sizes
-from .datasets import Part, passes
-from .state import SweepState
+from .datasets import EvaluationSet
+from .preparation import PreparedSweep
+from .state import SweepState, ThresholdIndices
 from .statistics import SweepStatistics
 from .synthetic_state import fill
 
@@ -37,31 +38,28 @@ class WriteCost:
     cell_s : float
         Statistics and sums of the posterior mean, and of all draws.
     group_s : float
-        Of each group of draws.
+        Of each jackknife group.
     """
 
     cell_s: float
     group_s: float
 
     @classmethod
-    def measure(cls, parts: Sequence[Part], save_probabilities: bool) -> WriteCost:
+    def measure(cls, sweep: PreparedSweep) -> WriteCost:
         """Time it, in about a tenth of a second."""
-        small = _in_small(parts)
-        n_units = len(parts[0].plan.units)
-        few_s, all_s = (
-            min(_seconds(small, n, save_probabilities) for _ in range(_N_TIMES))
-            for n in (1, n_units)
-        )
-        n_cells = small[0].plan.n_thresholds * sum(len(part.problem.label) for part in small)
-        n_more = len(group_sizes(n_units)) - 1
+        small = _in_small(sweep)
+        n_replicates = len(sweep.plan.replicates)
+        few_s, all_s = (min(_seconds(small, n) for _ in range(_N_TIMES)) for n in (1, n_replicates))
+        n_cells = small.plan.n_thresholds * sum(len(dataset) for dataset in small.datasets)
+        n_more = len(group_sizes(n_replicates)) - 1
         group_s = max(all_s - few_s, 0.0) / n_cells / n_more if n_more else 0.0
-        file_s = parts[0].problem.task.bytes_per_cell / BYTES_PER_S
+        file_s = sweep.network.task.bytes_per_cell / BYTES_PER_S
         return cls(few_s / n_cells + file_s, group_s + file_s)
 
     def seconds(
-        self, parts: Sequence[Part], sweep_states: Sequence[SweepState], n_more: int = 0
+        self, sweep: PreparedSweep, sweep_states: Sequence[SweepState], n_more: int = 0
     ) -> float:
-        """What a write of these takes, if so many more units were drawn.
+        """What a write of these takes, if so many more replicates were drawn.
 
         Examples of finished passes count as those of the one in progress. Where passes follow each
         other, the end of one has statistics of its own, which count as well.
@@ -69,58 +67,62 @@ class WriteCost:
         Parameters
         ----------
         sweep_states : sequence of SweepState
-            Their sums are not looked at; the last one is furthest behind, and has the units.
+            Their sums are not looked at; the last one is furthest behind, and has the replicates.
         """
-        of_passes = [sum(len(block) for _, block in blocks) for blocks in passes(parts)]
-        n_units = len(parts[0].plan.units)
+        of_passes = [sum(len(block) for _, block in blocks) for blocks in sweep.passes]
+        n_replicates = len(sweep.plan.replicates)
         seconds = 0.0
         for one in sweep_states:
-            there = min(one.n_units + n_more, n_units) if one is sweep_states[-1] else one.n_units
+            drawn = (
+                min(one.n_replicates + n_more, n_replicates)
+                if one is sweep_states[-1]
+                else one.n_replicates
+            )
             in_progress = sum(of_passes[one.n_passes : one.n_passes + 1])
             if n_more and len(of_passes) > 1:
                 in_progress *= 2
             finished = sum(of_passes[: one.n_passes])
-            seconds += len(one.rows) * (
-                in_progress * self._of_units(there) + finished * self._of_units(n_units)
+            seconds += len(one.thresholds) * (
+                in_progress * self._of_replicates(drawn)
+                + finished * self._of_replicates(n_replicates)
             )
         return seconds
 
-    def _of_units(self, n_units: int) -> float:
-        return self.cell_s + self.group_s * len(group_sizes(n_units))
+    def _of_replicates(self, n_replicates: int) -> float:
+        return self.cell_s + self.group_s * len(group_sizes(n_replicates))
 
 
-def _in_small(parts: Sequence[Part]) -> list[Part]:
+def _in_small(sweep: PreparedSweep) -> PreparedSweep:
     """The same sets with a few of their examples, all in one block."""
-    plan, task = parts[0].plan, parts[0].problem.task
+    plan, task = sweep.plan, sweep.network.task
     n_thresholds = min(_N_THRESHOLDS, plan.n_thresholds)
     of_example = (1 + len(plan.group_sizes)) * n_thresholds * task.bytes_per_cell / 8
     most = min(max(int(_NUMBERS / of_example), 16), _MOST_EXAMPLES)
-    small = []
-    for part in parts:
-        label = part.problem.label[:most]
-        small.append(
-            Part(
-                replace(part.problem, label=label),
-                replace(part.plan, n_thresholds=n_thresholds, blocks=(range(len(label)),)),
-            )
-        )
-    return small
+
+    def small(dataset: EvaluationSet) -> EvaluationSet:
+        few = dataset.few(most)
+        plan = replace(dataset.plan, n_thresholds=n_thresholds, blocks=(range(len(few)),))
+        return replace(few, plan=plan)
+
+    return replace(sweep, datasets=[small(dataset) for dataset in sweep.datasets])
 
 
-def _seconds(parts: Sequence[Part], n_units: int, save_probabilities: bool) -> float:
-    """Of statistics after some units."""
-    plan, task, label = parts[0].plan, parts[0].problem.task, parts[0].problem.label
-    unit, n_thresholds, n_examples = plan.units[0], plan.n_thresholds, len(label)
-    sums: Any = task.sums(n_thresholds, n_examples, len(unit))
-    draws: Any = task.draw_sums(n_thresholds, len(unit))
+def _seconds(sweep: PreparedSweep, n_replicates: int) -> float:
+    """Of statistics after some replicates."""
+    plan, task, label = sweep.plan, sweep.network.task, sweep.datasets[0].summed_label
+    replicate, n_thresholds, n_examples = plan.replicates[0], plan.n_thresholds, len(label)
+    sums: Any = task.sums(n_thresholds, n_examples, len(replicate))
+    draws: Any = task.draw_sums(n_thresholds, len(replicate))
     rng = np.random.default_rng(0)
     for threshold in range(n_thresholds):
-        outputs = rng.uniform(0.1, 9, (len(unit), task.n_outputs, n_examples)).astype(np.float32)
+        outputs = rng.uniform(0.1, 1, (len(replicate), task.n_outputs, n_examples)).astype(
+            np.float32
+        )
         at = threshold, slice(0, n_examples)
-        task.add_up(outputs, label, [(0, draw) for draw in unit], at, {0: sums}, draws)
-    sweep_state = SweepState(tuple(range(n_thresholds)))
-    fill(sweep_state, parts, range(n_thresholds), sums, sums, draws)
-    sweep_state.n_units = n_units
+        task.add_up(outputs, label, [(0, draw) for draw in replicate], at, {0: sums}, draws)
+    sweep_state = SweepState(ThresholdIndices(range(n_thresholds)))
+    fill(sweep_state, sweep, range(n_thresholds), sums, sums, draws)
+    sweep_state.n_replicates = n_replicates
     start = time.perf_counter()
-    SweepStatistics(parts, sweep_state, save_probabilities).metrics  # noqa: B018
+    SweepStatistics(sweep, sweep_state).metrics  # noqa: B018
     return time.perf_counter() - start

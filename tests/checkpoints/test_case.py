@@ -180,7 +180,7 @@ def _overwrite(directory: Path, name: str, value: float) -> None:
     tensorflow = import_tensorflow()
     tf1 = tensorflow.compat.v1
     prefix = directory / "model.ckpt-7"
-    stored = saver.read_variables(prefix, list(saver.list_variables(prefix)))
+    stored = saver.read_variables(prefix, list(saver.CheckpointReader(prefix).types))
     stored[name].flat[:2] = value
     meta = prefix.with_name("model.ckpt-7.meta").read_bytes()
     with tensorflow.Graph().as_default(), tf1.Session() as session:

@@ -54,7 +54,7 @@ def test_highest_step_without_a_listing(saved: Path) -> None:
 def test_reads_both_formats(tmp_path: Path, version: int) -> None:
     _save(tmp_path, steps=(5,), version=version)
     prefix = checkpoint.find_checkpoint(tmp_path, "model.ckpt-5")
-    assert checkpoint.list_variables(prefix) == {
+    assert checkpoint.CheckpointReader(prefix).types == {
         "count": ((), "int64"),
         "kernel": ((2, 3), "float32"),
     }
@@ -143,7 +143,7 @@ def test_unreadable_index(saved: Path, damage: str) -> None:
     content = index.read_bytes()
     index.write_bytes({"cut": content[:60], "garbage": b"x" * 300, "empty": b""}[damage])
     with pytest.raises(CheckpointError, match=r"model.ckpt-20.index: damaged: ") as caught:
-        checkpoint.list_variables(saved / "model.ckpt-20")
+        checkpoint.CheckpointReader(saved / "model.ckpt-20")
     assert "\n" not in str(caught.value)
 
 
@@ -152,7 +152,7 @@ def test_shape_that_no_tensor_has(saved: Path, sizes: tuple[int, ...]) -> None:
     """The checksums are right; TensorFlow's reader would end the process."""
     _declare(saved / "model.ckpt-20.index", sizes)
     with pytest.raises(CheckpointError, match=r"damaged at 'kernel': it declares .*shape") as no:
-        checkpoint.list_variables(saved / "model.ckpt-20")
+        checkpoint.CheckpointReader(saved / "model.ckpt-20")
     assert "\n" not in str(no.value)
 
 

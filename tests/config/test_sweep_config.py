@@ -11,7 +11,7 @@ from bprune_hpc.config import sweep_config
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.metrics.stopping import Target
 from bprune_hpc.metrics.threshold_selection import Limit
-from bprune_hpc.posterior.pruning import Rule
+from bprune_hpc.posterior.pruning import PruningRule
 
 CASE = ["--model_dir=embedded:digits_fc"]
 
@@ -66,18 +66,11 @@ def test_each_criterion_has_its_own_thresholds() -> None:
     assert found.grid == (math.inf, 3, 0.5, -1)  # from the least that is pruned to the most
     assert json.loads(found.to_json())["grid"] == ["none", 3, 0.5, -1]
     found = sweep_config.parse([*CASE, "--criterion=bmr", "--prior_scale=2", "--inference"])
-    assert found.grid == (-math.inf,) and found.rule == Rule("bmr", prior_scale=2.0)
+    assert found.grid == (-math.inf,) and found.rule() == PruningRule("bmr", prior_scale=2.0)
     found = sweep_config.parse([*CASE, "--criterion=magnitude", "--scope=layer", "--seed=4"])
     assert (found.grid_kind, found.grid) == ("fraction", tuple(k / 10 for k in range(10)))
-    assert found.rule == Rule("magnitude", scope="layer", seed=4)
+    assert found.rule() == PruningRule("magnitude", scope="layer", seed=4)
     assert found.pruned_weights == "zero"
-
-
-def test_an_odd_number_of_draws_rounds_up_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert sweep_config.parse([*CASE, "--num_monte_carlo=7"]).n_draws == 8
-    assert "rounded up to 8" in caplog.text
-    assert sweep_config.parse([*CASE, "--num_monte_carlo=7", "--pairing=none"]).n_draws == 7
 
 
 @pytest.mark.parametrize(
@@ -245,3 +238,37 @@ def test_a_silence_that_says_nothing_is_refused() -> None:
     for value in ("0", "-1", "nan", "inf"):
         with pytest.raises(ConfigError, match="--lock_timeout_min: .* is not in 0 to"):
             sweep_config.parse([*CASE, f"--lock_timeout_min={value}"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "value"),
+    [
+        ("--input_scale=auto", "input_scale", "auto"),
+        ("--input_scale=none", "input_scale", "none"),
+        ("--input_scale=1", "input_scale", "none"),
+        ("--input_scale=1/255.0", "input_scale", "1/255"),
+        ("--input_scale=5e-1", "input_scale", "0.5"),
+        ("--layout=channels_first", "layout", "channels_first"),
+        ("--x_key=images", "x_key", "images"),
+        ("--y_key=test/labels", "y_key", "test/labels"),
+        ("--target_columns=kind, -1", "target_columns", ("kind", "-1")),
+        ("--first_label=1", "first_label", 1),
+    ],
+)
+def test_how_data_are_read(flag: str, name: str, value: object) -> None:
+    assert getattr(sweep_config.parse([*CASE, flag]), name) == value
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--input_scale=-1", "--input_scale: '-1' is neither auto, none nor a positive factor"),
+        ("--layout=NHWC", "layout"),
+        ("--x_key=", "--x_key: is empty"),
+        ("--target_columns=a,,b", "names no column"),
+        ("--first_label=10000000", "--first_label: 10000000 is not in"),
+    ],
+)
+def test_how_data_cannot_be_read(flag: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep_config.parse([*CASE, flag])

@@ -12,16 +12,16 @@ import pytest
 from scipy import special, stats
 
 from bprune_hpc.accumulators.classification import GroupSums, Predictions, bytes_per_cell
-from bprune_hpc.metrics.classification import BIAS_CORRECTED, Metric, Statistics
+from bprune_hpc.metrics.classification import Statistics
+from bprune_hpc.metrics.definitions import CLASSIFICATION
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.metrics.ood import ood_metrics
 from bprune_hpc.posterior.draws import MEAN, group_of
 from bprune_hpc.runner.work_split import make_plan
 from tests.helpers.coverage import coverage
 
 N_CLASSES, N_FACTORS, N_REPEATS = 5, 6, 200
-SMOOTH = {*BIAS_CORRECTED, "nll_rise", *(f"{name}_change" for name in BIAS_CORRECTED)} - {
-    "nll_change"
-}
+SMOOTH = {name for name, definition in CLASSIFICATION.items() if definition.is_corrected}
 
 
 class Population:
@@ -56,7 +56,7 @@ class Population:
                 sums[group].add(t, slice(None), Predictions.from_logits(logits[t].T[None], label))
 
         add(MEAN, np.zeros(N_FACTORS), 0)
-        for unit, draws in enumerate(plan.units):
+        for unit, draws in enumerate(plan.replicates):
             factors = generator.normal(size=N_FACTORS)
             for draw in draws:
                 add(group_of(unit), factors, draw.sign)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from bprune_hpc.metrics.classification import Metric
-from bprune_hpc.metrics.regression import DISCRETE
+from bprune_hpc.metrics.definitions import REGRESSION
+from bprune_hpc.metrics.estimates import Metric
 from tests.helpers.coverage import coverage
 from tests.helpers.regression_case import Normals, plan_of
 
@@ -32,7 +32,7 @@ class Population:
         plan = plan_of(n_draws, 2, len(rows))
         generator = np.random.default_rng(seed)
         noise = generator.normal(size=(n_draws, N_FACTORS))
-        draws = [draw for unit in plan.units for draw in unit]
+        draws = [draw for unit in plan.replicates for draw in unit]
         factors = np.stack([draw.sign * noise[draw.noise] for draw in draws])
         linear = np.einsum("tnf,sf->stn", self.loading[:, rows], factors)
         loc = self.centre[:, rows] + linear + 0.15 * (linear**2 - 0.4)
@@ -44,7 +44,7 @@ class Population:
 def check(found: dict[str, float]) -> None:
     print("\n".join(f"{name} {share:.3f}" for name, share in sorted(found.items())))
     for name, share in found.items():
-        if name.removesuffix("_change") in DISCRETE:
+        if REGRESSION[name].is_discrete:
             assert share >= 0.80, (name, share)
         elif not name.startswith("rmse_mean_weights"):
             assert 0.90 <= share <= 0.99, (name, share)

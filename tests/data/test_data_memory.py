@@ -1,4 +1,4 @@
-"""Reading a data set costs its own size as float32 and little more, in each format."""
+"""Reading a data set costs its own size as float32, as bytes a quarter more, and little else."""
 
 from __future__ import annotations
 
@@ -96,5 +96,6 @@ def test_peak_of_memory(tmp_path: Path, images: np.ndarray, write) -> None:
     assert done.returncode == 0, done.stderr
     peak, size = json.loads(f"[{done.stdout.replace(' ', ',')}]")
     assert size == N * 3072 * 4 // 1024
+    as_read = 0 if "floats" in write.__name__ else size // 4
     # A block or two, one batch of CIFAR-10 (here 5 MB), and what an allocator keeps.
-    assert peak < size + 32 * 1024, f"{peak / size:.2f} times the examples' size"
+    assert peak < size + as_read + 32 * 1024, f"{peak / size:.2f} times the examples' size"

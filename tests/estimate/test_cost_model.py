@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,13 @@ import pytest
 
 from bprune_hpc import results, sweep
 from bprune_hpc.config import sweep_config
-from bprune_hpc.estimate import command
 from bprune_hpc.estimate.cost_model import (
     LINK_BYTES_PER_S,
     MIB,
     DrawTime,
     Peaks,
     Rates,
-    Work,
+    Timeline,
     between,
     memory,
     reduce_seconds,
@@ -27,11 +26,11 @@ from bprune_hpc.estimate.cost_model import (
 from bprune_hpc.job.deadline import Deadline
 from bprune_hpc.job.signals import StopSignals
 from bprune_hpc.mpi.comm import SerialComm
-from bprune_hpc.posterior import pruning
 from bprune_hpc.results import output
 from bprune_hpc.runner import write_cost
-from bprune_hpc.runner.datasets import lay_out
+from bprune_hpc.runner.coordinator import Coordinator
 from bprune_hpc.runner.loop import StopVote
+from bprune_hpc.runner.scheduler import Step
 from bprune_hpc.runner.state import SweepState
 from tests.helpers import fake_problem
 
@@ -63,7 +62,7 @@ def test_one_number_of_units_is_taken_to_be_for_each() -> None:
 
 def test_no_time_is_negative() -> None:
     found = DrawTime.fit({(1, 1): 1.0, (10, 1): 0.9, (1, 5): 4.8, (10, 5): 5.1})
-    assert min(found.once_s, found.unit_s, found.batch_s, found.both_s) >= 0
+    assert min(found.once_s, found.replicate_s, found.batch_s, found.both_s) >= 0
 
 
 def test_thresholds_between_timed_ones_are_on_a_line_in_their_cost() -> None:
@@ -73,52 +72,68 @@ def test_thresholds_between_timed_ones_are_on_a_line_in_their_cost() -> None:
     assert [one.once_s for one in found] == pytest.approx([4, 2.5, 1.75, 1])
 
 
-def work(n_units: int, n_thresholds: int, units_at_once: int = 1) -> Work:
-    return Work((1,) * n_thresholds, (n_units,), (((100, 2),),), 2, units_at_once, 8)
+def forecast(
+    n_replicates: int, sweep_states: list[SweepState], n_ranks: int = 1, n_examples: int = 100,
+    flags: tuple[str, ...] = (), **more: float,
+) -> Timeline:  # fmt: skip
+    """Batches of 50 take 0.5 s a replicate and threshold; its noise 0.1 s, a write 2 s."""
+    n_thresholds = sum(len(one.thresholds) for one in sweep_states)
+    asked = sweep_config.parse(
+        [
+            "--model_dir=fake",
+            f"--thresholds=0:1:{n_thresholds}",
+            f"--num_monte_carlo={2 * n_replicates}",
+            "--batch_size=50",
+            *flags,
+        ]
+    )
+    sweep = fake_problem.prepared(asked, n_examples)
+    rates = Rates(0.1, (DrawTime(0, 0, 0, 0.5),) * n_thresholds, **{"write_s": 2.0, **more})
+    return timeline(sweep, rates, n_ranks, sweep_states)
 
 
-def rates(n_thresholds: int, **more: float) -> Rates:
-    # 2 batches at 0.5 s, and 0.1 s for the noise of a unit at all thresholds.
-    return Rates(0.1, (DrawTime(0, 0, 0, 0.5),) * n_thresholds, **{"write_s": 2.0, **more})
-
-
-def begun(n_thresholds: int, *position: int) -> list[SweepState]:
-    return [SweepState(tuple(range(n_thresholds)), *position)]
+def begun(n_thresholds: int, *progress: int) -> list[SweepState]:
+    return [SweepState(tuple(range(n_thresholds)), *progress)]
 
 
 def test_a_rank_alone_does_everything_one_after_the_other() -> None:
-    found = timeline(work(50, 3), rates(3), 1, begun(3))
+    found = forecast(50, begun(3))
     assert found.draw_s == pytest.approx(50 * (0.1 + 3 * 1.0) + 3 * 0.5)  # with the mean
     assert found.reduce_s == 0
-    assert found.write_s == 2 * found.n_writes
+    assert found.write_s == pytest.approx(2 * found.n_writes)
 
 
 def test_what_is_done_is_not_done_again() -> None:
-    found = timeline(work(50, 3), rates(3), 1, begun(3, 0, 40))
+    found = forecast(50, begun(3, 0, 40))
     assert found.draw_s == pytest.approx(10 * (0.1 + 3 * 1.0))
-    nothing = timeline(work(50, 3), rates(3), 1, begun(3, 0, 50))
+    nothing = forecast(50, begun(3, 0, 50))
     assert nothing.seconds == nothing.n_writes == 0
 
 
 def test_new_thresholds_are_caught_up_alone() -> None:
-    sweep_states = [SweepState((0, 2), 0, 50), SweepState((1,))]
-    found = timeline(work(50, 3), rates(3), 1, sweep_states)
+    found = forecast(50, [SweepState((0, 2), 0, 50), SweepState((1,))])
     assert found.draw_s == pytest.approx(50 * (0.1 + 1.0) + 0.5)
 
 
-def test_ranks_share_and_no_rank_has_less_than_a_cell() -> None:
-    alone = timeline(work(399, 4), rates(4), 1, begun(4))
-    eight = timeline(work(399, 4), rates(4), 8, begun(4))
+def test_ranks_share_and_no_rank_has_less_than_a_work_item() -> None:
+    alone = forecast(399, begun(4))
+    eight = forecast(399, begun(4), 8)
     assert eight.draw_s == pytest.approx(alone.draw_s / 8, rel=0.05)
-    many = timeline(work(2, 4), rates(4), 1000, begun(4))
-    assert many.draw_s >= 1.1  # one unit at one threshold
+    many = forecast(2, begun(4), 1000)
+    assert many.draw_s >= 1.1  # one replicate at one threshold
 
 
 def test_blocks_of_examples_are_passes_that_each_end_with_their_statistics() -> None:
-    blocks = Work((1,), (10,), (((50, 1),), ((50, 1),), ((20, 1),)), 2, 1, 8)
-    found = timeline(blocks, rates(1, block_s=7.0), 1, begun(1))
+    found = forecast(10, begun(1), n_examples=120, flags=("--state_limit_gb=1e-9",), block_s=7.0)
     assert found.draw_s == pytest.approx(3 * (10 * (0.1 + 0.5) + 0.25))
     assert found.write_s == pytest.approx(3 * 7.0 + 2.0 * found.n_writes)
+
+
+def test_a_forecast_brings_sums_together_as_a_sweep_does() -> None:
+    one, two = (forecast(400, begun(3), n_ranks) for n_ranks in (1, 2))
+    assert one.reduce_s == 0 < two.reduce_s
+    group_s = 100 * 3 * 8 * 9 / LINK_BYTES_PER_S
+    assert two.reduce_s == pytest.approx(group_s * round(two.reduce_s / group_s))
 
 
 def test_sums_travel_up_a_tree_of_the_ranks_that_have_them() -> None:
@@ -129,12 +144,14 @@ def test_sums_travel_up_a_tree_of_the_ranks_that_have_them() -> None:
 
 
 def test_memory_is_what_was_measured_and_what_was_not_there() -> None:
-    # 3 or 4 groups of 1 MiB on each of 8 ranks; a quarter more and three may be there from before.
-    of = Work((1,), (40 * 20,), (((MIB // 8, 1),),), 2, 1, 8)
-    assert of.group_bytes == MIB
+    flags = ["--model_dir=fake", "--thresholds=0", f"--num_monte_carlo={2 * 40 * 20}"]
+    of = fake_problem.prepared(sweep_config.parse(flags))
+    # 3 or 4 groups on each of 8 ranks; a quarter more and three may be there from before.
+    group_mib = 8 * 45 * (fake_problem.N_CLASSES + 5) / MIB
     found = memory(Peaks(300, 400, 450), Peaks(100, 200), 3 * MIB, of, 8)
-    assert (found.root_mib, found.other_mib) == (450, 200 + 3 + 8)
-    assert found.together_mib == 450 + 7 * 211
+    assert found.root_mib == 450
+    assert found.other_mib == pytest.approx(203 + 8 * group_mib, abs=1e-9)
+    assert found.together_mib == pytest.approx(450 + 7 * (203 + 8 * group_mib))
     alone = memory(Peaks(300, 460, 450), Peaks(100, 200), 3 * MIB, of, 1)
     assert alone.root_mib == alone.together_mib == 463
     reads_most = memory(Peaks(900, 400, 450), Peaks(800, 200), 0, of, 2)
@@ -172,24 +189,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     yield made
 
 
-@pytest.mark.parametrize("flags", [(), ("--batch_size=10",), ("--ood_dataset=digits",)])
+def noting(steps: list[Step | None]) -> Callable[[Coordinator, bool], Step | None]:
+    """A coordinator's decisions, which are put down."""
+    decide = Coordinator.next
+
+    def next_(coordinator: Coordinator, is_stopping: bool) -> Step | None:
+        steps.append(decide(coordinator, is_stopping))
+        return steps[-1]
+
+    return next_
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--batch_size=10",), ("--ood_dataset=digits",),
+     ("--batch_size=10", "--state_limit_gb=1e-9")],
+)  # fmt: skip
 def test_a_sweep_on_that_clock_goes_as_forecast(
-    tmp_path: Path, clock: Clock, flags: tuple[str, ...]
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     path = tmp_path / "sweep.h5"
     argv = ["--model_dir=fake", "--thresholds=0,0.5,1", "--num_monte_carlo=240", *flags,
             f"--output={path}"]  # fmt: skip
     asked = sweep_config.parse(argv)
-    problem = fake_problem.problem(asked)
-    cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
-    parts = lay_out(asked, problem, len(cuts))
+    prepared = fake_problem.prepared(asked)
     assumed = Rates(0.0, (DrawTime(0, 0, 0, 2 * 0.5),) * 3, write_s=3.0)
-    found = timeline(command.work_of(parts, [1] * 3), assumed, 1, begun(3))
+    steps: list[Step | None] = []
+    monkeypatch.setattr(Coordinator, "next", noting(steps))
+    found = timeline(prepared, assumed, 1, begun(3))
+    planned, steps[:] = list(steps), []
 
     begin = clock.now
     assert sweep.sweep(SerialComm(), argv) == 0
     took = clock.now - begin
     assert found.seconds == pytest.approx(took)
+    assert planned == steps
     assert found.n_writes == results.read(path).groups["run"]["n_writes"].item()
 
 
@@ -205,7 +239,7 @@ def test_a_sweep_whose_writes_take_long_ends_before_its_limit(
     slow_write = output.Output.write
 
     def slower_write(self: Any, coordinator: Any) -> None:
-        clock.now += cost.seconds(coordinator.parts, coordinator.sweep_states)
+        clock.now += cost.seconds(coordinator.sweep, coordinator.sweep_states)
         slow_write(self, coordinator)
         ends_of_writes.append(clock.now - begin)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,32 +11,25 @@ from typing import Any
 import pytest
 
 from bprune_hpc.config import sweep_config
-from bprune_hpc.estimate import command, pilot_run
-from bprune_hpc.estimate.pilot_run import PilotRun, Stage, rehearse
-from bprune_hpc.evaluators.graph import GraphEvaluator
+from bprune_hpc.estimate import pilot_run
+from bprune_hpc.estimate.pilot_run import PilotRun, rehearse
 from bprune_hpc.job.environment import Stopwatch, describe_run
 from bprune_hpc.mpi.comm import SerialComm
-from bprune_hpc.posterior import pruning
-from bprune_hpc.runner.datasets import lay_out
+from bprune_hpc.runner.preparation import PreparedSweep
 from tests.helpers import fake_problem
 
 
-def stage_of(*flags: str, costs: list[int] | None = None) -> Stage:
+def sweep_of(*flags: str, costs: Sequence[int] = ()) -> PreparedSweep:
     asked = sweep_config.parse(
         ["--model_dir=fake", "--num_monte_carlo=100", "--batch_size=10", *flags]
     )
-    problem = fake_problem.problem(asked)
-    cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
-    parts = lay_out(asked, problem, len(cuts))
-    evaluator = GraphEvaluator(fake_problem.Network())
-    return Stage(asked, evaluator, parts, cuts, costs or [1] * len(cuts))
+    return fake_problem.prepared(asked, costs=costs)
 
 
-def rehearsed(stage: Stage) -> PilotRun:
+def rehearsed(sweep: PreparedSweep) -> PilotRun:
     comm = SerialComm()
-    work = command.work_of(stage.parts, stage.costs)
     run = describe_run(comm, Stopwatch(), 1, 1)
-    return rehearse(comm, stage, work, 1, {"what": "a test"}, {"cpu": ["one"]}, run)
+    return rehearse(comm, sweep, 1, run)
 
 
 @pytest.fixture
@@ -63,44 +56,44 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
 def test_a_draw_takes_what_the_clock_or_the_processor_says(
     ticking: Callable[[float, float], None], clock_s: float, processor_s: float, kind: str
 ) -> None:
-    stage = stage_of(f"--model_dir={kind}", "--thresholds=0,0.5,1")
+    sweep = sweep_of(f"--model_dir={kind}", "--thresholds=0,0.5,1")
     ticking(clock_s, processor_s)
-    rates = rehearsed(stage).rates
-    draws_per_unit = 4 if kind == "fake:regression" else 2
+    rates = rehearsed(sweep).rates
+    draws_per_replicate = 4 if kind == "fake:regression" else 2
     assert rates.noise_s == 0
     for one in rates.draws:
-        assert one.seconds(17, 5) == pytest.approx(17 * 5 * draws_per_unit * 0.02)
+        assert one.seconds(17, 5) == pytest.approx(17 * 5 * draws_per_replicate * 0.02)
 
 
 def test_one_slow_draw_is_enough(ticking: Callable[[float, float], None]) -> None:
-    stage = stage_of("--thresholds=0,0.5,1")
+    sweep = sweep_of("--thresholds=0,0.5,1")
     ticking(60.0, 60.0)
     begin = time.perf_counter()
-    found = rehearsed(stage)
-    assert found.n_units == 1
+    found = rehearsed(sweep)
+    assert found.n_replicates == 1
     assert time.perf_counter() - begin <= 10 * 60.0
     assert found.rates.draws[0].seconds(10, 5) == pytest.approx(10 * 5 * 2 * 60.0)
 
 
 @pytest.mark.parametrize("n_draws", [2, 20])
 def test_a_sweep_of_few_draws(n_draws: int) -> None:
-    found = rehearsed(stage_of(f"--num_monte_carlo={n_draws}"))
-    assert 1 <= found.n_units <= n_draws // 2
+    found = rehearsed(sweep_of(f"--num_monte_carlo={n_draws}"))
+    assert 1 <= found.n_replicates <= n_draws // 2
 
 
 def test_thresholds_of_different_work_are_timed() -> None:
-    falling = stage_of(
+    falling = sweep_of(
         "--thresholds=0:2:12", costs=[100, 60, 50, 40, 30, 25, 20, 15, 12, 11, 10, 9]
     )
-    timed = falling.timed
+    timed = pilot_run.Trial.of(falling).thresholds
     assert {0, 11} <= set(timed) and len(timed) <= 6
     costs = sorted(falling.costs[index] for index in timed)
     assert max(after - before for before, after in pairwise(costs)) <= 40
-    assert stage_of("--thresholds=0:2:12").timed == [0]
+    assert pilot_run.Trial.of(sweep_of("--thresholds=0:2:12")).thresholds == (0,)
 
 
 def test_it_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pilot_run.tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert rehearsed(stage_of()).file_bytes > 0
+    assert rehearsed(sweep_of()).file_bytes > 0
     assert list(tmp_path.iterdir()) == []

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from bprune_hpc import compiled
+from bprune_hpc.errors import ConfigError
+from bprune_hpc.evaluators import chain_numpy
 from bprune_hpc.evaluators.chain import ChainNetwork
-from bprune_hpc.evaluators.compaction import alive_units
+from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
 from bprune_hpc.evaluators.dense_ops import activate
 from bprune_hpc.evaluators.im2col import Patches
 from bprune_hpc.evaluators.interface import Noise
-from bprune_hpc.graph.chain import (
+from bprune_hpc.evaluators.selection import choose_evaluator
+from bprune_hpc.graph.layer_graph import (
     ACTIVATIONS,
+    EXAMPLES,
+    Activation,
+    Add,
     Bias,
-    Chain,
-    ConvolutionLayer,
-    DenseLayer,
-    Layers,
-    Product,
-    Reshaping,
+    Convolution,
+    Dense,
+    Layer,
+    LayerGraph,
+    LayerNode,
+    Operation,
+    Pooling,
+    Reshape,
     layers_of,
 )
+from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.posterior.draws import MEAN, Draw, standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
-from tests.helpers.reference_chains import REFERENCE, plain_convolution
+from tests.helpers.reference_chains import (
+    AT_MEAN,
+    REFERENCE,
+    convolution_of,
+    dense_layer,
+    plain_convolution,
+    random_chain,
+)
 
 SIZES = (9, 7, 8, 6, 3)
 
@@ -52,7 +70,7 @@ class Example:
                 self.fixed[f"b{layer}"] = values
             last = layer == len(SIZES) - 2
             self.layers.append(
-                DenseLayer(
+                dense_layer(
                     f"k{layer}",
                     f"b{layer}" if bias != "none" else None,
                     None if last else activation,
@@ -66,11 +84,11 @@ class Example:
 
     @property
     def network(self) -> ChainNetwork:
-        return ChainNetwork(Layers(None, tuple(self.layers)), self.fixed)
+        return ChainNetwork(self.layers, self.fixed)
 
-    def outputs(self, noises: Sequence[Noise], stacks: Sequence[slice]) -> np.ndarray:
+    def outputs(self, noises: Sequence[Noise], noise_batches: Sequence[slice]) -> np.ndarray:
         sampled = self.network.prune(self.posterior).sample(noises)
-        return np.concatenate(list(sampled.outputs(self.x, stacks)))
+        return np.concatenate(list(sampled.outputs(self.x, noise_batches)))
 
     def plainly(self, noise: Noise, draw: Draw) -> np.ndarray:
         weights = dict(self.fixed)
@@ -85,7 +103,8 @@ class Example:
             values = values @ weights[layer.kernel]
             if layer.bias is not None:
                 values = values + weights[layer.bias]
-            values = REFERENCE[layer.activation](values)
+            for function in layer.activations:
+                values = REFERENCE[function](values)
         return values
 
     def pairs(self, n: int) -> list[Noise]:
@@ -154,12 +173,12 @@ def test_without_pairs() -> None:
     assert found.tobytes() == example.outputs(pairs, [slice(0, 3)])[::2].tobytes()
 
 
-def test_alive_units_by_hand() -> None:
+def test_live_units_by_hand() -> None:
     # Input 0 feeds unit 0, which feeds the output; unit 1 is fed by nothing and feeds the output;
     # unit 2 is fed and feeds nothing; input 1 feeds unit 2 alone.
     first = np.array([[True, False, False], [False, False, True]])
     second = np.array([[True], [True], [False]])
-    inputs, hidden, outputs = alive_units([first, second])
+    inputs, hidden, outputs = live_units([ZeroPattern(first), ZeroPattern(second)])
     assert inputs.varying.tolist() == [0] and inputs.constant.tolist() == []
     assert hidden.varying.tolist() == [0] and hidden.constant.tolist() == [1]
     assert outputs.varying.tolist() == [0] and outputs.constant.tolist() == []
@@ -167,10 +186,25 @@ def test_alive_units_by_hand() -> None:
 
 def test_a_unit_fed_by_constants_alone_is_constant() -> None:
     zero = np.zeros((2, 2), bool)
-    inputs, first, second, outputs = alive_units([zero, ~zero, ~zero])
+    inputs, first, second, outputs = live_units(
+        [ZeroPattern(mask) for mask in (zero, ~zero, ~zero)]
+    )
     assert inputs.varying.size == 0
     assert first.constant.tolist() == second.constant.tolist() == [0, 1]
     assert outputs.varying.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("has_border", [False, True])
+def test_what_constants_feed_differs_at_a_border(has_border: bool) -> None:
+    # Unit 0 is fed by nothing and zero, unit 1 by nothing and another number; each feeds one.
+    first = ZeroPattern(np.zeros((1, 2), bool), np.array([True, False]))
+    second = ZeroPattern(np.eye(2, dtype=bool), np.array([True, True]), has_border)
+    _, before, after, _ = live_units([first, second, ZeroPattern(np.ones((2, 1), bool))])
+    assert before.varying.tolist() == [] and before.constant.tolist() == [0, 1]
+    assert before.nonzero.tolist() == [1]
+    assert after.varying.tolist() == ([1] if has_border else [])
+    assert after.constant.tolist() == ([0] if has_border else [0, 1])
+    assert after.nonzero.tolist() == [1]
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -178,17 +212,61 @@ def test_activations_at_extremes(name: str) -> None:
     values = np.array([-1e30, -200, -1, -1e-30, 0, 1e-30, 1, 5.9, 6.1, 80], np.float32)
     expected = REFERENCE[name](values.astype(float))
     with np.errstate(all="raise", under="ignore"):
-        activate(name, values)
+        activate([name], values)
     np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-30)
 
 
-def test_which_chains_are_dense() -> None:
-    steps = (Reshaping((12,)), Product("k0"), Bias("b0"), Product("k1"))
-    dense = (DenseLayer("k0", "b0", None), DenseLayer("k1", None, None))
-    assert layers_of(Chain(steps)) == Layers(None, dense)
-    assert layers_of(Chain((Bias("b0"),))) is None
-    assert layers_of(Chain(())) is None
-    assert layers_of(None) is None
+def test_layers_of_a_chain() -> None:
+    chain = Reshape((12,)), Dense("k0"), Bias("b0"), Activation("Relu"), Dense("k1")
+    assert layers_of(chain) == (dense_layer("k0", "b0", "Relu"), dense_layer("k1", None, None))
+    assert layers_of((Bias("b0"),)) == layers_of(()) == ()
+
+
+SEEN = Convolution("conv", (3, 3), (8, 6, 1), (1, 1), "SAME")
+FLAT = Reshape((96,), 48)
+POOLING = Pooling("MaxPool", (2, 2), (2, 2), "SAME")
+
+
+@pytest.mark.parametrize(
+    ("operations", "evaluator"),
+    [
+        ((Reshape((12,)), Dense("k"), Bias("b"), Activation("Relu"), Dense("h")), "chain"),
+        ((Dense("k"), Dense("k")), "chain"),
+        ((SEEN, Bias("b"), POOLING, Activation("Elu"), FLAT, Dense("k")), "chain"),
+        ((SEEN, Activation("Elu"), POOLING, FLAT, Dense("k")), "chain"),
+        ((SEEN, FLAT, Dense("k"), Bias("b")), "chain"),
+        ((SEEN, FLAT, Reshape((96,)), Dense("k")), "channels"),
+        ((SEEN, POOLING, Bias("b"), FLAT, Dense("k")), "channels"),
+        ((SEEN, Activation("Elu"), POOLING, Activation("Elu"), FLAT, Dense("k")), "channels"),
+        ((SEEN, replace(POOLING, function="AvgPool"), FLAT, Dense("k")), "channels"),
+        ((SEEN, replace(POOLING, strides=(1, 1)), FLAT, Dense("k")), "channels"),
+        ((SEEN, replace(POOLING, size=(3, 3), strides=(3, 3)), FLAT, Dense("k")), "channels"),
+        ((POOLING, SEEN, FLAT, Dense("k")), "channels"),
+        ((SEEN, FLAT), "channels"),
+        ((Dense("k"), Activation("Relu"), Activation("Tanh"), Dense("h")), "channels"),
+        ((SEEN, SEEN, FLAT, Dense("k")), "graph"),
+        ((SEEN, FLAT, Bias("b"), Dense("k")), "graph"),
+        ((Dense("k"), Bias("b"), Bias("c")), "graph"),
+        ((Dense("k"), Activation("Relu"), Bias("b")), "graph"),
+        ((Activation("Relu"), Dense("k")), "graph"),
+        ((Bias("b"),), "graph"),
+        ((), "graph"),
+    ],
+)
+def test_which_evaluator_takes_a_chain(operations: tuple[Operation, ...], evaluator: str) -> None:
+    graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {})
+    graph = replace(graph, layers=LayerGraph.of_chain(*operations))
+    assert choose_evaluator("auto", graph) == evaluator
+
+
+def test_a_network_with_branches_is_run_as_its_graph() -> None:
+    both = LayerNode(Dense("k"), (EXAMPLES,)), LayerNode(Dense("h"), (EXAMPLES,))
+    layers = LayerGraph((*both, LayerNode(Add(), (0, 1))))
+    assert layers.chain() is None
+    graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {}, layers=layers)
+    assert choose_evaluator("auto", graph) == "graph"
+    with pytest.raises(ConfigError, match="--evaluator: chain is for .* is another; leave"):
+        choose_evaluator("chain", graph)
 
 
 IMAGE, N_FILTERS = (8, 6, 2), 5
@@ -212,17 +290,18 @@ def test_a_convolution_before_dense_layers(
     activation: str, bias: str, pruned: float,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(7)
-    layer = ConvolutionLayer(
-        "conv",
-        window,
-        "bias" if bias != "none" else None,
-        activation,
-        IMAGE,
-        strides,
-        padding,
-        pool,
+    product = Convolution("conv", window, IMAGE, strides, padding)
+    n_positions = Patches(product, pool).n_positions
+    n_units = N_FILTERS * n_positions
+    layer = Layer(
+        product,
+        (
+            *([Bias("bias")] if bias != "none" else []),
+            Activation(activation),
+            *([Pooling("MaxPool", pool, pool, "VALID")] if pool != (1, 1) else []),
+            Reshape((n_units,), n_positions),
+        ),
     )
-    n_units = N_FILTERS * Patches(layer).n_positions
     shapes = {"conv": (*window, IMAGE[2], N_FILTERS), "k0": (n_units, 4), "k1": (4, 3)}
     loc = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     scale = {name: rng.random(shape).astype(np.float32) for name, shape in shapes.items()}
@@ -237,7 +316,7 @@ def test_a_convolution_before_dense_layers(
     elif bias == "fixed":
         fixed["bias"] = rng.normal(size=N_FILTERS).astype(np.float32)
     posterior = Posterior(loc, scale)
-    layers = Layers(layer, (DenseLayer("k0", None, "Relu"), DenseLayer("k1", None, None)))
+    layers = (layer, dense_layer("k0", None, "Relu"), dense_layer("k1", None, None))
     network = ChainNetwork(layers, fixed)
     x = rng.normal(size=(7, *IMAGE)).astype(np.float32)
     values = {name: standard_normal(1, name, 0, value.shape) for name, value in loc.items()}
@@ -261,12 +340,28 @@ def test_a_convolution_before_dense_layers(
     np.testing.assert_allclose(found, np.array(plainly), rtol=0, atol=1e-6 * largest)
 
 
+def test_images_in_chunks_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy makes a convolution's products of some images at a time, however these are divided."""
+    convolution = convolution_of((6, 4, 2), (3, 2), pool=(2, 2))
+    chain = random_chain(9, 3, kept=0.7, convolution=convolution, n_filters=5)
+    noises = [*chain.noises(3), AT_MEAN, *chain.noises(2, signs=(1,))]
+    monkeypatch.setenv(compiled.VARIABLE, compiled.NONE)
+    of_image = 4 * 6 * 4 * 5
+    plain = chain.plainly(noises)
+    for n_chunk, n_block in ((1000, 1000), (20, 3), (7, 7), (1, 1), (0, 0)):
+        monkeypatch.setattr(chain_numpy, "_CHUNK_BYTES", n_chunk * of_image)
+        monkeypatch.setattr(chain_numpy, "_BLOCK_BYTES", n_block * of_image)
+        for noise_batches in ([slice(None)], [slice(0, 2), slice(2, 3), slice(3, None)]):
+            found = chain.outputs(noises, noise_batches)
+            assert np.abs(found - plain).max() <= 1e-6 * np.abs(plain).max()
+
+
 @pytest.mark.usefixtures("instructions")
 def test_long_sums_round_little() -> None:
     rng = np.random.default_rng(8)
     n = 20_000
     kernel = rng.normal(size=(n, 2)).astype(np.float32)
-    layers = Layers(None, (DenseLayer("k", None, "Relu"), DenseLayer("h", None, None)))
+    layers = (dense_layer("k", None, "Relu"), dense_layer("h", None, None))
     first = np.eye(3, n, dtype=np.float32) + rng.random((3, n)).astype(np.float32)
     posterior = Posterior({"h": kernel}, {"h": np.zeros_like(kernel)})
     network = ChainNetwork(layers, {"k": first})
@@ -283,14 +378,14 @@ def at_mean(weights: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """Outputs of a ReLU network, kernels "k0" and so on, biases "b0", at its posterior mean."""
     last = sum(name.startswith("k") for name in weights) - 1
     layers = tuple(
-        DenseLayer(
+        dense_layer(
             f"k{layer}", f"b{layer}" if f"b{layer}" in weights else None,
             "Relu" if layer < last else None,
         )
         for layer in range(last + 1)
     )  # fmt: skip
     posterior = Posterior(weights, {k: np.full_like(v, 0.01) for k, v in weights.items()})
-    network = ChainNetwork(Layers(None, layers), {})
+    network = ChainNetwork(layers, {})
     sampled = network.prune(posterior).sample([Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)])
     (found,) = sampled.outputs(x, [slice(0, 1)])
     return found[0].T

@@ -11,7 +11,7 @@ import pytest
 
 from bprune_hpc import compiled
 from bprune_hpc.evaluators.chain_compiled import CompiledChain, is_faster
-from bprune_hpc.evaluators.compaction import CompactLayer, GaussianPart
+from bprune_hpc.evaluators.compaction import CompactLayer, GaussianSlice
 from bprune_hpc.evaluators.interface import Noise
 from tests.helpers.reference_chains import AT_MEAN, PlainChain, convolution_of, random_chain
 
@@ -216,12 +216,12 @@ def test_a_draw_has_the_same_bits_whichever_draws_are_beside_it(chain: PlainChai
     noises = draws_of_all_kinds(chain, 7)
     whole = by_draw(chain, noises, chain.outputs(noises))
     assert len(set(whole.values())) == len(whole)
-    for stacks in (
+    for noise_batches in (
         [slice(at, at + 1) for at in range(len(noises))],
         [slice(0, 3), slice(3, 9), slice(9, None)],  # not those that are made together
         [slice(0, 2), slice(2, 3), slice(3, None)],
     ):
-        assert by_draw(chain, noises, chain.outputs(noises, stacks)) == whole
+        assert by_draw(chain, noises, chain.outputs(noises, noise_batches)) == whole
     for some in (
         *(noises[:n] for n in range(1, len(noises))),
         [noises[3]],
@@ -273,8 +273,10 @@ def test_room_is_used_again_for_other_networks_and_batches() -> None:
 def test_an_example_that_is_not_finite_stays_alone(name: str, value: float) -> None:
     chain = CHAINS[name]
     chain = random_chain(
-        *((40, 33, 10) if chain.layers.convolution is None else (9, 3)),
-        convolution=chain.layers.convolution, n_filters=7, n_examples=130,
+        *((40, 33, 10) if name == "dense" else (9, 3)), n_filters=7, n_examples=130,
+        convolution={"dense": None, "convolution": CONVOLUTIONS["in twos"]}.get(
+            name, CONVOLUTIONS["every other row"]
+        ),
     )  # fmt: skip
     noises = draws_of_all_kinds(chain, 2)
     clean = chain.outputs(noises)
@@ -373,8 +375,8 @@ def layers_of(*shapes: tuple[int, int], kept: float = 1.0) -> list[CompactLayer]
     for shape in shapes:
         loc = np.zeros(shape, np.float32)
         loc.reshape(-1)[: int(kept * loc.size)] = 1
-        kernel = GaussianPart("k", loc, None, shape, (None, None))
-        layers.append(CompactLayer(kernel, None, None, None, None, 0, "Relu"))
+        kernel = GaussianSlice("k", loc, None, shape, (None, None))
+        layers.append(CompactLayer(kernel, None, None, None, None, 0, ("Relu",)))
     return layers
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from bprune_hpc.evaluators.interface import Evaluator
-from bprune_hpc.evaluators.selection import choose_evaluator, make_evaluator
-from bprune_hpc.graph.chain_search import find_chain
+from bprune_hpc.evaluators.selection import FORMS, choose_evaluator, make_evaluator
+from bprune_hpc.graph.layer_search import find_layers
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.graph.nodes import parse_graph, parse_tensor
-from bprune_hpc.posterior.draws import MEAN, units_of
+from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.evaluation import noises_of
 from bprune_hpc.tensorflow_import import import_tensorflow
@@ -24,7 +24,7 @@ from bprune_hpc.tensorflow_import import import_tensorflow
 N_NETWORKS = 500
 LEAST_THAT_LEAVE_OUT = 300
 ACTIVATIONS = (None, "relu", "relu6", "tanh", "sigmoid", "elu", "softplus")
-UNITS = units_of(2, "antithetic")
+UNITS = replicates_of(2, "antithetic")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def build(layers: list[Layer]) -> tuple[LiftedGraph, dict[str, tuple[int, ...]]]
                     at = getattr(tensorflow.nn, part)(at, 2, 2, "SAME")
         output = tensorflow.identity(at, name="logits")
         graph_def = graph.as_graph_def()
-    chain = find_chain(
+    layers_found = find_layers(
         graph_def, parse_graph(graph_def), parse_tensor("x:0"), parse_tensor("logits:0"),
         {name: name for name in shapes},
     )  # fmt: skip
@@ -106,7 +106,7 @@ def build(layers: list[Layer]) -> tuple[LiftedGraph, dict[str, tuple[int, ...]]]
         input_dtype="float32", output_tensor="logits:0",
         output_shape=tuple(output.shape.as_list()),
         loc_tensors={name: f"{name}:0" for name in shapes if name not in fixed},
-        fixed_tensors={name: f"{name}:0" for name in fixed}, chain=chain,
+        fixed_tensors={name: f"{name}:0" for name in fixed}, layers=layers_found,
     )  # fmt: skip
     return graph, shapes
 
@@ -150,13 +150,13 @@ def random_table(
 def outputs(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:
     noises = [noise for unit in (MEAN, 0) for noise in noises_of(table, unit, UNITS, seed=4)]
     pruned = evaluator.prune(table)
-    stacks = pruned.stacks(noises, len(x))
-    return np.concatenate(list(pruned.sample(noises).outputs(x, stacks)))
+    noise_batches = pruned.noise_batches(noises, len(x))
+    return np.concatenate(list(pruned.sample(noises).outputs(x, noise_batches)))
 
 
 @pytest.mark.slow
 def test_random_networks_lose_nothing_that_counts() -> None:
-    n_left_out = dict.fromkeys(("chain", "channels", "graph"), 0)
+    n_left_out = dict.fromkeys(FORMS, 0)
     worst = 0.0
     for seed in range(N_NETWORKS):
         rng = np.random.default_rng(seed)
@@ -164,9 +164,8 @@ def test_random_networks_lose_nothing_that_counts() -> None:
         graph, shapes = build(layers)
         whole, pruned, fixed = random_table(rng, graph, shapes)
         name = choose_evaluator("auto", graph)
-        of_loc = {name: value.shape for name, value in whole.loc.items()}
-        fast = make_evaluator(name, graph, fixed, of_loc)
-        plain = make_evaluator("graph", graph, fixed, of_loc)
+        fast = make_evaluator(name, graph, fixed)
+        plain = make_evaluator("graph", graph, fixed)
         x = rng.normal(size=(5, 9, 9, 2)).astype(np.float32)
         expected = outputs(plain, pruned, x)
         error = np.abs(outputs(fast, pruned, x) - expected).max()

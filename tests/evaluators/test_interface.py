@@ -11,8 +11,9 @@ import pytest
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.selection import choose_evaluator, make_evaluator
+from bprune_hpc.graph.layer_graph import LayerGraph, UnknownOperation
 from bprune_hpc.posterior import pruning
-from bprune_hpc.posterior.draws import MEAN, units_of
+from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.evaluation import noises_of
 from tests.helpers.lifted_graphs import SHAPES, Build, lifted
@@ -32,11 +33,11 @@ def two_convolutions(padding: str, pool: str, activation: str) -> Build:
 
 def run(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:
     noises = [n for unit in (MEAN, 0, 1) for n in noises_of(table, unit, UNITS, seed=4)]
-    stacks = [slice(k, k + 1) for k in range(len(noises))]
-    return np.concatenate(list(evaluator.prune(table).sample(noises).outputs(x, stacks)))
+    noise_batches = [slice(k, k + 1) for k in range(len(noises))]
+    return np.concatenate(list(evaluator.prune(table).sample(noises).outputs(x, noise_batches)))
 
 
-UNITS = units_of(4, "antithetic")
+UNITS = replicates_of(4, "antithetic")
 
 
 @pytest.mark.parametrize("bias", ["negative", "positive", "posterior"])
@@ -66,13 +67,12 @@ def test_idle_channels_are_left_out_exactly(
     loc = {name: (value * strength[name]).astype(np.float32) for name, value in loc.items()}
     posterior = Posterior(loc, {name: np.full_like(value, 1) for name, value in loc.items()})
     fixed = {name: values[name] for name in used if name not in uncertain}
-    shapes = {name: value.shape for name, value in loc.items()}
-    fast = make_evaluator("channels", graph, fixed, shapes)
-    plain = make_evaluator("graph", graph, fixed, shapes)
+    fast = make_evaluator("channels", graph, fixed)
+    plain = make_evaluator("graph", graph, fixed)
     x = rng.normal(size=(6, 128)).astype(np.float32)
     for threshold in (0.0, 1.0, 3.0, 10.0, 1e9):
-        cut = pruning.cut_at_threshold(posterior, threshold)
-        table = pruning.prune(posterior, cut)
+        cut = pruning.mask_at_threshold(posterior, threshold)
+        table = cut.apply(posterior)
         expected = run(plain, table, x)
         atol = 1e-6 * np.abs(expected).max()
         np.testing.assert_allclose(run(fast, table, x), expected, rtol=0, atol=atol)
@@ -88,11 +88,10 @@ def test_channels_that_feed_or_are_fed_by_nothing_are_gone() -> None:
     table = Posterior(loc, {name: np.zeros_like(value) for name, value in loc.items()})
     fixed = {name: np.full(SHAPES[name], -0.5, np.float32) for name in used[1::2]}
     fixed["b0"][2] = 0.5  # a constant that is not zero
-    shapes = {name: value.shape for name, value in loc.items()}
-    fast = make_evaluator("channels", graph, fixed, shapes)
+    fast = make_evaluator("channels", graph, fixed)
     pruned = fast.prune(table)
-    sizes = [part.loc.shape for part in pruned.parts]  # type: ignore[attr-defined]
-    assert sizes == [(3, 3, 2, 6), (6,), (3, 3, 6, 6), (6,), (24, 5), (5,)]
+    sizes = [weights.loc.shape for weights, _ in pruned.slices]  # type: ignore[attr-defined]
+    assert sizes == [(3 * 3 * 2, 6), (6,), (3 * 3 * 6, 6), (6,), (24, 5), (5,)]
 
 
 def test_what_constant_channels_feed_stays() -> None:
@@ -108,7 +107,7 @@ def test_what_constant_channels_feed_stays() -> None:
     fixed = {
         "b0": np.full(8, 1, np.float32), "b1": np.full(6, -0.1, np.float32), "b2": np.zeros(5, "f"),
     }  # fmt: skip
-    evaluator = make_evaluator(choose_evaluator("auto", graph), graph, fixed, shapes)
+    evaluator = make_evaluator(choose_evaluator("auto", graph), graph, fixed)
     x = rng.normal(size=(2, 128)).astype(np.float32)
     hidden = np.maximum(np.float64(loc["k1"]).sum(axis=(0, 1, 2)) - 0.1, 0)
     expected = np.broadcast_to((hidden @ loc["k2"])[:, None], (5, 2))
@@ -146,17 +145,16 @@ def test_other_shapes_than_images_that_are_made_flat_once(
     shapes = {**SHAPES, "f1": (24,)}
     uncertain = {name for name in used if name.startswith("k")}
     graph = lifted(build, shape, uncertain, used, shapes)
-    assert graph.chain is not None
+    assert isinstance(graph.layers, LayerGraph)
     assert choose_evaluator("auto", graph) == evaluator
     rng = np.random.default_rng(2)
     values = {name: rng.normal(size=shapes[name]).astype(np.float32) for name in used}
     values["k1"][..., 2:] = 0
     loc = {name: values.pop(name) for name in sorted(uncertain)}
     table = Posterior(loc, {name: np.float32(0.1) * np.abs(value) for name, value in loc.items()})
-    of_loc = {name: value.shape for name, value in loc.items()}
     x = rng.normal(size=(3, *shape)).astype(np.float32)
-    expected = run(make_evaluator("graph", graph, values, of_loc), table, x)
-    found = run(make_evaluator(evaluator, graph, values, of_loc), table, x)
+    expected = run(make_evaluator("graph", graph, values), table, x)
+    found = run(make_evaluator(evaluator, graph, values), table, x)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
@@ -181,7 +179,8 @@ def dense(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
 )
 def test_what_is_no_chain_is_not_taken_for_one(build: Build) -> None:
     graph = lifted(build, (16,), {"d0", "d1"}, ["d0", "e0", "d1"])
-    assert graph.chain is None and choose_evaluator("auto", graph) == "graph"
+    assert isinstance(graph.layers, UnknownOperation)
+    assert choose_evaluator("auto", graph) == "graph"
     with pytest.raises(ConfigError, match="--evaluator: chain is for dense layers"):
         choose_evaluator("chain", graph)
 
@@ -198,11 +197,10 @@ def test_dense_layers_against_the_graph(uncertain: set[str]) -> None:
         {name: np.full(SHAPES[name], 0.5, np.float32) for name in used if name in uncertain},
     )
     fixed = {name: values[name] for name in used if name not in uncertain}
-    shapes = {name: value.shape for name, value in posterior.loc.items()}
     x = rng.normal(size=(9, 16)).astype(np.float32)
     for fraction in (0.0, 0.5, 0.9):
-        table = pruning.prune(posterior, pruning.cut_at_fraction(posterior, fraction))
+        table = pruning.mask_at_fraction(posterior, fraction).apply(posterior)
         fast, plain = (
-            run(make_evaluator(name, graph, fixed, shapes), table, x) for name in ("chain", "graph")
+            run(make_evaluator(name, graph, fixed), table, x) for name in ("chain", "graph")
         )
         np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-6 * np.abs(plain).max())

@@ -187,20 +187,20 @@ def test_dense_variational_feeds_slices_of_one_variable(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, expected, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kind", ["DenseFlipout", "DenseReparameterization"])
-def test_layer_called_twice_has_one_posterior(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["DenseFlipout", "DenseReparameterization", "DenseLocalReparameterization"]
+)
+def test_layer_called_twice_is_refused(tmp_path: Path, kind: str) -> None:
+    """Each call has noise of its own, and a draw of a sweep is one set of weights."""
+
     def build(x: Any) -> tuple[Any, list[Any]]:
         layer = getattr(_layers(), kind)(4, name="twice")
         return layer(layer(x)), _normals(layer)
 
-    saved = save(tmp_path, build)
-    case = read_case(tmp_path)
-    assert case.posterior.names == ("twice/kernel_posterior_loc",)
-    assert "twice/kernel_posterior_loc: used more than once" in case.graph.notes[0]
-    expected = _dense(_dense(saved.x, saved.variables, "twice"), saved.variables, "twice")
-    with GraphNetwork(case.graph, case.fixed) as network:
-        logits = network(saved.x, case.posterior.loc)
-    np.testing.assert_allclose(logits, expected, atol=1e-6 * np.abs(expected).max())
+    save(tmp_path, build)
+    message = r"'twice/kernel_posterior_loc' is drawn anew each time that it is used \(see 'twice"
+    with pytest.raises(GraphError, match=message):
+        read_case(tmp_path)
 
 
 def test_convolution_with_local_reparameterization(tmp_path: Path) -> None:
@@ -382,6 +382,17 @@ def test_input_in_the_middle_of_the_graph() -> None:
     np.testing.assert_allclose(_logits(lifted), X @ VALUES["w"], atol=1e-6)
 
 
+def test_one_draw_in_two_places_is_one() -> None:
+    def build(t: _Tools) -> Any:
+        w, noise = t.variable("w"), t.variable("rho") * t.normal()
+        return t.x @ (w + noise) + 2.0 * t.tf.nn.relu(t.x) @ (w + noise)
+
+    lifted = _lift(build)
+    assert lifted.posterior.names == ("w",)
+    expected = (X + 2 * np.maximum(X, 0)) @ VALUES["w"]
+    np.testing.assert_allclose(_logits(lifted), expected, atol=1e-6)
+
+
 def _not_a_posterior(t: _Tools) -> Any:
     return t.x @ t.variable("w")
 
@@ -400,12 +411,13 @@ def _truncated(t: _Tools) -> Any:
 
 def _noisy_activations(t: _Tools) -> Any:
     hidden = t.x @ t.variable("w")
-    return hidden + t.variable("b") * t.tf.random.normal(t.tf.shape(hidden), name="noise")
+    noise = t.tf.random.normal(t.tf.shape(hidden), name="noise")
+    return t.tf.nn.relu(hidden + t.variable("b") * noise)
 
 
 def _constant_noise_on_activations(t: _Tools) -> Any:
     hidden = t.x @ t.variable("w")
-    return hidden + 0.1 * t.tf.random.normal(t.tf.shape(hidden), name="noise")
+    return t.tf.nn.relu(hidden + 0.1 * t.tf.random.normal(t.tf.shape(hidden), name="noise"))
 
 
 def _shared_noise(t: _Tools) -> Any:
@@ -416,6 +428,18 @@ def _two_scales(t: _Tools) -> Any:
     w = t.variable("w")
     one = w + t.variable("rho") * t.normal()
     return t.x @ one + t.x @ (w + t.variable("rho2") * t.normal())
+
+
+def _several_samples(t: _Tools) -> Any:
+    samples = t.variable("w") + t.variable("rho") * t.normal(50, 4, 3)
+    return t.x @ t.tf.reduce_mean(samples, axis=0)
+
+
+def _several_samples_of_tfp(t: _Tools) -> Any:
+    import tensorflow_probability as tfp
+
+    posterior = tfp.distributions.Normal(t.variable("w"), t.tf.exp(t.variable("rho")))
+    return t.tf.reduce_mean(t.x @ posterior.sample(50, name="noise"), axis=0)
 
 
 def _correlated(t: _Tools) -> Any:
@@ -493,6 +517,8 @@ REFUSED = {
     "constant activations": (_constant_noise_on_activations, "noise of activations"),
     "shared noise": (_shared_noise, "noise '.*' is shared between weights; not mean-field"),
     "two scales": (_two_scales, "'w' is perturbed with two different scales"),
+    "several samples": (_several_samples, "makes 50 samples of 'w' in one call; take one"),
+    "several samples of TFP": (_several_samples_of_tfp, "makes 50 samples of 'w' in one call"),
     "correlated": (_correlated, "noise '.*' perturbs both 'w' and 'v'; not mean-field"),
     "log-normal": (_log_normal, "has a mean of its own"),
     "cubed": (_cubed_noise, "does not grow in proportion"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 
 
 def coverage(

@@ -7,7 +7,7 @@ reading of a case is the real thing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,12 @@ from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.metrics.tasks import Classification, Regression
 from bprune_hpc.mpi.comm import Comm
 from bprune_hpc.posterior.mean_field import Posterior
+from bprune_hpc.posterior.pruning import pruning_masks
 from bprune_hpc.results import identity
+from bprune_hpc.runner import network, timing
 from bprune_hpc.runner import problem as problems
-from bprune_hpc.runner import timing
+from bprune_hpc.runner.datasets import OUT_OF_DISTRIBUTION, TEST_SET, Examples, lay_out
+from bprune_hpc.runner.preparation import PreparedSweep
 from bprune_hpc.runner.problem import Problem
 
 N_FEATURES, N_CLASSES = 12, 4
@@ -52,16 +55,33 @@ def problem(config: SweepConfig, n_examples: int = 45) -> Problem:
     scale = rng.uniform(0.1, 1.5, shape).astype(np.float32)
     x = rng.normal(size=(n_examples, N_FEATURES)).astype(np.float32)
     is_regression = kind == "regression"
-    return Problem(
+    label = rng.normal(size=n_examples) if is_regression else rng.integers(0, 4, n_examples)
+    examples = [Examples(TEST_SET, x, label)]
+    if config.ood_dataset:
+        examples.append(Examples(OUT_OF_DISTRIBUTION, x[:20] * 3))
+    return network.Network(
         graph=LiftedGraph(b"", "x:0", (None, N_FEATURES), "float32", "y:0", None, {}, {}),
         posterior=Posterior({"layer/kernel": loc}, {"layer/kernel": scale}),
         fixed={},
-        x=x,
-        label=rng.normal(size=n_examples) if is_regression else rng.integers(0, 4, n_examples),
         task=Regression(None) if is_regression else Classification(N_CLASSES),
         checkpoint="fake",
         sha256={},
-        ood_x=x[:20] * 3 if config.ood_dataset else None,
+    ), examples
+
+
+def prepared(config: SweepConfig, n_examples: int = 45, costs: Sequence[int] = ()) -> PreparedSweep:
+    """A sweep of it that could begin."""
+    of_sweep, examples = problem(config, n_examples)
+    masks = pruning_masks(of_sweep.posterior, config.grid_kind, config.grid, config.rule())
+    return PreparedSweep(
+        config=config,
+        network=of_sweep,
+        datasets=lay_out(config, of_sweep.task, examples, len(masks)),
+        masks=masks,
+        evaluator=GraphEvaluator(Network()),
+        costs=costs or [1] * len(masks),
+        identity={"what": "a test"},
+        environment={"cpu": ["one"]},
     )
 
 
@@ -75,7 +95,7 @@ def install(
     round_s: float = 60.0,
     write_share: float = 0.02,
     delay_s: float = 0.0,
-    unit_by_unit: bool = False,
+    replicate_by_replicate: bool = False,
 ) -> None:
     """Put the network in the place of real ones in this process, and set the pace.
 
@@ -83,15 +103,15 @@ def install(
     ----------
     set_attribute : callable
         That of ``monkeypatch``, where it is to end with a test.
-    unit_by_unit : bool
+    replicate_by_replicate : bool
         Whether a superstep of work is as short as can be, whatever there is time for.
     """
     set_attribute(problems, "load", load)
-    set_attribute(Problem, "make_evaluator", lambda *_: GraphEvaluator(Network()))
+    set_attribute(network.Network, "make_evaluator", lambda *_: GraphEvaluator(Network()))
     set_attribute(identity, "graph_sha256", lambda lifted: "fake")
     set_attribute(timing, "ROUND_S", round_s)
     set_attribute(timing, "FIRST_ROUND_S", round_s)
     set_attribute(timing, "WRITE_SHARE", write_share)
     set_attribute(Network, "delay_s", delay_s)
-    if unit_by_unit:
-        set_attribute(timing.Timing, "n_cells", lambda self: None)
+    if replicate_by_replicate:
+        set_attribute(timing.Timing, "n_items", lambda self: None)

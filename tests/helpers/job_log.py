@@ -1,7 +1,8 @@
 """What a job of ``chaos_job.py`` says of its work, and what of it a kill has cost.
 
-Lines are lists: ``begun`` unit, ``done`` units seconds, ``written`` units, ``struck`` time.
-A unit is a pair of draws, at every threshold; they are numbered from the first of the sweep.
+Lines are lists: ``begun`` replicate, ``done`` replicates seconds, ``written`` replicates,
+``struck`` time. A replicate is a pair of draws, at every threshold; they are numbered from the
+first of the sweep.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ def rounds_lost(lines: Lines, there: int, round_s: float) -> int:
     Parameters
     ----------
     there : int
-        Units that the file holds after the kill.
+        Replicates that the file holds after the kill.
     """
     rounds, is_open, worked_s = 0, False, 0.0
-    for what, units, *more in lines:
-        if what == "begun" and units >= there and not is_open:
+    for what, replicates, *more in lines:
+        if what == "begun" and replicates >= there and not is_open:
             rounds, is_open, worked_s = rounds + 1, True, 0.0
-        elif what == "done" and units > there:
+        elif what == "done" and replicates > there:
             worked_s += more[0]
             is_open = worked_s < round_s
     return rounds
@@ -63,14 +64,14 @@ def mishaps(lines: Lines, before: int, there: int) -> list[str]:
     Parameters
     ----------
     before, there : int
-        Units that the file held when the job began, and holds now.
+        Replicates that the file held when the job began, and holds now.
     """
     found, done = [], before
-    for what, units, *_ in lines:
-        if what == "begun" and units != done:
-            found.append(f"unit {units} was begun when those before {done} were done")
+    for what, replicates, *_ in lines:
+        if what == "begun" and replicates != done:
+            found.append(f"unit {replicates} was begun when those before {done} were done")
         if what == "done":
-            done = units
+            done = replicates
     written = [before, *(line[1] for line in lines if line[0] == "written")]
     if there < written[-1]:
         found.append(f"{written[-1]} units were written, {there} are there")

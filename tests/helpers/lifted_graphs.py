@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bprune_hpc.graph.chain_search import find_chain
+from bprune_hpc.graph.layer_search import find_layers
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.graph.nodes import parse_graph, parse_tensor
 from bprune_hpc.tensorflow_import import import_tensorflow
@@ -33,7 +33,7 @@ def lifted(
         weights = {name: placeholder(tensorflow.float32, shapes[name], name=name) for name in used}
         output = tensorflow.identity(build(tensorflow, x, weights), name="logits")
         graph_def = graph.as_graph_def()
-    found = find_chain(
+    found = find_layers(
         graph_def, parse_graph(graph_def), parse_tensor("x:0"), parse_tensor("logits:0"),
         {name: name for name in used},
     )  # fmt: skip
@@ -42,5 +42,5 @@ def lifted(
         input_dtype="float32", output_tensor="logits:0",
         output_shape=tuple(output.shape.as_list()),
         loc_tensors={name: f"{name}:0" for name in used if name in posterior},
-        fixed_tensors={name: f"{name}:0" for name in used if name not in posterior}, chain=found,
+        fixed_tensors={name: f"{name}:0" for name in used if name not in posterior}, layers=found,
     )  # fmt: skip

@@ -22,6 +22,8 @@ from bprune_hpc.mpi.comm import Comm, run
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner import problem as problems
+from bprune_hpc.runner.datasets import TEST_SET, Examples
+from bprune_hpc.runner.network import Network
 from bprune_hpc.runner.problem import Problem
 from tests.helpers.lifted_graphs import SHAPES, lifted
 
@@ -53,17 +55,16 @@ def problem(evaluator: str) -> Problem:
     scale["d1"][0, 0] = values["d1"][0, 0] / 10
     graph = lifted(build, (16,), {"e0", "d1"}, ["d0", "e0", "d1"])
     assert evaluator == "graph" or choose_evaluator("auto", graph) == evaluator
-    return Problem(
+    network = Network(
         graph=graph,
         posterior=Posterior({name: values[name] for name in scale}, scale),
         fixed={"d0": values["d0"]},
-        x=x,
-        label=rng.integers(0, 3, 20),
         task=Classification(3),
         checkpoint="hot",
         sha256={},
         evaluator=evaluator,
     )
+    return network, [Examples(TEST_SET, x, rng.integers(0, 3, 20))]
 
 
 def hot_draws(seed: int = 0) -> list[int]:

@@ -13,14 +13,22 @@ from scipy import special
 from bprune_hpc.evaluators.chain import ChainNetwork
 from bprune_hpc.evaluators.im2col import Patches
 from bprune_hpc.evaluators.interface import Noise, Pruned
-from bprune_hpc.graph.chain import ConvolutionLayer, DenseLayer, Layers
+from bprune_hpc.graph.layer_graph import (
+    Activation,
+    Bias,
+    Convolution,
+    Dense,
+    Layer,
+    Operation,
+    Pooling,
+    Reshape,
+)
 from bprune_hpc.posterior.draws import MEAN, Draw, standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
 
 AT_MEAN = Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)
 
 REFERENCE = {
-    None: lambda v: v,
     "Relu": lambda v: np.where(v > 0, v, 0),
     "Relu6": lambda v: np.minimum(np.where(v > 0, v, 0), 6),
     "Tanh": np.tanh,
@@ -60,14 +68,14 @@ class PlainChain:
 
     Attributes
     ----------
-    layers : Layers
+    layers : tuple of Layer
     posterior : Posterior
     fixed : dict of str to float32 array
     x : float32 array
         Examples.
     """
 
-    layers: Layers
+    layers: tuple[Layer, ...]
     posterior: Posterior
     fixed: dict[str, np.ndarray]
     x: np.ndarray
@@ -75,7 +83,7 @@ class PlainChain:
     @property
     def n_outputs(self) -> int:
         weights = {**self.posterior.loc, **self.fixed}
-        return weights[self.layers.dense[-1].kernel].shape[1]
+        return weights[self.layers[-1].kernel].shape[1]
 
     def with_examples(self, n: int, seed: int = 0) -> PlainChain:
         shape = n, *self.x.shape[1:]
@@ -87,12 +95,12 @@ class PlainChain:
     def outputs(
         self,
         noises: Sequence[Noise],
-        stacks: Sequence[slice] = (slice(None),),
+        noise_batches: Sequence[slice] = (slice(None),),
         x: np.ndarray | None = None,
         n_threads: int = 1,
     ) -> np.ndarray:
-        """Outputs of all draws of the stacks, one after the other."""
-        chosen = [slice(*stack.indices(len(noises))) for stack in stacks]
+        """Outputs of all draws of the batches, one after the other."""
+        chosen = [slice(*noise_batch.indices(len(noises))) for noise_batch in noise_batches]
         sampled = self.pruned(n_threads).sample(noises)
         return np.concatenate(list(sampled.outputs(self.x if x is None else x, chosen)))
 
@@ -107,20 +115,31 @@ class PlainChain:
             if noise.values is not None:
                 scale = self.posterior.scale[name].astype(float)
                 weights[name] += draw.sign * scale * noise.values[name]
-        values, first = self.x.astype(float), self.layers.convolution
-        if first is not None:
-            images = values.reshape(len(values), *first.image)
-            seen = plain_convolution(images, weights[first.kernel], first.strides, first.padding)
-            seen = REFERENCE[first.activation](seen + weights.get(first.bias or "", 0))
-            n, n_rows, n_columns, n_filters = seen.shape
-            down, right = first.pool
-            seen = seen.reshape(n, n_rows // down, down, n_columns // right, right, n_filters)
-            values = seen.max(axis=(2, 4))
-        values = values.reshape(len(values), -1)
-        for layer in self.layers.dense:
-            values = values @ weights[layer.kernel] + weights.get(layer.bias or "", 0)
-            values = REFERENCE[layer.activation](values)
+        values = self.x.astype(float)
+        for layer in self.layers:
+            product, kernel = layer.product, weights[layer.kernel]
+            if isinstance(product, Convolution):
+                images = values.reshape(len(values), *product.image)
+                values = plain_convolution(images, kernel, product.strides, product.padding)
+            else:
+                values = values.reshape(len(values), -1) @ kernel
+            for one in layer.after:
+                values = self._after(one, values, weights)
         return values.T
+
+    @staticmethod
+    def _after(one: Operation, values: np.ndarray, weights: dict[str, Any]) -> np.ndarray:
+        if isinstance(one, Bias):
+            return values + weights[one.name]
+        if isinstance(one, Activation):
+            return REFERENCE[one.function](values)
+        if isinstance(one, Pooling):
+            n, n_rows, n_columns, n_filters = values.shape
+            down, right = one.size
+            tiles = values.reshape(n, n_rows // down, down, n_columns // right, right, n_filters)
+            return tiles.max(axis=(2, 4))
+        assert isinstance(one, Reshape)
+        return values.reshape(len(values), *one.shape)
 
     def noises(self, n: int, signs: Sequence[int] = (1, -1)) -> list[Noise]:
         """Noises with a draw for each sign."""
@@ -144,7 +163,7 @@ def random_chain(
     last: str | None = None,
     bias: str = "posterior",
     fixed: Sequence[str] = (),
-    convolution: ConvolutionLayer | None = None,
+    convolution: Layer | None = None,
     n_filters: int = 0,
     n_examples: int = 70,
     seed: int = 0,
@@ -168,17 +187,20 @@ def random_chain(
     generator = np.random.default_rng(seed)
     shapes: dict[str, tuple[int, ...]] = {}
     if convolution is not None:
-        shapes["conv"] = (*convolution.window, convolution.image[2], n_filters)
+        product, pooling = convolution.product, convolution.pooling
+        assert isinstance(product, Convolution)
+        shapes["conv"] = (*product.window, product.image[2], n_filters)
         shapes["conv bias"] = (n_filters,)
-        sizes = n_filters * Patches(convolution).n_positions, *sizes
-        convolution = replace(
-            convolution, kernel="conv", bias=None if bias == "none" else "conv bias"
-        )
+        pool = pooling.size if pooling else (1, 1)
+        sizes = n_filters * Patches(product, pool).n_positions, *sizes
+        of_bias = () if bias == "none" else (Bias("conv bias"),)
+        flat = Reshape((sizes[0],), sizes[0] // n_filters)
+        convolution = replace(convolution, after=(*of_bias, *convolution.after, flat))
     n_layers = len(sizes) - 1
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
         shapes[f"k{layer}"], shapes[f"b{layer}"] = (n_in, n_out), (n_out,)
-    activations = [activation, last, convolution.activation if convolution else None]
-    gain = 4.0 if "Relu6" in activations else 1.0
+    has_relu6 = convolution is not None and "Relu6" in convolution.activations
+    gain = 4.0 if has_relu6 or "Relu6" in (activation, last) else 1.0
     loc, scale = {}, {}
     for name, shape in shapes.items():
         if len(shape) == 1:
@@ -196,16 +218,24 @@ def random_chain(
     if bias == "none":
         of_fixed = {name: value for name, value in of_fixed.items() if name not in biases}
     dense = tuple(
-        DenseLayer(
+        dense_layer(
             f"k{layer}",
             None if bias == "none" else f"b{layer}",
             last if layer == n_layers - 1 else activation,
         )
         for layer in range(n_layers)
     )
-    shape_of_x = (sizes[0],) if convolution is None else convolution.image
+    shape_of_x = (sizes[0],) if convolution is None else product.image
     x = generator.normal(size=(n_examples, *shape_of_x)).astype(np.float32)
-    return PlainChain(Layers(convolution, dense), Posterior(loc, scale), of_fixed, x)
+    layers = dense if convolution is None else (convolution, *dense)
+    return PlainChain(layers, Posterior(loc, scale), of_fixed, x)
+
+
+def dense_layer(kernel: str, bias: str | None, activation: str | None) -> Layer:
+    """A dense layer, and what follows it."""
+    of_bias = () if bias is None else (Bias(bias),)
+    of_activation = () if activation is None else (Activation(activation),)
+    return Layer(Dense(kernel), (*of_bias, *of_activation))
 
 
 def convolution_of(
@@ -215,6 +245,8 @@ def convolution_of(
     padding: str = "SAME",
     pool: tuple[int, int] = (1, 1),
     activation: str | None = "Relu",
-) -> ConvolutionLayer:
-    """A convolution whose weights ``random_chain`` names."""
-    return ConvolutionLayer("", window, None, activation, image, strides, padding, pool)
+) -> Layer:
+    """A convolution, to which ``random_chain`` adds a bias and that it is made flat."""
+    of_activation = () if activation is None else (Activation(activation),)
+    of_pool = () if pool == (1, 1) else (Pooling("MaxPool", pool, pool, "VALID"),)
+    return Layer(Convolution("conv", window, image, strides, padding), (*of_activation, *of_pool))

@@ -16,7 +16,7 @@ def plan_of(n_draws: int, n_thresholds: int, n_examples: int, pairing: str = "an
     return make_plan(
         n_draws=n_draws, pairing=pairing, n_thresholds=n_thresholds, n_examples=n_examples,
         bytes_per_cell=bytes_per_cell(), batch_size=10, limit_bytes=1e9,
-        noises_per_unit=2,
+        noises_per_replicate=2,
     )  # fmt: skip
 
 
@@ -27,6 +27,7 @@ class Normals:
     ----------
     at_mean : array, shape (n_thresholds, n_examples)
     target : array, shape (n_examples,)
+        Or, as all of these, with an axis more at the end, of several targets.
     """
 
     def __init__(
@@ -37,23 +38,24 @@ class Normals:
             plan, target, at_mean, loc, scale,
         )  # fmt: skip
 
-    def sums(self, rows: slice, units: Sequence[int] | None = None) -> dict[int, NormalSums]:
-        """Sums of the groups, of some units (in that order) or of all and the mean network."""
+    def sums(self, rows: slice, replicates: Sequence[int] | None = None) -> dict[int, NormalSums]:
+        """Sums of the groups, of some replicates (in that order) or of all and the mean network."""
         shape = (len(self.at_mean), len(self.target[rows]))
-        draws_per_unit = len(self.plan.units[0])
+        draws_per_replicate = len(self.plan.replicates[0])
         groups = (MEAN, *range(len(self.plan.group_sizes)))
-        sums = {group: NormalSums(*shape, draws_per_unit) for group in groups}
+        n_targets = self.target.size // len(self.target)
+        sums = {group: NormalSums(*shape, draws_per_replicate, n_targets) for group in groups}
         target = self.target[rows]
         for t in range(shape[0]):
-            if units is None:
+            if replicates is None:
                 error = self.at_mean[t, rows] - target
                 one = NormalPrediction(error, self.scale[0, t, rows], Draw(MEAN, 0, MEAN))
                 sums[MEAN].add(t, slice(0, shape[1]), one)
-            for unit in range(len(self.plan.units)) if units is None else units:
-                for draw in self.plan.units[unit]:
+            for replicate in range(len(self.plan.replicates)) if replicates is None else replicates:
+                for draw in self.plan.replicates[replicate]:
                     error = self.loc[draw.index, t, rows] - target
                     one = NormalPrediction(error, self.scale[draw.index, t, rows], draw)
-                    sums[group_of(unit)].add(t, slice(0, shape[1]), one)
+                    sums[group_of(replicate)].add(t, slice(0, shape[1]), one)
         return sums
 
     def statistics(self, blocks: Sequence[range] | None = None) -> RegressionStatistics:
@@ -70,7 +72,7 @@ def random_normals(plan: Plan, n_thresholds: int, n_examples: int, seed: int = 0
     target = generator.normal(0, 1, n_examples)
     centre = 0.5 * target + generator.normal(0, 0.6, (n_thresholds, n_examples))
     loading = generator.normal(0, 0.4, (n_thresholds, n_examples, 4))
-    draws = [draw for unit in plan.units for draw in unit]
+    draws = [draw for replicate in plan.replicates for draw in replicate]
     noise = generator.normal(size=(len(draws), 4))  # of which the pair's first is used for both
     factors = np.stack([draw.sign * noise[draw.noise] for draw in draws])
     linear = np.einsum("tnf,sf->stn", loading, factors)

@@ -91,10 +91,16 @@ def conv3d_reparameterization() -> Any:
 
 
 def dense_variational() -> Any:
+    _, of_keras, _ = _layers()
+    return _sequential((4,), variational(5, activation="relu", name="first"), of_keras.Dense(3))
+
+
+def variational(width: int, **more: Any) -> Any:
+    """TFP's DenseVariational, with the posterior of its tutorial."""
     import tensorflow as tf
     import tensorflow_probability as tfp
 
-    keras, of_keras, tfp_layers = _layers()
+    keras, _, tfp_layers = _layers()
     tfd = tfp.distributions
 
     def normal(t: Any, n: int) -> Any:
@@ -109,8 +115,7 @@ def dense_variational() -> Any:
         n = n_kernel + n_bias
         return lambda _: tfd.Independent(tfd.Normal(tf.zeros(n, dtype), 1.0), 1)
 
-    hidden = tfp_layers.DenseVariational(5, posterior, prior, activation="relu", name="first")
-    return _sequential((4,), hidden, of_keras.Dense(3))
+    return tfp_layers.DenseVariational(width, posterior, prior, **more)
 
 
 def _parametrised(transform: Callable[[Any], Any]) -> Any:
@@ -163,24 +168,95 @@ def residual() -> Any:
 
 
 def shared() -> Any:
-    """One Bayesian layer called twice, in a model class of the user's own."""
-    keras, _, tfp_layers = _layers()
+    """One draw of a kernel used twice, in a model class of the user's own."""
+    import tensorflow as tf
 
-    class Twice(keras.Model):
+    keras, of_keras, tfp_layers = _layers()
+
+    class Twice(of_keras.Layer):
+        def build(self, _: Any) -> None:
+            make, name = tfp_layers.default_mean_field_normal_fn(), "kernel_posterior"
+            self.kernel_posterior = make(tf.float32, (4, 4), name, True, self.add_weight)
+
+        def call(self, inputs: Any) -> Any:
+            kernel = self.kernel_posterior.sample()
+            return tf.tanh(inputs @ kernel) @ kernel
+
+    class Tied(keras.Model):
         input_shape = (4,)
 
         def __init__(self) -> None:
             super().__init__()
-            self.layer = tfp_layers.DenseReparameterization(4, activation="tanh")
+            self.layer = Twice()
             self.head = tfp_layers.DenseReparameterization(3)
 
         def call(self, inputs: Any) -> Any:
-            return self.head(self.layer(self.layer(inputs)))
+            return self.head(self.layer(inputs))
 
-    return Twice()
+    return Tied()
 
 
-def _categorical_of(logits: Any) -> Any:
+def mean_of_calls() -> Any:
+    """A model that averages passes inside, each with noise of its own."""
+    import tensorflow as tf
+
+    keras, of_keras, tfp_layers = _layers()
+    layer, inputs = tfp_layers.DenseFlipout(3), of_keras.Input((4,))
+    return keras.Model(inputs, tf.reduce_mean([layer(inputs) for _ in range(3)], axis=0))
+
+
+def own_layer() -> Any:
+    """A layer that makes a constant of its weight once that has its value."""
+    keras, of_keras, _ = _layers()
+
+    class Shifted(of_keras.Layer):
+        def build(self, shape: Any) -> None:
+            self.raw = self.add_weight(name="raw", shape=shape[-1:], trainable=False)
+            self.finalize_state()
+
+        def finalize_state(self) -> None:
+            # Of an array without elements it would be 0, and nobody the wiser.
+            self.shift = keras.backend.constant((self.raw.numpy() ** 2).sum())
+
+        def call(self, inputs: Any) -> Any:
+            return inputs - self.shift
+
+    return Shifted(name="shifted")
+
+
+def adapted() -> Any:
+    """Normalization that was adapted: what its call uses is computed from its weights."""
+    _, of_keras, tfp_layers = _layers()
+    return _sequential(
+        (4,), of_keras.Normalization(), tfp_layers.DenseFlipout(5), tfp_layers.DenseFlipout(3)
+    )
+
+
+def own_state() -> Any:
+    """The same of a layer of the user's own."""
+    _, _, tfp_layers = _layers()
+    return _sequential((4,), own_layer(), tfp_layers.DenseFlipout(5), tfp_layers.DenseFlipout(3))
+
+
+def half_precision() -> Any:
+    """A layer in half precision, whose variables Keras wraps."""
+    _, of_keras, tfp_layers = _layers()
+    half = of_keras.Dense(6, dtype="mixed_float16")
+    return _sequential(
+        (4,), half, of_keras.Activation("tanh", dtype="float32"), tfp_layers.DenseFlipout(3)
+    )
+
+
+def adapted_inside() -> Any:
+    """The same in a model in a model, and a layer of the user's own that does so."""
+    keras, of_keras, tfp_layers = _layers()
+    inner = keras.Sequential([of_keras.Normalization(), own_layer()], name="inner")
+    images = of_keras.Input((4,))
+    hidden = keras.Sequential([inner, tfp_layers.DenseReparameterization(5)], name="outer")(images)
+    return keras.Model(images, tfp_layers.DenseFlipout(3)(hidden))
+
+
+def categorical_of(logits: Any) -> Any:
     import tensorflow_probability as tfp
 
     return tfp.distributions.Categorical(logits=logits)
@@ -188,7 +264,7 @@ def _categorical_of(logits: Any) -> Any:
 
 def categorical() -> Any:
     _, _, tfp_layers = _layers()
-    last = tfp_layers.DistributionLambda(_categorical_of)
+    last = tfp_layers.DistributionLambda(categorical_of)
     return _sequential((4,), tfp_layers.DenseFlipout(3), last)
 
 

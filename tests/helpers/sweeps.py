@@ -29,8 +29,8 @@ def start(
     """Run a sweep, to its end or for so many supersteps of work; the exit status."""
     asked = []
 
-    def after_some(pace: Timing) -> str | None:
-        asked.append(pace)
+    def after_some(timing: Timing) -> str | None:
+        asked.append(timing)
         return "test" if n_supersteps is not None and len(asked) > n_supersteps else None
 
     def main(comm: Comm) -> int:

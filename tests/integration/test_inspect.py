@@ -27,6 +27,7 @@ from bprune_hpc.inspection.tensors import (
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.results.file import SCHEMA, Contents, write
 from bprune_hpc.tensorflow_import import import_tensorflow
+from tests.helpers import input_models
 from tests.helpers.launch import LIMIT_S, ROOT, THETA_DIR, needs_theta, run_group
 
 EMBEDDED = ROOT / "bprune_hpc" / "embedded" / "digits_fc" / "model.ckpt-4400"
@@ -127,6 +128,7 @@ def test_every_variable_of_the_checkpoint_has_its_place(
         assert said["source"]["tf_version"] == "1.14.0" and said["source"]["step"] == 250
         assert said["input"] == {
             "tensor": "Placeholder:0", "shape": [None, 784], "dtype": "float32",
+            "layout": "channels_last", "flat_image": [28, 28, 1], "own_scaling": None,
         }  # fmt: skip
         assert said["output"]["tensor"] == "sequential/dense/BiasAdd:0"
         assert said["output"]["shape"] == [None, 10]
@@ -155,7 +157,7 @@ def test_the_text_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     for piece in (
         "source  tf1: ", "step 4400, written by TensorFlow 2.18.1",
         "input   Placeholder (any, 64) float32",
-        "output  sequential/dense_flipout_2/BiasAdd (any, 10)",
+        "output  sequential/dense_flipout_2/BiasAdd (any, 10): logits",
         "mean-field  6,464 values in 3 tensors, 50.5 KiB; 49.9 % collapsed to the prior",
         "fixed       106 values in 3 tensors, 424 B",
         "KL(N(loc, scale²) || N(0, 1²)) of the weight is below 0.01 nats",
@@ -354,3 +356,22 @@ def test_help_is_quick_and_the_document_shows_what_it_prints(
     printed = capsys.readouterr().out.replace(f"{ROOT}/", "")
     shown = block.split("...\n")
     assert len(shown) == 2 and all(part in printed for part in shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tokens", "(any, 7) int32"),
+        ("float64", "(any, 4) float64, subtracts means of up to 1.6e+09 first"),
+        ("flat_rows", "(any, 108) float32, channels last, flat rows of images (6, 6, 3)"),
+        ("rescaling", "(any, 6, 6, 3) float32, multiplies by 0.003922 first"),
+    ],
+)
+def test_what_a_network_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    _, (weights, model) = input_models.saved(name, tmp_path)
+    assert main([weights.partition("=")[2], model]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [one for one in lines if one.startswith("input ")]
+    assert line.endswith(said)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.report import main
 from bprune_hpc.results.file import SCHEMA, Contents, Variable, open_results, write
 from bprune_hpc.results.table import number_with_error, table

@@ -23,7 +23,7 @@ from tests.helpers.sweeps import FLAGS, KINDS, start
 
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
+    fake_problem.install(monkeypatch.setattr, replicate_by_replicate=True)
 
 
 @pytest.fixture(scope="module")
@@ -292,16 +292,25 @@ def test_other_arrays_are_refused(
     plain = fake_problem.problem
 
     def changed(config: object) -> object:
-        problem = plain(config)  # type: ignore[arg-type]
-        kernel = {"loc": problem.posterior.loc, "scale": problem.posterior.scale}
-        array = kernel[what]["layer/kernel"] if what in kernel else getattr(problem, what)
+        network, (test, other) = plain(config)  # type: ignore[arg-type]
+        posterior = network.posterior
+        array = {
+            "x": test.x,
+            "label": test.label,
+            "loc": posterior.loc["layer/kernel"],
+            "scale": posterior.scale["layer/kernel"],
+            "ood_x": other.x,
+        }[what]
         flat = array.reshape(-1)
         flat[3] = flat[3] + 1 if array.dtype.kind == "i" else np.nextafter(flat[3], np.float32(9))
-        return problem
+        return network, [test, other]
+
+    def run_otherwise(config: object) -> object:
+        network, examples = plain(config)  # type: ignore[arg-type]
+        return dataclasses.replace(network, evaluator="other"), examples
 
     if what == "evaluator":
-        other = dataclasses.replace
-        monkeypatch.setattr(fake_problem, "problem", lambda c: other(plain(c), evaluator="other"))
+        monkeypatch.setattr(fake_problem, "problem", run_otherwise)
     elif what == "graph":
         monkeypatch.setattr(identity, "graph_sha256", lambda lifted: "other")
     else:
@@ -319,7 +328,7 @@ def test_another_environment_warns_and_marks(
     assert start(path, *flags, "--num_intra=2", n_supersteps=2) == sweep.STOPPED
     assert "the environment was not the same all the time" in capsys.readouterr().err
     monkeypatch.undo()
-    fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
+    fake_problem.install(monkeypatch.setattr, replicate_by_replicate=True)
     assert start(path, *flags) == 0  # once is for ever
     mixed = results.read(path).attrs["mixed_environment"]
     assert "Other CPU" in mixed and "num_intra 1, 2" in mixed

@@ -10,6 +10,7 @@ import pytest
 
 from bprune_hpc import results, sweep
 from bprune_hpc.checkpoints import case
+from bprune_hpc.posterior.criteria import CRITERIA
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.results import table
 from tests.helpers.launch import MpiRun
@@ -67,7 +68,7 @@ def test_every_criterion_prunes_what_its_formula_says(
     assert found.sparsity.attrs["prior_scale"] == PRIOR
     assert criterion in found.attrs["config"] and "Infinity" not in found.attrs["config"]
     assert table.read_findings(path).heading.split()[-1] == (
-        ">=" if criterion == "log_alpha" else "<="
+        ">=" if CRITERIA[criterion].keeps == "below" else "<="
     )
 
 

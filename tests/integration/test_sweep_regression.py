@@ -15,12 +15,8 @@ from bprune_hpc.accumulators.regression import expected_distance
 from bprune_hpc.checkpoints.case import read_case
 from bprune_hpc.checkpoints.keras_tracing import build_model
 from bprune_hpc.data.loading import load
-from bprune_hpc.errors import ConfigError, GraphError
-from bprune_hpc.graph.lifted import LiftedGraph
-from bprune_hpc.metrics.tasks import Classification, Regression
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.mean_field import Prior
-from bprune_hpc.runner.task_selection import choose_task
 from tests.helpers.bits import SMALL, all_bits
 from tests.helpers.launch import ROOT, MpiRun
 from tests.helpers.regressions import trained
@@ -197,53 +193,13 @@ def test_a_keras_regression_against_plain_numpy(
     np.testing.assert_allclose(examples.aleatoric_sd[0], aleatoric, rtol=1e-4)
 
 
-def graph_of(shape: tuple[int | None, ...] | None, *kinds: str) -> LiftedGraph:
-    tensors = {kind: f"{kind}:0" for kind in kinds}
-    return LiftedGraph(
-        b"", "x:0", (None, 4), "float32", f"{kinds[0]}:0", shape, {}, {}, (), tensors
-    )
-
-
-def test_the_task_is_what_the_head_says() -> None:
-    def auto(*arguments: object, noise: float | None = None) -> object:
-        return choose_task("auto", noise, graph_of(*arguments), "case")  # type: ignore[arg-type]
-
-    assert auto((None, 10), "logits") == Classification(10)
-    assert auto((None, 1), "loc", "scale") == Regression(None)
-    assert auto((None,), "loc", "scale") == Regression(None)
-    assert auto((None, 1), "logits", noise=0.5) == Regression(0.5)
-
-
-@pytest.mark.parametrize(
-    ("asked", "noise", "shape", "kinds", "message"),
-    [
-        ("auto", None, (None, 1), ("logits",), "single number an example.*--noise_scale"),
-        ("regression", None, (None, 1), ("logits",), "a mean alone.*--noise_scale"),
-        ("regression", 0.5, (None, 10), ("logits",), "has 10 numbers an example"),
-        ("auto", 0.5, (None, 10), ("logits",), "has 10 numbers an example"),
-        ("auto", None, (None, 3), ("loc", "scale"), "has 3 numbers an example"),
-        ("regression", 0.5, (None, 1), ("loc", "scale"), "its own standard deviation"),
-        ("classification", None, (None, 1), ("loc", "scale"), "a Normal.*--task=regression"),
-        ("classification", 0.5, (None, 10), ("logits",), "--noise_scale.*leave it out"),
-        ("auto", None, None, ("logits",), "unknown number of classes"),
-    ],
-)
-def test_what_does_not_fit_is_said_in_one_line(
-    asked: str, noise: float | None, shape: tuple[int | None, ...] | None, kinds: tuple[str, ...],
-    message: str,
-) -> None:  # fmt: skip
-    with pytest.raises((ConfigError, GraphError), match=message) as found:
-        choose_task(asked, noise, graph_of(shape, *kinds), "case")
-    assert "\n" not in str(found.value)
-
-
 # Labels
 
 
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.eye(3)[[0, 1, 2, 0]], "has shape (4, 3); a regression takes one number"),
+        (np.zeros((4, 2, 2)), "has shape (4, 2, 2); a regression takes (n,), or (n, n_targets)"),
         (np.array([0.5, np.nan, 1, 2]), "has nan at example 1"),
         (np.array([0.5, 1, 1e39, 2]), "has 1e+39 at example 2"),
         (np.array(list("abcd")), "a regression takes numbers"),

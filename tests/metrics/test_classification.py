@@ -16,13 +16,9 @@ from sklearn.metrics import (
 )
 
 from bprune_hpc.accumulators.classification import MAX_NLL, GroupSums, bytes_per_cell
-from bprune_hpc.metrics.classification import (
-    BIAS_CORRECTED,
-    Metric,
-    Statistics,
-    is_discrete,
-    metric_names,
-)
+from bprune_hpc.metrics.classification import Statistics
+from bprune_hpc.metrics.definitions import CLASSIFICATION
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.metrics.jackknife import jackknife
 from bprune_hpc.posterior.draws import MEAN, group_of
 from bprune_hpc.runner.work_split import Plan, make_plan
@@ -64,7 +60,7 @@ class Case:
         label = self.label[rows]
         for t in range(N_THRESHOLDS):
             add_up(sums[MEAN], t, slice(0, n), self.mean_logits[t, rows].T[None], label)
-            for unit, draws in enumerate(self.plan.units):
+            for unit, draws in enumerate(self.plan.replicates):
                 for draw in draws:
                     one = self.logits[draw.index, t, rows].T[None]
                     add_up(sums[group_of(unit)], t, slice(0, n), one, label)
@@ -121,8 +117,14 @@ def _loop_aurc(confidence: np.ndarray, wrong: np.ndarray) -> float:
     return float(np.mean([wrong[order[: i + 1]].mean() for i in range(len(order))]))
 
 
+CORRECTED = {
+    "nll", "nll_rise", "brier", "predictive_entropy", "expected_entropy", "mutual_information",
+    "probability_variance",
+}  # fmt: skip
+
+
 def is_corrected(name: str) -> bool:
-    return name.removesuffix("_change") in BIAS_CORRECTED or name == "nll_rise"
+    return name.removesuffix("_change") in CORRECTED
 
 
 @pytest.fixture
@@ -289,8 +291,7 @@ def test_both_errors_combine_in_squares() -> None:
 
 
 def test_names_are_those_of_the_metrics(case: Case) -> None:
-    names = metric_names()
-    assert sorted(names) == sorted(case.statistics.metrics()) and len(set(names)) == len(names)
-    steps = {name for name in names if is_discrete(name)}
+    assert list(CLASSIFICATION) == list(case.statistics.metrics())
+    steps = {name for name, definition in CLASSIFICATION.items() if definition.is_discrete}
     assert {"accuracy", "accuracy_drop", "ece_change"} <= steps
     assert not steps & {"nll", "nll_rise", "brier_change", "probability_variance"}

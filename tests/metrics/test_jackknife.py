@@ -36,7 +36,8 @@ def test_equal_groups_give_the_ordinary_formulas() -> None:
 
 
 def test_bias_of_order_one_over_n_goes_away() -> None:
-    # The variance with divisor n is biased by -1/n; with one unit a group the jackknife is exact.
+    # The variance with divisor n is biased by -1/n; the jackknife is exact with one replicate a
+    # group.
     values = np.random.default_rng(2).normal(size=12)
     sizes = [1] * 12
     corrected, _ = jackknife(np.float64(np.var(values)), deleted(values, sizes, np.var), sizes)
@@ -92,7 +93,7 @@ def test_where_nothing_differs_the_estimate_is_exact_and_has_no_error() -> None:
 def test_rare_large_terms_are_covered_better_with_the_correction_counted() -> None:
     """The entropy of a mean of draws, most of which say nothing: what a few draws decide."""
     generator = np.random.default_rng(6)
-    n_units, n_groups, held = 100, 20, np.zeros(2)
+    n_replicates, n_groups, held = 100, 20, np.zeros(2)
 
     def entropy(p: np.ndarray) -> np.ndarray:
         return -(p * np.log(p) + (1 - p) * np.log1p(-p))
@@ -102,10 +103,10 @@ def test_rare_large_terms_are_covered_better_with_the_correction_counted() -> No
 
     truth = entropy(np.full(60, 1e-6 + 0.9 * 0.02)).mean()
     for _ in range(400):
-        sums = draws((n_groups, n_units // n_groups, 60)).sum(axis=1)
-        estimate = entropy(sums.sum(axis=0) / n_units).mean()
-        size = n_units // n_groups
-        left_out = entropy((sums.sum(axis=0) - sums) / (n_units - size)).mean(axis=1)
+        sums = draws((n_groups, n_replicates // n_groups, 60)).sum(axis=1)
+        estimate = entropy(sums.sum(axis=0) / n_replicates).mean()
+        size = n_replicates // n_groups
+        left_out = entropy((sums.sum(axis=0) - sums) / (n_replicates - size)).mean(axis=1)
         corrected, se = jackknife(np.float64(estimate), left_out, [size] * n_groups)
         errors = np.array([se, with_correction(np.float64(estimate), corrected, se)])
         held += abs(corrected - truth) <= stats.t.ppf(0.975, n_groups - 1) * errors

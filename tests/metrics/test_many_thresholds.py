@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from bprune_hpc.config import sweep_config
-from bprune_hpc.metrics.classification import Metric
-from bprune_hpc.posterior import pruning
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.results.contents import contents
 from bprune_hpc.results.table import table
-from bprune_hpc.runner.datasets import lay_out
 from bprune_hpc.runner.state import SweepState
 from bprune_hpc.runner.statistics import SweepStatistics
 from bprune_hpc.runner.synthetic_state import fill
@@ -43,21 +41,20 @@ def prepared(n_thresholds: int, *flags: str) -> Callable[[], Any]:
     asked = sweep_config.parse(
         [f"--thresholds=0:2:{n_thresholds}", "--num_monte_carlo=12", "--output=x.h5", *flags]
     )
-    problem = fake_problem.problem(asked)
-    cuts = pruning.cuts(problem.posterior, asked.grid_kind, asked.grid, asked.rule)
-    parts = lay_out(asked, problem, len(cuts))
-    task, plan, n_examples = problem.task, parts[0].plan, len(problem.label)
-    sums, draws = task.sums(1, n_examples, 2), task.draw_sums(1, len(plan.units[0]))
+    sweep = fake_problem.prepared(asked)
+    task, plan, label = sweep.network.task, sweep.plan, sweep.datasets[0].label
+    n_examples = len(label)
+    sums, draws = task.sums(1, n_examples, 2), task.draw_sums(1, len(plan.replicates[0]))
     rng = np.random.default_rng(0)
-    outputs = rng.uniform(0.1, 2, (len(plan.units[0]), task.n_outputs, n_examples))
-    of_group = [(0, draw) for draw in plan.units[0]]
+    outputs = rng.uniform(0.1, 2, (len(plan.replicates[0]), task.n_outputs, n_examples))
+    of_group = [(0, draw) for draw in plan.replicates[0]]
     at = (0, slice(0, n_examples))
-    task.add_up(outputs.astype(np.float32), problem.label, of_group, at, {0: sums}, draws)
+    task.add_up(outputs.astype(np.float32), label, of_group, at, {0: sums}, draws)
     sweep_state = SweepState(tuple(range(n_thresholds)))
-    fill(sweep_state, parts, [0] * n_thresholds, sums, sums, draws)
+    fill(sweep_state, sweep, [0] * n_thresholds, sums, sums, draws)
 
     def statistics() -> None:
-        contents(asked, problem, cuts, SweepStatistics(parts, sweep_state, False), {}, "complete")
+        contents(sweep, SweepStatistics(sweep, sweep_state), {}, "complete")
 
     return statistics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bprune_hpc import data, results, sweep
-from bprune_hpc.metrics.ood import OOD_STATISTICS, ood_metric_names, ood_metrics
+from bprune_hpc.metrics.definitions import OUT_OF_DISTRIBUTION
+from bprune_hpc.metrics.ood import ood_metrics
 from tests.helpers.bits import all_bits
 from tests.helpers.launch import MpiRun
 
@@ -34,9 +36,9 @@ def test_areas_and_errors_against_loops() -> None:
     sizes, n, m = [2, 2, 1], 120, 7
     test, other = scores(generator, 4, n, 0.0), scores(generator, 4, m, 1.0)
     found = ood_metrics(test, other, sizes)
-    assert list(found) != [] and sorted(found) == sorted(ood_metric_names())
-    for name in OOD_STATISTICS:
-        area, _, short = name.partition("_ood_")
+    assert len(found) == 8 and list(found) == list(OUT_OF_DISTRIBUTION)
+    for area, short in itertools.product(ORACLES, SCORES):
+        name = f"{area}_ood_{short}"
         inside, outside = test[SCORES[short]], other[SCORES[short]]
 
         def oracle(r: int, t: int, rows: np.ndarray, columns: np.ndarray) -> float:

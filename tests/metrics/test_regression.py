@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, optimize, special, stats
 
 from bprune_hpc.accumulators.regression import MAX_LOG2
-from bprune_hpc.metrics.regression import BIAS_CORRECTED, LEVELS
+from bprune_hpc.metrics.definitions import LEVELS
 from bprune_hpc.runner.work_split import Plan
 from tests.helpers.regression_case import Normals, plan_of, random_normals
 
@@ -24,7 +24,7 @@ def folded(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def oracle(case: Normals, units: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of some units of two pairs each."""
-    size = len(case.plan.units[0])
+    size = len(case.plan.replicates[0])
     draws = (np.asarray(units)[:, None] * size + np.arange(size)).ravel()
     loc, scale, target = case.loc[draws], case.scale[draws], case.target
     mean = loc.mean(axis=0)
@@ -32,7 +32,7 @@ def oracle(case: Normals, units: np.ndarray) -> dict[str, np.ndarray]:
     pit = stats.norm.cdf(target, loc, scale).mean(axis=0)
     between = []
     for unit in units:
-        quads = case.plan.units[unit]
+        quads = case.plan.replicates[unit]
         between += [
             folded(case.loc[a.index] - case.loc[b.index],
                    np.sqrt(case.scale[a.index] ** 2 + case.scale[b.index] ** 2))
@@ -60,8 +60,11 @@ def oracle(case: Normals, units: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
+CORRECTED = {"rmse", "mae", "nll", "sharpness", "epistemic_variance"}
+
+
 def is_corrected(name: str) -> bool:
-    return name.removesuffix("_change").removesuffix("_rise") in BIAS_CORRECTED
+    return name.removesuffix("_change").removesuffix("_rise") in CORRECTED
 
 
 def make(n_draws: int = N_DRAWS, pairing: str = "antithetic", seed: int = 0) -> Normals:
@@ -78,7 +81,7 @@ def case() -> Normals:
 def test_values_are_those_of_all_draws_at_once(n_draws: int, pairing: str) -> None:
     case = make(n_draws, pairing)
     metrics = case.statistics().metrics()
-    expected = oracle(case, np.arange(len(case.plan.units)))
+    expected = oracle(case, np.arange(len(case.plan.replicates)))
     assert metrics.keys() - {"rmse_mean_weights", "rmse_mean_weights_change"} == expected.keys()
     for name, value in expected.items():
         if not is_corrected(name):
@@ -86,7 +89,7 @@ def test_values_are_those_of_all_draws_at_once(n_draws: int, pairing: str) -> No
 
 
 def test_errors_are_the_jackknife_over_groups_of_units(case: Normals) -> None:
-    n_units = len(case.plan.units)
+    n_units = len(case.plan.replicates)
     group = np.arange(n_units) % 20
     whole = oracle(case, np.arange(n_units))
     left_out = [oracle(case, np.flatnonzero(group != g)) for g in range(20)]
@@ -144,7 +147,7 @@ def test_crps_is_unbiased_whatever_the_number_of_draws() -> None:
     width, found = 1.5, []
     for _ in range(4000):
         noise = generator.normal(size=2)
-        loc = np.array([d.sign * width * noise[d.noise] for d in plan.units[0]])
+        loc = np.array([d.sign * width * noise[d.noise] for d in plan.replicates[0]])
         loc = np.repeat(loc[:, None, None], 2, axis=2)
         case = Normals(plan, target, np.zeros((1, 2)), loc, np.full(loc.shape, 0.5))
         found.append(case.statistics().per_example("crps")[0])
@@ -233,7 +236,7 @@ def test_blocks_of_examples_change_no_bit(case: Normals) -> None:
 @pytest.mark.parametrize("n_ranks", [2, 3, 7])
 def test_shuffled_work_on_any_number_of_ranks_changes_no_bit(case: Normals, n_ranks: int) -> None:
     whole = case.sums(slice(None))
-    order = np.random.default_rng(n_ranks).permutation(len(case.plan.units))
+    order = np.random.default_rng(n_ranks).permutation(len(case.plan.replicates))
     parts = [case.sums(slice(None), units) for units in np.array_split(order, n_ranks)]
     for group in range(len(case.plan.group_sizes)):
         together, *others = [part[group].sums for part in parts]
@@ -260,3 +263,39 @@ def test_one_example_and_perfect_predictions() -> None:
     assert metrics["epistemic_variance"].value == 0 and metrics["coverage_50"].value == 1
     assert metrics["nll"].value == pytest.approx(-stats.norm.logpdf(0, scale=0.5))
     assert metrics["crps"].value == pytest.approx(exact_crps(np.zeros(1), np.array([0.5]), 0.0))
+
+
+# Several targets
+
+
+def test_several_targets_are_each_as_if_alone_and_together_their_average() -> None:
+    plan = plan_of(40, N_THRESHOLDS, N_EXAMPLES)
+    cases = [random_normals(plan, N_THRESHOLDS, N_EXAMPLES, seed) for seed in (0, 1, 2)]
+    both = Normals(
+        plan, *(np.stack([getattr(case, of) for case in cases], axis=-1)
+                for of in ("target", "at_mean", "loc", "scale"))
+    )  # fmt: skip
+    together = both.statistics()
+    blocks = both.statistics([range(0, 20), range(20, N_EXAMPLES)])
+    metrics, by_target = together.metrics(), together.metrics_by_target()
+    assert metrics.keys() == by_target.keys()
+    alone = [case.statistics().metrics() for case in cases]
+    for name, metric in by_target.items():
+        of_blocks = blocks.metrics_by_target()[name]
+        for of in ("value", "se", "se_data"):
+            expected = np.stack([getattr(one[name], of) for one in alone], axis=-1)
+            found = getattr(metric, of)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14, err_msg=name)
+            np.testing.assert_array_equal(getattr(of_blocks, of), found)
+    draws = np.arange(plan.n_draws)
+    log = stats.norm.logpdf(both.target, both.loc[draws], both.scale[draws])
+    joint = np.log(plan.n_draws) - special.logsumexp(log.sum(axis=-1), axis=0)
+    np.testing.assert_allclose(together.per_example("nll"), joint, rtol=1e-9)
+    square = ((both.loc.mean(axis=0) - both.target) ** 2).mean(axis=-1)
+    np.testing.assert_allclose(together.per_example("squared_error"), square, rtol=1e-9)
+    pooled = np.sqrt(square.mean(axis=1))
+    np.testing.assert_allclose(
+        metrics["rmse"].se_data, stats.sem(square / (2 * pooled[:, None]), axis=1)
+    )
+    for name in ("crps", "coverage_90", "aleatoric_variance"):
+        np.testing.assert_allclose(metrics[name].value, by_target[name].value.mean(axis=-1))

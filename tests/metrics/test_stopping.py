@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc.errors import ConfigError
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.metrics.stopping import Target, parse_target
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.metrics.threshold_selection import Choice, Limit, choose, sentences, skewness_of
 
 ACCURACY, NLL = Limit("accuracy_drop", 0.01), Limit("nll_rise", 0.02)

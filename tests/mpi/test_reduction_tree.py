@@ -10,7 +10,7 @@ import pytest
 
 from bprune_hpc.mpi.reduction_tree import messages, n_steps, pieces
 from bprune_hpc.runner.reduction import PendingReductions
-from bprune_hpc.runner.work_split import round_of
+from bprune_hpc.runner.work_split import assign
 
 MEMBERS = [(0,), (5,), (0, 1), (3, 4), (0, 1, 2), (2, 3, 5, 9, 10), tuple(range(64)), (0, 63)]
 
@@ -63,7 +63,7 @@ def test_nobody_has_no_message() -> None:
 def test_no_rank_waits_in_a_circle(n_ranks: int, n_units: int) -> None:
     """Ranks that send without a buffer: a message passes when both ends have come to it."""
     pending = PendingReductions(n_ranks)
-    pending.add(round_of(range(n_units), [3, 2, 1], n_ranks))
+    pending.add(assign(range(n_units), [3, 2, 1], n_ranks))
     waiting: dict[int, deque[tuple[int, int, int]]] = {rank: deque() for rank in range(n_ranks)}
     for group, members in pending.participants.items():
         for ends in messages(members):

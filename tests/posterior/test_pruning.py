@@ -11,12 +11,11 @@ from bprune_hpc.posterior.criteria import CRITERIA, scores
 from bprune_hpc.posterior.mean_field import Posterior, snr
 from bprune_hpc.posterior.pruning import (
     PRUNED_SCALE,
-    Cut,
-    Rule,
-    cut_at_fraction,
-    cut_at_threshold,
-    cuts,
-    prune,
+    PruningMask,
+    PruningRule,
+    mask_at_fraction,
+    mask_at_threshold,
+    pruning_masks,
 )
 
 
@@ -53,8 +52,8 @@ def test_at_or_below_the_threshold_is_exactly_zero_and_the_rest_untouched(
     threshold: float,
 ) -> None:
     posterior = make_posterior()
-    cut = cut_at_threshold(posterior, threshold)
-    pruned = prune(posterior, cut)
+    cut = mask_at_threshold(posterior, threshold)
+    pruned = cut.apply(posterior)
     n_active = 0
     for name in posterior.names:
         for index in np.ndindex(posterior.loc[name].shape):
@@ -72,14 +71,14 @@ def test_at_or_below_the_threshold_is_exactly_zero_and_the_rest_untouched(
 def test_a_weight_exactly_at_the_threshold_is_pruned() -> None:
     one = np.ones(3, np.float32)
     posterior = Posterior({"a": np.array([1, 2, 3], np.float32)}, {"a": one})
-    assert cut_at_threshold(posterior, 2.0).kept["a"].tolist() == [False, False, True]
+    assert mask_at_threshold(posterior, 2.0).kept["a"].tolist() == [False, False, True]
 
 
 def test_threshold_zero_prunes_nothing_not_even_zeros() -> None:
     zero = np.zeros(3, np.float32)
     posterior = Posterior({"a": zero}, {"a": zero})
-    assert cut_at_threshold(posterior, 0).pruned_fraction == 0
-    assert cut_at_threshold(posterior, 1e-300).pruned_fraction == 1
+    assert mask_at_threshold(posterior, 0).pruned_fraction == 0
+    assert mask_at_threshold(posterior, 1e-300).pruned_fraction == 1
 
 
 @pytest.mark.parametrize("fraction", [0, 0.1, 1 / 3, 0.5, 0.95])
@@ -87,48 +86,50 @@ def test_fractions_are_exact_even_when_all_are_equal(fraction: float) -> None:
     posterior = make_posterior()
     ones = {name: np.ones_like(loc) for name, loc in posterior.loc.items()}
     for table in (posterior, Posterior(ones, ones)):
-        cut = cut_at_fraction(table, fraction)
+        cut = mask_at_fraction(table, fraction)
         assert table.n_weights - cut.n_active == round(fraction * table.n_weights)
         assert cut.requested_fraction == fraction
 
 
 def test_of_equals_the_first_go() -> None:
     ones = np.ones(40, np.float32)
-    cut = cut_at_fraction(Posterior({"a": ones}, {"a": ones}), 0.3)
+    cut = mask_at_fraction(Posterior({"a": ones}, {"a": ones}), 0.3)
     assert cut.kept["a"].tolist() == [False] * 12 + [True] * 28
 
 
 def test_fractions_prune_the_lowest_snr() -> None:
     posterior = make_posterior()
-    cut = cut_at_fraction(posterior, 0.4)
+    cut = mask_at_fraction(posterior, 0.4)
     ratios = posterior.snr()
     pruned = np.concatenate([ratios[k][~cut.kept[k]] for k in posterior.names])
     kept = np.concatenate([ratios[k][cut.kept[k]] for k in posterior.names])
     assert pruned.max() <= kept.min()
     assert cut.threshold == pruned.max()
-    same = cut_at_threshold(posterior, cut.threshold)
+    same = mask_at_threshold(posterior, cut.threshold)
     assert all((same.kept[k] == cut.kept[k]).all() for k in posterior.names)
 
 
 def test_layers_are_counted_one_by_one() -> None:
     posterior = make_posterior()
-    cut = cut_at_threshold(posterior, 1.0)
+    cut = mask_at_threshold(posterior, 1.0)
     total = sum(cut.pruned_fraction_of(k) * posterior.loc[k].size for k in posterior.names)
     assert total == pytest.approx(cut.pruned_fraction * posterior.n_weights)
 
 
 def test_a_grid_is_cut_in_its_order() -> None:
-    found = cuts(make_posterior(), "threshold", (0, 0.5, 1))
+    found = pruning_masks(make_posterior(), "threshold", (0, 0.5, 1))
     assert [cut.threshold for cut in found] == [0, 0.5, 1]
     assert np.isnan([cut.requested_fraction for cut in found]).all()
     with pytest.raises(ValueError, match="not finite"):
-        cut_at_threshold(make_posterior(), np.nan)
+        mask_at_threshold(make_posterior(), np.nan)
     with pytest.raises(ValueError, match="not in"):
-        cut_at_fraction(make_posterior(), 1.0)
+        mask_at_fraction(make_posterior(), 1.0)
 
 
-def rule_of(name: str, scope: str = "global") -> Rule:
-    return Rule(name, scope=scope, prior_scale=1.5 if CRITERIA[name].needs_prior else None, seed=3)
+def rule_of(name: str, scope: str = "global") -> PruningRule:
+    return PruningRule(
+        name, scope=scope, prior_scale=1.5 if CRITERIA[name].needs_prior else None, seed=3
+    )
 
 
 def score_table(posterior: Posterior, name: str) -> list[tuple[str, tuple[int, ...], float]]:
@@ -142,7 +143,7 @@ def score_table(posterior: Posterior, name: str) -> list[tuple[str, tuple[int, .
     ]
 
 
-def pruned_of(cut: Cut) -> set[tuple[str, tuple[int, ...]]]:
+def pruned_of(cut: PruningMask) -> set[tuple[str, tuple[int, ...]]]:
     return {
         (name, index)
         for name, mask in cut.kept.items()
@@ -157,10 +158,10 @@ def test_every_criterion_prunes_up_to_its_threshold(name: str) -> None:
     table = score_table(posterior, name)
     sign = -1 if CRITERIA[name].keeps == "below" else 1
     for value in sorted(score for _, _, score in table)[3::11]:
-        cut = cut_at_threshold(posterior, sign * value, rule_of(name))
+        cut = mask_at_threshold(posterior, sign * value, rule_of(name))
         assert pruned_of(cut) == {(tensor, at) for tensor, at, score in table if score <= value}
         assert cut.layer_threshold == dict.fromkeys(posterior.names, sign * value)
-    unpruned = cut_at_threshold(posterior, CRITERIA[name].unpruned, rule_of(name))
+    unpruned = mask_at_threshold(posterior, CRITERIA[name].unpruned, rule_of(name))
     assert unpruned.pruned_fraction == 0 and unpruned.threshold == CRITERIA[name].unpruned
 
 
@@ -174,7 +175,7 @@ def test_fractions_against_a_sorted_list(name: str, ties: bool, scope: str) -> N
         posterior = Posterior(ones, {k: np.ones_like(loc) for k, loc in ones.items()})
     table = score_table(posterior, name)
     fractions = (0, 0.05, 1 / 3, 0.5, 0.97)
-    found = cuts(posterior, "fraction", fractions, rule_of(name, scope))
+    found = pruning_masks(posterior, "fraction", fractions, rule_of(name, scope))
     sign = -1 if CRITERIA[name].keeps == "below" else 1
     for fraction, cut in zip(fractions, found, strict=True):
         pools = [set(posterior.names)] if scope == "global" else [{n} for n in posterior.names]
@@ -194,7 +195,7 @@ def test_fractions_against_a_sorted_list(name: str, ties: bool, scope: str) -> N
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_cuts_are_nested(name: str) -> None:
-    found = cuts(make_posterior(), "fraction", np.arange(10) / 10, rule_of(name))
+    found = pruning_masks(make_posterior(), "fraction", np.arange(10) / 10, rule_of(name))
     for less, more in pairwise(found):
         assert pruned_of(less) < pruned_of(more)
 
@@ -202,15 +203,15 @@ def test_cuts_are_nested(name: str) -> None:
 def test_snr_and_log_alpha_prune_the_same_weights() -> None:
     posterior = make_posterior()
     for fraction in (0.1, 0.5, 0.9):
-        one = cut_at_fraction(posterior, fraction, Rule("snr"))
-        other = cut_at_fraction(posterior, fraction, Rule("log_alpha"))
+        one = mask_at_fraction(posterior, fraction, PruningRule("snr"))
+        other = mask_at_fraction(posterior, fraction, PruningRule("log_alpha"))
         assert pruned_of(one) == pruned_of(other)
         assert other.threshold == pytest.approx(-2 * math.log(one.threshold))
 
 
 def test_bmr_at_zero_is_the_rule_of_savage_and_dickey() -> None:
     posterior, prior = make_posterior(), 1.5
-    cut = cut_at_threshold(posterior, 0, Rule("bmr", prior_scale=prior))
+    cut = mask_at_threshold(posterior, 0, PruningRule("bmr", prior_scale=prior))
     assert 0 < cut.pruned_fraction < 1
     for name in posterior.names:
         scale = posterior.scale[name].astype(float)
@@ -233,7 +234,7 @@ def unit_posterior() -> Posterior:
 
 def test_neurons_are_pruned_whole_with_their_bias() -> None:
     # Root mean squares: 1, 0, 2.12, 3.54 in d; 2, 5 in e.
-    cut = cut_at_threshold(unit_posterior(), 2.0, Rule(granularity="neuron"))
+    cut = mask_at_threshold(unit_posterior(), 2.0, PruningRule(granularity="neuron"))
     stays = [False, False, True, True]
     assert cut.kept["d/kernel"].tolist() == [stays, stays]
     assert cut.kept["d/bias"].tolist() == stays
@@ -241,7 +242,7 @@ def test_neurons_are_pruned_whole_with_their_bias() -> None:
     assert cut.kept["other/bias"].all() and cut.kept["c/kernel"].all()
     assert math.isnan(cut.layer_threshold["c/kernel"]) and cut.layer_threshold["d/bias"] == 2
     assert cut.n_active == 4 + 2 + 4 + 4 + 12
-    left = prune(unit_posterior(), cut)
+    left = cut.apply(unit_posterior())
     assert left.loc["d/kernel"].tolist() == [[0, 0, 3, 4], [0, 0, 0, 3]]
     assert left.scale["d/bias"].tolist() == [0, 0, 1, 1]
 
@@ -259,14 +260,16 @@ def test_neurons_are_pruned_whole_with_their_bias() -> None:
 def test_fractions_of_neurons_count_neurons(
     fraction: float, scope: str, d: list[int], e: list[int]
 ) -> None:
-    cut = cut_at_fraction(unit_posterior(), fraction, Rule(granularity="neuron", scope=scope))
+    cut = mask_at_fraction(
+        unit_posterior(), fraction, PruningRule(granularity="neuron", scope=scope)
+    )
     assert cut.kept["d/bias"].tolist() == d and cut.kept["d/kernel"].tolist() == [d, d]
     assert cut.kept["e/kernel"].tolist() == [e] * 4
 
 
 def test_filters_are_pruned_whole_and_nothing_else() -> None:
     # Filters hold 0 3 6 9, 1 4 7 10, 2 5 8 11: root mean squares 5.6, 6.4, 7.3.
-    cut = cut_at_threshold(unit_posterior(), 6, Rule(granularity="filter"))
+    cut = mask_at_threshold(unit_posterior(), 6, PruningRule(granularity="filter"))
     assert (cut.kept["c/kernel"] == np.array([False, True, True])).all()
     assert all(cut.kept[name].all() for name in cut.kept if name != "c/kernel")
     assert cut.n_active == unit_posterior().n_weights - 4
@@ -283,7 +286,7 @@ def test_a_network_without_such_units(granularity: str, name: str, missing: str)
     with pytest.raises(
         ConfigError, match=f"--granularity={granularity}: .* no mean-field {missing}"
     ):
-        cut_at_threshold(alone, 1.0, Rule(granularity=granularity))
+        mask_at_threshold(alone, 1.0, PruningRule(granularity=granularity))
 
 
 def test_a_bias_that_could_belong_to_two_kernels_is_left_alone() -> None:
@@ -291,15 +294,15 @@ def test_a_bias_that_could_belong_to_two_kernels_is_left_alone() -> None:
         name: np.ones(shape, np.float32)
         for name, shape in {"kernel": (3, 4), "recurrent": (4, 4), "bias": (4,)}.items()
     }
-    cut = cut_at_threshold(Posterior(ones, ones), 1.0, Rule(granularity="neuron"))
+    cut = mask_at_threshold(Posterior(ones, ones), 1.0, PruningRule(granularity="neuron"))
     assert not cut.kept["kernel"].any() and not cut.kept["recurrent"].any()
     assert cut.kept["bias"].all()
 
 
 def test_bprunes_pruned_weights_are_noise() -> None:
     posterior = make_posterior()
-    cut = cut_at_threshold(posterior, 1.0)
-    left = prune(posterior, cut, PRUNED_SCALE["bprune"])
+    cut = mask_at_threshold(posterior, 1.0, PruningRule(pruned_scale=PRUNED_SCALE["bprune"]))
+    left = cut.apply(posterior)
     softplus_of_zero = np.float32(np.logaddexp(0, 0))
     for name, kept in cut.kept.items():
         assert (left.loc[name][~kept] == 0).all()
@@ -313,4 +316,4 @@ def test_bprunes_pruned_weights_are_noise() -> None:
 )
 def test_thresholds_that_no_criterion_takes(name: str, threshold: float) -> None:
     with pytest.raises(ValueError, match="is not finite"):
-        cut_at_threshold(make_posterior(), threshold, rule_of(name))
+        mask_at_threshold(make_posterior(), threshold, rule_of(name))

@@ -11,12 +11,10 @@ from itertools import groupby
 import numpy as np
 
 from bprune_hpc import sweep
-from bprune_hpc.accumulators.classification import GroupSums
 from bprune_hpc.errors import BpruneError, DataError
 from bprune_hpc.metrics import tasks
 from bprune_hpc.mpi.comm import Comm, run
 from bprune_hpc.runner import timing, work_split
-from bprune_hpc.runner.worker import Worker
 from tests.helpers import fake_problem
 
 
@@ -133,14 +131,14 @@ def sweep_fault(comm: Comm, rank: int, arguments: list[str]) -> int:
 
 def shuffled_sweeps(comm: Comm, arguments: list[str]) -> int:
     """Run sweeps, one for each run of arguments between dashes; ranks shuffle their cells."""
-    in_order = work_split.Share.__iter__
+    in_order = work_split.Partition.__iter__
     generator = np.random.default_rng(comm.rank)
 
-    def shuffled(share: work_split.Share) -> Iterator[tuple[int, range]]:
-        cells = list(in_order(share))
+    def shuffled(partition: work_split.Partition) -> Iterator[tuple[int, range]]:
+        cells = list(in_order(partition))
         return iter([cells[index] for index in generator.permutation(len(cells))])
 
-    work_split.Share.__iter__ = shuffled
+    work_split.Partition.__iter__ = shuffled
     runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
     return max([sweep.sweep(comm, one) for one in runs])
 
@@ -149,23 +147,12 @@ def stopped_sweeps(comm: Comm, arguments: list[str]) -> int:
     """Run sweeps to their end, one for each run of arguments between dashes, by chance.
 
     How much is done at a time, when results are written, and after how much a sweep is stopped and
-    begun again, are drawn by lot: the same on every rank where all have to know it. Memory that is
-    spare holds anything.
+    begun again, are drawn by lot: the same on every rank where all have to know it.
     """
     common, of_root = random.Random(5), random.Random(7)
     fake_problem.install(round_s=1e9)
-    timing.Timing.n_cells = lambda _: of_root.choice([None, 150, 500])
+    timing.Timing.n_items = lambda _: of_root.choice([None, 150, 500])
     timing.Timing.is_due = property(lambda one: one.unsaved_s > 0 and of_root.random() < 0.2)
-    spare_of = Worker._spare_of
-
-    def anything(rank: Worker, index: int) -> list[tasks.AnySums]:
-        spare = spare_of(rank, index)
-        for one in spare:
-            for array in (one.buffer,) if isinstance(one, GroupSums) else one.sums.arrays:
-                array.fill(3)
-        return spare
-
-    Worker._spare_of = anything
     runs = [list(run) for is_dash, run in groupby(arguments, "-".__eq__) if not is_dash]
     n_stops = 0
     for one in runs:

@@ -34,12 +34,14 @@ def test_the_dense_network_prunes_as_the_published_one() -> None:
     posterior = overpruned.posterior(np.random.default_rng(0))
     for ratio, published in zip(posterior.snr().values(), PUBLISHED_SNR, strict=True):
         np.testing.assert_allclose(np.quantile(ratio, QUANTILES), published, rtol=0.02)
-    for cut in pruning.cuts(posterior, "threshold", list(PUBLISHED_PRUNED)):
+    for cut in pruning.pruning_masks(posterior, "threshold", list(PUBLISHED_PRUNED)):
         assert cut.pruned_fraction == pytest.approx(PUBLISHED_PRUNED[cut.threshold], abs=0.005)
-    for cut in pruning.cuts(posterior, "fraction", list(overpruned.ALIVE)):
+    for cut in pruning.pruning_masks(posterior, "fraction", list(overpruned.ALIVE)):
         assert overpruned.work(cut).alive == (*overpruned.ALIVE[cut.requested_fraction], 10)
     for (kind, grid), published in PUBLISHED_WORK.items():
-        works = map(overpruned.work, pruning.cuts(posterior, kind, list(np.linspace(*grid))))
+        works = map(
+            overpruned.work, pruning.pruning_masks(posterior, kind, list(np.linspace(*grid)))
+        )
         found = np.mean([(one.removal, one.shared) for one in works], axis=0)
         np.testing.assert_allclose(found, published, atol=0.01)
 

@@ -14,7 +14,7 @@ from benchmarks.common_draws import (
     repeat,
     with_error,
 )
-from bprune_hpc.metrics.classification import metric_names
+from bprune_hpc.metrics.definitions import CLASSIFICATION
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_common_draws_pay_on_the_digits_where_thresholds_correlate() -> None:
     errors = np.stack([pairs.se["nll"], pairs.se["nll_rise"]], axis=2)
     assert independent_over_common_by_jackknife(errors)[1] > 3
     assert pairs.unit_nll.shape == (3, 2, 50)
-    assert set(METRICS) <= set(metric_names())
+    assert set(METRICS) <= set(CLASSIFICATION)

@@ -49,7 +49,7 @@ LAYERS = (
     {"posterior", "mpi", "data", "models", "graph_info"},
     {"compiled", "tensorflow_import"},
     {"sources", "streams"},
-    {"errors"},
+    {"errors", "_typing"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
 WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results"}
@@ -137,7 +137,7 @@ def test_the_guards_see_all_modules() -> None:
     assert len(SOURCES) > 100 and len(PURE) > 15
     rooms = {room_of(name) for name in SOURCES} - {"__init__"}
     assert rooms == set().union(*LAYERS)
-    assert own_imports("runner.worker") >= {"mpi.comm", "runner.coordinator"}
+    assert own_imports("runner.worker") >= {"mpi.comm", "runner.scheduler"}
 
 
 def test_packages_import_from_lower_layers_alone() -> None:
@@ -345,3 +345,10 @@ def test_a_wheel_made_from_the_sdist_holds_the_embedded_case(tmp_path: Path) -> 
     }
     assert wanted <= packed
     assert "bprune_hpc/embedded/digits.npz" in packed
+
+
+def test_every_evaluator_is_in_every_list_of_them() -> None:
+    from bprune_hpc.evaluators import selection
+
+    names = set(selection.EVALUATORS) - {"auto"}
+    assert names == set(selection.FORMS) == set(selection.RUNS_TENSORFLOW)

@@ -164,8 +164,9 @@ def test_its_commands_run(tmp_path: Path) -> None:
     assert "python -m bprune_hpc.sweep" in script
     # A copy, so that what the commands write does not land in the checkout.
     clone = tmp_path / "bprune_hpc"
-    products = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "results")
+    products = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__")
     shutil.copytree(ROOT, clone, ignore=products)
+    shutil.rmtree(clone / "results", ignore_errors=True)
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", script],
         cwd=clone, env=environment(), capture_output=True, text=True, timeout=LIMIT_S,

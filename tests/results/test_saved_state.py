@@ -20,7 +20,7 @@ from tests.helpers.sweeps import FLAGS, KINDS, start
 
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
+    fake_problem.install(monkeypatch.setattr, replicate_by_replicate=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
     def of(*flags: str) -> bytes:
         if flags not in done:
             with pytest.MonkeyPatch.context() as patch:
-                fake_problem.install(patch.setattr, unit_by_unit=True)
+                fake_problem.install(patch.setattr, replicate_by_replicate=True)
                 path = directory / f"{len(done)}.h5"
                 n_supersteps = 5
                 if any("limit" in flag for flag in flags):  # one block, and a part of the next

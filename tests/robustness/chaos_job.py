@@ -93,11 +93,11 @@ def meet(place: Path, number: int) -> None:
 
 
 def tell(say: Callable[..., None]) -> None:
-    """Say which units of draws are begun and done, how long they took, and what is written."""
+    """Say which replicates of draws are begun and done, how long they took, and what is written."""
     took = [0.0]
     whole = {
         "worked": timing.Timing.worked,
-        "next": coordinators.Coordinator.next, "done": coordinators.Coordinator.done,
+        "next": coordinators.Coordinator.next, "done": coordinators.Coordinator.worked,
         "write": output.Output.write,
     }  # fmt: skip
 
@@ -108,19 +108,19 @@ def tell(say: Callable[..., None]) -> None:
     def begin(self: coordinators.Coordinator, is_stopping: bool) -> Any:
         step = whole["next"](self, is_stopping)
         if isinstance(step, Superstep):
-            say("begun", step.units.start)
+            say("begun", step.replicates.start)
         return step
 
     def done(self: coordinators.Coordinator, *given: Any) -> None:
         whole["done"](self, *given)
-        say("done", self.sweep_states[0].n_units, took[0])
+        say("done", self.sweep_states[0].n_replicates, took[0])
 
     def write(self: output.Output, coordinator: coordinators.Coordinator) -> None:
         whole["write"](self, coordinator)
-        say("written", coordinator.sweep_states[0].n_units)
+        say("written", coordinator.sweep_states[0].n_replicates)
 
     timing.Timing.worked, coordinators.Coordinator.next = worked, begin  # type: ignore[method-assign]
-    coordinators.Coordinator.done, output.Output.write = done, write  # type: ignore[method-assign]
+    coordinators.Coordinator.worked, output.Output.write = done, write  # type: ignore[method-assign]
 
 
 def main() -> int:

@@ -100,7 +100,7 @@ def kills(directory: Path, number: int) -> list[Row]:
     """Kill jobs at random moments, and go on on another number of ranks."""
     whole, chance = whole_bits(directory), random.Random(1)
     tried, wrong, moments = Counter[str](), Counter[str](), defaultdict[str, Counter[str]](Counter)
-    rounds, units, slowest = Counter[str](), Counter[str](), Counter[str]()
+    rounds, replicates, slowest = Counter[str](), Counter[str](), Counter[str]()
     path, log = directory / "kills" / "s.h5", directory / "log"
     path.parent.mkdir()
     while tried.total() < number:
@@ -122,7 +122,7 @@ def kills(directory: Path, number: int) -> list[Row]:
             tried[kind] += 1
             moments[kind][moment] += 1
             rounds[kind] = max(rounds[kind], job_log.rounds_lost(lines, there, _ROUND_S))
-            units[kind] = max(units[kind], job_log.units_lost(lines, there))
+            replicates[kind] = max(replicates[kind], job_log.units_lost(lines, there))
             slowest[kind] = max(slowest[kind], round(trial.ended_s, 1))  # type: ignore[type-var]
         if problems:
             tried[kind] += not trial.is_struck
@@ -135,7 +135,9 @@ def kills(directory: Path, number: int) -> list[Row]:
     rows = []
     for kind in KINDS:
         when = ", ".join(f"{moment} {n}" for moment, n in moments[kind].items())
-        notes = f"{units[kind]} draw pairs at most; ended within {slowest[kind]:.1f} s; in {when}"
+        notes = (
+            f"{replicates[kind]} draw pairs at most; ended within {slowest[kind]:.1f} s; in {when}"
+        )
         rows.append(Row(kind, tried[kind], wrong[kind], notes, rounds[kind]))
     return [*rows, _rest(path, whole)]
 

@@ -261,10 +261,15 @@ def test_marshalled_lambda_is_not_run(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["external", "virtual", "link"])
-def test_tensors_in_other_files_are_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("suffix", ["weights.h5", "h5"])
+@pytest.mark.parametrize("model", ["dense_flipout", "adapted"])
+def test_tensors_in_other_files_are_refused(
+    tmp_path: Path, kind: str, suffix: str, model: str
+) -> None:
     """HDF5 can name any file of the machine as the place of a tensor."""
-    path, secret = tmp_path / "net.weights.h5", tmp_path / "secret"
-    keras_tracing.build_model(DENSE).save_weights(path)
+    path, secret = tmp_path / f"net.{suffix}", tmp_path / "secret"
+    name_of_model = f"tests.helpers.small_models:{model}"
+    keras_tracing.build_model(name_of_model).save_weights(path)
     secret.write_bytes(bytes(80))
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["w"] = np.zeros((4, 5), np.float32)
@@ -280,7 +285,7 @@ def test_tensors_in_other_files_are_refused(tmp_path: Path, kind: str) -> None:
         else:
             file[name] = h5py.ExternalLink(tmp_path / "other.h5", "w")
     with pytest.raises(BpruneError, match="lies in another file"):
-        read_case(path, model=DENSE)
+        read_case(path, model=name_of_model)
 
 
 def _first(file: Any) -> str:

@@ -37,19 +37,19 @@ def vote(
     signals = StopSignals()
     signals.seen = seen
     deadline = None if left_s is None else Deadline(1000.0 + left_s, "squeue")
-    pace = Timing(slowest_round_s=slowest_round_s, slowest_write_s=2.0)
+    timing = Timing(slowest_round_s=slowest_round_s, slowest_write_s=2.0)
     asked = StopVote(TwoRanks(other), deadline, margin_s, signals, lambda: 1000.0)
-    return asked(pace)
+    return asked(timing)
 
 
-def test_no_stretch_of_work_is_planned_beyond_the_end() -> None:
-    pace = Timing()
-    pace.worked(10.0, 10.0, 100.0)
-    pace.wrote(1.0)
-    assert pace.n_cells() == pytest.approx(150.0)
+def test_no_superstep_of_work_is_planned_beyond_the_end() -> None:
+    timing = Timing()
+    timing.worked(10.0, 10.0, 100.0)
+    timing.wrote(1.0)
+    assert timing.n_items() == pytest.approx(150.0)
     vote = StopVote(SerialComm(), Deadline(1043.0, "squeue"), None, StopSignals(), lambda: 1000.0)
-    assert vote(pace) is None
-    assert pace.n_cells() == pytest.approx(120.0)  # 43 s left, 1 for the write, 30 to spare
+    assert vote(timing) is None
+    assert timing.n_items() == pytest.approx(120.0)  # 43 s left, 1 for the write, 30 to spare
 
 
 def test_without_a_reason_work_goes_on() -> None:

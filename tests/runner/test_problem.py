@@ -11,7 +11,7 @@ import pytest
 
 from bprune_hpc import data, report, sweep
 from bprune_hpc.data import loading as data_loading
-from bprune_hpc.metrics.classification import Metric
+from bprune_hpc.metrics.estimates import Metric
 from bprune_hpc.metrics.tasks import Classification, Regression
 from bprune_hpc.sources import HOME
 from bprune_hpc.tensorflow_import import import_tensorflow

@@ -8,60 +8,50 @@ import numpy as np
 import pytest
 
 from bprune_hpc.config import sweep_config
-from bprune_hpc.evaluators.graph import GraphEvaluator
-from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.draws import MEAN
-from bprune_hpc.runner.datasets import Part, lay_out
 from bprune_hpc.runner.evaluation import evaluate
+from bprune_hpc.runner.preparation import PreparedSweep
 from bprune_hpc.runner.state import SweepState
 from bprune_hpc.runner.statistics import SweepStatistics
 from bprune_hpc.runner.synthetic_state import fill, repeated_labels
-from bprune_hpc.runner.work_split import Share
+from bprune_hpc.runner.work_split import Partition
 from tests.helpers import fake_problem
 
-THRESHOLDS = (0.0, 0.5, 1.0)
 KINDS = ("fake", "fake:regression")
 
 
-def parts_of(kind: str) -> tuple[list[Part], list[pruning.Cut]]:
-    asked = sweep_config.parse([f"--model_dir={kind}", "--num_monte_carlo=88", "--batch_size=10"])
-    problem = fake_problem.problem(asked)
-    cuts = pruning.cuts(problem.posterior, "threshold", THRESHOLDS)
-    return lay_out(asked, problem, len(cuts)), cuts
-
-
-def full(kind: str) -> tuple[list[Part], SweepState]:
+def full(kind: str) -> tuple[PreparedSweep, SweepState]:
     """A full sweep state whose sums are those of ten examples at two thresholds."""
-    parts, cuts = parts_of(kind)
-    plan, task = parts[0].plan, parts[0].problem.task
-    draws = task.draw_sums(2, len(plan.units[0]))
+    flags = [f"--model_dir={kind}", "--num_monte_carlo=88", "--batch_size=10"]
+    sweep = fake_problem.prepared(sweep_config.parse([*flags, "--thresholds=0,0.5,1"]))
+    draws = sweep.network.task.draw_sums(2, len(sweep.plan.replicates[0]))
     sums: dict = {}
     evaluate(
-        GraphEvaluator(fake_problem.Network()), parts[0].problem, cuts[:2], plan,
-        Share((MEAN, 0), 2, 0, 4), range(10), sums, draws, {}, seed=0, advance=lambda n: None,
+        sweep.evaluator, sweep.network, sweep.masks[:2], sweep.datasets[0],
+        Partition((MEAN, 0), 2, 0, 4), range(10), sums, draws, {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
     sweep_state = SweepState((0, 1, 2))
-    fill(sweep_state, parts, [0, 1, 1], sums[MEAN], sums[0], draws)
-    return parts, sweep_state
+    fill(sweep_state, sweep, [0, 1, 1], sums[MEAN], sums[0], draws)
+    return sweep, sweep_state
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_group_has_its_number_of_units(kind: str) -> None:
-    (part, *_), sweep_state = full(kind)
-    _, cuts = parts_of(kind)
-    plan, task = part.plan, part.problem.task
-    # The same unit once more for each that the group has, under numbers that follow.
-    size, group = len(plan.units[0]), 3
-    n_units = plan.group_sizes[group]
-    units = tuple(
-        tuple(replace(draw, index=draw.index + number * size) for draw in plan.units[0])
-        for number in range(n_units)
+def test_each_group_has_its_number_of_replicates(kind: str) -> None:
+    sweep, sweep_state = full(kind)
+    plan, task = sweep.plan, sweep.network.task
+    # The same replicate once more for each that the group has, under numbers that follow.
+    size, group = len(plan.replicates[0]), 3
+    n_replicates = plan.group_sizes[group]
+    replicates = tuple(
+        tuple(replace(draw, index=draw.index + number * size) for draw in plan.replicates[0])
+        for number in range(n_replicates)
     )
     sums: dict = {}
     evaluate(
-        GraphEvaluator(fake_problem.Network()), part.problem, cuts[:2], replace(plan, units=units),
-        Share(tuple(range(n_units)), 2, 0, 2 * n_units), range(10), sums,
-        task.draw_sums(2, size * n_units), {}, seed=0, advance=lambda n: None,
+        sweep.evaluator, sweep.network, sweep.masks[:2],
+        replace(sweep.datasets[0], plan=replace(plan, replicates=replicates)),
+        Partition(tuple(range(n_replicates)), 2, 0, 2 * n_replicates), range(10), sums,
+        task.draw_sums(2, size * n_replicates), {}, seed=0, advance=lambda n: None,
     )  # fmt: skip
     filled = sweep_state.sums[0][group]
     rows = np.arange(45) % 10
@@ -76,11 +66,11 @@ def test_each_group_has_its_number_of_units(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_has_the_size_of_a_finished_one_and_finite_statistics(kind: str) -> None:
-    parts, sweep_state = full(kind)
-    plan = parts[0].plan
-    assert sweep_state.position == (0, len(plan.units))
+    sweep, sweep_state = full(kind)
+    plan = sweep.plan
+    assert sweep_state.progress == (0, len(plan.replicates))
     assert set(sweep_state.sums[0]) == {MEAN, *range(len(plan.group_sizes))}
-    findings = SweepStatistics(repeated_labels(parts, 10), sweep_state, False)
+    findings = SweepStatistics(repeated_labels(sweep, 10), sweep_state)
     assert findings.n_draws == 88
     assert all(np.isfinite(metric.value).all() for metric in findings.metrics.values())
     assert findings.draw_sums.nll(45).shape == (3, 88)

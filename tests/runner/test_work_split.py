@@ -4,29 +4,33 @@ from collections import Counter
 
 import pytest
 
-from bprune_hpc.posterior.draws import MEAN, N_GROUPS, Draw, group_of, group_sizes, units_of
+from bprune_hpc.posterior.draws import MEAN, N_GROUPS, Draw, group_of, group_sizes, replicates_of
 from bprune_hpc.runner.work_split import (
+    assign,
     doubling,
     even_number,
     example_blocks,
     make_plan,
-    round_of,
     split,
 )
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 5, 7, 64, 500])
-@pytest.mark.parametrize(("n_units", "n_thresholds"), [(1, 1), (5, 8), (100, 1), (33, 21)])
+@pytest.mark.parametrize(("n_replicates", "n_thresholds"), [(1, 1), (5, 8), (100, 1), (33, 21)])
 def test_every_cell_is_done_once_whatever_the_ranks(
-    n_ranks: int, n_units: int, n_thresholds: int
+    n_ranks: int, n_replicates: int, n_thresholds: int
 ) -> None:
-    shares = split([MEAN, *range(n_units)], [3] * n_thresholds, n_ranks)
-    assert len(shares) == n_ranks
-    done = Counter((unit, t) for share in shares for unit, ts in share for t in ts)
-    cells = {(unit, t) for unit in (MEAN, *range(n_units)) for t in range(n_thresholds)}
+    partitions = split([MEAN, *range(n_replicates)], [3] * n_thresholds, n_ranks)
+    assert len(partitions) == n_ranks
+    done = Counter(
+        (replicate, t) for partition in partitions for replicate, ts in partition for t in ts
+    )
+    cells = {
+        (replicate, t) for replicate in (MEAN, *range(n_replicates)) for t in range(n_thresholds)
+    }
     assert done == Counter(cells)
-    sizes = [sum(len(ts) for _, ts in share) for share in shares]
-    assert sizes == [len(share) for share in shares]
+    sizes = [sum(len(ts) for _, ts in partition) for partition in partitions]
+    assert sizes == [len(partition) for partition in partitions]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -34,56 +38,61 @@ def test_every_cell_is_done_once_whatever_the_ranks(
 def test_of_few_units_each_rank_has_some_thresholds(n_ranks: int) -> None:
     """What is done once for a threshold is then done by as few ranks as can be."""
     costs = list(range(21, 0, -1))
-    shares = split([MEAN, 0], costs, n_ranks)
-    seen = [{index for _, thresholds in share for index in thresholds} for share in shares]
+    partitions = split([MEAN, 0], costs, n_ranks)
+    seen = [
+        {index for _, thresholds in partition for index in thresholds} for partition in partitions
+    ]
     assert sum(len(thresholds) for thresholds in seen) <= 21 + n_ranks - 1
-    work = [sum(costs[at] for _, thresholds in share for at in thresholds) for share in shares]
-    assert work == [share.cost for share in shares]
+    work = [
+        sum(costs[at] for _, thresholds in partition for at in thresholds)
+        for partition in partitions
+    ]
+    assert work == [partition.cost for partition in partitions]
     assert max(work) - min(work) <= 2 * max(costs)
     in_order = [min(thresholds) for thresholds in seen if thresholds]
     assert in_order == sorted(in_order)
 
 
 def test_groups_are_not_shared_for_the_sake_of_thresholds() -> None:
-    assert [len(share.groups) for share in split(range(2), [1] * 4, 2)] == [1, 1]
-    assert [len(share.groups) for share in split([MEAN, 0, 1], [1] * 4, 3)] == [1, 1, 1]
+    assert [len(partition.groups) for partition in split(range(2), [1] * 4, 2)] == [1, 1]
+    assert [len(partition.groups) for partition in split([MEAN, 0, 1], [1] * 4, 3)] == [1, 1, 1]
 
 
 def test_evenness_is_what_ranks_do_while_the_slowest_works() -> None:
-    assert round_of(range(1, 3), [5, 3], 2).evenness == 1
-    assert round_of(range(1, 2), [1] * 5, 3).evenness == pytest.approx(5 / 6)  # 2, 2 and 1
-    assert round_of(range(1, 2), [3, 1], 1).evenness == 1
-    assert round_of(range(1, 2), [1], 4).evenness == 1 / 4
+    assert assign(range(1, 3), [5, 3], 2).evenness == 1
+    assert assign(range(1, 2), [1] * 5, 3).evenness == pytest.approx(5 / 6)  # 2, 2 and 1
+    assert assign(range(1, 2), [3, 1], 1).evenness == 1
+    assert assign(range(1, 2), [1], 4).evenness == 1 / 4
 
 
-@pytest.mark.parametrize("n_units", [1, 13])
-def test_a_share_visits_a_unit_once(n_units: int) -> None:
-    for share in split([MEAN, *range(n_units)], [1] * 8, 5):
-        units = [unit for unit, _ in share]
-        assert len(units) == len(set(units))
-        assert all(len(thresholds) for _, thresholds in share)
+@pytest.mark.parametrize("n_replicates", [1, 13])
+def test_a_share_visits_a_unit_once(n_replicates: int) -> None:
+    for partition in split([MEAN, *range(n_replicates)], [1] * 8, 5):
+        replicates = [replicate for replicate, _ in partition]
+        assert len(replicates) == len(set(replicates))
+        assert all(len(thresholds) for _, thresholds in partition)
 
 
 def test_groups_do_not_depend_on_the_number_of_draws() -> None:
-    assert [group_of(unit) for unit in (0, 19, 20, 41)] == [0, 19, 0, 1]
+    assert [group_of(replicate) for replicate in (0, 19, 20, 41)] == [0, 19, 0, 1]
     assert group_sizes(3) == [1, 1, 1]
     assert group_sizes(25) == [2] * 5 + [1] * 15
     assert len(group_sizes(1000)) == N_GROUPS and sum(group_sizes(1000)) == 1000
 
 
 def test_a_rank_of_many_adds_to_few_groups() -> None:
-    shares = split(range(3200), [7] * 21, 64)
-    assert max(len(share.groups) for share in shares) <= 3
+    partitions = split(range(3200), [7] * 21, 64)
+    assert max(len(partition.groups) for partition in partitions) <= 3
 
 
 def test_pairs_take_both_signs() -> None:
-    assert units_of(4, "antithetic") == [
+    assert replicates_of(4, "antithetic") == [
         (Draw(0, 1, 0), Draw(1, -1, 0)),
         (Draw(2, 1, 1), Draw(3, -1, 1)),
     ]
-    assert units_of(3, "none") == [(Draw(k, 1, k),) for k in range(3)]
+    assert replicates_of(3, "none") == [(Draw(k, 1, k),) for k in range(3)]
     with pytest.raises(ValueError, match="2 at a time"):
-        units_of(3, "antithetic")
+        replicates_of(3, "antithetic")
 
 
 @pytest.mark.parametrize("n_examples", [1, 9, 10, 11, 95])
@@ -135,11 +144,16 @@ def test_stages_end_where_whole_units_do(pairing: str) -> None:
 @pytest.mark.parametrize("n_ranks", [1, 2, 7, 64])
 def test_rounds_do_every_cell_once_and_begin_with_the_mean(n_ranks: int) -> None:
     done: Counter[tuple[int, int]] = Counter()
-    for units in (range(1), range(1, 20), range(20, 61)):
-        of_round = round_of(units, [1, 1, 1], n_ranks)
-        assert of_round.units == units and len(of_round.shares) == n_ranks
-        done.update((unit, t) for share in of_round.shares for unit, ts in share for t in ts)
-    assert done == Counter((unit, t) for unit in (MEAN, *range(61)) for t in range(3))
+    for replicates in (range(1), range(1, 20), range(20, 61)):
+        assignment = assign(replicates, [1, 1, 1], n_ranks)
+        assert len(assignment.partitions) == n_ranks
+        done.update(
+            (replicate, t)
+            for partition in assignment.partitions
+            for replicate, ts in partition
+            for t in ts
+        )
+    assert done == Counter((replicate, t) for replicate in (MEAN, *range(61)) for t in range(3))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +194,18 @@ def test_ranks_draw_as_many_units_together_as_they_can(wanted: float, number: in
 @pytest.mark.parametrize("n_ranks", [1, 2, 7, 64, 200])
 def test_ranks_share_the_work_and_not_the_cells(n_ranks: int) -> None:
     costs = [100, 60, 31, 17, 9, 4, 2, 1]
-    shares = split([MEAN, *range(20)], costs, n_ranks)
-    cells = [(unit, index) for share in shares for unit, rows in share for index in rows]
-    assert sorted(cells) == [(unit, index) for unit in [MEAN, *range(20)] for index in range(8)]
-    work = [sum(costs[index] for _, rows in share for index in rows) for share in shares]
-    assert work == [share.cost for share in shares]
+    partitions = split([MEAN, *range(20)], costs, n_ranks)
+    cells = [
+        (replicate, index)
+        for partition in partitions
+        for replicate, rows in partition
+        for index in rows
+    ]
+    assert sorted(cells) == [
+        (replicate, index) for replicate in [MEAN, *range(20)] for index in range(8)
+    ]
+    work = [
+        sum(costs[index] for _, rows in partition for index in rows) for partition in partitions
+    ]
+    assert work == [partition.cost for partition in partitions]
     assert max(abs(each - 21 * sum(costs) / n_ranks) for each in work) <= max(costs)
