@@ -184,7 +184,7 @@ def _two_inputs() -> Any:
         (_raises, r"failed: ValueError: no luck; it has to return a model"),
         (_unbuilt, "returns a model of unknown input shape; start it with an Input layer"),
         (_mixture, r"ends in a Poisson .*; end the model in a Categorical, OneHotCategorical"),
-        (_two_inputs, "takes 2 inputs; return a model of one input"),
+        (_two_inputs, r"takes 2 inputs \(input_1, input_2\); return a model of one input"),
     ],
 )
 def test_models_that_cannot_be_used(
