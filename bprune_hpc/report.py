@@ -21,7 +21,7 @@ from .config.argument_file import ArgumentParser
 from .errors import ConfigError, ResultsError
 from .mpi.comm import Comm, run
 from .results.figure import plot
-from .results.table import read_findings
+from .results.table import read_table
 from .streams import check_shown, show
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
 
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
-        tables = [read_findings(path) for path in arguments.file]
+        tables = [read_table(path) for path in arguments.file]
         if arguments.plot and len(tables) > 1:
             raise ConfigError("--plot: draws one results file; give one")
         n_choices = sum(found.choice is not None for found in tables)

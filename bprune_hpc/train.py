@@ -256,7 +256,7 @@ class _Run:
         config, comm, session = self.config, self.comm, self.session
         look = _Looks(comm, self.ask)
         if comm.is_root:
-            look.pace.wrote(self.save_s)
+            look.timing.wrote(self.save_s)
         if comm.is_root:
             show = train_report.progress(config.epochs)
         while step < config.epochs * self.n_steps:
@@ -268,7 +268,7 @@ class _Run:
             for i in range(first, self.n_steps):
                 why, is_due = look.before(step, self._is_save_due)
                 if why is not None or is_due:
-                    self._save(step, look.pace)
+                    self._save(step, look.timing)
                 if why is not None:
                     return why
                 losses[i - first] = self._step(batches[i], epoch + i / self.n_steps)
@@ -285,8 +285,8 @@ class _Run:
                     )
                 show(epoch + 1, nll, kl)
             if config.save_every and (epoch + 1) % config.save_every == 0:
-                self._save(step, look.pace)
-        self._save(step, look.pace)
+                self._save(step, look.timing)
+        self._save(step, look.timing)
         return None
 
     def _step(self, batch: NDArray[np.int64], done: float) -> np.float32:
@@ -303,7 +303,7 @@ class _Run:
         since = time.monotonic() - self.saved_at
         return since > max(_SAVE_S, self.save_s / _SAVE_SHARE)
 
-    def _save(self, step: int, pace: Timing) -> None:
+    def _save(self, step: int, timing: Timing) -> None:
         """Save on rank 0; every rank calls this."""
 
         def save() -> None:
@@ -311,7 +311,7 @@ class _Run:
             self._on_root.save(self.training, self.session, step, began - self.began)
             self.saved_at = time.monotonic()
             self.save_s = self.saved_at - began
-            pace.wrote(self.save_s)
+            timing.wrote(self.save_s)
 
         self.comm.from_root(save)
 
@@ -319,15 +319,15 @@ class _Run:
         """Evaluate, and put the network in its place; on rank 0."""
         config, directory, test = self.config, self._on_root, data["test"]
         seconds = directory.seconds + time.monotonic() - self.began
-        pace = Timing()
+        timing = Timing()
         drawn_at = time.monotonic()
 
         def before_draw() -> None:
             nonlocal drawn_at
             now = time.monotonic()
-            pace.slowest_round_s = max(pace.slowest_round_s, now - drawn_at)
+            timing.slowest_round_s = max(timing.slowest_round_s, now - drawn_at)
             drawn_at = now
-            why = self.ask_root(pace)
+            why = self.ask_root(timing)
             if why is not None:
                 raise _StoppedError(why)
 
@@ -364,12 +364,12 @@ class _Looks:
 
     Attributes
     ----------
-    pace : Timing
+    timing : Timing
         What the vote on the end of the job asks for.
     """
 
     def __init__(self, comm: Comm, ask: Ask) -> None:
-        self.pace = Timing()
+        self.timing = Timing()
         self._comm = comm
         self._ask = ask
         self._at = self._next = -1
@@ -384,8 +384,8 @@ class _Looks:
         if self._at >= 0:
             seconds = now - self._looked_at
             n_steps = max(1, int(_LOOK_S * (step - self._at) / max(seconds, 1e-6)))
-            self.pace.slowest_round_s = max(self.pace.slowest_round_s, seconds)
-        why = self._ask(self.pace)
+            self.timing.slowest_round_s = max(self.timing.slowest_round_s, seconds)
+        why = self._ask(self.timing)
         n_steps, is_due = self._comm.from_root(lambda: (n_steps, why is None and is_save_due()))
         self._at, self._next, self._looked_at = step, step + n_steps, now
         return why, is_due

@@ -25,7 +25,7 @@ _BRIER_RISE = 2.0
 def choice(
     config: SweepConfig,
     masks: Sequence[PruningMask],
-    findings: SweepStatistics,
+    sweep_statistics: SweepStatistics,
     n_classes: int,
     status: str,
 ) -> tuple[dict[str, Variable], dict[str, Any]] | None:
@@ -36,27 +36,31 @@ def choice(
     Parameters
     ----------
     masks : sequence of PruningMask
-        Of the findings.
+        Of the statistics.
     n_classes : int
         0 of a regression.
     status : {"complete", "partial"}
     """
     limit = config.limit
-    if limit is None or findings.n_replicates < 2 or masks[0].pruned_fraction != 0:
+    if limit is None or sweep_statistics.n_replicates < 2 or masks[0].pruned_fraction != 0:
         return None
     why = _why_asymptotic(config, n_classes, status)
-    test = _asymptotic(limit, findings) if why is not None else _exact(config, findings, n_classes)
+    test = (
+        _asymptotic(limit, sweep_statistics)
+        if why is not None
+        else _exact(config, sweep_statistics, n_classes)
+    )
     name, long_name, cost = limit.metric, "", threshold_selection.NAMES[limit.metric]
     attrs: dict[str, Any] = {}
     if why is None:
-        about = f"this ensemble of {findings.n_draws} networks"
+        about = f"this ensemble of {sweep_statistics.n_draws} networks"
         name, long_name, cost = _decided_on(config, about)
         attrs["about"] = about
         if isinstance(test, ExactRiseTest):
             attrs["bound"] = test.bound
         if name == "nll_rise_softened":
             attrs["soften"] = config.soften
-    found = threshold_selection.choose(test, limit, findings.failed, config.n_comparisons)
+    found = threshold_selection.choose(test, limit, sweep_statistics.failed, config.n_comparisons)
     cuts = _cuts(config, masks)
     fractions = np.array([mask.pruned_fraction for mask in masks])
     text = threshold_selection.sentences(found, test, cost, cuts, fractions)
@@ -82,10 +86,10 @@ def choice(
         "cut": Variable(("threshold",), cuts),
     }
     if isinstance(test, ExactDropTest):
-        variables["n_lost"] = Variable(("threshold",), blank(test.n_lost, findings.failed))
-        variables["n_won"] = Variable(("threshold",), blank(test.n_won, findings.failed))
+        variables["n_lost"] = Variable(("threshold",), blank(test.n_lost, sweep_statistics.failed))
+        variables["n_won"] = Variable(("threshold",), blank(test.n_won, sweep_statistics.failed))
     elif isinstance(test, ExactRiseTest):
-        value = blank(test.value, findings.failed | findings.failed[0])
+        value = blank(test.value, sweep_statistics.failed | sweep_statistics.failed[0])
         variables[name] = Variable(("threshold",), value, {"long_name": long_name})
     return variables, {key: value for key, value in attrs.items() if value is not None}
 
@@ -105,9 +109,9 @@ def _why_asymptotic(config: SweepConfig, n_classes: int, status: str) -> str | N
     return None
 
 
-def _exact(config: SweepConfig, findings: SweepStatistics, n_classes: int) -> CostTest:
+def _exact(config: SweepConfig, sweep_statistics: SweepStatistics, n_classes: int) -> CostTest:
     assert config.limit is not None
-    statistics, limit = findings.statistics[0], config.limit.value
+    statistics, limit = sweep_statistics.statistics[0], config.limit.value
     if config.limit.metric == "accuracy_drop":
         is_right = statistics.per_example("accuracy") == 1
         n_lost = (is_right[0] & ~is_right).sum(axis=1)
@@ -140,8 +144,8 @@ def _decided_on(config: SweepConfig, about: str) -> tuple[str, str, str]:
     return name, meaning, f"{name} of {about}"
 
 
-def _asymptotic(limit: Limit, findings: SweepStatistics) -> CostTest:
-    statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
+def _asymptotic(limit: Limit, sweep_statistics: SweepStatistics) -> CostTest:
+    statistics, difference = sweep_statistics.statistics[0], sweep_statistics.metrics[limit.metric]
     step, skewness = threshold_selection.STEPS[limit.metric], np.zeros(len(difference.value))
     if not step:
         loss = statistics.per_example(limit.metric.partition("_")[0])

@@ -32,7 +32,7 @@ _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
 def contents(
     sweep: PreparedSweep,
-    findings: SweepStatistics,
+    sweep_statistics: SweepStatistics,
     run: Mapping[str, Any],
     status: str,
 ) -> Contents:
@@ -46,9 +46,13 @@ def contents(
     """
     config, network = sweep.config, sweep.network
     record, *others = [dataset.record for dataset in sweep.datasets]
-    masks = findings.thresholds.of(sweep.masks)
-    statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
-    draw_sums = findings.draw_sums
+    masks = sweep_statistics.thresholds.of(sweep.masks)
+    statistics, metrics, n_draws = (
+        sweep_statistics.statistics[0],
+        sweep_statistics.metrics,
+        sweep_statistics.n_draws,
+    )
+    draw_sums = sweep_statistics.draw_sums
     posterior = network.posterior
     criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
@@ -76,7 +80,9 @@ def contents(
         "example": Variable(("example",), np.arange(n_examples)),
         "layer": Variable(("layer",), list(posterior.names)),
         "failure": Variable(
-            ("threshold",), findings.failures, {"long_name": "where outputs were not finite"}
+            ("threshold",),
+            sweep_statistics.failures,
+            {"long_name": "where outputs were not finite"},
         ),
     }
     if isinstance(statistics, RegressionStatistics):
@@ -94,7 +100,7 @@ def contents(
         of_the_task = contents_classification.groups(statistics, metrics, draw_sums, n_classes)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": {**_sparsity(masks, posterior), **_priors(network)},
-        **blanked(of_the_task, findings.failed),
+        **blanked(of_the_task, sweep_statistics.failed),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
@@ -106,12 +112,12 @@ def contents(
         },
     }
     n_classes = len(coordinates["class"].data) if "class" in coordinates else 0
-    if (chosen := choice(config, masks, findings, n_classes, status)) is not None:
+    if (chosen := choice(config, masks, sweep_statistics, n_classes, status)) is not None:
         groups["choice"], group_attrs["choice"] = chosen
-    for other in findings.statistics[1:]:
-        groups |= blanked({"ood": contents_classification.ood(other)}, findings.failed)
+    for other in sweep_statistics.statistics[1:]:
+        groups |= blanked({"ood": contents_classification.ood(other)}, sweep_statistics.failed)
     if config.target is not None:
-        group_attrs["metrics"] |= _target(config.target, findings)
+        group_attrs["metrics"] |= _target(config.target, sweep_statistics)
     doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
     return Contents(
         attrs={
@@ -134,13 +140,13 @@ def contents(
     )
 
 
-def _target(target: Target, findings: SweepStatistics) -> dict[str, Any]:
-    metrics, failed = findings.metrics, findings.failed
+def _target(target: Target, sweep_statistics: SweepStatistics) -> dict[str, Any]:
+    metrics, failed = sweep_statistics.metrics, sweep_statistics.failed
     return {
         "target_metric": target.metric,
         "target_se": target.se,
         "target_reached": int(target.is_reached(metrics, failed)),
-        "target_text": target.sentence(metrics, failed, findings.n_draws),
+        "target_text": target.sentence(metrics, failed, sweep_statistics.n_draws),
     }
 
 

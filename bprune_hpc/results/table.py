@@ -139,7 +139,7 @@ class ResultsTable:
             show(self.choice.text if n_choices < 2 else self.choice.among(n_choices))
 
 
-def read_findings(path: str | Path) -> ResultsTable:
+def read_table(path: str | Path) -> ResultsTable:
     """Read a results file, once: the whole of it is compared with its digest.
 
     Raises

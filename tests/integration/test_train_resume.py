@@ -44,7 +44,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def stop_at(n: int) -> train.Ask:
     """Asked to stop at the so-many-th look."""
     left = iter(range(n))
-    return lambda pace: None if next(left, None) is not None else "the test says so"
+    return lambda timing: None if next(left, None) is not None else "the test says so"
 
 
 def run(directory: Path, *flags: str, ask: train.Ask | None = None) -> int:
@@ -256,7 +256,7 @@ def test_a_network_that_comes_meanwhile_is_not_replaced(looks, tmp_path):
     assert run(case, ask=stop_at(9)) == train.STOPPED
     case.mkdir()
 
-    def ask(pace: Timing) -> None:
+    def ask(timing: Timing) -> None:
         (case / "checkpoint").write_text("somebody's")
 
     with pytest.raises(EndedByRoot) as caught:
