@@ -150,7 +150,7 @@ def test_what_is_not_fixed_beforehand_is_asymptotic(
 def test_a_job_that_was_cut_off_ends_with_the_exact_choice_of_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_problem.install(monkeypatch.setattr, unit_by_unit=True)
+    fake_problem.install(monkeypatch.setattr, replicate_by_replicate=True)
     whole, parts = tmp_path / "whole.h5", tmp_path / "parts.h5"
     flags = [*KINDS["classes"], *FLAGS, "--max_nll_rise=2"]
     assert start(whole, *flags) == 0
