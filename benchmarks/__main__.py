@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bprune_hpc.job import memory as process_memory
 
-from . import bprune, convolutions, dense, memory, peers, ranks, standard_error, start
+from . import bprune, convolutions, dense, memory, peers, ranks, standard_error, start, training
 from .record import Measured, Record, measure
 from .timing import Settings, use_one_thread
 
@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[Settings], Measured]] = {
     "ranks": ranks.run,
     "memory": memory.run,
     "start": start.run,
+    "training": training.run,
 }
 _CORE_VARIABLE = "OPENBLAS_CORETYPE"
 _CLOCKS = {"wall": time.perf_counter, "process": time.process_time}

@@ -80,6 +80,12 @@ REQUIREMENTS = (
                 "mpirun -n 64 of the digits sweep: memory in all (GiB)", 14, is_most=True),
     Requirement("start", "first_draw_over_import_tensorflow",
                 "launch to first draw, 2 ranks / import tensorflow", 1.2, is_most=True),
+    Requirement("training", "dense_one_rank_over_fit_one_thread",
+                "training, dense: one rank / tf_keras' fit, one thread", 1.5),
+    Requirement("training", "dense_two_ranks_over_one_rank",
+                "training, dense: two ranks / one", 1.8),
+    Requirement("training", "dense_two_ranks_over_fit_two_threads",
+                "training, dense: two ranks / tf_keras' fit, two threads", 1),
 )  # fmt: skip
 
 

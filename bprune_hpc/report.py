@@ -18,26 +18,38 @@ if __name__ == "__main__":
     startup.begin(saves=False)
 
 from .config.argument_file import ArgumentParser
-from .errors import ResultsError
+from .errors import ConfigError, ResultsError
 from .mpi.comm import Comm, run
 from .results.figure import plot
-from .results.table import read_findings
-from .streams import check_shown
+from .results.table import read_table
+from .streams import check_shown, show
 
 logger = logging.getLogger(__name__)
 
 
 def report(comm: Comm, argv: Sequence[str]) -> int:
-    """Print the table of a results file and draw its figure, on rank 0."""
+    """Print the table of each results file and draw a figure, on rank 0."""
     parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
-    parser.add_argument("file", help="results file of a sweep")
+    parser.add_argument("file", nargs="+", help="results file of a sweep, or several")
     parser.add_argument("--plot", metavar="FILE", help="figure to draw: .png, .pdf, .svg")
 
     def on_root() -> None:
         arguments: Any = parser.parse(argv)
-        found = read_findings(arguments.file)
-        found.show()
+        tables = [read_table(path) for path in arguments.file]
+        if arguments.plot and len(tables) > 1:
+            raise ConfigError("--plot: draws one results file; give one")
+        n_choices = sum(found.choice is not None for found in tables)
+        if n_choices > 1:
+            logger.warning(
+                "%d choices are shown: each is made anew with the 5 %% at which one may be wrong "
+                "divided by %d; say how many there are with --n_comparisons", n_choices, n_choices,
+            )  # fmt: skip
+        for path, found in zip(arguments.file, tables, strict=True):
+            if len(tables) > 1:
+                show(f"{path}:")
+            found.show(n_choices)
         if arguments.plot:
+            found = tables[0]
             try:
                 plot(arguments.plot, found.pruned_fraction, found.metrics)
             except (OSError, ValueError, ImportError) as error:

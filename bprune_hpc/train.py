@@ -1,4 +1,4 @@
-"""Train a mean-field Bayesian network with Flipout on one or many Horovod ranks.
+"""Train a mean-field Bayesian network on one or many ranks.
 
     mpirun -n 2 python -m bprune_hpc.train @configs/train_digits.txt
 
@@ -7,22 +7,23 @@ and the text files BPrune's users keep beside it. What does not: networks (``mod
 (``training.graph``), schedules and shares (``training.config``), files (``training.directory``),
 pruning.
 
-Every rank takes its own examples of each step and its own Flipout noise; gradients are averaged.
-The same seed and the same number of ranks give the same bits, in one job or in several. Batch
-normalization sees a rank's own examples, and each rank keeps moving statistics of its own: rank 0's
-are evaluated and saved.
+Every rank takes its own examples of each step and its own noise; gradients are averaged, in one
+array a step, by Horovod or by MPI. The same seed and the same number of ranks give the same bits,
+in one job or in several; with three or more, as long as the MPI library and the layout of ranks
+over hosts are the same, by which it chooses the order of a sum. Batch normalization sees a rank's
+own examples, and each rank keeps moving statistics of its own: rank 0's are evaluated and saved.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .job import startup
@@ -45,7 +46,7 @@ from .models.zoo import image_shape
 from .mpi import comm as ranks
 from .runner.loop import StopVote
 from .runner.timing import Timing
-from .tensorflow_import import import_tensorflow, open_session
+from .tensorflow_import import call_of, import_tensorflow, open_session
 from .training import graph
 from .training import report as train_report
 from .training.config import (
@@ -71,6 +72,7 @@ _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
+Sum = Callable[[NDArray[np.float32]], None]
 Ask = Callable[[Timing], str | None]
 """Tells every rank whether to stop, and why; see :class:`bprune_hpc.runner.loop.StopVote`."""
 
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.time()
 
     def command(comm: Comm) -> int:
-        config = comm.from_root(lambda: parse(arguments, PROG))
+        config = comm.from_root(lambda: parse(arguments or ["--help"], PROG))
         if config.status:
             return comm.from_root(lambda: _say_status(config))
         return train(config, comm, started)[0]
@@ -165,7 +167,8 @@ class _Run:
         config, comm = self.config, self.comm
         data: dict[str, DataSet] = {}  # on rank 0, which alone reads files
         self.n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, data))
-        environment = _environment(config, comm)
+        self.allreduce = comm.from_root(lambda: _allreduce(config, comm.size))
+        environment = _environment(config, comm, self.allreduce)
         state = comm.from_root(lambda: self._join(data, environment))
         if state in ("complete", "trained"):
             return 0, self._record(state) if comm.is_root else {}
@@ -177,9 +180,12 @@ class _Run:
         self.x = arrays["x"]
         is_regression = config.task == "regression"
         self.y = arrays["y"].astype(np.float32 if is_regression else np.int64)
-        horovod = _start_tensorflow(comm)
+        _start_tensorflow()
+        if self.allreduce:
+            logger.info("gradients of %d ranks are added up by %s", comm.size, self.allreduce)
+        horovod = _start_horovod(comm) if self.allreduce == "horovod" else None
         self.training = graph.build(
-            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, horovod
+            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size
         )
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
         comm.from_root(lambda: graph.check_memory(self.training, asked_for))
@@ -188,11 +194,15 @@ class _Run:
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
             self.session.run(self.training.init)
             step = comm.from_root(lambda: self._start(state))
-            if self.training.broadcast is not None:
-                self.session.run(self.training.broadcast)
-            noise = Noise(self.training.graph, step, *threads)
-            self.noise = stack.enter_context(noise)
-            self.call = graph.step_of(self.training, self.session, noise)
+            if comm.size > 1:
+                arrays = comm.bcast_arrays(
+                    graph.state_of(self.training, self.session) if comm.is_root else None
+                )
+                if not comm.is_root:
+                    graph.set_state(self.training, self.session, arrays)
+            noise = Noise(self.training.nll, config.seed, comm.rank, step)
+            add_up = stack.enter_context(_sums(comm, horovod, threads))
+            self.call = graph.step_of(self.training, self.session, noise, add_up)
             why = self._train(step)
             report: dict[str, Any] = {}
 
@@ -246,39 +256,41 @@ class _Run:
         config, comm, session = self.config, self.comm, self.session
         look = _Looks(comm, self.ask)
         if comm.is_root:
-            look.pace.wrote(self.save_s)
-        show = train_report.progress(config.epochs) if comm.is_root else train_report.silent
+            look.timing.wrote(self.save_s)
+        if comm.is_root:
+            show = train_report.progress(config.epochs)
         while step < config.epochs * self.n_steps:
             epoch, first = divmod(step, self.n_steps)
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
-            losses = np.empty((len(batches) - first, 2))
+            losses = np.empty(len(batches) - first)
             for i in range(first, self.n_steps):
                 why, is_due = look.before(step, self._is_save_due)
                 if why is not None or is_due:
-                    self._save(step, look.pace)
+                    self._save(step, look.timing)
                 if why is not None:
                     return why
                 losses[i - first] = self._step(batches[i], epoch + i / self.n_steps)
                 step += 1
-            nll, kl = (float(loss) for loss in losses.mean(axis=0))
             # One rank's broken gradient breaks all, so rank 0 sees it and says it once: in the
             # losses of the epoch or, if it was the last step's, in what that step left behind.
-            if comm.is_root and not math.isfinite(nll + kl + session.run(self.training.network.kl)):
-                self._on_root.give_up()
-                raise BpruneError(
-                    f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; "
-                    "lower --learning_rate"
-                )
-            show(epoch + 1, nll, kl)
+            if comm.is_root:
+                nll, kl = float(losses.mean()), float(session.run(self.training.network.kl))
+                if not math.isfinite(nll + kl):
+                    self._on_root.give_up()
+                    raise BpruneError(
+                        f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; "
+                        "lower --learning_rate"
+                    )
+                show(epoch + 1, nll, kl)
             if config.save_every and (epoch + 1) % config.save_every == 0:
-                self._save(step, look.pace)
-        self._save(step, look.pace)
+                self._save(step, look.timing)
+        self._save(step, look.timing)
         return None
 
-    def _step(self, batch: NDArray[np.int64], done: float) -> list[Any]:
-        """Take one step; this rank's negative log-likelihood and KL, nats an example."""
+    def _step(self, batch: NDArray[np.int64], done: float) -> np.float32:
+        """Take one step; this rank's negative log-likelihood, nats an example."""
         return self.call(
             self.x[batch].reshape(len(batch), -1),
             self.y[batch],
@@ -291,7 +303,7 @@ class _Run:
         since = time.monotonic() - self.saved_at
         return since > max(_SAVE_S, self.save_s / _SAVE_SHARE)
 
-    def _save(self, step: int, pace: Timing) -> None:
+    def _save(self, step: int, timing: Timing) -> None:
         """Save on rank 0; every rank calls this."""
 
         def save() -> None:
@@ -299,7 +311,7 @@ class _Run:
             self._on_root.save(self.training, self.session, step, began - self.began)
             self.saved_at = time.monotonic()
             self.save_s = self.saved_at - began
-            pace.wrote(self.save_s)
+            timing.wrote(self.save_s)
 
         self.comm.from_root(save)
 
@@ -307,27 +319,29 @@ class _Run:
         """Evaluate, and put the network in its place; on rank 0."""
         config, directory, test = self.config, self._on_root, data["test"]
         seconds = directory.seconds + time.monotonic() - self.began
-        pace = Timing()
+        timing = Timing()
         drawn_at = time.monotonic()
 
         def before_draw() -> None:
             nonlocal drawn_at
             now = time.monotonic()
-            pace.slowest_round_s = max(pace.slowest_round_s, now - drawn_at)
+            timing.slowest_round_s = max(timing.slowest_round_s, now - drawn_at)
             drawn_at = now
-            why = self.ask_root(pace)
+            why = self.ask_root(timing)
             if why is not None:
                 raise _StoppedError(why)
 
+        n_steps = config.epochs * self.n_steps
         measured = graph.evaluate(
             config, self.training, self.session, test.x.reshape(len(test.x), -1), test.labels,
-            self.noise, before_draw,
+            Noise(self.training.network.logits, config.seed, 0, n_steps), before_draw,
         )  # fmt: skip
         mixed = directory.mixed_environment
         report = {
             "config": config.settings,
             "n_ranks": self.comm.size,
-            "n_steps": config.epochs * self.n_steps,
+            "n_steps": n_steps,
+            **({"allreduce": self.allreduce} if self.allreduce else {}),
             "train_time_s": round(seconds, 1),
             "data": {
                 "name": test.name,
@@ -350,12 +364,12 @@ class _Looks:
 
     Attributes
     ----------
-    pace : Timing
+    timing : Timing
         What the vote on the end of the job asks for.
     """
 
     def __init__(self, comm: Comm, ask: Ask) -> None:
-        self.pace = Timing()
+        self.timing = Timing()
         self._comm = comm
         self._ask = ask
         self._at = self._next = -1
@@ -370,17 +384,18 @@ class _Looks:
         if self._at >= 0:
             seconds = now - self._looked_at
             n_steps = max(1, int(_LOOK_S * (step - self._at) / max(seconds, 1e-6)))
-            self.pace.slowest_round_s = max(self.pace.slowest_round_s, seconds)
-        why = self._ask(self.pace)
+            self.timing.slowest_round_s = max(self.timing.slowest_round_s, seconds)
+        why = self._ask(self.timing)
         n_steps, is_due = self._comm.from_root(lambda: (n_steps, why is None and is_save_due()))
         self._at, self._next, self._looked_at = step, step + n_steps, now
         return why, is_due
 
 
-def _environment(config: TrainConfig, comm: Comm) -> Environment:
+def _environment(config: TrainConfig, comm: Comm, allreduce: str | None) -> Environment:
     """What the last bits depend on; whole on rank 0; every rank calls this."""
-    packages = {name: [value] for name, value in versions(train_report.PACKAGES).items()}
-    return union([{**packages, **environment_of(comm, config.num_intra, config.num_inter)}])
+    facts = {**versions(train_report.PACKAGES), **({"allreduce": allreduce} if allreduce else {})}
+    here = environment_of(comm, config.num_intra, config.num_inter)
+    return union([{**{name: [value] for name, value in facts.items()}, **here}])
 
 
 def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> tuple[int, int]:
@@ -423,31 +438,57 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
     return n_steps, n_outputs
 
 
-def _start_tensorflow(comm: Comm) -> Any:
-    """Set up this process; returns Horovod over all ranks, or None for one process without it."""
-    # Fused buffers are made of what is ready at that moment: sums over three or more ranks would
-    # then depend on timing.
-    os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+def _start_tensorflow() -> None:
+    """Let this process's TensorFlow give the same bits each time."""
+    import_tensorflow().config.experimental.enable_op_determinism()
+
+
+def _allreduce(config: TrainConfig, n_ranks: int) -> str | None:
+    """What adds up gradients: None for one rank, else ``horovod`` or ``mpi``."""
+    if n_ranks == 1:
+        return None
+    is_installed = importlib.util.find_spec("horovod") is not None
+    return config.allreduce or ("horovod" if is_installed else "mpi")
+
+
+@contextlib.contextmanager
+def _sums(comm: Comm, horovod: Any, threads: tuple[int, int]) -> Iterator[Sum | None]:
+    """What adds an array up over ranks, MPI if not Horovod; None for one rank."""
+    if comm.size == 1:
+        yield None
+    elif horovod is None:
+        yield comm.add_up
+    else:
+        tf = import_tensorflow()
+        with tf.Graph().as_default() as own:
+            array = tf.compat.v1.placeholder(tf.float32, (None,))
+            whole = horovod.allreduce(array, op=horovod.Sum, name="gradients")
+        with contextlib.closing(open_session(own, *threads)) as session:
+            call = call_of(session, whole, [array])
+
+            def add_up(values: NDArray[np.float32]) -> None:
+                values[:] = call(values)
+
+            yield add_up
+
+
+def _start_horovod(comm: Comm) -> Any:
+    """``horovod.tensorflow``, which joins all ranks."""
     tf = import_tensorflow()
-    tf.config.experimental.enable_op_determinism()
-    reason = ""
     try:
         import horovod.tensorflow as horovod
     except (ImportError, tf.errors.NotFoundError) as error:  # the second: for another TensorFlow
         horovod, reason = None, str(error).splitlines()[0]
+    is_missing = comm.any_of(horovod is None)
 
     def check() -> None:
-        if horovod is None and comm.size > 1:
+        if is_missing:
             raise LaunchError(
-                f"Horovod cannot be imported ({reason}), so {comm.size} processes cannot train "
-                "together; install it (tools/install_horovod.sh) or start one process"
+                f"Horovod cannot be imported ({reason if horovod is None else 'on another rank'}); "
+                "install it (tools/install_horovod.sh), or pass --allreduce=mpi"
             )
-        if horovod is None:
-            logger.info("Horovod is not installed: training on this one process")
 
     comm.from_root(check)
-    if horovod is None:
-        return None
     horovod.init()
     n_joined = horovod.size()
 
@@ -455,7 +496,7 @@ def _start_tensorflow(comm: Comm) -> Any:
         if n_joined != comm.size:
             raise LaunchError(
                 f"Horovod joins {n_joined} of {comm.size} processes; build it with the MPI that "
-                "mpi4py loads (tools/install_horovod.sh)"
+                "mpi4py loads (tools/install_horovod.sh), or pass --allreduce=mpi"
             )
 
     comm.from_root(check_size)

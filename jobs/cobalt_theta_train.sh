@@ -6,7 +6,7 @@
 #COBALT -O bprune-train-$jobid
 #COBALT --attrs mcdram=cache:numa=quad:filesystems=home,theta-fs0
 #
-# Training with Horovod on a Cray XC40 with Cobalt, as ALCF Theta was; Horovod has to be built with
+# Training on a Cray XC40 with Cobalt, as ALCF Theta was. Horovod, if installed, has to be built with
 # Cray MPICH (tools/install_horovod.sh). From the checkout's root:
 #     qsub jobs/cobalt_theta_train.sh
 # A training that does not fit into one job submits the next one by these directives, and that goes

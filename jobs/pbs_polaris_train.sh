@@ -10,7 +10,7 @@
 #PBS -j oe
 #PBS -r y
 #
-# Training with Horovod on ALCF Polaris (PBS, PALS); Horovod has to be built with the MPI that PALS
+# Training on ALCF Polaris (PBS, PALS). Horovod, where installed, has to be built with the MPI that PALS
 # starts, Cray MPICH (tools/install_horovod.sh). From the checkout's root:
 #     qsub jobs/pbs_polaris_train.sh
 # A training that does not fit into one job submits the next one by these directives, and that goes

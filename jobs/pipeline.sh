@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train with Horovod, then sweep what was trained, if training went well. Submits two jobs; run it
+# Train, then sweep what was trained, if training went well. Submits two jobs; run it
 # on a login node, from the root of the checkout:
 #     jobs/pipeline.sh slurm
 #     MODEL_DIR=results/mine OUTPUT=results/mine.h5 jobs/pipeline.sh pbs

@@ -11,7 +11,7 @@
 # (Above: for clusters where a job cannot find out when it ends; the log says "no time limit".)
 # Add --account, --partition and --qos as the site asks; no GPU is needed.
 #
-# Training with Horovod on Slurm; Horovod has to be built with the MPI whose launcher this is
+# Training on Slurm. Horovod, where it is installed, has to be built with the MPI whose launcher this is
 # (tools/install_horovod.sh). From the root of the checkout:
 #     sbatch jobs/slurm_train.sh
 # A training that does not fit into one job submits the next one, and that goes on where it stopped.

@@ -75,7 +75,8 @@ def mpirun() -> MpiRun:
 def no_horovod(tmp_path: Path) -> Path:
     """A place on the path that makes Horovod look absent."""
     (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "horovod.py").write_text("raise ImportError('No module: horovod')\n")
+    hide = "import sys\n\nsys.modules['horovod'] = None\n"
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(hide)
     return tmp_path / "hidden"
 
 

@@ -66,6 +66,15 @@ class SweepConfig:
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
         What pruning may cost, for the choice of a threshold.
+    choice : {"auto", "exact", "asymptotic"}
+        How the cost is tested; "auto" is exact where it can be.
+    soften : float
+        Share of the uniform distribution that the predictive is mixed with for an exact choice by
+        NLL.
+    n_comparisons : int
+        Choices among which this one is.
+    extended : bool
+        Whether what a choice rests on was changed when the results file had results; no flag's.
     evaluator : {"auto", "chain", "channels", "graph"}
         See ``evaluator_choice``.
     output : str
@@ -120,6 +129,10 @@ class SweepConfig:
     pairing: str
     target: Target | None
     limit: Limit | None
+    choice: str
+    soften: float
+    n_comparisons: int
+    extended: bool
     batch_size: int
     evaluator: str
     output: str
@@ -251,6 +264,10 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         pairing=arguments.pairing,
         target=target,
         limit=limit,
+        choice=arguments.choice,
+        soften=arguments.soften,
+        n_comparisons=arguments.n_comparisons,
+        extended=False,
         batch_size=arguments.batch_size,
         evaluator=arguments.evaluator,
         output=output,

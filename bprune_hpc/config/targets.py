@@ -13,10 +13,15 @@ import math
 from ..errors import ConfigError
 from ..metrics.definitions import ALL, CLASSIFICATION, OUT_OF_DISTRIBUTION, REGRESSION
 from ..metrics.stopping import Target, parse_target
-from ..metrics.threshold_selection import STEPS, Limit
+from ..metrics.threshold_selection import MODES, STEPS, Limit
 from ..posterior.criteria import CRITERIA
 
 logger = logging.getLogger(__name__)
+
+SOFTEN = 0.01
+"""Share of the uniform distribution in a softened predictive, unless another is asked for."""
+
+_MOST_COMPARISONS = 500
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
@@ -36,6 +41,28 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
             metavar="X",
             help="name the most-pruned threshold that is below it with 95 %% confidence",
         )
+    group.add_argument(
+        "--choice",
+        choices=MODES,
+        default=MODES[0],
+        help="exact: holds at any number of examples; asymptotic: for many, without rare large "
+        "losses; auto: exact where it can be had (%(default)s)",
+    )
+    group.add_argument(
+        "--soften",
+        type=float,
+        default=SOFTEN,
+        metavar="SHARE",
+        help="of the uniform distribution, mixed into the predictive for an exact choice by NLL: "
+        "more needs fewer examples (%(default)s)",
+    )
+    group.add_argument(
+        "--n_comparisons",
+        type=int,
+        default=1,
+        metavar="K",
+        help="choices among which this one is: 5 %% over K is how often it may be wrong",
+    )
 
 
 def read(
@@ -46,7 +73,8 @@ def read(
     Parameters
     ----------
     arguments : Namespace
-        ``target_se``, ``limit``, ``criterion``, ``task`` and those of the other examples are read.
+        ``target_se``, ``limit`` and how it is tested, ``criterion``, ``task`` and those of the
+        other examples are read.
     kind : {"threshold", "fraction"}
         Of the grid.
     least : float
@@ -63,6 +91,16 @@ def read(
     target = None if arguments.target_se is None else _target(arguments)
     if limit is not None:
         _check_limit(limit, kind, least, arguments.criterion)
+    if not 0 < arguments.soften < 1:
+        raise ConfigError(f"--soften: {arguments.soften:g} is not between 0 and 1")
+    if not 1 <= arguments.n_comparisons <= _MOST_COMPARISONS:
+        raise ConfigError(
+            f"--n_comparisons: {arguments.n_comparisons} is not in 1 to {_MOST_COMPARISONS}"
+        )
+    if target is not None and limit is not None and arguments.choice == "exact":
+        raise ConfigError(
+            "--choice=exact: --target_se chooses the number of draws by the data; leave one out"
+        )
     if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
             f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
@@ -74,6 +112,7 @@ def read(
 def check_task(
     target: Target | None,
     limit: Limit | None,
+    choice: str,
     task: str,
     n_replicates: int,
     draws_per_replicate: int,
@@ -82,6 +121,8 @@ def check_task(
 
     Parameters
     ----------
+    choice : str
+        How the cost is to be tested.
     task : {"classification", "regression"}
     n_replicates : int
         Independent replicates, at most.
@@ -97,6 +138,10 @@ def check_task(
         )
     if limit is not None and task == "regression" and limit.metric != "nll_rise":
         raise ConfigError(f"--max_{limit.metric}: is of a classification; give --max_nll_rise")
+    if limit is not None and task == "regression" and choice == "exact":
+        raise ConfigError(
+            "--choice=exact: the losses of a regression have no bound; pass --choice=asymptotic"
+        )
     if n_replicates < 2 and (target is not None or limit is not None):
         raise ConfigError(
             f"{_flag(limit)}: the draws of a {task} come {draws_per_replicate} at a time, and "
@@ -142,7 +187,7 @@ def _check_limit(limit: Limit, kind: str, least: float, criterion: str) -> None:
 
 
 class _Limit(argparse.Action):
-    """Keep the last of --max_accuracy_drop and --max_nll_rise."""
+    """Keep the last of --max_accuracy_drop, --max_nll_rise and --max_brier_change."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         namespace.limit = Limit(option_string.removeprefix("--max_"), values)

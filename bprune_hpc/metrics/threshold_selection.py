@@ -1,26 +1,37 @@
 """How far to prune: the most-pruned threshold that is shown to cost no more than a limit.
 
-Pure: paired differences to the unpruned network and their errors in, a choice and its sentence
-out. How the differences are estimated does not belong here (``metrics.classification``).
+Pure: a test of the cost at each threshold in, a choice and its sentences out. How a cost is
+tested does not belong here (``metrics.exact_tests``, ``metrics.asymptotic_test``), nor how it is
+estimated.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
-from .._typing import BoolArray, Float64Array
-from .estimates import Metric
+from .._typing import BoolArray, Float64Array, Int64Array
+from . import exact_tests
+from .asymptotic_test import AsymptoticTest
 
-CONFIDENCE = 0.95
-STEPS = {"accuracy_drop": 1.0, "nll_rise": 0.0}
+LEVEL = 0.05
+"""Share of test sets on which a choice may be wrong."""
+
+STEPS = {"accuracy_drop": 1.0, "nll_rise": 0.0, "brier_change": 0.0}
 """Differences that a choice can rest on, and by how much one example can move N times each."""
 
-_MOST_EXAMPLES = 10**9
-_NAMES = {"accuracy_drop": "accuracy drop", "nll_rise": "NLL rise"}
+MODES = ("auto", "exact", "asymptotic")
+
+NAMES = {
+    "accuracy_drop": "accuracy drop",
+    "nll_rise": "NLL rise",
+    "brier_change": "rise of the Brier score",
+}
+"""Of the differences, in words."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,127 @@ class Limit:
     value: float
 
 
+class CostTest(Protocol):
+    """A way to test whether the cost is below the limit, threshold by threshold."""
+
+    @property
+    def mode(self) -> str:
+        """``exact`` or ``asymptotic``."""
+
+    @property
+    def n_examples(self) -> int:
+        """Of the test set."""
+
+    @property
+    def value(self) -> Float64Array:
+        """The costs that are compared with the limit, shape (n_thresholds,)."""
+
+    def p_value(self, index: int) -> float:
+        """Least level at which the cost at a threshold is shown to be below the limit."""
+
+    def examples_for(self, index: int, level: float) -> int | None:
+        """Test examples that would show it nine times in ten, were the cost as it is here.
+
+        None where it is not below the limit, or examples alone do not help.
+        """
+
+    def fewest(self, level: float) -> int | None:
+        """Test examples without which nothing can be shown, even where no example changes."""
+
+
+@dataclass(frozen=True)
+class ExactDropTest:
+    """Examples lost and won at each threshold, by the exact unconditional trinomial test.
+
+    Attributes
+    ----------
+    n_lost, n_won : int64 array, shape (n_thresholds,)
+        Right without pruning and wrong here, and the other way round.
+    n_examples : int
+    limit : float
+    """
+
+    n_lost: Int64Array
+    n_won: Int64Array
+    n_examples: int
+    limit: float
+
+    mode = "exact"
+
+    @property
+    def value(self) -> Float64Array:
+        """The drop of accuracy."""
+        return (self.n_lost - self.n_won) / self.n_examples
+
+    def p_value(self, index: int) -> float:
+        """See :func:`exact_tests.drop_p_value`; a limit of 1 or more is never reached."""
+        if self.limit >= 1:
+            return 0.0 if self.limit > 1 else 1.0
+        return exact_tests.drop_p_value(*self._counts(index), self.n_examples, self.limit)
+
+    def examples_for(self, index: int, level: float) -> int | None:
+        """See :func:`exact_tests.examples_for_drop`."""
+        if self.limit >= 1:
+            return None
+        return exact_tests.examples_for_drop(
+            *self._counts(index), self.n_examples, self.limit, level
+        )
+
+    def fewest(self, level: float) -> int | None:
+        """See :func:`exact_tests.fewest_for_drop`."""
+        return exact_tests.fewest_for_drop(level, self.limit) if self.limit < 1 else None
+
+    def _counts(self, index: int) -> tuple[int, int]:
+        return int(self.n_lost[index]), int(self.n_won[index])
+
+
+@dataclass(frozen=True)
+class ExactRiseTest:
+    """Losses of every example that cannot exceed a bound, by betting on their rises.
+
+    Attributes
+    ----------
+    loss : float64 array, shape (n_thresholds, n_examples)
+    bound : float
+        By how much a loss can rise.
+    limit : float
+    seed : int
+        Of the orders in which examples enter the bet.
+    """
+
+    loss: Float64Array
+    bound: float
+    limit: float
+    seed: int
+
+    mode = "exact"
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples."""
+        return self.loss.shape[1]
+
+    @cached_property
+    def value(self) -> Float64Array:
+        """Mean rises."""
+        return self.loss.mean(axis=1) - self.loss[0].mean()
+
+    def p_value(self, index: int) -> float:
+        """See :func:`exact_tests.rise_p_value`."""
+        return exact_tests.rise_p_value(self._rise(index), self.bound, self.limit, self.seed)
+
+    def examples_for(self, index: int, level: float) -> int | None:
+        """See :func:`exact_tests.examples_for_rise`."""
+        return exact_tests.examples_for_rise(self._rise(index), self.bound, self.limit, level)
+
+    def fewest(self, level: float) -> int | None:
+        """See :func:`exact_tests.fewest_for_rise`."""
+        return exact_tests.fewest_for_rise(level, self.bound, self.limit)
+
+    def _rise(self, index: int) -> Float64Array:
+        return self.loss[index] - self.loss[0]
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a limit allows.
@@ -46,56 +178,53 @@ class Choice:
     Attributes
     ----------
     limit : Limit
-    confidence : float
-    upper_bound : float64 array, shape (n_thresholds,)
-        One-sided bound of the difference at each threshold, at the confidence.
+    mode : {"exact", "asymptotic"}
+    n_comparisons : int
+        Choices among which this one is, which share the 5 % at which any may be wrong.
+    p_value : float64 array, shape (n_thresholds,)
+        Of the test at each threshold that the sequence has reached; NaN at the others.
     index : int
-        The chosen threshold: its bound and those of all thresholds before it are below the limit.
-        0 is the unpruned network, -1 none: the test set cannot tell even that from itself.
+        The chosen threshold: it and all thresholds before it have passed. 0 is the unpruned
+        network, -1 none: the test set cannot tell even that from itself.
     failed : bool array, shape (n_thresholds,)
         Those that are left out; the first stands for all, since there is no difference without it.
     n_examples_needed : int or None
-        Test examples at which the bound at the next threshold would be below the limit, were the
-        difference as estimated here; None if it is not below the limit, or only more draws help.
+        Test examples with which the next threshold would pass, nine times in ten, were the
+        difference as estimated here; without which nothing can pass, where even the unpruned
+        network has not. None if the difference is not below the limit, or only more draws help.
     """
 
     limit: Limit
-    confidence: float
-    upper_bound: Float64Array
+    mode: str
+    n_comparisons: int
+    p_value: Float64Array
     index: int
     failed: BoolArray
     n_examples_needed: int | None
 
     @property
-    def is_below(self) -> BoolArray:
-        """Whether each threshold's bound, taken alone, is below the limit."""
-        return self.upper_bound < self.limit.value
+    def confidence(self) -> float:
+        """That of the whole choice."""
+        return 1 - LEVEL / self.n_comparisons
 
 
 def choose(
-    difference: Metric,
-    limit: Limit,
-    n_examples: int,
-    n_groups: int,
-    skewness: Float64Array | None = None,
-    failed: BoolArray | None = None,
+    test: CostTest, limit: Limit, failed: BoolArray | None = None, n_comparisons: int = 1
 ) -> Choice:
-    """Choose the most-pruned threshold whose difference is below a limit.
+    """Choose the most-pruned threshold whose cost is shown to be below a limit.
 
     Thresholds are tested in their order and the first that fails ends the choice (a fixed
     sequence of tests, which keeps the confidence however many thresholds there are).
 
     Parameters
     ----------
-    difference : Metric, arrays of shape (n_thresholds,)
-        Less is better; thresholds from the least that is pruned, the unpruned network, to the most.
+    test : CostTest
+        Thresholds from the least that is pruned, the unpruned network, to the most.
     limit : Limit
-    n_examples, n_groups : int
-        Of the test set, and of the jackknife that gave ``difference.se``; at least 2.
-    skewness : float64 array, shape (n_thresholds,), optional
-        Of the differences over examples, where they do not merely count; taken as 0 without.
     failed : bool array, shape (n_thresholds,), optional
         Thresholds to leave out, whose numbers are NaN; without, none.
+    n_comparisons : int
+        Divides the 5 %.
 
     References
     ----------
@@ -103,153 +232,128 @@ def choose(
     preclinical assays: a-priori ordered hypotheses", Biometrie in der chemisch-pharmazeutischen
     Industrie 6 (1995) 3.
     """
-    skew = np.zeros(len(difference.value)) if skewness is None else skewness
-    columns = (difference.value, difference.se, difference.se_data, skew)
-    thresholds = [
-        _Threshold(*numbers, n_examples, n_groups, STEPS[limit.metric])
-        for numbers in zip(*columns, strict=True)
-    ]
-    upper = np.array([threshold.upper_bound(n_examples) for threshold in thresholds])
-    out = np.zeros(len(upper), bool) if failed is None else failed
-    tested = np.flatnonzero(~out) if not out[0] else np.array([], int)
-    n_passed = int(np.logical_and.accumulate(upper[tested] < limit.value).sum())
-    index = int(tested[n_passed - 1]) if n_passed else -1
-    needed = None
-    if n_passed < len(tested):
-        needed = thresholds[tested[n_passed]].n_examples_for(limit.value)
-    return Choice(limit, CONFIDENCE, upper, index, out, needed)
+    level = LEVEL / n_comparisons
+    out = np.zeros(len(test.value), bool) if failed is None else failed
+    p_value, index, needed = np.full(len(out), np.nan), -1, None
+    for at in np.flatnonzero(~out) if not out[0] else ():
+        p_value[at] = test.p_value(at)
+        if not p_value[at] <= level:
+            needed = test.examples_for(at, level) if at else test.fewest(level)
+            break
+        index = int(at)
+    return Choice(limit, test.mode, n_comparisons, p_value, index, out, needed)
 
 
-@dataclass(frozen=True)
-class _Threshold:
-    """A difference at one threshold, and what its errors would be with more examples."""
-
-    value: float
-    se: float
-    se_data: float
-    skewness: float
-    n_examples: int
-    n_groups: int
-    step: float
-
-    def upper_bound(self, n_examples: int) -> float:
-        """Bound with that many test examples.
-
-        What counts examples moves in steps of 1/N, and where no example moved its error is 0.
-        So one more is taken to be lost (Edwards 1948), and the variance to be that with one more
-        each way (Bonett and Price 2012): 3.33/N where nothing moved, about the exact bound, 3/N.
-
-        A few large losses among many small ones make both mean and error too small where they
-        happen to be missing: the term in the skewness (Johnson 1978; Hall 1992) is for them.
-        """
-        if n_examples < 2:
-            return math.nan
-        data = self.se_data**2 * self.n_examples / n_examples + 2 * (self.step / n_examples) ** 2
-        total = self.se**2 + data
-        if total == 0:
-            return self.value
-        share = data / total  # Welch (1947)
-        freedom = 1 / (share**2 / (n_examples - 1) + (1 - share) ** 2 / (self.n_groups - 1))
-        t = _student(freedom)
-        skewed = max(self.skewness, 0.0) * data**1.5 / total * (1 + 2 * t * t)
-        shift = self.step / n_examples + skewed / (6 * math.sqrt(n_examples))
-        return self.value + shift + t * math.sqrt(total)
-
-    def n_examples_for(self, limit: float) -> int | None:
-        """Number of examples, at least those there are, whose bound is below the limit."""
-        low, high = self.n_examples, _MOST_EXAMPLES
-        if not self.upper_bound(high) < limit:
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.upper_bound(middle) < limit else (middle, high)
-        return high
+def last_passed(p_value: Float64Array, failed: BoolArray, level: float) -> int:
+    """Where a choice would end at another level: its index, given p-values as far as it went."""
+    tested = np.flatnonzero(~failed)
+    n_passed = int(np.logical_and.accumulate(p_value[tested] <= level).sum())
+    return int(tested[n_passed - 1]) if n_passed else -1
 
 
-def _student(freedom: float) -> float:
-    """Quantile of Student's distribution at the confidence."""
-    from scipy.special import stdtrit
+def confidence_in_words(n_comparisons: int) -> str:
+    """That of a choice among several, as it is printed."""
+    return f"{100 * (1 - LEVEL / n_comparisons):.4g} % confidence"
 
-    return float(stdtrit(freedom, CONFIDENCE))
+
+def notes(mode: str, n_comparisons: int, *more: str) -> str:
+    """How a claim was come to, in brackets."""
+    divided = [f"{100 * LEVEL:g} % divided by {n_comparisons}"] if n_comparisons > 1 else []
+    return f"({'; '.join([mode, *divided, *more])})"
+
+
+def claim(cost: str, limit: float, n_comparisons: int, cut: str, pruned_fraction: float) -> str:
+    """What is claimed of a threshold that is chosen, without notes and full stop.
+
+    Parameters
+    ----------
+    cost : str
+        What is below the limit.
+    cut : str
+        What the threshold is called: ``SNR <= 0.5``.
+    """
+    return (
+        f"choice: {cut}, {100 * pruned_fraction:.2f} % pruned: {cost} below {limit:g} at "
+        f"{confidence_in_words(n_comparisons)}"
+    )
+
+
+def no_claim(cost: str, limit: float, n_comparisons: int) -> str:
+    """What is said where no threshold but the unpruned network passes, in the same way."""
+    return (
+        f"choice: no pruning. At no threshold is the {cost} shown to be below {limit:g} at "
+        f"{confidence_in_words(n_comparisons)}"
+    )
 
 
 def sentences(
     choice: Choice,
-    value: Float64Array,
+    test: CostTest,
+    cost: str,
     cuts: Sequence[str],
     pruned_fraction: Float64Array,
-    n_examples: int,
 ) -> str:
-    """The choice in words, one or two sentences.
+    """The choice in words, a few sentences.
 
     Parameters
     ----------
-    value : float64 array, shape (n_thresholds,)
-        The differences.
+    cost : str
+        What is tested: of which numbers, under the name that they are stored with.
     cuts : sequence of str
         What each threshold is called: ``SNR <= 0.5``.
     pruned_fraction : float64 array, shape (n_thresholds,)
-    n_examples : int
     """
-    limit, name = choice.limit.value, _NAMES[choice.limit.metric]
-    level = f"{100 * choice.confidence:g} % confidence"
+    limit, n, index = choice.limit.value, choice.n_comparisons, choice.index
     if choice.failed[0]:
         return f"choice: none. {cuts[0]}, which all others are compared with, failed."
-    if choice.index < 0:
+    if index < 0:
         enough = f"; {choice.n_examples_needed} or more could" if choice.n_examples_needed else ""
+        if enough and isinstance(test, ExactRiseTest):
+            enough += (
+                f" (3.3 times the largest rise that there can be, {test.bound:.3g}, per limit)"
+            )
         return (
-            f"choice: none. {n_examples} test examples are too few to show an {name} below "
-            f"{limit:g} at {level}, even of the unpruned network against itself{enough}."
+            f"choice: none. {test.n_examples} test examples are too few to show that the {cost} is "
+            f"below {limit:g} at {confidence_in_words(n)} {notes(choice.mode, n)}, even of the "
+            f"unpruned network against itself{enough}."
         )
-    if choice.index:
-        text = (
-            f"choice: {cuts[choice.index]}, {100 * pruned_fraction[choice.index]:.2f} % pruned: "
-            f"{name} below {limit:g} at {level} (estimated: {_signed(value[choice.index])})."
-        )
+    if index:
+        more = [f"estimated: {_signed(test.value[index])}"]
+        if isinstance(test, AsymptoticTest) and not test.step:
+            largest = float(test.largest_loss()[index])
+            more.append(f"single losses above {largest:.2g} that this test set lacks could undo it")
+        text = claim(cost, limit, n, cuts[index], float(pruned_fraction[index]))
+        text = f"{text} {notes(choice.mode, n, *more)}."
     else:
-        text = f"choice: no pruning. At no threshold is an {name} below {limit:g} shown at {level}."
+        text = f"{no_claim(cost, limit, n)} {notes(choice.mode, n)}."
     if choice.failed.any():
         left_out = [cut for cut, is_out in zip(cuts, choice.failed, strict=True) if is_out]
         text += f" Left out, as it failed: {', '.join(left_out)}."
-    after = np.flatnonzero(~choice.failed[choice.index + 1 :])
+    after = np.flatnonzero(~choice.failed[index + 1 :])
     if not after.size:
         return text
-    following = choice.index + 1 + int(after[0])
-    return f"{text} {_why_not(choice, float(value[following]), cuts[following], n_examples)}"
+    following = index + 1 + int(after[0])
+    return f"{text} {_why_not(choice, test, following, cuts[following])}"
 
 
-def _why_not(choice: Choice, value: float, cut: str, n_examples: int) -> str:
+def _why_not(choice: Choice, test: CostTest, index: int, cut: str) -> str:
     """Why the next threshold is not chosen; without its bound, which is no claim after looking."""
+    value, needed = float(test.value[index]), choice.n_examples_needed
     estimate = f"At {cut} it is estimated at {_signed(value)}"
     if not value < choice.limit.value:
         return f"{estimate}."
-    if choice.n_examples_needed is None:
+    if needed is None and isinstance(test, AsymptoticTest):
         return f"{estimate}: more draws (--num_monte_carlo) are needed to tell."
-    return (
-        f"{estimate}: too few test examples to tell ({n_examples}; about "
-        f"{_rounded_up(choice.n_examples_needed)} would do, if it stays at that)."
-    )
+    enough = ""
+    if needed is not None:
+        enough = f"; about {_rounded_up(needed)} would do nine times in ten, if it stays at that"
+    return f"{estimate}: too few test examples to tell ({test.n_examples}{enough})."
 
 
 def _rounded_up(number: int) -> int:
     """To two digits: an estimate is no better."""
     unit = 10 ** max(len(str(number)) - 2, 0)
     return -(-number // unit) * unit
-
-
-def skewness_of(values: Float64Array) -> Float64Array:
-    """Skewness over the last axis; 0 where nothing differs.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n_thresholds, n_examples)
-    """
-    away = values - values.mean(axis=-1, keepdims=True)
-    variance = (away**2).mean(axis=-1)
-    return (
-        np.where(variance > 0, (away**3).mean(axis=-1), 0.0)
-        / np.where(variance > 0, variance, 1.0) ** 1.5
-    )
 
 
 def _signed(value: float) -> str:

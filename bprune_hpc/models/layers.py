@@ -22,6 +22,8 @@ _RESNET_BLOCKS = 2
 _SMALLEST_IMAGE = 4
 # Keras's 0.99 would take hundreds of steps to follow, longer than many a training here.
 _NORM_MOMENTUM = 0.9
+UNTRANSFORMED_SCALE = "kernel_posterior_untransformed_scale"
+_SMALLEST_SCALE = 2.0**-23  # as TFP's layers have it: the rounding error of float32
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,69 @@ def resnet18(
             n_filters = filters
     x = apply(layers.GlobalAveragePooling2D(name="mean"), x)
     return apply(flipout.dense(n_classes, name="head"), x), made
+
+
+def local_dense(layers: Sequence[Any], inputs: Any) -> tuple[Any, dict[str, Any]]:
+    """Units of fully connected layers drawn in place of their weights.
+
+    Given its inputs a unit is a Gaussian; one is drawn for each example, which takes as many
+    numbers as there are units, and not as there are weights.
+
+    Parameters
+    ----------
+    layers : sequence
+        What :func:`dense` has made, called once: their variables are used.
+    inputs : float32 tensor, shape (n, n_values)
+
+    Returns
+    -------
+    logits : float32 tensor, shape (n, n_classes)
+    scales : dict of str to float32 tensor
+        Standard deviations that are used, by the layer's name.
+
+    References
+    ----------
+    D. P. Kingma et al., "Variational dropout and the local reparameterization trick", NIPS 2015.
+    """
+    tf, scales, units = import_tensorflow(), {}, inputs
+    for layer in layers:
+        loc, raw, bias = (
+            variable_of(layer, f"{name}:0")
+            for name in ("kernel_posterior_loc", UNTRANSFORMED_SCALE, "bias_posterior_loc")
+        )
+        scale = scales[layer.name] = _SMALLEST_SCALE + tf.nn.softplus(raw)
+        mean = tf.nn.bias_add(tf.matmul(units, loc), bias)
+        # The root has no derivative at 0, where all inputs of a unit are 0.
+        variance = _SMALLEST_SCALE**2 + tf.matmul(tf.square(units), tf.square(scale))
+        noise = tf.random.normal(tf.shape(mean))
+        units = layer.activation(mean + tf.sqrt(variance) * noise)
+    return units, scales
+
+
+def variable_of(layer: Any, ending: str) -> Any:
+    """The variable of a layer whose name ends so."""
+    (variable,) = (one for one in layer.trainable_variables if one.name.endswith(ending))
+    return variable
+
+
+def drawn_scale(layer: Any) -> Any:
+    """The tensor of standard deviations that a Flipout layer's draw is made of."""
+    (softplus,) = (
+        op for op in ancestors(layer.kernel_posterior_affine_tensor) if op.type == "Softplus"
+    )
+    (plus_epsilon,) = softplus.outputs[0].consumers()
+    return plus_epsilon.outputs[0]
+
+
+def ancestors(output: Any) -> list[Any]:
+    """Operations that a tensor depends on, in the order of the graph."""
+    found, left = {output.op}, [output.op]
+    while left:
+        op = left.pop()
+        new = {tensor.op for tensor in op.inputs} - found
+        found |= new
+        left += new
+    return [op for op in output.graph.get_operations() if op in found]
 
 
 def keras() -> Any:

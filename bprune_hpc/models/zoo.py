@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..tensorflow_import import import_tensorflow
 from . import layers as models_layers
-from .layers import Flipout, keras
+from .layers import UNTRANSFORMED_SCALE, Flipout, drawn_scale, keras, variable_of
 
 MODELS = ("dense", "conv_flipout", "resnet18", "vgg")
 
@@ -39,6 +39,11 @@ class Network:
         Posterior mean and standard deviation of each layer's kernel, by the layer's name.
     untransformed_scales : dict of str to float32 variable
         The variable under each scale, which is its softplus.
+    loc_variables : dict of str to float32 variable
+    drawn_scales : dict of str to float32 tensor
+        The scales again, as the logits depend on them.
+    layers : sequence
+        All layers, in order.
     is_training : bool tensor or None
         To be fed True in a training step, which then uses the batch's statistics; False by
         default. None where no layer asks for it.
@@ -51,6 +56,9 @@ class Network:
     locs: dict[str, Any]
     scales: dict[str, Any]
     untransformed_scales: dict[str, Any]
+    loc_variables: dict[str, Any]
+    drawn_scales: dict[str, Any]
+    layers: Sequence[Any]
     is_training: Any = None
     updates: tuple[Any, ...] = ()
 
@@ -150,11 +158,13 @@ def _network(layers: Sequence[Any], logits: Any, is_training: Any = None) -> Net
         locs={name: tf.convert_to_tensor(normal.loc) for name, normal in normals.items()},
         scales={name: tf.convert_to_tensor(normal.scale) for name, normal in normals.items()},
         untransformed_scales={
-            layer.name: variable
-            for layer in flipout
-            for variable in layer.trainable_variables
-            if variable.name.endswith("kernel_posterior_untransformed_scale:0")
+            layer.name: variable_of(layer, f"{UNTRANSFORMED_SCALE}:0") for layer in flipout
         },
+        loc_variables={
+            layer.name: variable_of(layer, "kernel_posterior_loc:0") for layer in flipout
+        },
+        drawn_scales={layer.name: drawn_scale(layer) for layer in flipout},
+        layers=layers,
         is_training=is_training,
         updates=tuple(update for layer in layers for update in layer.updates),
     )

@@ -80,6 +80,14 @@ class Comm(Protocol):
     def any_of(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
 
+    def add_up(self, array: NDArray[np.float32]) -> None:
+        """Put the sum over all ranks in an array's place, the same bits on each.
+
+        Ranks are not asked first whether they are there, as this is called at every step of a
+        training. MPI adds up in an order of its own: with two ranks the bits are those of any
+        order, with more those of one library, number of ranks and layout over hosts.
+        """
+
     def close(self) -> None:
         """Leave together: nothing is asked of the ranks after this."""
 
@@ -131,6 +139,9 @@ class SerialComm:
     def any_of(self, flag: bool) -> bool:
         """See :class:`Comm`."""
         return flag
+
+    def add_up(self, array: NDArray[np.float32]) -> None:
+        """See :class:`Comm`."""
 
     def close(self) -> None:
         """See :class:`Comm`."""
@@ -230,6 +241,11 @@ class MPIComm:
         with self._rendezvous.all_at("a vote of all ranks"):
             self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
         return bool(vote[0])
+
+    def add_up(self, array: NDArray[np.float32]) -> None:
+        """See :class:`Comm`."""
+        with self._rendezvous.inside("gradients of all ranks"):
+            self._world.Allreduce(self._mpi.IN_PLACE, array, op=self._mpi.SUM)
 
     def close(self) -> None:
         """See :class:`Comm`."""

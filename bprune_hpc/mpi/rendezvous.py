@@ -186,6 +186,18 @@ class Rendezvous:
         """
         members = range(self._size) if members is None else members
         self._meet(what, members, np.zeros(_TOKEN_BYTES, np.uint8))
+        with self.inside(what, members):
+            yield
+
+    @contextmanager
+    def inside(self, what: str, members: Sequence[int] = ()) -> Iterator[None]:
+        """Watch the body, a collective of all that begins without a roll call.
+
+        Parameters
+        ----------
+        members : sequence of int, optional
+            Ranks that have answered a roll call; without, a message can name nobody.
+        """
         self._inside = what, members
         try:
             yield
@@ -233,6 +245,10 @@ class Rendezvous:
             if inside is None or inside_s < self._patience_s():
                 continue
             what, members = inside
+            if not members:
+                self._give_up(
+                    f"{self._names[self._rank]} waited {_minutes(self._limit_s)} at: {what}"
+                )
             # Rank 0 would have named another; so it is thought to be the one itself.
             missing = [0]
             if self._rank == 0 and self._is_threaded:

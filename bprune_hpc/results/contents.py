@@ -13,17 +13,17 @@ from .._typing import BoolArray, Float64Array
 from ..accumulators.classification import DrawSums
 from ..accumulators.regression import NormalDrawSums
 from ..config.sweep_config import SweepConfig
-from ..metrics import threshold_selection
 from ..metrics.nonfinite import blank
 from ..metrics.regression import RegressionStatistics
 from ..metrics.stopping import Target
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
-from ..posterior.pruning import PruningMask, labels_of
+from ..posterior.pruning import PruningMask
 from ..runner.network import Network
 from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
 from . import contents_classification, contents_regression
+from .choice import choice
 from .file import SCHEMA, Contents, Variable
 
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
@@ -32,7 +32,7 @@ _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
 def contents(
     sweep: PreparedSweep,
-    findings: SweepStatistics,
+    sweep_statistics: SweepStatistics,
     run: Mapping[str, Any],
     status: str,
 ) -> Contents:
@@ -46,9 +46,13 @@ def contents(
     """
     config, network = sweep.config, sweep.network
     record, *others = [dataset.record for dataset in sweep.datasets]
-    masks = findings.thresholds.of(sweep.masks)
-    statistics, metrics, n_draws = findings.statistics[0], findings.metrics, findings.n_draws
-    draw_sums = findings.draw_sums
+    masks = sweep_statistics.thresholds.of(sweep.masks)
+    statistics, metrics, n_draws = (
+        sweep_statistics.statistics[0],
+        sweep_statistics.metrics,
+        sweep_statistics.n_draws,
+    )
+    draw_sums = sweep_statistics.draw_sums
     posterior = network.posterior
     criterion, rule = CRITERIA[config.criterion], config.rule()
     heading = {"heading": rule.heading(config.grid_kind)}
@@ -76,7 +80,9 @@ def contents(
         "example": Variable(("example",), np.arange(n_examples)),
         "layer": Variable(("layer",), list(posterior.names)),
         "failure": Variable(
-            ("threshold",), findings.failures, {"long_name": "where outputs were not finite"}
+            ("threshold",),
+            sweep_statistics.failures,
+            {"long_name": "where outputs were not finite"},
         ),
     }
     if isinstance(statistics, RegressionStatistics):
@@ -94,7 +100,7 @@ def contents(
         of_the_task = contents_classification.groups(statistics, metrics, draw_sums, n_classes)
     groups: dict[str, dict[str, Variable]] = {
         "sparsity": {**_sparsity(masks, posterior), **_priors(network)},
-        **blanked(of_the_task, findings.failed),
+        **blanked(of_the_task, sweep_statistics.failed),
         **{f"snr/{name}": _snr(ratio) for name, ratio in posterior.snr().items()},
         "run": {name: _run_variable(value) for name, value in run.items()},
     }
@@ -105,13 +111,13 @@ def contents(
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
-    choice = _choice(config, masks, findings)
-    if choice is not None:
-        groups["choice"], group_attrs["choice"] = choice
-    for other in findings.statistics[1:]:
-        groups |= blanked({"ood": contents_classification.ood(other)}, findings.failed)
+    n_classes = len(coordinates["class"].data) if "class" in coordinates else 0
+    if (chosen := choice(config, masks, sweep_statistics, n_classes, status)) is not None:
+        groups["choice"], group_attrs["choice"] = chosen
+    for other in sweep_statistics.statistics[1:]:
+        groups |= blanked({"ood": contents_classification.ood(other)}, sweep_statistics.failed)
     if config.target is not None:
-        group_attrs["metrics"] |= _target(config.target, findings)
+        group_attrs["metrics"] |= _target(config.target, sweep_statistics)
     doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
     return Contents(
         attrs={
@@ -134,13 +140,13 @@ def contents(
     )
 
 
-def _target(target: Target, findings: SweepStatistics) -> dict[str, Any]:
-    metrics, failed = findings.metrics, findings.failed
+def _target(target: Target, sweep_statistics: SweepStatistics) -> dict[str, Any]:
+    metrics, failed = sweep_statistics.metrics, sweep_statistics.failed
     return {
         "target_metric": target.metric,
         "target_se": target.se,
         "target_reached": int(target.is_reached(metrics, failed)),
-        "target_text": target.sentence(metrics, failed, findings.n_draws),
+        "target_text": target.sentence(metrics, failed, sweep_statistics.n_draws),
     }
 
 
@@ -189,63 +195,6 @@ def _snr(ratio: Float64Array) -> dict[str, Variable]:
             ("quantile",), np.quantile(ratio, _SNR_QUANTILES, method="inverted_cdf")
         ),
     }
-
-
-def _choice(
-    config: SweepConfig, masks: Sequence[PruningMask], findings: SweepStatistics
-) -> tuple[dict[str, Variable], dict[str, Any]] | None:
-    """Datasets and attributes of ``/choice``; None where there is none to make.
-
-    While more is drawn there may be one group of draws alone, or no unpruned network yet.
-
-    Parameters
-    ----------
-    masks : sequence of PruningMask
-        Of the findings.
-    """
-    limit = config.limit
-    if limit is None or findings.n_replicates < 2 or masks[0].pruned_fraction != 0:
-        return None
-    statistics, difference = findings.statistics[0], findings.metrics[limit.metric]
-    n_examples, n_groups = len(statistics.label), len(statistics.plan.group_sizes)
-    rise = statistics.per_example("nll")
-    skewness = (
-        threshold_selection.skewness_of(rise - rise[0]) if limit.metric == "nll_rise" else None
-    )
-    choice = threshold_selection.choose(
-        difference, limit, n_examples, n_groups, skewness, findings.failed
-    )
-    names = _names_of(config, masks)
-    fractions = np.array([mask.pruned_fraction for mask in masks])
-    attrs = {
-        "rule": limit.metric,
-        "limit": limit.value,
-        "confidence": choice.confidence,
-        "index": choice.index,
-        "n_examples_needed": choice.n_examples_needed,
-        "text": threshold_selection.sentences(
-            choice, difference.value, names, fractions, n_examples
-        ),
-    }
-    bound = {
-        "long_name": f"upper bound of {limit.metric}, at the confidence, of each threshold alone: "
-        "no claim about one that is picked after looking"
-    }
-    variables = {
-        "upper_bound": Variable(("threshold",), choice.upper_bound, bound),
-        "is_below": Variable(("threshold",), choice.is_below.astype(np.int8)),
-    }
-    return variables, {name: value for name, value in attrs.items() if value is not None}
-
-
-def _names_of(config: SweepConfig, masks: Sequence[PruningMask]) -> list[str]:
-    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
-    heading = config.rule().heading(config.grid_kind)
-    if config.grid_kind == "fraction":
-        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
-        return [f"the {label} of {heading}" for label in labels]
-    labels = labels_of([mask.threshold for mask in masks], is_share=False)
-    return [label if label == "none" else f"{heading} {label}" for label in labels]
 
 
 def _run_variable(value: Any) -> Variable:

@@ -27,7 +27,7 @@ from ..streams import check_shown, show
 from . import file as results_file
 from . import resume
 from .contents import contents
-from .table import read_findings
+from .table import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Output:
             else:
                 coordinator.publish()
         try:
-            read_findings(config.output).show()
+            read_table(config.output).show()
         except (ResultsError, OSError) as error:
             raise WriteError(f"what was written cannot be read: {message_of(error)}") from error
         if why is not None:

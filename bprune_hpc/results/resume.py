@@ -18,9 +18,11 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
+from ..config.targets import SOFTEN
 from ..errors import ResultsError
 from ..files.atomic_write import Signature, signature
 from ..job.provenance import Environment, Identity, differences
+from ..metrics.threshold_selection import MODES
 from ..posterior.criteria import CRITERIA
 from ..posterior.thresholds import is_allowed
 from ..runner.datasets import Examples, Layout, layout_of
@@ -44,6 +46,15 @@ from .saved_state import (
 )
 
 logger = logging.getLogger(__name__)
+
+_FIXED = {
+    "grid": "the thresholds",
+    "n_draws": "the number of draws",
+    "target": "--target_se",
+    "limit": "the limit",
+    "soften": "--soften",
+}
+"""What an exact choice needs to be fixed before anything is seen."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +247,23 @@ def join(
         logger.info("%s: has %d draws already, which stay", saved.path, n_saved)
         n_draws = n_saved
     config = dataclasses.replace(config, grid=grid, n_draws=n_draws)
+    changed = _changed(saved, config)
+    if changed and config.limit is not None and config.choice == "exact":
+        raise ResultsError(
+            f"{saved.path}: had results before {' and '.join(changed)} changed, and --choice=exact "
+            f"is of what is fixed beforehand; pass --choice=asymptotic, or {ANEW}"
+        )
+    config = dataclasses.replace(config, extended=bool(changed))
     return Joined(config, identity, saved.layout)
+
+
+def _changed(saved: Saved, config: SweepConfig) -> list[str]:
+    """What a choice rests on and is not as it was when a file first had results."""
+    if saved.config.get("extended"):
+        return ["what was asked for"]
+    now = json.loads(config.to_json())
+    before = {"soften": SOFTEN, **saved.config}
+    return [words for name, words in _FIXED.items() if before[name] != now[name]]
 
 
 def _listed(values: Sequence[float], config: SweepConfig) -> str:
@@ -272,5 +299,7 @@ def is_the_same(saved: Saved, config: SweepConfig) -> bool:
     if saved.status != "complete":
         return False
     now = json.loads(config.to_json())
-    names = ("grid", "n_draws", "target", "limit", "save_probabilities")
-    return all(saved.config[name] == now[name] for name in names)
+    before = {"choice": MODES[0], "soften": SOFTEN, "n_comparisons": 1, **saved.config}
+    names: tuple[str, ...] = ("grid", "n_draws", "target", "limit", "save_probabilities")
+    names += ("choice", "soften", "n_comparisons") if config.limit is not None else ()
+    return all(before[name] == now[name] for name in names)

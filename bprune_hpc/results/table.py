@@ -15,6 +15,7 @@ from ..job.provenance import fault_of
 from ..metrics.estimates import Metric
 from ..posterior.pruning import labels_of
 from ..streams import show
+from .choice import StoredChoice, read_choice
 from .file import STATE, open_results
 
 _COLUMNS = (
@@ -112,6 +113,7 @@ class ResultsTable:
         What failed at each threshold, empty where nothing did.
     remarks : list of str
         Sentences that belong below the table.
+    choice : StoredChoice or None
     """
 
     labels: list[str]
@@ -120,15 +122,24 @@ class ResultsTable:
     heading: str
     failures: list[str]
     remarks: list[str]
+    choice: StoredChoice | None
 
-    def show(self) -> None:
-        """Print them."""
+    def show(self, n_choices: int = 1) -> None:
+        """Print them.
+
+        Parameters
+        ----------
+        n_choices : int
+            Choices that are shown together, of which this file's is one.
+        """
         show(table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures))
         for remark in self.remarks:
             show(remark)
+        if self.choice is not None:
+            show(self.choice.text if n_choices < 2 else self.choice.among(n_choices))
 
 
-def read_findings(path: str | Path) -> ResultsTable:
+def read_table(path: str | Path) -> ResultsTable:
     """Read a results file, once: the whole of it is compared with its digest.
 
     Raises
@@ -149,7 +160,6 @@ def read_findings(path: str | Path) -> ResultsTable:
             f"warning: {doubt}" if doubt is not None else None,
             f"warning: was made with evaluator {fault}; sweep again" if fault else None,
             group.attrs.get("target_text"),
-            file["choice"].attrs["text"] if "choice" in file else None,
         ]
         return ResultsTable(
             labels=labels_of(points[()], is_share=is_share),
@@ -162,4 +172,5 @@ def read_findings(path: str | Path) -> ResultsTable:
             heading=str(points.attrs.get("heading", "SNR <=")),
             failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
             remarks=[str(text) for text in remarks if text is not None],
+            choice=read_choice(file),
         )

@@ -136,7 +136,7 @@ def _in_whole_replicates(config: SweepConfig, task: str, size: int) -> SweepConf
         If what is to be reached is not of this task, or not with so few draws.
     """
     n_draws = in_whole_replicates(config.n_draws, size)
-    targets.check_task(config.target, config.limit, task, n_draws // size, size)
+    targets.check_task(config.target, config.limit, config.choice, task, n_draws // size, size)
     if n_draws != config.n_draws:
         logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
     return replace(config, n_draws=n_draws)

@@ -22,6 +22,8 @@ from ..errors import ConfigError
 from ..metrics.tasks import TASKS
 from ..models.zoo import MODELS
 
+ALLREDUCES = ("horovod", "mpi")
+ESTIMATORS = ("flipout", "local")
 _MOST_UNITS = 10**6  # of a layer
 
 
@@ -46,6 +48,7 @@ class TrainConfig:
     width: int
     epochs: int
     batch_size: int
+    estimator: str
     learning_rate: float
     warmup_epochs: float
     kl_weight: float
@@ -59,6 +62,7 @@ class TrainConfig:
     status: bool
     time_limit_min: float | None
     stop_margin_s: float | None
+    allreduce: str | None
     num_intra: int
     num_inter: int
 
@@ -74,6 +78,8 @@ class TrainConfig:
         if self.noise_scale is not None:
             self._require("noise_scale", 1e-30 <= self.noise_scale <= 1e30, "in 1e-30 to 1e30")
             self._require("noise_scale", self.task == "regression", "left out of a classification")
+        fits = self.estimator != "local" or self.model == "dense"
+        self._require("estimator", fits, f"'flipout' for --model={self.model}")
         for name in ("save_every", "num_intra", "num_inter", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("seed", self.seed < 2**63, "below 2**63")
@@ -96,8 +102,8 @@ class TrainConfig:
     @property
     def defining(self) -> dict[str, Any]:
         """Settings that decide the numbers, by flag; data are known by what is in them."""
-        other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "num_intra",
-                 "num_inter")  # fmt: skip
+        other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
+                 "num_intra", "num_inter")  # fmt: skip
         return {f"--{name}": value for name, value in self.settings.items() if name not in other}
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
@@ -201,6 +207,14 @@ def parser(prog: str) -> ArgumentParser:
         "--batch_size", type=int, default=32, help="examples a step on each rank; default: 32"
     )
     training.add_argument(
+        "--estimator",
+        choices=ESTIMATORS,
+        default="flipout",
+        help="draws that gradients are estimated from: of weights, with Flipout's signs; or, of "
+        "'dense', of units (local reparameterization: faster, and less noise in the gradients); "
+        "the network that is saved is of the same kind; default: %(default)s",
+    )
+    training.add_argument(
         "--learning_rate",
         type=float,
         default=0.005,
@@ -258,6 +272,12 @@ def parser(prog: str) -> ArgumentParser:
         type=float,
         metavar="S",
         help="and this long before the end (without: as a checkpoint takes, and 30 s)",
+    )
+    run.add_argument(
+        "--allreduce",
+        choices=ALLREDUCES,
+        help="what adds up the gradients of several ranks (without: horovod where it is installed, "
+        "else mpi)",
     )
     run.add_argument(
         "--num_intra", type=int, default=1, help="threads within an op; 0: all cores; default: 1"

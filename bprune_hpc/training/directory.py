@@ -231,7 +231,8 @@ class TrainingDirectory:
         prefix = self._prefix(step)
         for left in self.work.glob(f"{prefix.name}.*"):  # by a job that was killed
             left.unlink()
-        meta = training.saver.export_meta_graph().SerializeToString(deterministic=True)
+        with training.graph.as_default():  # that is the one which a Saver exports
+            meta = training.saver.export_meta_graph().SerializeToString(deterministic=True)
         put(prefix.with_name(f"{prefix.name}.meta"), [meta])
         write_checkpoint(training, session, self.work / CHECKPOINT, step)
         for path in saver.checkpoint_files(prefix):

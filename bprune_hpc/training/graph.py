@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from ..checkpoints.tf1 import LOC_OP, SCALE_OP
 from ..errors import ConfigError, WriteError
 from ..job import memory
 from ..models import zoo as models_zoo
+from ..models.layers import local_dense
 from ..posterior.mean_field import snr
 from ..tensorflow_import import call_of, calls_of, import_tensorflow
 from .config import TrainConfig, op_seed
-from .noise import Noise
+from .gradients import of_elbo
+from .noise import Noise, aligned
 
 _SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
 
@@ -48,8 +50,6 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
     nll, scale : float32 tensor, shape ()
     """
     tf = import_tensorflow()
-    import tensorflow_probability as tfp
-
     loc = tf.identity(output, name=LOC_OP)
     if noise_scale is None:
         start = math.log(math.expm1(1.0))
@@ -58,8 +58,19 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
     else:
         noise = tf.constant(noise_scale, tf.float32)
     scale = tf.identity(noise, name=SCALE_OP)
-    normal = tfp.distributions.Normal(loc[:, 0], scale, name="target_dist")
-    return -tf.reduce_mean(normal.log_prob(targets)), scale
+    return mean_nll(loc, targets, scale), scale
+
+
+def mean_nll(outputs: Any, labels: Any, noise_scale: Any | None) -> Any:
+    """Mean negative log-likelihood of classes or, with a standard deviation, of Normals."""
+    tf = import_tensorflow()
+    from tensorflow_probability import distributions
+
+    if noise_scale is None:
+        predictive = distributions.Categorical(logits=outputs, name="label_dist")
+    else:
+        predictive = distributions.Normal(outputs[:, 0], noise_scale, name="target_dist")
+    return -tf.reduce_mean(predictive.log_prob(labels))
 
 
 def measure(
@@ -107,7 +118,17 @@ _NO_SCALE = -200.0  # its softplus is 0 in float32
 
 @dataclass(frozen=True)
 class Training:
-    """The graph of a training run and the handles that a step needs."""
+    """The graph of a training run and the handles that a step needs.
+
+    Attributes
+    ----------
+    nll : float32 tensor, shape ()
+        Mean negative log-likelihood, as it is trained by.
+    gradients : list of float32 tensor
+        This rank's share of the mean over ranks, from which ``step`` goes on.
+    noise_scale : float32 tensor or None
+        Of a regression.
+    """
 
     graph: Any
     inputs: Any
@@ -116,11 +137,11 @@ class Training:
     kl_factor: Any
     network: models_zoo.Network
     nll: Any
+    gradients: list[Any]
     step: Any
     init: Any
-    broadcast: Any | None
     saver: Any
-    noise_scale: Any | None = None  # of a regression
+    noise_scale: Any | None = None
 
 
 def build(
@@ -129,12 +150,13 @@ def build(
     n_classes: int,
     n_train: int,
     rank: int = 0,
-    horovod: Any = None,
+    n_ranks: int = 1,
 ) -> Training:
     """Build network, ELBO and optimizer into a new TF1 graph.
 
     The first two ops are the placeholders of examples and labels, ``Placeholder`` and
-    ``Placeholder_1``: BPrune's users find them by their place.
+    ``Placeholder_1``: BPrune's users find them by their place. The network is that of
+    ``models.zoo``, whichever estimator its gradients are from.
 
     Parameters
     ----------
@@ -143,14 +165,11 @@ def build(
         Shape of one example; it is flattened into the placeholder.
     n_classes, n_train : int
         Classes, or 1 for a regression; examples in the whole training set.
-    rank : int
-        Decides the seed of this process's noise.
-    horovod : module, optional
-        ``horovod.tensorflow``, initialised; averages the gradients.
+    rank, n_ranks : int
+        The first decides the seed of this process's initial values, the second the share of its
+        gradients.
     """
     tf = import_tensorflow()
-    import tensorflow_probability as tfp
-
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph:
         v1.set_random_seed(op_seed(config.seed, rank))
@@ -174,23 +193,20 @@ def build(
         if is_regression:
             nll, noise_scale = likelihood(network.logits, labels, config.noise_scale)
         else:
-            label_dist = tfp.distributions.Categorical(logits=network.logits, name="label_dist")
-            nll = -tf.reduce_mean(label_dist.log_prob(labels))
-        optimizer = v1.train.AdamOptimizer(rate)
-        if horovod is not None:
-            optimizer = horovod.DistributedOptimizer(optimizer)
-        step = optimizer.minimize(
-            nll + factor * network.kl, global_step=v1.train.get_or_create_global_step()
+            nll = mean_nll(network.logits, labels, None)
+        scales = network.drawn_scales
+        if config.estimator == "local":
+            logits, scales = local_dense(network.layers, inputs)
+            nll = mean_nll(logits, labels, noise_scale)
+        pairs = of_elbo(network, nll, scales, factor / n_train, config.prior_scale, 1 / n_ranks)
+        gradients = [gradient for gradient, _ in pairs]
+        step = v1.train.AdamOptimizer(rate).apply_gradients(
+            pairs, global_step=v1.train.get_or_create_global_step()
         )
-        if network.updates:
-            step = tf.group(step, *network.updates)
         init = v1.global_variables_initializer()
-        broadcast = None
-        if horovod is not None:
-            broadcast = horovod.broadcast_global_variables(0)
         saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
     return Training(
-        graph, inputs, labels, rate, factor, network, nll, step, init, broadcast, saver, noise_scale
+        graph, inputs, labels, rate, factor, network, nll, gradients, step, init, saver, noise_scale
     )
 
 
@@ -216,19 +232,69 @@ def check_memory(training: Training, asked_for: str) -> None:
         )
 
 
-def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., list[Any]]:
+def step_of(
+    training: Training,
+    session: Any,
+    noise: Noise,
+    add_up: Callable[[NDArray[np.float32]], None] | None = None,
+) -> Callable[..., np.float32]:
     """A training step as a call.
 
     It takes examples, labels, learning rate and weight of the KL term as arrays of the graph's
-    types, and gives negative log-likelihood and KL divergence in nats an example.
+    types, and gives this rank's negative log-likelihood in nats an example.
+
+    Parameters
+    ----------
+    add_up : callable, optional
+        Puts in an array's place its sum over ranks; for a graph that was built for several.
     """
-    fed = [training.inputs, training.labels, training.learning_rate, training.kl_factor]
-    outputs = [training.nll, training.network.kl]
-    flag = training.network.is_training
-    fed += noise.fed if flag is None else [flag, *noise.fed]
-    call = calls_of(session, outputs, fed, [training.step])
-    flags = [] if flag is None else [np.bool_(True)]
-    return lambda *arrays: call(*arrays, *flags, *noise.next())
+    network = training.network
+    fed = [training.inputs, training.labels, training.kl_factor, *noise.fed]
+    flags = []
+    if network.is_training is not None:
+        fed, flags = [*fed, network.is_training], [np.bool_(True)]
+    if add_up is None:
+        targets = [training.step, *network.updates]
+        whole = calls_of(session, [training.nll], [training.learning_rate, *fed], targets)
+
+        def alone(x: Any, y: Any, rate: np.float32, factor: np.float32) -> np.float32:
+            (nll,) = whole(rate, x, y, factor, *noise.next(len(x)), *flags)
+            return nll  # type: ignore[no-any-return]
+
+        return alone
+    gradients = training.gradients
+    backward = calls_of(session, [training.nll, *gradients], fed, network.updates)
+    apply = calls_of(session, [], [training.learning_rate, *gradients], [training.step])
+    array, parts = aligned([gradient.shape.as_list() for gradient in gradients])
+
+    def together(x: Any, y: Any, rate: np.float32, factor: np.float32) -> np.float32:
+        nll, *mine = backward(x, y, factor, *noise.next(len(x)), *flags)
+        for part, gradient in zip(parts, mine, strict=True):
+            part[...] = gradient
+        add_up(array)
+        apply(rate, *parts)
+        return nll  # type: ignore[no-any-return]
+
+    return together
+
+
+def state_of(training: Training, session: Any) -> dict[str, NDArray[Any]]:
+    """Every variable, by its name."""
+    variables = training.graph.get_collection("variables")
+    names = [variable.name for variable in variables]
+    return dict(zip(names, map(np.asarray, session.run(variables)), strict=True))
+
+
+def set_state(training: Training, session: Any, values: Mapping[str, NDArray[Any]]) -> None:
+    """Give variables the values of :func:`state_of`."""
+    variables = {v.name: v for v in training.graph.get_collection("variables")}
+    _assign(session, [(variables[name], value) for name, value in values.items()])
+
+
+def _assign(session: Any, pairs: Sequence[tuple[Any, NDArray[Any]]]) -> None:
+    initializers = [variable.initializer for variable, _ in pairs]
+    feeds = {op.inputs[1]: value for op, (_, value) in zip(initializers, pairs, strict=True)}
+    session.run(initializers, feeds)
 
 
 def write_checkpoint(training: Training, session: Any, prefix: Path, step: int) -> None:
@@ -267,7 +333,7 @@ def evaluate(
     Parameters
     ----------
     noise : Noise
-        What goes into each draw; it goes on from that of the training.
+        Of the network's logits.
     before_draw : callable
         Called before each draw; what it raises ends the evaluation.
 
@@ -285,8 +351,8 @@ def evaluate(
     def logits() -> NDArray[np.float64]:
         before_draw()
         parts = [
-            call(x[i : i + _EVALUATED_AT_ONCE], *noise.next())
-            for i in range(0, len(x), _EVALUATED_AT_ONCE)
+            call(batch, *noise.next(len(batch)))
+            for batch in np.split(x, range(_EVALUATED_AT_ONCE, len(x), _EVALUATED_AT_ONCE))
         ]
         return np.concatenate(parts).astype(np.float64)
 
@@ -332,16 +398,10 @@ def _measure_classes(
 @contextmanager
 def _no_noise(training: Training, session: Any) -> Iterator[None]:
     """The network at its posterior mean: TFP's scale is then float32's epsilon, 1.2e-7."""
-    variables = training.network.untransformed_scales
+    variables = list(training.network.untransformed_scales.values())
     trained = session.run(variables)
-
-    def assign(values: dict[str, NDArray[np.float32]]) -> None:
-        initializers = {name: variable.initializer for name, variable in variables.items()}
-        feeds = {op.inputs[1]: values[name] for name, op in initializers.items()}
-        session.run(list(initializers.values()), feeds)
-
-    assign({name: np.full_like(value, _NO_SCALE) for name, value in trained.items()})
+    _assign(session, [(v, np.full(v.shape, _NO_SCALE, np.float32)) for v in variables])
     try:
         yield
     finally:
-        assign(trained)
+        _assign(session, list(zip(variables, trained, strict=True)))

@@ -1,102 +1,128 @@
-"""The noise of a training by the number of the run that it is for, so that a resume has the same.
+"""The noise of a training step as a function of seed, rank and step, so that a resume has the same.
 
-What belongs here: the random operations of a graph, and their values. What does not: which run is
+What belongs here: the random operations of a graph, and their values. What does not: which step is
 next (``train``).
 
-TensorFlow's random operations count their own runs inside a session, and nothing sets that count.
-So they are not run: what each gives in its n-th run is computed by the stateless operation with
-the same key, from where the count would stand, and is fed. The bits are those of a session that has
-run all the time, and the saved graph is not touched.
+TensorFlow's random operations count their own runs inside a session, and nothing sets that count;
+they also take half of the time of a step. So they are not run: NumPy's values are fed in their
+place, and the saved graph is not touched.
 """
 
 from __future__ import annotations
 
 import math
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tensorflow_import import calls_of, import_tensorflow, open_session
+from ..models.layers import ancestors
 
-_COUNTED_PER_VALUE = 256  # by how much TensorFlow's kernels move their count for each value
-_PHILOX = 1
+_ALIGNED = 16  # float32 numbers: TensorFlow takes an array as it lies if it begins at 64 bytes
+_BLOCK = 2**16  # numbers that stay in the cache
+_UNIT = np.float32(2.0**-31 * (1 - 2.0**-23))  # makes numbers below 1 of 32 bits
+_TURN = np.float32(np.pi * 2.0**-31)
+_SIGNS = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
+_NORMALS, _INTEGERS = "RandomStandardNormal", "StatelessRandomUniformIntV2"
 
 
 class Noise:
-    """What the random operations of a graph give, run by run; initial values are left alone.
+    """Standard normals and random signs that a tensor depends on, run by run.
+
+    The generator is SFC64 (Doty-Humphrey), seeded anew in each run by seed, rank and run.
 
     Parameters
     ----------
-    graph : tf.Graph
-        Whole: what is added later is not seen. The sizes of its noise are fixed.
+    output : tf.Tensor
+        Of its graph, the random operations that lead to it are those of weights (normals of their
+        shape), of units (normals by example) and Flipout's signs (by example).
+    seed, rank : int
     n_runs : int
-        Runs of the session that there have been.
-    n_intra, n_inter : int
-        Threads; the same as for all sessions of this process.
+        Runs that there have been.
 
     Attributes
     ----------
     fed : list of tf.Tensor
-        Outputs of the random operations.
+        Normals first, then signs; in the order of the graph.
     """
 
-    def __init__(self, graph: Any, n_runs: int = 0, n_intra: int = 1, n_inter: int = 1) -> None:
-        tf = import_tensorflow()
+    def __init__(self, output: Any, seed: int, rank: int = 0, n_runs: int = 0) -> None:
         self.n_runs = n_runs
-        operations = [
-            op
-            for op in graph.get_operations()
-            if op.type in _STATELESS and "/Initializer/" not in op.name
-        ]
-        self.fed = [op.outputs[0] for op in operations]
-        with tf.Graph().as_default() as own:
-            run = tf.compat.v1.placeholder(tf.int64, ())
-            values = [_STATELESS[op.type](op, _where(op, run)) for op in operations]
-        self._session = open_session(own, n_intra, n_inter)
-        self._call = calls_of(self._session, values, [run])
+        self._key = seed, rank
+        operations = ancestors(output)
+        normals = [op.outputs[0] for op in operations if op.type == _NORMALS]
+        signs = [_cast(op) for op in operations if op.type == _INTEGERS]
+        self._n_normals = len(normals)
+        self.fed = [*normals, *signs]
+        self._shapes = [tensor.shape.as_list() for tensor in self.fed]
+        self._n_examples = -1
 
-    def __enter__(self) -> Noise:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._session.close()
-
-    def next(self) -> list[NDArray[Any]]:
-        """What to feed in the next run, in the order of :attr:`fed`."""
-        values = self._call(np.int64(self.n_runs))
+    def next(self, n_examples: int) -> list[NDArray[np.float32]]:
+        """What to feed in the next run, in the order of :attr:`fed`; valid until the next call."""
+        if n_examples != self._n_examples:
+            self._lay_out(n_examples)
+        seed, rank = self._key
+        key = np.random.SeedSequence(seed, spawn_key=(rank, self.n_runs))
+        bits = np.random.SFC64(key)
+        standard_normal(bits, self._normals)
+        eights = self._signs.reshape(-1, 8)
+        drawn = bits.random_raw(-(-len(eights) // 8)).view(np.uint8)
+        np.take(_SIGNS, drawn[: len(eights)], axis=0, out=eights, mode="clip")
         self.n_runs += 1
-        return values
+        return self._views
+
+    def _lay_out(self, n_examples: int) -> None:
+        shapes = [[n_examples if n is None else n for n in shape] for shape in self._shapes]
+        parts = shapes[: self._n_normals], shapes[self._n_normals :]
+        (self._normals, normals), (self._signs, signs) = map(aligned, parts)
+        self._views = [*normals, *signs]
+        self._n_examples = n_examples
 
 
-def _where(op: Any, run: Any) -> dict[str, Any]:
-    """Key and count of an operation in a run."""
-    tf = import_tensorflow()
-    n_values = math.prod(op.outputs[0].shape.as_list())
-    start = [run * (_COUNTED_PER_VALUE * n_values), tf.constant(op.get_attr("seed2"), tf.int64)]
-    return {
-        "shape": op.outputs[0].shape.as_list(),
-        "key": tf.constant([op.get_attr("seed")], tf.uint64),
-        "counter": tf.bitcast(tf.stack(start), tf.uint64),
-        "alg": _PHILOX,
-    }
+def standard_normal(bits: np.random.SFC64, out: NDArray[np.float32]) -> None:
+    """Fill an array of even length with standard normals, of magnitudes up to 6.8.
+
+    Four times as fast as NumPy's generator, which looks at each number: whole blocks go through
+    logarithm, root, sine and cosine. The last bits depend on NumPy and on the type of CPU.
+
+    References
+    ----------
+    G. E. P. Box and M. E. Muller, "A note on the generation of random normal deviates", 1958.
+    """
+    radius, angle = np.empty((2, _BLOCK // 2), np.float32)
+    for start in range(0, len(out), _BLOCK):
+        block = out[start : start + _BLOCK]
+        half = len(block) // 2
+        r, phi = radius[:half], angle[:half]
+        drawn = bits.random_raw(half).view(np.int32)
+        np.multiply(drawn[:half], _UNIT, out=r, dtype=np.float32, casting="unsafe")
+        np.abs(r, out=r)
+        r += np.float32(2.0**-33)  # above 0, which has no logarithm
+        np.log(r, out=r)
+        r *= np.float32(-2)
+        np.sqrt(r, out=r)
+        np.multiply(drawn[half:], _TURN, out=phi, dtype=np.float32, casting="unsafe")
+        np.multiply(np.cos(phi, out=block[:half]), r, out=block[:half])
+        np.multiply(np.sin(phi, out=block[half:]), r, out=block[half:])
 
 
-def _normal(op: Any, where: dict[str, Any]) -> Any:
-    tf = import_tensorflow()
-    return tf.raw_ops.StatelessRandomNormalV2(dtype=op.outputs[0].dtype, **where)
+def _cast(op: Any) -> Any:
+    """The signs as numbers that an operation's bits are made into."""
+    while op.type != "Cast":
+        (op,) = op.outputs[0].consumers()
+    return op.outputs[0]
 
 
-def _integers(op: Any, where: dict[str, Any]) -> Any:
-    tf = import_tensorflow()
-    least, end = (tf.constant(tf.get_static_value(bound)) for bound in op.inputs[1:])
-    return tf.raw_ops.StatelessRandomUniformIntV2(minval=least, maxval=end, **where)
-
-
-_STATELESS = {"RandomStandardNormal": _normal, "RandomUniformInt": _integers}
+def aligned(shapes: list[list[int]]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    """One array, and views of it of these shapes, which TensorFlow takes without copying them."""
+    starts, end = [], 0
+    for shape in shapes:
+        starts.append(end)
+        end += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
+    whole = np.zeros(end + _ALIGNED, np.float32)
+    first = -(whole.ctypes.data // whole.itemsize) % _ALIGNED
+    whole = whole[first : first + end]
+    return whole, [
+        whole[start : start + math.prod(shape)].reshape(shape)
+        for start, shape in zip(starts, shapes, strict=True)
+    ]

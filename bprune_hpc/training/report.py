@@ -23,7 +23,8 @@ def progress(n_epochs: int) -> Callable[[int, float, float], None]:
     Returns
     -------
     function
-        Takes epochs done, negative log-likelihood and KL divergence in nats an example.
+        Takes epochs done, the mean of the negative log-likelihood over the last one, and the KL
+        divergence at its end, in nats an example.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
@@ -44,10 +45,6 @@ def progress(n_epochs: int) -> Callable[[int, float, float], None]:
             logger.info("epoch %d of %d: nll %.4f, kl %.4f per example", epoch, n_epochs, nll, kl)
 
     return say
-
-
-def silent(epoch: int, nll: float, kl: float) -> None:
-    """Say nothing: ranks other than 0."""
 
 
 def log_result(report: dict[str, Any]) -> None:

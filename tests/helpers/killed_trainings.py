@@ -6,6 +6,7 @@ in that writes small files, so that all kills take seconds; the files are moved 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -45,7 +46,8 @@ def train(place: Path, seed: int, *flags: str) -> None:
     graph_info.write = write_names  # type: ignore[assignment]
     meta = SimpleNamespace(SerializeToString=lambda deterministic: f"{seed}".encode())
     training: Any = SimpleNamespace(
-        graph=None, saver=SimpleNamespace(export_meta_graph=lambda: meta)
+        graph=SimpleNamespace(as_default=contextlib.nullcontext),
+        saver=SimpleNamespace(export_meta_graph=lambda: meta),
     )
     config = parse([f"--model_dir={place}", f"--seed={seed}", "--epochs=1", *flags], "train")
     directory = TrainingDirectory(config, 1)

@@ -67,7 +67,7 @@ def test_every_criterion_prunes_what_its_formula_says(
     assert found.sparsity.attrs["criterion"] == criterion
     assert found.sparsity.attrs["prior_scale"] == PRIOR
     assert criterion in found.attrs["config"] and "Infinity" not in found.attrs["config"]
-    assert table.read_findings(path).heading.split()[-1] == (
+    assert table.read_table(path).heading.split()[-1] == (
         ">=" if CRITERIA[criterion].keeps == "below" else "<="
     )
 
@@ -92,7 +92,7 @@ def test_automatic_cuts_of_each_layer(
     header, _, first, *_ = capsys.readouterr().out.splitlines()
     # No one threshold says what goes, so that none stands there.
     assert header.startswith("highest log alpha in each layer") and first.split()[0] == "0"
-    assert table.read_findings(tmp_path / "sweep.h5").labels == ["0 %", "25 %", "50 %", "75 %"]
+    assert table.read_table(tmp_path / "sweep.h5").labels == ["0 %", "25 %", "50 %", "75 %"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,8 @@ def test_table_and_choice_name_what_is_pruned(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{heading}  ") or lines[0].lstrip().startswith(heading)
     (choice,) = [line for line in lines if line.startswith("choice: ")]
-    assert choice.startswith(f"choice: {chosen}") and "% pruned: accuracy drop below 0.9" in choice
+    assert choice.startswith(f"choice: {chosen}")
+    assert "% pruned: accuracy drop of this ensemble of 4 networks below 0.9" in choice
 
 
 def test_random_weights_are_worse_than_those_of_low_snr(tmp_path: Path) -> None:

@@ -345,6 +345,8 @@ def test_it_draws_until_an_error_is_reached_and_chooses(
             assert found.metrics.attrs["target_reached"] == 1
             assert all_bits(stopped) == all_bits(plain)
     choice = found.choice
+    assert choice.attrs["mode"] == "asymptotic"
+    assert "Not exact: the losses of a regression have no bound." in choice.attrs["text"]
     assert choice.attrs["rule"] == "nll_rise" and choice.attrs["text"] in capsys.readouterr().out
     metrics = found.metrics
     combined = np.hypot(metrics.nll_rise_se, metrics.nll_rise_se_data)
@@ -359,6 +361,10 @@ def test_it_draws_until_an_error_is_reached_and_chooses(
         (["--target_se=brier=1"], "--target_se: no metric 'brier' .* there are rmse, "),
         (["--task=auto", "--target_se=brier=1"], "'brier' is not of a regression; there are rmse"),
         (["--target_se=rmse_mean_weights=1"], "no metric 'rmse_mean_weights' with a Monte Carlo"),
+        (
+            ["--max_nll_rise=1", "--choice=exact"],
+            "--choice=exact: the losses of a regression have no bound",
+        ),
         (["--max_accuracy_drop=1"], "--max_accuracy_drop: is of a classification; give --max_nll"),
         (
             ["--max_nll_rise=1", "--num_monte_carlo=4"],

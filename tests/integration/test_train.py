@@ -1,4 +1,4 @@
-"""The trainer: its schedules by hand, and real runs on one and two Horovod ranks.
+"""The trainer: its schedules by hand, and real runs on one, two and three ranks.
 
 Runs in this process go without Horovod and without the process-wide determinism switch, which
 would change what other tests of the session see; everything else is a process of its own.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,9 +42,9 @@ def launch(
 
 
 def alone(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict:
-    """Train in this process, without Horovod."""
+    """Train in this process."""
     import_tensorflow()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda comm: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
     status, report = train.train(config(*SMALL, *flags), SerialComm())
     assert status == 0
     return report
@@ -101,11 +103,11 @@ def test_seeds_of_ranks_differ_and_fit_tensorflow():
     ["--epochs=0", "--batch_size=-1", "--learning_rate=0", "--learning_rate=inf", "--seed=-1",
      "--kl_weight=-1", "--kl_weight=nan", "--prior_scale=0", "--hidden=64,0", "--hidden=a",
      "--save_every=-2", "--model=lenet", "--width=0", "--model_dir=", "--posterior_scale_init=x",
-     "--epoch=3"],
+     "--epoch=3", "--estimator=local --model=vgg", "--allreduce=gloo"],
 )  # fmt: skip
 def test_a_bad_value_is_named(flag):
     with pytest.raises(ConfigError, match=flag.split("=")[0]):
-        config(flag)
+        config(*flag.split())
 
 
 def test_the_last_of_two_flags_wins_over_the_file(tmp_path):
@@ -278,7 +280,7 @@ def test_the_embedded_case_is_what_its_record_says():
     now = shipped.settings
     assert recorded == {name: now[name] for name in recorded}
     assert now.keys() - recorded.keys() == {
-        "width", "subtract_pixel_mean", "task", "noise_scale",
+        "width", "subtract_pixel_mean", "task", "noise_scale", "estimator", "allreduce",
     }  # fmt: skip
     saved = variables(case)
     hidden = np.float64(test.x.reshape(359, 64))
@@ -307,6 +309,7 @@ def test_help_and_errors_come_without_tensorflow(tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
     for flags, status, text in (
         (["--help"], 0, "--kl_anneal_epochs"),
+        ([], 0, "--kl_anneal_epochs"),
         (["--epochs=0"], 2, "error: --epochs=0: must be 1 or more\n"),
         (["--data_path=/nowhere.npz"], 2, "error: /nowhere.npz: no such file; check the path\n"),
     ):
@@ -315,69 +318,118 @@ def test_help_and_errors_come_without_tensorflow(tmp_path):
         assert status == 0 or len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.horovod
 def test_one_process_without_a_launcher(tmp_path):
     done = launch(0, *SMALL, f"--model_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "train.json").read_text())
     assert report["n_ranks"] == 1 and report["accuracy_averaged"] > 0.5
-    assert "held-out examples" in done.stderr and "Horovod is not" not in done.stderr
+    assert "held-out examples" in done.stderr and "are added up" not in done.stderr
 
 
-def test_one_process_without_horovod_trains_and_says_so(tmp_path, no_horovod):
-    done = launch(0, *SMALL, f"--model_dir={tmp_path / 'case'}", first_on_path=no_horovod)
+def trained(directory: Path, n_ranks: int, *flags: str, **options: Any) -> str:
+    """Train under mpirun; what was logged."""
+    done = launch(n_ranks, *SMALL, f"--model_dir={directory}", *flags, **options)
     assert done.returncode == 0, done.stderr
-    assert "Horovod is not installed: training on this one process" in done.stderr
-    assert "Horovod" not in (tmp_path / "case" / "Ops_name_BNN.txt").read_text()
+    return done.stderr
 
 
-class TestTwoRanks:
-    pytestmark = needs_horovod
+@pytest.mark.mpi
+class TestMpi:
+    """Ranks whose gradients MPI adds up; Horovod is not there."""
 
-    def test_same_seed_same_bits_and_half_the_steps(self, tmp_path):
+    @pytest.mark.parametrize("n_ranks", [1, 2, 3])
+    def test_same_seed_same_bits_and_a_share_of_the_steps(self, tmp_path, n_ranks, no_horovod):
         for name in "ab":
-            done = launch(2, *SMALL, f"--model_dir={tmp_path / name}")
-            assert done.returncode == 0, done.stderr
+            said = trained(tmp_path / name, n_ranks, first_on_path=no_horovod)
         report = json.loads((tmp_path / "a" / "train.json").read_text())
-        assert report["n_ranks"] == 2 and report["n_steps"] == 4 * (1438 // 100)
+        assert report["n_ranks"] == n_ranks
+        assert report["n_steps"] == 4 * (1438 // (50 * n_ranks))
+        assert report.get("allreduce") == (None if n_ranks == 1 else "mpi")
+        assert ("are added up by mpi" in said) == (n_ranks > 1)
         assert report["accuracy_averaged"] > 0.5
         assert_same_bits(variables(tmp_path / "a"), variables(tmp_path / "b"))
+        assert "Horovod" not in (tmp_path / "a" / "Ops_name_BNN.txt").read_text()
+        assert len(read_case(tmp_path / "a").posterior.loc) == 2
 
-    @pytest.mark.slow
-    def test_batch_normalization(self, tmp_path):
-        done = launch(2, *SMALL, f"--model_dir={tmp_path}", "--model=resnet18", "--width=2",
-                      "--epochs=1")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        case = read_case(tmp_path)
-        moving = {name: value for name, value in case.fixed.items() if "moving" in name}
-        assert len(moving) == 40 and case.source.dropped_ops["HorovodAllreduce"] >= 21
-        for name, value in moving.items():
-            assert np.isfinite(value).all()
-            assert not (value == (1 if name.endswith("variance") else 0)).any()
+    @pytest.mark.parametrize("n_ranks", [2, 3])
+    def test_a_step_is_that_of_one_rank_with_all_their_examples(self, tmp_path, n_ranks):
+        # One step, of an epoch, without noise and divergence: nothing else is random.
+        quiet = ("--posterior_scale_init=1e-30", "--kl_weight=0", "--epochs=1", "--n_draws_eval=1")
+        n_examples = 1438 // n_ranks * n_ranks
+        trained(tmp_path / "many", n_ranks, *quiet, f"--batch_size={n_examples // n_ranks}",
+                "--allreduce=mpi")  # fmt: skip
+        trained(tmp_path / "one", 0, *quiet, f"--batch_size={n_examples}")
+        many, one = variables(tmp_path / "many"), variables(tmp_path / "one")
+        assert many["global_step"] == one["global_step"] == 1
+        gradients = [name for name in one if name.endswith("loc/Adam")]  # a tenth of them
+        assert len(gradients) == 4
+        for name in gradients:
+            atol = 1e-5 * np.abs(one[name]).max()
+            np.testing.assert_allclose(many[name], one[name], rtol=1e-4, atol=atol, err_msg=name)
 
-    def test_bad_input_is_said_once_and_ends_both(self, tmp_path):
-        done = launch(2, *SMALL, "--data_path=/nowhere", "--dataset=npz")
-        assert done.returncode == 2
-        assert done.stderr.count("/nowhere: no such file") == 1
+    def test_a_rank_that_fails_in_a_step_ends_all(self, tmp_path):
+        program = ROOT / "tests/programs/train_program.py"
+        command = [str(find_mpirun()), "-n", "3", sys.executable, str(program), "1"]
+        done = run_group([*command, *SMALL, f"--model_dir={tmp_path}", "--allreduce=mpi"], LIMIT_S)
+        assert done.returncode == 1
+        assert re.search(r"^rank 1 on \S+: error: planted", done.stderr, re.MULTILINE), done.stderr
+        assert not (tmp_path / "checkpoint").exists()
 
-    def test_without_horovod_they_do_not_train_apart(self, tmp_path, no_horovod):
-        case = tmp_path / "case"
-        done = launch(2, *SMALL, f"--model_dir={case}", first_on_path=no_horovod)
-        assert done.returncode == 2
-        assert done.stderr.count("2 processes cannot train together; install it") == 1
-        assert not case.exists() and not case.with_name("case.training").exists()
-
-    def test_a_failing_rank_ends_the_other(self, tmp_path):
-        done = launch(2, *SMALL, f"--model_dir={tmp_path}", "--learning_rate=1e38")
+    def test_a_loss_that_is_not_finite_ends_both(self, tmp_path):
+        flags = (*SMALL, f"--model_dir={tmp_path}", "--learning_rate=1e38", "--allreduce=mpi")
+        done = launch(2, *flags)
         assert done.returncode == 1
         assert done.stderr.count("the loss is not finite") == 1
         assert not (tmp_path / "checkpoint").exists()
 
+    def test_bad_input_is_said_once_and_ends_both(self):
+        done = launch(2, *SMALL, "--data_path=/nowhere", "--dataset=npz")
+        assert done.returncode == 2
+        assert done.stderr.count("/nowhere: no such file") == 1
+
+    def test_horovod_that_is_asked_for_and_is_not_there(self, tmp_path, no_horovod):
+        case = tmp_path / "case"
+        done = launch(2, *SMALL, f"--model_dir={case}", "--allreduce=horovod",
+                      first_on_path=no_horovod)  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.count("install it (tools/install_horovod.sh), or pass --allreduce") == 1
+        assert not case.exists() and not case.with_name("case.training").exists()
+
+    @pytest.mark.slow
+    def test_batch_normalization(self, tmp_path):
+        trained(tmp_path, 2, "--model=resnet18", "--width=2", "--epochs=1", "--allreduce=mpi")
+        case = read_case(tmp_path)
+        moving = {name: value for name, value in case.fixed.items() if "moving" in name}
+        assert len(moving) == 40
+        for name, value in moving.items():
+            assert np.isfinite(value).all()
+            assert not (value == (1 if name.endswith("variance") else 0)).any()
+
+
+class TestHorovod:
+    pytestmark = needs_horovod
+
+    @pytest.mark.parametrize("n_ranks", [2, 3])
+    def test_the_same_training_as_with_mpi(self, tmp_path, n_ranks):
+        said = trained(tmp_path / "horovod", n_ranks)
+        assert "are added up by horovod" in said  # by default, where it is installed
+        trained(tmp_path / "mpi", n_ranks, "--allreduce=mpi")
+        report = json.loads((tmp_path / "horovod" / "train.json").read_text())
+        found = [variables(tmp_path / name) for name in ("horovod", "mpi")]
+        if n_ranks == 2:  # there is one way to add two numbers
+            assert_same_bits(*found)
+        for name, value in found[0].items():
+            np.testing.assert_allclose(found[1][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+        metas = [(tmp_path / name / f"model.ckpt-{report['n_steps']}.meta").read_bytes()
+                 for name in ("horovod", "mpi")]  # fmt: skip
+        assert metas[0] == metas[1]
+        assert len(read_case(tmp_path / "horovod").posterior.loc) == 2
+        assert report["allreduce"] == "horovod" and report["accuracy_averaged"] > 0.5
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "n_ranks", [pytest.param(1, marks=needs_horovod), pytest.param(2, marks=needs_horovod)]
-)
+@pytest.mark.mpi
+@pytest.mark.parametrize("n_ranks", [1, 2])
 def test_the_shipped_config_reaches_95_percent_in_two_minutes(n_ranks, tmp_path):
     done = launch(n_ranks, "@configs/train_digits.txt", f"--model_dir={tmp_path}")
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,11 @@ import pytest
 from bprune_hpc import sweep, train
 from bprune_hpc.checkpoints.case import read_case
 from bprune_hpc.errors import ConfigError, LockError
-from bprune_hpc.models.zoo import MODELS
 from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
 from bprune_hpc.runner.timing import Timing
-from bprune_hpc.tensorflow_import import import_tensorflow, open_session
+from bprune_hpc.tensorflow_import import import_tensorflow
 from bprune_hpc.training import directory as train_directory
-from bprune_hpc.training import graph
 from bprune_hpc.training.directory import TrainingDirectory
-from bprune_hpc.training.noise import Noise
 from tests.helpers.launch import LIMIT_S, ROOT, find_mpirun, launch_environment
 from tests.helpers.trainings import SMALL, assert_same_bits, config, needs_horovod, variables
 
@@ -37,16 +35,16 @@ N_STEPS = 4 * (1438 // 50)  # of SMALL
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at signals and the clock before every step; no Horovod."""
+    """A look at signals and the clock before every step."""
     import_tensorflow()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda comm: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
     monkeypatch.setattr(train, "_LOOK_S", 0.0)
 
 
 def stop_at(n: int) -> train.Ask:
     """Asked to stop at the so-many-th look."""
     left = iter(range(n))
-    return lambda pace: None if next(left, None) is not None else "the test says so"
+    return lambda timing: None if next(left, None) is not None else "the test says so"
 
 
 def run(directory: Path, *flags: str, ask: train.Ask | None = None) -> int:
@@ -72,37 +70,6 @@ def record(directory: Path) -> dict[str, Any]:
     return found
 
 
-# Noise
-
-
-@pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=pytest.mark.slow) if name == "resnet18" else name
-              for name in MODELS]
-)  # fmt: skip
-def test_noise_by_the_number_of_the_run_is_that_of_a_session_that_has_run_all_the_time(model):
-    training = graph.build(config(f"--model={model}", "--width=2"), (8, 8), 10, 1438, rank=1)
-    with open_session(training.graph) as session:
-        session.run(training.init)
-        noise = Noise(training.graph)
-        random_ops = [
-            op for op in training.graph.get_operations()
-            if op.op_def.is_stateful and any(
-                kind in op.type for kind in ("Random", "Normal", "Multinomial", "Gamma", "Poisson")
-            ) and "/Initializer/" not in op.name
-        ]  # fmt: skip
-        assert {op.name for op in random_ops} == {tensor.op.name for tensor in noise.fed}
-        assert len(noise.fed) == 3 * len(training.network.locs)
-        for number in range(3):
-            expected = session.run(noise.fed)
-            assert noise.n_runs == number
-            for mine, theirs in zip(noise.next(), expected, strict=True):
-                assert mine.tobytes() == theirs.tobytes()
-        with Noise(training.graph, n_runs=1_000_003) as far:
-            later = far.next()
-        for mine, theirs in zip(later, expected, strict=True):
-            assert not np.array_equal(mine, theirs)
-
-
 # Resumes
 
 
@@ -111,6 +78,7 @@ def test_noise_by_the_number_of_the_run_is_that_of_a_session_that_has_run_all_th
     [
         (("--save_every=2",), (1, 1, 17, 11, 40)),  # the third is asked for at an epoch's end
         (("--save_every=0", "--kl_anneal_epochs=3", "--seed=9"), (45,)),
+        (("--estimator=local",), (45,)),
         pytest.param(("--model=resnet18", "--width=2", "--epochs=2"), (20, 30),
                      marks=pytest.mark.slow),
         (("--dataset=diabetes", "--task=regression"), (11,)),
@@ -141,6 +109,19 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_training(
         different -= {name for name in different if name.endswith(".meta")}
     assert different == set()
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "case"}
+
+
+def test_the_graph_that_is_saved_is_the_trainings_own_whichever_is_the_default(
+    looks, tmp_path, monkeypatch
+):
+    @contextlib.contextmanager
+    def sums(*_: Any) -> Iterator[None]:
+        with import_tensorflow().Graph().as_default():
+            yield None
+
+    monkeypatch.setattr(train, "_sums", sums)
+    assert run(tmp_path / "case", "--epochs=1") == 0
+    assert len(read_case(tmp_path / "case").posterior.loc) == 2
 
 
 def test_checkpoints_that_were_asked_for_stay_when_others_are_asked_for(looks, tmp_path):
@@ -275,7 +256,7 @@ def test_a_network_that_comes_meanwhile_is_not_replaced(looks, tmp_path):
     assert run(case, ask=stop_at(9)) == train.STOPPED
     case.mkdir()
 
-    def ask(pace: Timing) -> None:
+    def ask(timing: Timing) -> None:
         (case / "checkpoint").write_text("somebody's")
 
     with pytest.raises(EndedByRoot) as caught:
@@ -440,9 +421,12 @@ def test_signals_and_the_end_of_the_job_stop_it_with_status_3(tmp_path, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_ranks", [pytest.param(2, marks=needs_horovod)])
-def test_ranks_go_on_with_the_same_bits(tmp_path, n_ranks):
-    flags = [*LONG, "--epochs=250", "--save_every=10"]
+@pytest.mark.parametrize(
+    "allreduce", [pytest.param("mpi", marks=pytest.mark.mpi),
+                  pytest.param("horovod", marks=needs_horovod)]
+)  # fmt: skip
+def test_ranks_go_on_with_the_same_bits(tmp_path, allreduce):
+    n_ranks, flags = 2, [*LONG, "--epochs=250", "--save_every=10", f"--allreduce={allreduce}"]
     status, said = ended(start(n_ranks, *flags, f"--model_dir={tmp_path / 'whole'}"))
     assert status == 0, said
     process = start(n_ranks, *flags, f"--model_dir={tmp_path / 'case'}")
@@ -519,7 +503,7 @@ def test_a_later_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert caught.value.code == 1 and "model.ckpt-56: cannot be written" in caught.value.message
     assert read_case(work).source.step == 28
     monkeypatch.undo()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda comm: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
     assert run(case, "--save_every=1") == 0
     assert {path.name for path in case.glob("*.meta")} == {
         f"model.ckpt-{28 * epoch}.meta" for epoch in (1, 2, 3, 4)

@@ -84,6 +84,11 @@ def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
         ("stuck 1", 1, r"^error: not heard of for 0.1 min: rank 1 on .*a vote of all ranks"),
         ("stuck 0", 1, r"^error: not heard of for 0.1 min: rank 0 on .*a vote of all ranks"),
         (
+            "unsummed 1",
+            1,
+            r"^error: rank 0 on \S+ \(process \d+\) waited 0.1 min at: gradients of all",
+        ),
+        (
             "absent 1",
             137,
             r"^error: rank 0 on .* has waited 0.1 min in MPI_Init for rank 1 on \S+ "

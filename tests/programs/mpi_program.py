@@ -32,6 +32,19 @@ def collectives(comm: Comm) -> int:
     assert ranks == (list(everyone) if comm.is_root else None)
     assert [comm.any_of(comm.rank == rank) for rank in everyone] == [True] * comm.size
     assert not comm.any_of(False)
+    for size in (1, 3, 100_003):
+        mine = np.arange(size, dtype=np.float32) + comm.rank
+        expected = comm.size * np.arange(size) + sum(everyone)
+        comm.add_up(mine)
+        assert np.array_equal(mine, expected)
+        # Where rounding tells orders apart: the same bits each time, and on every rank.
+        uneven = np.random.default_rng(comm.rank).normal(size=size).astype(np.float32)
+        totals = [uneven.copy() for _ in range(3)]
+        for total in totals:
+            comm.add_up(total)
+        found = {total.tobytes() for total in totals}
+        assert len(found) == 1
+        assert comm.from_root(lambda: found) == found  # noqa: B023
     if comm.is_root:
         print(f"all collectives hold on {comm.size} ranks")
     return 0

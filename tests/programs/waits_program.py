@@ -55,6 +55,14 @@ def stuck(comm: Comm, rank: int) -> int:
     return 0
 
 
+def unsummed(comm: Comm, rank: int) -> int:
+    """One rank does not come to a sum of gradients, which has no roll call."""
+    if comm.rank == rank:
+        time.sleep(3600)
+    comm.add_up(np.ones(3, np.float32))
+    return 0
+
+
 def killed(comm: Comm, rank: int) -> int:
     """One rank is killed while the others wait for it."""
     if comm.rank == rank:
@@ -108,7 +116,8 @@ def signalled(comm: Comm, rank: int) -> int:
 def main() -> int:
     """Run the asked-for mishap; ``absent`` is one before MPI."""
     mishaps: dict[str, Callable[[Comm, int], int]] = {
-        "late": late, "stuck": stuck, "killed": killed, "paused": paused, "signalled": signalled,
+        "late": late, "stuck": stuck, "unsummed": unsummed, "killed": killed, "paused": paused,
+        "signalled": signalled,
     }  # fmt: skip
     name, rank = sys.argv[1], int(sys.argv[2])
     if name != "absent":

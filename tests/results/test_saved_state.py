@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from bprune_hpc import results, sweep
-from bprune_hpc.files import checksum
+from bprune_hpc import sweep
 from tests.helpers import fake_problem
 from tests.helpers.bits import all_bits
+from tests.helpers.rewriting import rewritten
 from tests.helpers.sweeps import FLAGS, KINDS, start
 
 
@@ -42,14 +41,6 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
         return done[flags]
 
     return of
-
-
-def _rewritten(path: Path, change: Callable[[h5py.File], object]) -> None:
-    """Change a results file as another program could, under a digest that fits."""
-    image = io.BytesIO(path.read_bytes()[checksum.BLOCK_BYTES :])
-    with h5py.File(image, "r+") as file:
-        change(file)
-    path.write_bytes(checksum.header(image.getvalue(), results.SCHEMA) + image.getvalue())
 
 
 def _put(name: str, change: Callable[[np.ndarray], object]) -> Callable[[h5py.File], None]:
@@ -189,7 +180,7 @@ def test_a_state_that_no_sweep_writes_is_refused(
     kind, change = OTHER_STATES[form]
     path, flags = tmp_path / "s.h5", [*KINDS[kind], *FLAGS]
     path.write_bytes(begun(*flags))
-    _rewritten(path, change)
+    rewritten(path, change)
     before = path.read_bytes()
     capsys.readouterr()
     assert start(path, *flags) == 2
@@ -206,7 +197,7 @@ def test_a_file_that_is_only_written_anew_goes_on(
 ) -> None:
     path, flags = tmp_path / "s.h5", [*KINDS[kind], *FLAGS]
     path.write_bytes(begun(*flags))
-    _rewritten(path, lambda file: None)
+    rewritten(path, lambda file: None)
     assert start(path, *flags) == 0
     assert start(tmp_path / "whole.h5", *flags) == 0
     assert all_bits(path) == all_bits(tmp_path / "whole.h5")

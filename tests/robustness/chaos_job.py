@@ -43,7 +43,7 @@ POINTS: dict[str, tuple[object, str]] = {
     "backup rename": (atomic_write.os, "link"),
     "rename": (Path, "replace"),
     "after rename": (atomic_write, "_sync_directory"),
-    "table": (output, "read_findings"),
+    "table": (output, "read_table"),
 }
 """Where something can be told to happen: the functions that are called there."""
 

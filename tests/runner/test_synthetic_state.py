@@ -70,7 +70,7 @@ def test_it_has_the_size_of_a_finished_one_and_finite_statistics(kind: str) -> N
     plan = sweep.plan
     assert sweep_state.progress == (0, len(plan.replicates))
     assert set(sweep_state.sums[0]) == {MEAN, *range(len(plan.group_sizes))}
-    findings = SweepStatistics(repeated_labels(sweep, 10), sweep_state)
-    assert findings.n_draws == 88
-    assert all(np.isfinite(metric.value).all() for metric in findings.metrics.values())
-    assert findings.draw_sums.nll(45).shape == (3, 88)
+    sweep_statistics = SweepStatistics(repeated_labels(sweep, 10), sweep_state)
+    assert sweep_statistics.n_draws == 88
+    assert all(np.isfinite(metric.value).all() for metric in sweep_statistics.metrics.values())
+    assert sweep_statistics.draw_sums.nll(45).shape == (3, 88)
