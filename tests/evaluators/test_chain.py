@@ -168,7 +168,7 @@ def test_nothing_is_left_of_numbers_that_were_not_finite(activation: str) -> Non
 def test_without_pairs() -> None:
     example = Example(6, 0.5, "Relu", "fixed")
     pairs = example.pairs(3)
-    noises = [Noise(pair.unit, pair.draws[:1], pair.values) for pair in pairs]
+    noises = [Noise(pair.replicate, pair.draws[:1], pair.values) for pair in pairs]
     found = example.outputs(noises, [slice(0, 3)])
     assert found.tobytes() == example.outputs(pairs, [slice(0, 3)])[::2].tobytes()
 
