@@ -298,8 +298,7 @@ def test_the_embedded_case_is_small_and_knows_no_machine():
     assert sum(file.stat().st_size for file in files) < 1.5e6
     for file in files:
         content = file.read_bytes()
-        for place in (b"/home/", b"/root/", b"/tmp/", b"/work/", b"site-packages"):
-            assert place not in content, (file.name, place)
+        assert not re.search(rb"/(home|root|tmp|work|mnt|opt)/|site-packages", content), file.name
 
 
 # Runs of the command
