@@ -101,13 +101,16 @@ def choose_keys(arrays: NamedArrays, request: Request) -> tuple[str, str | None]
     for flag, key in (("--x_key", x_key), ("--y_key", y_key)):
         if key is not None and not arrays.has(key):
             raise DataError(f"{arrays.name}: no '{key}' in the {_listed(arrays)}; check {flag}")
-    keys = list(arrays.keys())
+    keys, forms = list(arrays.keys()), _forms(request.split, x_key, y_key)
     if x_key is None and y_key is None:
         for pair in ((f"x_{request.split}", f"y_{request.split}"), ("x", "y")):
             found = [_of_any_case(keys, wanted) for wanted in pair]
             if found[0] is not None and (found[1] is not None or not request.with_labels):
                 return found[0], found[1] if request.with_labels else None
-    for form in _forms(request.split, x_key, y_key):
+            if found != [None, None] and pair != ("x", "y"):
+                forms.remove("{}")  # what has no split in its name is of other examples
+                break
+    for form in forms:
         x = _only(arrays, _EXAMPLES, form, x_key, "--x_key")
         y = _only(arrays, _LABELS, form, y_key, "--y_key") if request.with_labels else None
         if x is not None and (y is not None or not request.with_labels):

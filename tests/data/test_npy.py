@@ -76,6 +76,13 @@ def test_the_test_set_comes_before_all_else(
     np.testing.assert_array_equal(found.y, Y)
 
 
+@pytest.mark.parametrize("half", ["x_test", "y_test", "X_test"])
+def test_half_a_test_set_is_not_made_whole_by_other_examples(tmp_path: Path, half: str) -> None:
+    path = save("npz", tmp_path, **{half: X, "x": OTHER_X, "y": OTHER_Y})
+    with pytest.raises(DataError, match="name others with --x_key and --y_key"):
+        data.load("auto", path)
+
+
 @pytest.mark.parametrize("kind", ["npz", "hdf5", "npy"])
 @pytest.mark.parametrize(
     ("asked", "expected"),
