@@ -49,6 +49,8 @@ _OF_UNIFORM = SAME_NUMBERS | {"Add", "AddV2", "Mul"}
 _OF_PROBABILITIES = frozenset({"Sigmoid", "Softmax"})
 _CHOICES = SAME_NUMBERS | {"Cast", "GatherV2", "StridedSlice"}
 _ARITHMETIC = frozenset({"Add", "AddV2", "ClipByValue", "Maximum", "Minimum", "Mul", "Sub"})
+_LINEAR = frozenset({"BatchMatMul", "BatchMatMulV2", "Conv1D", "Conv2D", "Einsum", "MatMul"})
+_KEEP_SIGNS = _CHOICES | {"AvgPool", "BiasAdd", "Mean"}
 _FED = frozenset({"Placeholder", "IteratorGetNext", "IteratorGetNextSync"})
 
 
@@ -263,6 +265,27 @@ def is_of_probabilities(nodes: Nodes, tensor: Tensor) -> bool:
             return False
         (tensor,) = open_inputs
     return False
+
+
+def is_of_any_sign(nodes: Nodes, tensor: Tensor) -> bool:
+    """Whether numbers are a linear layer's, which nothing keeps from being negative.
+
+    A product with constants that are not negative (an average of probabilities) is none.
+
+    Parameters
+    ----------
+    nodes : dict of str to Node
+        May be empty, of which nothing is told.
+    """
+    if tensor[0] not in nodes:
+        return False
+    node = nodes[tensor[0]]
+    if node.op in _LINEAR:
+        values = [constant(nodes, other) for other in node.inputs]
+        return not any(value is not None and (value >= 0).all() for value in values)
+    if node.op in _KEEP_SIGNS:
+        return is_of_any_sign(nodes, node.inputs[0])
+    return node.op in ("Add", "AddV2") and any(is_of_any_sign(nodes, one) for one in node.inputs)
 
 
 def _is_ones(nodes: Nodes, tensor: Tensor) -> bool:

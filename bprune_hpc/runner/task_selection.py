@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, GraphError
-from ..graph.endpoints import is_of_probabilities
+from ..graph.endpoints import is_of_any_sign, is_of_probabilities
 from ..graph.lifted import OF_REGRESSION, LiftedGraph
 from ..graph.nodes import Nodes, Tensor, parse_graph, parse_tensor
 from ..metrics.tasks import ROUNDING, Classification, Regression, Task
@@ -164,7 +164,7 @@ def told_by(
 
     Rows that are not negative and sum to 1 are probabilities, whatever stands behind the softmax
     that made them, and so are single numbers in [0, 1] in which a sigmoid is seen; other numbers in
-    [0, 1] are refused, as they may be anything.
+    [0, 1] are refused, as they may be anything, unless a linear layer gives them: its are logits.
 
     Parameters
     ----------
@@ -204,7 +204,12 @@ def told_by(
     )
     of_sums = f"sum to {sums.min():.4g} to {sums.max():.4g}"
     if task.output_kind is None:
-        is_open = are_in_range and least >= 0 and not are_probabilities
+        is_open = (
+            are_in_range
+            and least >= 0
+            and not are_probabilities
+            and not is_of_any_sign(*_output_of(graph))
+        )
         if is_open and task.is_binary:
             raise ConfigError(
                 f"{path}: {output} gives single numbers in [0, 1] ({least:.4g} to {largest:.4g}), "

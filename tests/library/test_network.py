@@ -215,6 +215,23 @@ def test_keras_weights(tmp_path):
     np.testing.assert_allclose(predicted.mean_probability.sum(axis=1), 1, rtol=1e-6)
 
 
+def test_a_linear_layers_numbers_in_0_to_1_are_logits(tmp_path):
+    from tests.helpers import small_models
+
+    built = small_models.dense_flipout()
+    for variable in built.variables:
+        small = "bias" in variable.name or "loc" in variable.name
+        variable.assign(np.full(variable.shape, 0.01 if small else -9.0))
+    built.variables[-1].assign([0.1, 0.5, 0.9])
+    built.save_weights(str(tmp_path / "net.weights.h5"))
+    model = "tests.helpers.small_models:dense_flipout"
+    net = bprune_hpc.load(tmp_path / "net.weights.h5", model=model)
+    assert ((net.logits(np.ones((2, 4))) > 0) & (net.logits(np.ones((2, 4))) < 1)).all()
+    powers = np.exp([0.1, 0.5, 0.9])
+    found = net.predict(np.ones((2, 4), np.float32), n_draws=4).mean_probability
+    np.testing.assert_allclose(found, [powers / powers.sum()] * 2, atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def regressions(tmp_path_factory):
     """Of a network that gives a Normal and of one that gives its mean: model, case and data."""
