@@ -328,9 +328,10 @@ static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
   read.least += offset.least, read.most += offset.most + n_steps * c->in_step;
   written.most += n_steps * c->out_step + n_more * out->channel_stride;
   added.most += n_steps * c->other_step + n_more * other->channel_stride;
-  return are_inside(program, op->in, read) && are_inside(program, op->out, written) &&
+  return (!n_entries || are_inside(program, op->in, read)) &&
+         (!c->n_filters || are_inside(program, op->out, written)) &&
          is_like(program, op->other, op->out) &&
-         (op->other < 0 || are_inside(program, op->other, added));
+         (!c->n_filters || op->other < 0 || are_inside(program, op->other, added));
 }
 
 static int take_elementwise(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
@@ -387,7 +388,8 @@ static int take_pooling(struct buffers *buffers, PyObject *tuple, struct program
   struct span written = span_of(p->places, p->n_places, 1);
   read.most += (p->n_channels - 1) * p->in_channel;
   written.most += (p->n_channels - 1) * p->out_channel;
-  return are_inside(program, op->in, read) && are_inside(program, op->out, written);
+  return !p->n_channels ||
+         (are_inside(program, op->in, read) && are_inside(program, op->out, written));
 }
 
 /* tuple of operations -> operations; shared ones are told from others by their place. */
@@ -443,7 +445,7 @@ static int take_tensors(const int64_t *numbers, ptrdiff_t n, struct program *pro
     memcpy(tensor, numbers + at * n_numbers, sizeof *tensor);
     for (ptrdiff_t i = 0; i < n_numbers; i++)
       is_right &= numbers[at * n_numbers + i] >= 0 && numbers[at * n_numbers + i] <= INT32_MAX;
-    is_right = is_right && tensor->n_channels > 0 && tensor->n_rows > 0 && tensor->n_columns > 0;
+    is_right = is_right && tensor->n_rows > 0 && tensor->n_columns > 0;
   }
   for (ptrdiff_t at = 0; is_right && at < program->n_tensors; at++) {
     const struct tensor *tensor = &program->tensors[at];
@@ -452,7 +454,7 @@ static int take_tensors(const int64_t *numbers, ptrdiff_t n, struct program *pro
     const int64_t columns = tensor->n_columns + tensor->right - 1;
     const struct span span = {-tensor->left * tensor->column_stride,
                               last + columns * tensor->column_stride};
-    is_right = are_inside(program, at, span);
+    is_right = !tensor->n_channels || are_inside(program, at, span);
   }
   if (!is_right && !PyErr_Occurred())
     PyErr_SetString(PyExc_ValueError, "no such tensors");

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .. import compiled
 from ..graph.layer_graph import (
     EXAMPLES,
+    NO_BORDERS,
     Activation,
     Add,
     Bias,
@@ -32,14 +33,17 @@ from ..graph.layer_graph import (
     Dense,
     LayerGraph,
     Operation,
+    Padding,
     Pooling,
     Reshape,
     Scale,
+    Shape,
 )
 from ..posterior.mean_field import Posterior
 from .buffers import Threads, Workspace
-from .compaction import Floats
-from .compiled_layers import Values
+from .compact_graph import CompactGraph, compact_graph
+from .compaction import Floats, GaussianSlice, Weights
+from .compiled_layers import Values, index_of
 from .interface import Noise, Pruned, Sampled, noise_batches_of
 from .slabs import SLAB, STEPS, Layout, Tiles, Window, tiles_of, windows_of
 
@@ -50,7 +54,7 @@ _FUNCTIONS = {"Tanh": 1, "Sigmoid": 2, "Elu": 3, "Softplus": 4}
 _CONVOLUTION, _ELEMENTWISE, _POOLING = range(3)
 _GROUP = SLAB * STEPS
 """Examples that go through all layers together."""
-_MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 200
+_MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
 
 
 class UnknownLayersError(Exception):
@@ -172,12 +176,11 @@ class Steps:
 
 
 class _Builder:
-    """Divides a graph of layers into steps."""
+    """Divides a graph of layers into steps; without shapes it only looks at the operations."""
 
-    def __init__(self, graph: LayerGraph, weights: Mapping[str, NDArray[Any]]) -> None:
-        self._weights = weights
-        shapes = graph.shapes({name: value.shape for name, value in weights.items()})
-        self._shapes = {EXAMPLES: graph.input_shape, **dict(enumerate(shapes))}
+    def __init__(self, graph: LayerGraph, shapes: Sequence[Shape] | None) -> None:
+        self._shapes = shapes
+        self._is_flat = {EXAMPLES: False}
         self.tensors = [_tensor(graph.input_shape)]
         self.steps: list[Step] = []
         self._tensor_of = {EXAMPLES: 0}
@@ -186,26 +189,30 @@ class _Builder:
             for at in node.inputs:
                 self._n_uses[at] += 1
         for at, node in enumerate(graph.nodes):
-            self._tensor_of[at] = self._add(node.operation, node.inputs)
+            self._is_flat[at] = any(self._is_flat[one] for one in node.inputs)
+            self._tensor_of[at] = self._add(at, node.operation, node.inputs)
         self.result = self._tensor_of[len(graph.nodes) - 1]
 
-    def _add(self, one: Operation, inputs: tuple[int, ...]) -> int:
+    def _add(self, at: int, one: Operation, inputs: tuple[int, ...]) -> int:
         """The tensor that holds what an operation gives."""
         tensors = [self._tensor_of[at] for at in inputs]
         if isinstance(one, Dense | Convolution):
-            return self._product(one, tensors[0])
+            self._is_flat[at] = False
+            return self._product(one, tensors[0], self._shapes[at][-1] if self._shapes else 0)
         if isinstance(one, Pooling):
             before = self.tensors[tensors[0]]
             window = Window(before.size, one.window, one.strides, one.borders)
             after = Tensor(window.places, before.n_channels)
             return self._step(Step(one, (tensors[0],), len(self.tensors), window, is_open=False), after)
         if isinstance(one, Reshape):
-            return self._reshaped(one, inputs[0])
+            tensor = self._reshaped(one, inputs[0])
+            self._is_flat[at] = len(one.shape) == 1 and self.tensors[tensor].size != (1, 1)
+            return tensor
         if isinstance(one, Add) and len(inputs) == 2:
             return self._sum(inputs)
         if isinstance(one, Bias | Scale):
-            if self._shapes[inputs[0]][-1] != self.tensors[tensors[0]].n_channels:
-                raise UnknownLayersError  # of an image made flat: one for each place
+            if self._is_flat[at]:
+                raise UnknownLayersError  # one number for each place
             step = self._open(inputs[0], "affine")
             step.affine.append(one)
             return step.output
@@ -224,17 +231,15 @@ class _Builder:
         self.tensors.append(after)
         return step.output
 
-    def _product(self, one: Dense | Convolution, at: int) -> int:
-        before, kernel = self.tensors[at], self._weights[one.kernel]
+    def _product(self, one: Dense | Convolution, at: int, n_out: int) -> int:
+        before = self.tensors[at]
         if isinstance(one, Dense):  # its window is all that there is
             window = Window(before.size, before.size)
         else:
-            if one.groups != 1 or one.image != (*before.size, before.n_channels):
+            if one.groups != 1 or one.image[:2] != before.size:
                 raise UnknownLayersError
             window = Window(before.size, one.window, one.strides, one.borders, one.dilations)
-        n_terms = math.prod(window.taps) * before.n_channels
-        n_out, rest = divmod(kernel.size, n_terms)
-        if rest or kernel.size > _MOST_WEIGHTS:
+        if math.prod(window.taps) * before.n_channels * n_out > _MOST_WEIGHTS:
             raise UnknownLayersError
         after = Tensor(window.places, n_out)
         return self._step(Step(one, (at,), len(self.tensors), window), after)
@@ -243,18 +248,19 @@ class _Builder:
         """The same tensor, if its numbers stay where they are; examples are put there."""
         at = self._tensor_of[before]
         tensor, wanted = self.tensors[at], _tensor(one.shape)
+        # A tensor by another name: its own step ends, if it is used as it is too.
         if self._n_uses[before] != 1:
             for step in self.steps:
                 step.is_open &= step.output != at
         if at == 0 and not self.steps:
             self.tensors[0] = wanted
-        elif len(one.shape) != 1 and wanted != tensor:
+        elif len(one.shape) != 1 and wanted.size != tensor.size:
             raise UnknownLayersError
         return at
 
     def _sum(self, inputs: tuple[int, ...]) -> int:
         first, second = (self._tensor_of[at] for at in inputs)
-        if self.tensors[first] != self.tensors[second] or first == second:
+        if self.tensors[first].size != self.tensors[second].size or first == second:
             raise UnknownLayersError
         for at, other in ((inputs[1], first), (inputs[0], second)):
             step = self._last(at)
@@ -291,18 +297,30 @@ def _tensor(shape: tuple[int, ...]) -> Tensor:
     return Tensor((sizes[0], sizes[1]), sizes[2])
 
 
-def steps_of(graph: LayerGraph, weights: Mapping[str, NDArray[Any]]) -> Steps:
+def steps_of(graph: LayerGraph, shapes: Sequence[Shape]) -> Steps:
     """A graph of layers in few steps.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        Of what each node gives for an example.
 
     Raises
     ------
     UnknownLayersError
         If it has an operation that the compiled module has not.
     """
-    built = _Builder(graph, weights)
-    if len(built.steps) > _MOST_OPERATIONS or not built.steps:
-        raise UnknownLayersError
+    built = _Builder(graph, shapes)
     return Steps(tuple(built.steps), tuple(built.tensors), built.result)
+
+
+def is_known(graph: LayerGraph) -> bool:
+    """Whether the compiled module has all operations of a graph."""
+    try:
+        _Builder(graph, None)
+    except UnknownLayersError:
+        return False
+    return 0 < len(graph.nodes) <= _MOST_OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -340,14 +358,16 @@ _TILE_BYTES = 2**17
 """Sums that are worked on together, block of inputs after block: they stay in the second cache."""
 
 
-def lists_of(name: str, loc: Floats, scale: Floats | None, steps: Steps, at: int) -> Lists:
+def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     """The lists of a convolution, in the form that takes less time for its own zeros."""
     step, tiles = steps.steps[at], steps.tiles(at)
     assert step.window is not None
     n_in, n_out = (steps.tensors[one].n_channels for one in (step.inputs[0], step.output))
     channel_stride = steps.layouts[step.inputs[0]].channel_stride
-    loc = np.ascontiguousarray(loc, np.float32).reshape(-1)
-    scale = None if scale is None else np.ascontiguousarray(scale, np.float32).reshape(-1)
+    loc = np.ascontiguousarray(weights.loc, np.float32).reshape(-1)
+    scale = weights.scale
+    if scale is not None:
+        scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
     n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
 
     def arguments(block: int, width: int) -> tuple[Any, ...]:
@@ -357,36 +377,41 @@ def lists_of(name: str, loc: Floats, scale: Floats | None, steps: Steps, at: int
         )  # fmt: skip
 
     def starts_of(block: int, width: int) -> NDArray[np.int32]:
-        n_lists = -(-n_in // block) * -(-n_out // width) * n_classes
+        n_lists = max(1, -(-n_in // block)) * -(-n_out // width) * n_classes
         counts = np.zeros(n_lists + 1, np.int32)
         compiled.module.weight_lists(*arguments(block, width), counts, None, None)
         return np.cumsum(counts, dtype=np.int32)
 
     # A block's inputs stay near, and its lists are not too short.
     near = max(1, _NEAR_VECTORS // step.window.reach)
-    together = starts_of(n_in, filters)[-1] * filters
-    alone = int(starts_of(n_in, 1)[-1])
+    together = int(starts_of(max(1, n_in), filters)[-1]) * filters
+    alone = int(starts_of(max(1, n_in), 1)[-1])
     width = filters if together < _COST_ALONE * alone else 1
-    n_lists = -(-n_out // width)
-    per_input = (together // filters if width > 1 else alone) / n_lists / n_in
+    n_lists = max(1, -(-n_out // width))
+    per_input = (together // filters if width > 1 else alone) / n_lists / max(1, n_in)
     fewest = _FEWEST_ENTRIES * max(1.0, tiles.n_runs / 3)
-    block = min(n_in, max(near, math.ceil(fewest / max(per_input, 1e-9))))
+    block = min(max(1, n_in), max(near, math.ceil(fewest / max(per_input, 1e-9))))
     starts = starts_of(block, width)
     offsets = np.empty(starts[-1], np.int32)
     places = np.empty(starts[-1] * width, np.int32)
     compiled.module.weight_lists(*arguments(block, width), starts, offsets, places)
     return Lists(
         width,
-        -(-n_in // block),
+        max(1, -(-n_in // block)),
         starts,
         offsets,
-        _values(name, loc, scale, places),
+        _values(weights, loc, scale, places),
         2 * (together if width > 1 else _COST_ALONE * alone),
     )
 
 
-def _values(name: str, loc: Floats, scale: Floats | None, places: NDArray[np.int32]) -> Values:
-    """Some of a tensor's weights; -1 for none."""
+def _values(
+    weights: GaussianSlice, loc: Floats, scale: Floats | None, places: NDArray[np.int32]
+) -> Values:
+    """Some of a slice's weights; -1 for none."""
+    if not places.size:
+        nothing = np.zeros(0, np.float32)
+        return Values(weights.name, nothing, nothing, places, scale is None)
     is_none = np.flatnonzero(places < 0)
 
     def taken(values: NDArray[Any]) -> NDArray[Any]:
@@ -395,9 +420,12 @@ def _values(name: str, loc: Floats, scale: Floats | None, places: NDArray[np.int
         return out
 
     if scale is None:
-        return Values(name, taken(loc), np.zeros(0, np.float32), np.zeros(0, np.int32), True)
-    index = np.maximum(places, 0)
-    return Values(name, taken(loc), taken(scale), index, False)
+        return Values(weights.name, taken(loc), np.zeros(0, np.float32), places[:0], True)
+    index = places
+    if any(one is not None for one in weights.indices):
+        index = index_of(weights).reshape(-1).take(places, mode="clip")
+    index[is_none] = 0
+    return Values(weights.name, taken(loc), taken(scale), index, False)
 
 
 class CompiledGraph:
@@ -406,42 +434,41 @@ class CompiledGraph:
     Parameters
     ----------
     graph : LayerGraph
-    shapes : mapping of str to tuple of int
-        Of all weights.
+        Of which :func:`is_known` is true.
     fixed : mapping of str to float32 array
-        Weights that have no posterior, and the graph's constants.
+        Weights that have no posterior; without the graph's constants.
     n_threads : int
         Of this process.
-
-    Raises
-    ------
-    UnknownLayersError
-        If the compiled module has not all of its operations.
     """
 
     def __init__(
-        self,
-        graph: LayerGraph,
-        posterior: Mapping[str, NDArray[Any]],
-        fixed: Mapping[str, NDArray[Any]],
-        n_threads: int = 1,
+        self, graph: LayerGraph, fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
     ) -> None:
-        self.fixed = {
+        self._graph = graph
+        self._fixed = {
             name: np.asarray(value, np.float32)
             for name, value in {**fixed, **graph.constants}.items()
         }
-        self.steps = steps_of(graph, {**self.fixed, **posterior})
-        self.workspace, self.threads = Workspace(), Threads(n_threads)
+        # Zeros around an image keep constants from being one bias at all places.
+        self._folds_constants = not any(
+            isinstance(node.operation, Convolution | Pooling | Padding)
+            and node.operation.borders != NO_BORDERS
+            for node in graph.nodes
+        )
+        self._workspace, self._threads = Workspace(), Threads(n_threads)
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.interface.Evaluator`."""
-        lists = {}
-        for at, step in enumerate(self.steps.steps):
-            if isinstance(step.operation, Dense | Convolution):
-                name = step.operation.kernel
-                loc = table.loc[name] if name in table.loc else self.fixed[name]
-                lists[at] = lists_of(name, loc, table.scale.get(name), self.steps, at)
-        return CompiledPruned(self, table, lists)
+        network = compact_graph(
+            self._graph, Weights(table, self._fixed), folds_constants=self._folds_constants
+        )
+        steps = steps_of(network.graph, network.shapes)
+        lists = {
+            at: lists_of(network.weights[step.operation.kernel], steps, at)
+            for at, step in enumerate(steps.steps)
+            if isinstance(step.operation, Dense | Convolution)
+        }
+        return CompiledPruned(network, steps, lists, self._workspace, self._threads)
 
 
 _SHARED_COST = 0.03
@@ -458,15 +485,19 @@ class CompiledPruned:
 
     Attributes
     ----------
-    graph : CompiledGraph
-    table : Posterior
+    network : CompactGraph
+    steps : Steps
     lists : mapping of int to Lists
         Of each product, by its step's number.
+    workspace : Workspace
+    threads : Threads
     """
 
-    graph: CompiledGraph
-    table: Posterior
+    network: CompactGraph
+    steps: Steps
     lists: Mapping[int, Lists]
+    workspace: Workspace
+    threads: Threads
 
     @cached_property
     def shared(self) -> tuple[int, ...]:
@@ -475,20 +506,20 @@ class CompiledPruned:
         None, where they are a small part of all.
         """
         costs = {at: self._cost(at) for at in self.lists}
-        firsts = [at for at in costs if self.graph.steps.steps[at].inputs[0] == 0]
+        firsts = [at for at in costs if self.steps.steps[at].inputs[0] == 0]
         if sum(costs[at] for at in firsts) < _SHARED_COST * sum(costs.values()):
             return ()
         return tuple(firsts)
 
     def _cost(self, at: int) -> float:
-        window = self.graph.steps.steps[at].window
+        window = self.steps.steps[at].window
         assert window is not None
         return self.lists[at].cost * math.prod(window.places)
 
     @property
     def n_outputs(self) -> int:
         """Outputs of an example."""
-        result = self.graph.steps.tensors[self.graph.steps.result]
+        result = self.steps.tensors[self.steps.result]
         return math.prod(result.size) * result.n_channels
 
     @property
@@ -500,7 +531,7 @@ class CompiledPruned:
     @cached_property
     def program(self) -> Program:
         """The operations, and where their tensors are."""
-        return Program(self.graph.steps, self.shared)
+        return Program(self.steps, self.shared)
 
     def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
@@ -602,7 +633,7 @@ class _Sampled:
     def __init__(self, pruned: CompiledPruned, noises: Sequence[Noise]) -> None:
         self._pruned, self._noises = pruned, noises
         self._starts = np.cumsum([0, *(len(noise.draws) for noise in noises)]).tolist()
-        graph, workspace = pruned.graph, pruned.graph.workspace
+        workspace = pruned.workspace
         n_draws = self._starts[-1]
         self._values: dict[int, Floats] = {}
         for at, lists in pruned.lists.items():
@@ -614,8 +645,8 @@ class _Sampled:
                 lists.weights.draws(noises, values)
             self._values[at] = values
         self._affine = {
-            at: self._of_channels(step, graph.steps.tensors[step.output].n_channels)
-            for at, step in enumerate(graph.steps.steps)
+            at: self._of_channels(step, pruned.steps.tensors[step.output].n_channels)
+            for at, step in enumerate(pruned.steps.steps)
         }
 
     def _of_channels(self, step: Step, n_channels: int) -> tuple[Floats, Floats]:
@@ -633,24 +664,19 @@ class _Sampled:
         return scale, shift
 
     def _drawn(self, name: str) -> Floats:
-        """A vector in every draw, or in all of them."""
-        table = self._pruned.table
-        if name not in table.loc:
-            return self._pruned.graph.fixed[name].reshape(1, -1)
-        loc, scale = (values[name].reshape(-1) for values in (table.loc, table.scale))
-        out = np.empty((self._starts[-1], len(loc)), np.float32)
-        at = 0
-        for noise in self._noises:
-            for draw in noise.draws:
-                out[at] = loc
-                if noise.values is not None:
-                    out[at] += np.float32(draw.sign) * (scale * noise.values[name].reshape(-1))
-                at += 1
+        """A vector in every draw."""
+        network = self._pruned.network
+        if name in network.bias_names:
+            drawn = [of for noise in self._noises for of in network.biases(noise)]
+            return np.stack([of[name].reshape(-1) for of in drawn])
+        weights = network.weights[name]
+        out = np.empty((self._starts[-1], *weights.loc.shape), np.float32)
+        weights.draws(self._noises, out)
         return out
 
     def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
-        pruned, graph = self._pruned, self._pruned.graph
+        pruned = self._pruned
         n_groups = -(-len(x) // _GROUP)
         slabs = self._slabs(x, n_groups)
         for noise_batch in noise_batches:
@@ -663,13 +689,14 @@ class _Sampled:
 
     def _slabs(self, x: NDArray[Any], n_groups: int) -> Floats:
         """Examples as slabs."""
-        graph, program = self._pruned.graph, self._pruned.program
-        layout = graph.steps.layouts[0]
-        rows = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
-        slabs = graph.workspace.array("slabs", n_groups * program.n_group + 2 * program.slack)
+        pruned, program = self._pruned, self._pruned.program
+        layout = pruned.steps.layouts[0]
+        rows = pruned.network.take(np.asarray(x, np.float32)).reshape(len(x), -1)
+        rows = np.ascontiguousarray(rows)
+        slabs = pruned.workspace.array("slabs", n_groups * program.n_group + 2 * program.slack)
         slabs[...] = 0
         start, stride = map(int, program.tensors[0, :2])
-        places = layout.places(graph.steps.tensors[0].n_channels)
+        places = layout.places(pruned.steps.tensors[0].n_channels)
         places += np.int32(start - program.slack)
 
         def run(_: Workspace, first: int, last: int) -> None:
@@ -677,15 +704,15 @@ class _Sampled:
                 rows, len(rows), places, slabs[program.slack :], program.n_group, stride, first, last
             )
 
-        graph.threads.run(run, n_groups)
+        pruned.threads.run(run, n_groups)
         return slabs
 
     def _run(
         self, noise_batch: slice, first: int, last: int, slabs: Floats, n_groups: int, out: Floats
     ) -> None:
         """Some draws of a batch of noises on all examples."""
-        pruned, graph = self._pruned, self._pruned.graph
-        program, steps = pruned.program, graph.steps
+        pruned = self._pruned
+        program, steps = pruned.program, pruned.steps
         columns, signs, noises = [], [], []
         for noise in range(noise_batch.start, noise_batch.stop):
             values = self._noises[noise]
@@ -741,7 +768,7 @@ class _Sampled:
                     )
                 )  # fmt: skip
         n_more = sum(len(steps.steps[at].inputs) > 1 for at in pruned.shared if at < steps.n_narrow)
-        result = graph.steps.tensors[steps.result]
+        result = steps.tensors[steps.result]
         outputs = steps.layouts[steps.result].places(result.n_channels)
 
         def run(workspace: Workspace, start: int, stop: int) -> None:
@@ -752,19 +779,18 @@ class _Sampled:
                 len(noises), steps.result, outputs, out, scratch, start, stop, program.n_group,
             )  # fmt: skip
 
-        graph.threads.run(run, n_groups)
+        pruned.threads.run(run, n_groups)
 
     def _product(
         self, at: int, output: int, added: int, bounds: tuple[float, float], values: Floats,
         scale: Floats, shift: Floats,
     ) -> tuple[Any, ...]:  # fmt: skip
         """A convolution as the compiled module takes it."""
-        pruned, graph = self._pruned, self._pruned.graph
-        step, lists = graph.steps.steps[at], pruned.lists[at]
-        assert step.window is not None
+        pruned = self._pruned
+        step, lists = pruned.steps.steps[at], pruned.lists[at]
         before = step.inputs[0]
-        tiles = graph.steps.tiles(at, at in pruned.shared)
-        n_bytes = 4 * SLAB * 16 * graph.steps.tensors[step.output].n_channels
+        tiles = pruned.steps.tiles(at, at in pruned.shared)
+        n_bytes = 1 + 4 * SLAB * 16 * pruned.steps.tensors[step.output].n_channels
         return (
             _CONVOLUTION, before, output, added, bounds, lists.width, lists.n_blocks,
             max(1, _TILE_BYTES // n_bytes), tiles.step, tiles.tiles, tiles.masks, lists.starts,
