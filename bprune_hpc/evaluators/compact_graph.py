@@ -39,9 +39,9 @@ from ..graph.layer_graph import (
     Scale,
     Shape,
 )
+from ..graph.layer_ops import activation, apply, convolution
 from .compaction import Floats, GaussianSlice, Indices, Weights
 from .interface import Noise
-from .reference_ops import activation, apply, convolution
 
 Mask = NDArray[np.bool_]
 Array = NDArray[Any]
