@@ -130,7 +130,7 @@ def find_layers(
             return UnknownOperation(node.name, node.op)
         missing = [tensor for tensor in inputs if tensor not in numbers]
         if missing:
-            waiting += missing
+            waiting += reversed(missing)
             continue
         waiting.pop()
         if at in numbers:
