@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..graph.layer_graph import (
+from .layer_graph import (
     EXAMPLES,
     Activation,
     Add,
