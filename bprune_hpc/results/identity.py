@@ -20,9 +20,6 @@ from ..metrics.tasks import Classification, Task
 from ..runner.datasets import Examples
 from ..runner.network import Network
 
-_REVISIONS = {"channels": "channels-2"}
-"""Evaluators whose numbers are not those that they once gave under their own name."""
-
 
 def identity_of(config: SweepConfig, network: Network, examples: Sequence[Examples]) -> Identity:
     """What defines the numbers of a sweep."""
@@ -53,7 +50,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
             [(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()]
         ),
         "pruned_weights": config.pruned_weights,
-        "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
+        "evaluator": network.evaluator,
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
 
