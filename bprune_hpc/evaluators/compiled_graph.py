@@ -373,8 +373,9 @@ class Lists:
     cost: float
 
 
-_COST_ALONE = 1.25
-"""Time of a weight of a filter alone, relative to one of filters that share inputs; measured."""
+_COST_ALONE, _COST_OF_LISTS = 1.75, 0.05
+"""Time of a weight of a filter alone, relative to one of filters that share inputs, and that of a
+list, relative to all of its weights together, zeros too; measured."""
 _COST_OF_SQUARES = 1.15
 """Time of one of Winograd's products, relative to one of filters that share inputs; measured."""
 _COST_OF_CHANNEL = 40
@@ -403,7 +404,8 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride, n_classes,
     )  # fmt: skip
     alone, runs = compiled.module.weight_counts(kernel)
-    width, n_entries, cost = 1, alone, 2 * _COST_ALONE * alone
+    width, n_entries = 1, alone
+    cost = 2 * (_COST_ALONE * alone + _COST_OF_LISTS * loc.size)
     if 2 * runs * filters < cost:
         width, n_entries, cost = filters, runs, 2.0 * runs * filters
     of_squares = 8 * _COST_OF_SQUARES * n_in * n_out + _COST_OF_CHANNEL * (n_in + n_out)
