@@ -676,11 +676,12 @@ static PyObject *forward_local(PyObject *self, PyObject *args)
 {
   const char *name;
   PyObject *means_object, *deviations_object, *layer_objects, *signs, *out_object, *scratch;
-  Py_ssize_t n_means, first_tile, last_tile;
+  Py_ssize_t n_means, n_deviations, first_tile, last_tile;
   unsigned int replicate, position;
-  if (!PyArg_ParseTuple(args, "sOOnO!O!IIOOnn", &name, &means_object, &deviations_object, &n_means,
-                        &PyTuple_Type, &layer_objects, &PyTuple_Type, &signs, &replicate,
-                        &position, &out_object, &scratch, &first_tile, &last_tile))
+  if (!PyArg_ParseTuple(args, "sOnOnO!O!IIOOnn", &name, &means_object, &n_means,
+                        &deviations_object, &n_deviations, &PyTuple_Type, &layer_objects,
+                        &PyTuple_Type, &signs, &replicate, &position, &out_object, &scratch,
+                        &first_tile, &last_tile))
     return NULL;
   const struct set *set = set_of(name);
   struct buffers buffers = {0};
@@ -706,13 +707,14 @@ static PyObject *forward_local(PyObject *self, PyObject *args)
   if (!means)
     goto end;
   const ptrdiff_t n_tiles = n_taken(&buffers) / n_numbers, n_examples = n_tiles * TILE;
-  if (layers[0].mean.n_out > n_means) {
-    PyErr_SetString(PyExc_ValueError, "too few means");
+  if (layers[0].mean.n_out > n_means || (layers[0].key && layers[0].mean.n_out > n_deviations)) {
+    PyErr_SetString(PyExc_ValueError, "too few means or deviations");
     goto end;
   }
   const float *deviations = NULL;
+  const ptrdiff_t n_of_tile = times(n_deviations, TILE);
   if (layers[0].key &&
-      !(deviations = numbers_of(&buffers, deviations_object, 'f', 0, n_tiles * n_numbers)))
+      !(deviations = numbers_of(&buffers, deviations_object, 'f', 0, times(n_tiles, n_of_tile))))
     goto end;
   float *out = numbers_of(&buffers, out_object, 'f', 1, times(times(draws.n, n_out), n_examples));
   const ptrdiff_t n_scratch = 4 * most_local_units(layers, n_layers) + n_units;
@@ -723,7 +725,7 @@ static PyObject *forward_local(PyObject *self, PyObject *args)
   for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
     set->forward_local(layers, n_layers, &draws, replicate, position + (uint32_t)(tile * TILE),
                        means + tile * n_numbers,
-                       deviations ? deviations + tile * n_numbers : NULL, room,
+                       deviations ? deviations + tile * n_of_tile : NULL, room,
                        out + tile * TILE, n_examples);
   Py_END_ALLOW_THREADS;
   result = Py_NewRef(Py_None);

@@ -43,8 +43,9 @@ def forward(
 def forward_local(
     name: str,
     means: Any,
-    deviations: Any,
     n_means: int,
+    deviations: Any,
+    n_deviations: int,
     layers: tuple[Any, ...],
     signs: tuple[float, ...],
     replicate: int,

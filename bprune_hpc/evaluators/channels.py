@@ -57,7 +57,8 @@ class ChannelNetwork:
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.interface.Evaluator`."""
-        compacted = compact(self._layers, Weights(table, self._fixed), folds_constants=False)
+        weights = Weights(table, self._fixed)
+        compacted = compact(self._layers, weights, folds_constants=False, for_tensorflow=True)
         slices: list[tuple[GaussianSlice, tuple[int, ...]]] = []
         cost = 0
         for layer, left in zip(self._layers, compacted, strict=True):
@@ -102,7 +103,9 @@ class _SampledChannels:
     weights: Sequence[tuple[Floats, ...]]
     starts: NDArray[np.intp]
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[Floats]:
         examples = np.asarray(x, np.float32)
         for noise_batch in noise_batches:
             of_batch = self.weights[self.starts[noise_batch.start] : self.starts[noise_batch.stop]]

@@ -247,7 +247,11 @@ class Weights:
 
 
 def compact(
-    layers: Sequence[Layer], weights: Weights, *, folds_constants: bool
+    layers: Sequence[Layer],
+    weights: Weights,
+    *,
+    folds_constants: bool,
+    for_tensorflow: bool = False,
 ) -> tuple[CompactLayer, ...]:
     """The layers of a chain without what is idle.
 
@@ -256,8 +260,10 @@ def compact(
     folds_constants : bool
         Whether constants become a part of the biases that they feed; at most the first layer may
         be a convolution then. Else those that may differ from zero stay, and so does what they
-        feed: at the border of a padded image they do not count in full. Then there is at least
-        one of all channels, as TensorFlow takes no image without them, and examples stay whole.
+        feed: at the border of a padded image they do not count in full, and with noise of each
+        example's own a bias that varies is no constant.
+    for_tensorflow : bool
+        Whether examples stay whole, and at least one of all channels: it takes no image without.
     """
     kernels = [weights.nonzero(layer.kernel) for layer in layers]
     n_units = [kernels[0].shape[-2], *(kernel.shape[-1] for kernel in kernels)]
@@ -274,10 +280,12 @@ def compact(
     )
     varying, constant = [units.varying for units in live], [units.constant for units in live]
     if not folds_constants:
+        varying = [units.nonzero for units in live]
+        constant = [units.constant[:0] for units in live]
+    if for_tensorflow:
         first = np.zeros(1, np.intp)
-        varying = [units.nonzero if len(units.nonzero) else first for units in live]
-        constant = [first[:0] for _ in live]
-    if not folds_constants or isinstance(layers[0].product, Convolution):
+        varying = [units if len(units) else first for units in varying]
+    if for_tensorflow or isinstance(layers[0].product, Convolution):
         varying[0] = np.arange(n_units[0])
     inputs, fed = [], []
     for at, kernel in enumerate(by_row):

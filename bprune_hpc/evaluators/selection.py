@@ -1,6 +1,6 @@
-"""Which evaluator runs a network: decided by the network and by what was asked for.
+"""Which evaluator runs a network, with which noise: decided by the network and by what was asked.
 
-Never by ranks, since the bits depend on it; its name is stored with the results.
+Never by ranks, since the bits depend on it; the names are stored with the results.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from ..graph.layer_graph import (
     layers_of,
 )
 from ..graph.lifted import LiftedGraph
+from ..graph.weight_uses import weight_uses
+from ..posterior.mean_field import Posterior
 from .interface import Evaluator
 
 EVALUATORS = ("auto", "chain", "channels", "graph")
@@ -80,6 +82,55 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     return asked
 
 
+def choose_draw_noise(
+    asked: str, evaluator: str, graph: LiftedGraph, posterior: Posterior, is_one_network: bool
+) -> str:
+    """Which examples share the noise of a draw.
+
+    Parameters
+    ----------
+    asked : str
+        ``auto``, or one of ``evaluators.draw_noise.DRAW_NOISES``. ``auto`` is the one with the
+        least Monte Carlo error that leaves each example's predictive distribution as it is.
+    evaluator : str
+        What :func:`choose_evaluator` gave.
+    is_one_network : bool
+        Whether something is wanted that blocks of examples with noise of their own cannot give.
+
+    Raises
+    ------
+    ConfigError
+        If examples of this network cannot have noise of their own.
+    """
+    reason = _why_not_per_example(evaluator, graph, posterior)
+    if asked == "per_example" and reason:
+        raise ConfigError(
+            "--draw_noise: per_example is for dense layers one after the other, whose weights are "
+            f"used once for an example, and {reason}; pass --draw_noise=per_block"
+        )
+    if asked != "auto":
+        return asked
+    if not reason:
+        return "per_example"
+    return "shared" if is_one_network else "per_block"
+
+
+def _why_not_per_example(evaluator: str, graph: LiftedGraph, posterior: Posterior) -> str:
+    """What keeps examples from having noise of their own; empty if nothing does."""
+    layers = graph.layers
+    if isinstance(layers, UnknownOperation):
+        return f"this network has '{layers.name}' ({layers.operation})"
+    if layers is None:
+        return "this network has two outputs"
+    uses = weight_uses(layers)
+    for name in posterior.loc:
+        if uses.get(name, 1) > 1:
+            return f"'{name}' is used {uses[name]} times"
+    if evaluator != "chain" or any(isinstance(one, Convolution) for one in _chain_of(graph)):
+        return f"this network is run by the evaluator {evaluator}, with other layers or as it is"
+    return ""
+
+
 def _is_dense(chain: Sequence[Operation]) -> bool:
     """Whether a chain is for ``chain``: what pools its convolution are maxima of tiles."""
     if not _DENSE.fullmatch(_form(chain)):
@@ -116,6 +167,7 @@ def make_evaluator(
     fixed: Mapping[str, NDArray[Any]],
     n_intra: int = 1,
     n_inter: int = 1,
+    draw_noise: str = "shared",
 ) -> Evaluator:
     """The evaluator of a name that :func:`choose_evaluator` gave.
 
@@ -125,8 +177,14 @@ def make_evaluator(
         Weights without a posterior.
     n_intra, n_inter : int
         Threads of this process.
+    draw_noise : str
+        What :func:`choose_draw_noise` gave.
     """
     chain = _chain_of(graph)
+    if draw_noise == "per_example":
+        from .local_chain import LocalChain
+
+        return LocalChain(layers_of(chain), fixed, n_intra)
     if name == "chain":
         from .chain import ChainNetwork
 

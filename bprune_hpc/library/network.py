@@ -27,7 +27,7 @@ from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
 from ..evaluators.interface import Evaluator, Weights
-from ..evaluators.selection import choose_evaluator
+from ..evaluators.selection import choose_draw_noise, choose_evaluator
 from ..graph.lifted import OUTPUT_KINDS
 from ..graph.network_input import network_input
 from ..metrics.regression import RegressionStatistics
@@ -47,7 +47,7 @@ from ..runner.datasets import TEST_SET, EvaluationSet
 from ..runner.evaluation import NotFinite, batches, evaluate
 from ..runner.network import Network
 from ..runner.output_probe import some_outputs
-from ..runner.problem import check_prior
+from ..runner.problem import check_prior, noise_block
 from ..runner.task_selection import choose_task, kind_asked, told_by
 from ..runner.work_split import assign, make_plan
 from .predictive import NormalPredictive, Predictive
@@ -57,6 +57,7 @@ from .validation import (
     checked_draws,
     checked_examples,
     checked_labels,
+    checked_noise,
     checked_weights,
 )
 
@@ -207,10 +208,13 @@ class BayesianNetwork:
         *,
         input_scale: str | float = "auto",
         layout: str | None = None,
+        draw_noise: str = "auto",
+        noise_block: int | None = None,
+        first_example: int = 0,
     ) -> Predictive | NormalPredictive:
         """The predictive distribution of examples, averaged over draws from the posterior.
 
-        A sweep with the same draws, seed, pairing and batch size writes the same bits.
+        A sweep with the same draws, seed, pairing, noise and batch size writes the same bits.
 
         Parameters
         ----------
@@ -233,6 +237,14 @@ class BayesianNetwork:
             scales them itself, all else as it is.
         layout : {"channels_last", "channels_first"}, optional
             Where the examples have their channels, if that is not clear.
+        draw_noise : {"auto", "shared", "per_block", "per_example"}
+            Which examples share the noise of a draw: what is right for each example by itself, or
+            ``shared``, one network a draw, for statements about several examples together.
+        noise_block : int, optional
+            Examples that share it, for ``per_block``; without, what the network says.
+        first_example : int
+            Position of the first example in its data set: noise that is not shared is a function
+            of positions, so that parts of a set are given what the whole is.
 
         Returns
         -------
@@ -255,7 +267,10 @@ class BayesianNetwork:
             examples = checked_examples(x, self.input, input_scale, layout)
             label = checked_labels(y, len(examples), self.task)
             task = self._told_by(examples)
-        statistics = self._statistics(task, examples, label, n_draws, seed, pairing, batch_size)
+        noise = checked_noise(draw_noise, noise_block, first_example, len(examples))
+        statistics = self._statistics(
+            task, examples, label, n_draws, seed, pairing, batch_size, noise, first_example
+        )
 
         def of(name: str) -> NDArray[np.float64]:
             return cast(NDArray[np.float64], statistics.per_example(name)[0])
@@ -302,11 +317,18 @@ class BayesianNetwork:
         seed: int,
         pairing: str,
         batch_size: int,
+        asked: tuple[str, int | None],
+        first_example: int,
     ) -> AnyStatistics:
         """What a sweep at threshold 0 finds of the examples."""
         if label is None and isinstance(task, Regression):
             label = self._reference(examples, task.n_targets, batch_size)
         lifted = self._network.lifted
+        evaluator_name = choose_evaluator("auto", lifted)
+        with _flags_as_arguments():
+            draw_noise = choose_draw_noise(
+                asked[0], evaluator_name, lifted, self.posterior, is_one_network=False
+            )
         network = Network(
             graph=lifted,
             posterior=self.posterior,
@@ -314,8 +336,14 @@ class BayesianNetwork:
             task=task,
             checkpoint=self.source.path,
             sha256=self.source.sha256,
-            evaluator=choose_evaluator("auto", lifted),
+            evaluator=evaluator_name,
+            draw_noise=draw_noise,
+            noise_block=noise_block(
+                draw_noise, asked[1], lifted, self.posterior, self.fixed, examples
+            ),
         )
+        with _flags_as_arguments():
+            batch_size = network.noise(seed).batch_size(batch_size)
         plan = make_plan(
             n_draws=n_draws,
             pairing=pairing,
@@ -326,7 +354,7 @@ class BayesianNetwork:
             limit_bytes=_SUMS_LIMIT_BYTES,
             noises_per_replicate=task.noises_per_replicate,
         )
-        dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
+        dataset = EvaluationSet(TEST_SET, examples, label, plan=plan, first_example=first_example)
         everything = [mask_at_threshold(self.posterior, 0.0)]
         evaluator = self._evaluator(network)
         (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions

@@ -108,7 +108,8 @@ def normals_of(key: Words, replicate: int, position: int, n_places: int) -> Floa
 def threefry(key: Words, counter: Sequence[Words]) -> list[Words]:
     """Four words of each counter, whose four words are arrays that broadcast."""
     shape = np.broadcast_shapes(*(word.shape for word in counter))
-    x = [np.array(np.broadcast_to(word + of_key, shape)) for word, of_key in zip(counter, key)]
+    pairs = zip(counter, key[:4], strict=True)
+    x = [np.array(np.broadcast_to(word + of_key, shape)) for word, of_key in pairs]
     for number in range(_N_ROUNDS):
         ends = (1, 3) if number % 2 == 0 else (3, 1)
         for left, right, by in zip((0, 2), ends, _ROTATIONS[number % 8], strict=True):

@@ -14,12 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import data
 from ..config.sweep_config import SweepConfig
 from ..errors import ConfigError
-from ..evaluators.selection import choose_evaluator, make_evaluator
+from ..evaluators.draw_noise import default_block
+from ..evaluators.selection import choose_draw_noise, choose_evaluator, make_evaluator
+from ..graph import flops, weight_uses
+from ..graph.layer_graph import LayerGraph
+from ..graph.lifted import LiftedGraph
 from ..graph.network_input import network_input
 from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
@@ -90,6 +95,14 @@ def read(config: SweepConfig) -> Problem:
     hashes |= network.source.sha256
     evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
     task = _told(config, network, task, evaluator, x)
+    is_exact = config.limit is not None and config.choice != "asymptotic"
+    draw_noise = choose_draw_noise(
+        config.draw_noise, evaluator, network.graph, network.posterior,
+        is_exact and task.name == "classification" and config.target is None,
+    )  # fmt: skip
+    of_noise = noise_block(
+        draw_noise, config.noise_block, network.graph, network.posterior, network.fixed, x
+    )
     check_examples_apart(
         network.graph, network.posterior, network.fixed, x, network.source.path,
         (config.num_intra, config.num_inter),
@@ -103,9 +116,37 @@ def read(config: SweepConfig) -> Problem:
         checkpoint=network.source.path,
         sha256=hashes,
         evaluator=evaluator,
+        draw_noise=draw_noise,
+        noise_block=of_noise,
         prior=network.prior if needs_prior else None,
     )
     return of_the_sweep, sets
+
+
+def noise_block(
+    draw_noise: str,
+    asked: int | None,
+    graph: LiftedGraph,
+    posterior: Posterior,
+    fixed: Mapping[str, NDArray[Any]],
+    x: NDArray[Any],
+) -> int:
+    """Examples that share the noise of a draw: as asked for, or by the network alone.
+
+    0 where it is not by block. Of ``x`` only the shape of an example counts.
+    """
+    if draw_noise != "per_block":
+        return 0
+    if asked is not None:
+        return asked
+    weights, layers = {**fixed, **posterior.loc}, graph.layers
+    if isinstance(layers, LayerGraph):
+        sizes = {name: array.size for name, array in weights.items()}
+        n_multiplications = weight_uses.multiplications(layers, sizes)
+    else:
+        some = np.repeat(x[:1], graph.batch_size or 1, axis=0)
+        n_multiplications = flops.multiplications(graph, some, weights) // len(some)
+    return default_block(posterior.n_weights, n_multiplications)
 
 
 def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
