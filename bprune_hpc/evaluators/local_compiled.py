@@ -135,7 +135,8 @@ class _Sampled:
     def _multiply(self, kind: str, tiles: Floats, product: _Product) -> Floats:
         """A product of the first layer, shape (n_tiles, n_padded, TILE)."""
         chain = self.chain
-        out = chain.workspace.array(kind, len(tiles), product.n_padded, compiled.module.TILE)
+        n_rows = max(1, product.n_padded)  # of a layer without units there is nothing to read
+        out = chain.workspace.array(kind, len(tiles), n_rows, compiled.module.TILE)
 
         def run(_: Workspace, start: int, stop: int) -> None:
             compiled.module.multiply(
