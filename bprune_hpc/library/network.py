@@ -208,7 +208,7 @@ class BayesianNetwork:
         *,
         input_scale: str | float = "auto",
         layout: str | None = None,
-        draw_noise: str = "auto",
+        draw_noise: str = "shared",
         noise_block: int | None = None,
         first_example: int = 0,
     ) -> Predictive | NormalPredictive:

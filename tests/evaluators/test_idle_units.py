@@ -24,6 +24,7 @@ N_NETWORKS = 500
 LEAST_THAT_LEAVE_OUT = 300
 ACTIVATIONS = (None, "relu", "relu6", "tanh", "sigmoid", "elu", "softplus")
 UNITS = replicates_of(2, "antithetic")
+SHARED = DrawNoise("shared", 0, seed=4)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def network_of(kind: str) -> Any:
     class Config:
         model_dir = next(flag for flag in KINDS[kind] if "dir" in flag).partition("=")[2]
         ood_dataset = None
+        draw_noise, noise_block = "shared", None
 
     return fake_problem.problem(Config())[0]  # type: ignore[arg-type]
 
