@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bprune_hpc.evaluators.draw_noise import DrawNoise
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.selection import FORMS, choose_evaluator, make_evaluator
 from bprune_hpc.graph.layer_search import find_layers
