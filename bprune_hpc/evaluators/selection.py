@@ -122,10 +122,9 @@ def _why_not_per_example(evaluator: str, graph: LiftedGraph, posterior: Posterio
         return f"this network has '{layers.name}' ({layers.operation})"
     if layers is None:
         return "this network has two outputs"
-    uses = weight_uses(layers)
-    for name in posterior.loc:
-        if uses.get(name, 1) > 1:
-            return f"'{name}' is used {uses[name]} times"
+    for name, n_uses in weight_uses(layers).items():
+        if n_uses > 1 and name in posterior.loc:
+            return f"'{name}' is used {n_uses} times"
     if evaluator != "chain" or any(isinstance(one, Convolution) for one in _chain_of(graph)):
         return f"this network is run by the evaluator {evaluator}, with other layers or as it is"
     return ""
