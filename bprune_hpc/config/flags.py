@@ -182,7 +182,7 @@ def parser() -> ArgumentParser:
     sweep.add_argument(
         "--draw_noise",
         choices=("auto", *DRAW_NOISES),
-        default="shared",
+        default="auto",
         help="which examples share the noise of a draw; auto: what has the least Monte Carlo error "
         "and is right for the network",
     )

@@ -215,7 +215,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
         raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
     if arguments.noise_block is not None:
-        if arguments.draw_noise in ("auto", "shared"):
+        if arguments.draw_noise == "auto":
             arguments.draw_noise = "per_block"
         if arguments.draw_noise != "per_block":
             raise ConfigError("--noise_block: goes with --draw_noise=per_block")

@@ -27,7 +27,7 @@ from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
 from ..evaluators.interface import Evaluator, Weights
-from ..evaluators.selection import choose_draw_noise, choose_evaluator
+from ..evaluators.selection import choose_evaluator
 from ..graph.lifted import OUTPUT_KINDS
 from ..graph.network_input import network_input
 from ..metrics.regression import RegressionStatistics
@@ -47,7 +47,7 @@ from ..runner.datasets import TEST_SET, EvaluationSet
 from ..runner.evaluation import NotFinite, batches, evaluate
 from ..runner.network import Network
 from ..runner.output_probe import some_outputs
-from ..runner.problem import check_prior, noise_block
+from ..runner.problem import check_prior, noise_of
 from ..runner.task_selection import choose_task, kind_asked, told_by
 from ..runner.work_split import assign, make_plan
 from .predictive import NormalPredictive, Predictive
@@ -208,7 +208,7 @@ class BayesianNetwork:
         *,
         input_scale: str | float = "auto",
         layout: str | None = None,
-        draw_noise: str = "shared",
+        draw_noise: str = "auto",
         noise_block: int | None = None,
         first_example: int = 0,
     ) -> Predictive | NormalPredictive:
@@ -326,8 +326,8 @@ class BayesianNetwork:
         lifted = self._network.lifted
         evaluator_name = choose_evaluator("auto", lifted)
         with _flags_as_arguments():
-            draw_noise = choose_draw_noise(
-                asked[0], evaluator_name, lifted, self.posterior, is_one_network=False
+            draw_noise, n_together = noise_of(
+                asked, evaluator_name, (lifted, self.posterior, self.fixed), [examples]
             )
         network = Network(
             graph=lifted,
@@ -338,9 +338,7 @@ class BayesianNetwork:
             sha256=self.source.sha256,
             evaluator=evaluator_name,
             draw_noise=draw_noise,
-            noise_block=noise_block(
-                draw_noise, asked[1], lifted, self.posterior, self.fixed, examples
-            ),
+            noise_block=n_together,
         )
         with _flags_as_arguments():
             batch_size = network.noise(seed).batch_size(batch_size)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,12 +96,12 @@ def read(config: SweepConfig) -> Problem:
     evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
     task = _told(config, network, task, evaluator, x)
     is_exact = config.limit is not None and config.choice != "asymptotic"
-    draw_noise = choose_draw_noise(
-        config.draw_noise, evaluator, network.graph, network.posterior,
+    draw_noise, noise_block = noise_of(
+        (config.draw_noise, config.noise_block),
+        evaluator,
+        (network.graph, network.posterior, network.fixed),
+        [one.x for one in sets],
         is_exact and task.name == "classification" and config.target is None,
-    )  # fmt: skip
-    of_noise = noise_block(
-        draw_noise, config.noise_block, network.graph, network.posterior, network.fixed, x
     )
     check_examples_apart(
         network.graph, network.posterior, network.fixed, x, network.source.path,
@@ -117,36 +117,60 @@ def read(config: SweepConfig) -> Problem:
         sha256=hashes,
         evaluator=evaluator,
         draw_noise=draw_noise,
-        noise_block=of_noise,
+        noise_block=noise_block,
         prior=network.prior if needs_prior else None,
     )
     return of_the_sweep, sets
 
 
-def noise_block(
-    draw_noise: str,
-    asked: int | None,
-    graph: LiftedGraph,
-    posterior: Posterior,
-    fixed: Mapping[str, NDArray[Any]],
-    x: NDArray[Any],
-) -> int:
-    """Examples that share the noise of a draw: as asked for, or by the network alone.
+def noise_of(
+    asked: tuple[str, int | None],
+    evaluator: str,
+    case: tuple[LiftedGraph, Posterior, Mapping[str, NDArray[Any]]],
+    sets: Sequence[NDArray[Any]],
+    is_one_network: bool = False,
+) -> tuple[str, int]:
+    """Which examples share the noise of a draw, and how many where it is by block (else 0).
 
-    0 where it is not by block. Of ``x`` only the shape of an example counts.
+    Parameters
+    ----------
+    asked : tuple
+        As ``draw_noise`` and ``noise_block`` of the configuration.
+    evaluator : str
+        What runs the network.
+    case : tuple
+        Graph, posterior and fixed weights.
+    sets : sequence of array
+        Sets of examples, of which shapes alone count.
+    is_one_network : bool
+        See :func:`bprune_hpc.evaluators.selection.choose_draw_noise`.
+
+    Raises
+    ------
+    ConfigError
+        If what was asked for is not right for the network.
     """
-    if draw_noise != "per_block":
-        return 0
-    if asked is not None:
-        return asked
-    weights, layers = {**fixed, **posterior.loc}, graph.layers
-    if isinstance(layers, LayerGraph):
+    graph, posterior, fixed = case
+    kind = choose_draw_noise(asked[0], evaluator, graph, posterior, is_one_network)
+    if kind != "per_block":
+        return kind, 0
+    block = asked[1] or default_block(
+        posterior.n_weights, _multiplications(graph, {**fixed, **posterior.loc}, sets[0])
+    )
+    if asked[0] == "auto" and max(map(len, sets)) <= block:
+        return "shared", 0  # a single block has nothing of its own
+    return kind, block
+
+
+def _multiplications(
+    graph: LiftedGraph, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]
+) -> int:
+    """Of a draw for an example."""
+    if isinstance(graph.layers, LayerGraph):
         sizes = {name: array.size for name, array in weights.items()}
-        n_multiplications = weight_uses.multiplications(layers, sizes)
-    else:
-        some = np.repeat(x[:1], graph.batch_size or 1, axis=0)
-        n_multiplications = flops.multiplications(graph, some, weights) // len(some)
-    return default_block(posterior.n_weights, n_multiplications)
+        return weight_uses.multiplications(graph.layers, sizes)
+    some = np.repeat(x[:1], graph.batch_size or 1, axis=0)
+    return flops.multiplications(graph, some, weights) // len(some)
 
 
 def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
