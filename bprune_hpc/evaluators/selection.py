@@ -43,6 +43,9 @@ FORMS = {
 RUNS_TENSORFLOW = {"chain": False, "channels": True, "graph": True}
 """Whether ranks load TensorFlow for it, and need the memory."""
 
+_MOST_SCALE = 1e18
+"""Deviations whose squares, and sums of these, float32 holds."""
+
 _LETTERS: Mapping[type[Operation], str] = {
     Dense: "D", Convolution: "C", Bias: "B", BatchNormalization: "N", Activation: "A",
     Pooling: "P", Reshape: "R", Add: "+",
@@ -125,6 +128,9 @@ def _why_not_per_example(evaluator: str, graph: LiftedGraph, posterior: Posterio
     for name, n_uses in weight_uses(layers).items():
         if n_uses > 1 and name in posterior.loc:
             return f"'{name}' is used {n_uses} times"
+    for name, scale in posterior.scale.items():
+        if scale.size and float(scale.max()) > _MOST_SCALE:
+            return f"'{name}' has a deviation of {scale.max():.2g}, whose square is beyond float32"
     if evaluator != "chain" or any(isinstance(one, Convolution) for one in _chain_of(graph)):
         return f"this network is run by the evaluator {evaluator}, with other layers or as it is"
     return ""

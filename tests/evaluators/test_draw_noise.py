@@ -77,6 +77,14 @@ def test_what_rules_noise_of_its_own_out_is_named(
     assert choose_draw_noise("auto", evaluator, graph, table, True) == "shared"
 
 
+def test_deviations_that_cannot_be_squared_rule_it_out() -> None:
+    table = posterior("k0", "k1")
+    table.scale["k1"][2, 3] = 3e19  # type: ignore[index]
+    with pytest.raises(ConfigError, match="'k1' has a deviation of 3e\\+19"):
+        choose_draw_noise("per_example", "chain", lifted(DENSE), table, False)
+    assert choose_draw_noise("auto", "chain", lifted(DENSE), table, False) == "per_block"
+
+
 def test_dense_layers_have_noise_of_each_examples_own() -> None:
     table = posterior("k0", "b0", "k1")
     for is_one_network in (False, True):
