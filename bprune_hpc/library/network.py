@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,12 +26,11 @@ from ..checkpoints.case import Source, read_case
 from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
-from ..evaluators.interface import Evaluator, Weights
+from ..evaluators.interface import Evaluator
 from ..evaluators.selection import choose_evaluator
 from ..graph.lifted import OUTPUT_KINDS
 from ..graph.network_input import network_input
-from ..metrics.regression import RegressionStatistics
-from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
+from ..metrics.tasks import TASKS, Classification, Regression, Task
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
 from ..posterior.pruning import (
@@ -39,28 +38,22 @@ from ..posterior.pruning import (
     PRUNED_SCALE,
     SCOPES,
     PruningRule,
-    mask_at_threshold,
     pruning_masks,
 )
+from ..runner import prediction
 from ..runner.batch_dependence import check_examples_apart, made_up_examples
-from ..runner.datasets import TEST_SET, EvaluationSet
-from ..runner.evaluation import NotFinite, batches, evaluate
 from ..runner.network import Network
 from ..runner.output_probe import some_outputs
+from ..runner.prediction import NormalPredictive, Predictive, Sampling
 from ..runner.problem import check_prior
 from ..runner.task_selection import choose_task, kind_asked, told_by
-from ..runner.work_split import assign, make_plan
-from .predictive import NormalPredictive, Predictive
 from .validation import (
-    check_outputs,
     checked_batch_size,
     checked_draws,
     checked_examples,
     checked_labels,
     checked_weights,
 )
-
-_SUMS_LIMIT_BYTES = 2**30
 
 
 @dataclass(frozen=True, repr=False)
@@ -255,34 +248,10 @@ class BayesianNetwork:
             examples = checked_examples(x, self.input, input_scale, layout)
             label = checked_labels(y, len(examples), self.task)
             task = self._told_by(examples)
-        statistics = self._statistics(task, examples, label, n_draws, seed, pairing, batch_size)
-
-        def of(name: str) -> NDArray[np.float64]:
-            return cast(NDArray[np.float64], statistics.per_example(name)[0])
-
-        log_of_label = None if label is None else -of("nll")
-        if isinstance(statistics, RegressionStatistics):
-            names = ("error", "predictive_sd", "epistemic_variance", "aleatoric_variance")
-            of_targets = {name: statistics.of_targets(name)[0] for name in names}
-            return NormalPredictive(
-                predictive_mean=statistics.target + of_targets.pop("error"),
-                **of_targets,
-                log_density=log_of_label,
-                n_draws=n_draws,
-                seed=seed,
-                pairing=pairing,
-            )
-        mean_probability = statistics.mean_probability
-        assert mean_probability is not None  # it was asked for
-        return Predictive(
-            mean_probability=mean_probability[0],
-            predictive_entropy=of("predictive_entropy"),
-            expected_entropy=of("expected_entropy"),
-            mutual_information=of("mutual_information"),
-            log_probability=log_of_label,
-            n_draws=n_draws,
-            seed=seed,
-            pairing=pairing,
+        network = self._of_the_sweep(task)
+        sampling = Sampling(n_draws, seed, pairing, batch_size)
+        return prediction.predict(
+            network, self._evaluator(network), self._network, examples, label, sampling
         )
 
     def _told_by(self, examples: NDArray[Any]) -> Task:
@@ -293,21 +262,10 @@ class BayesianNetwork:
         )
         return told_by(outputs, self.task, lifted, self.source.path, self._output_kind)
 
-    def _statistics(
-        self,
-        task: Task,
-        examples: NDArray[Any],
-        label: NDArray[Any] | None,
-        n_draws: int,
-        seed: int,
-        pairing: str,
-        batch_size: int,
-    ) -> AnyStatistics:
-        """What a sweep at threshold 0 finds of the examples."""
-        if label is None and isinstance(task, Regression):
-            label = self._reference(examples, task.n_targets, batch_size)
+    def _of_the_sweep(self, task: Task) -> Network:
+        """The network as a sweep takes it."""
         lifted = self._network.lifted
-        network = Network(
+        return Network(
             graph=lifted,
             posterior=self.posterior,
             fixed=self.fixed,
@@ -316,45 +274,6 @@ class BayesianNetwork:
             sha256=self.source.sha256,
             evaluator=choose_evaluator("auto", lifted),
         )
-        plan = make_plan(
-            n_draws=n_draws,
-            pairing=pairing,
-            n_thresholds=1,
-            n_examples=len(examples),
-            bytes_per_cell=task.bytes_per_cell,
-            batch_size=batch_size,
-            limit_bytes=_SUMS_LIMIT_BYTES,
-            noises_per_replicate=task.noises_per_replicate,
-        )
-        dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
-        everything = [mask_at_threshold(self.posterior, 0.0)]
-        evaluator = self._evaluator(network)
-        (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions
-        draw_sums: Any = task.draw_sums(1, n_draws)
-        not_finite: NotFinite = {}
-        statistics: Any = task.statistics(plan, len(examples), True)
-        for block in plan.blocks:
-            sums: dict[int, AnySums] = {}
-            evaluate(
-                evaluator, network, everything, dataset, partition, block,
-                sums, draw_sums, not_finite,
-                seed=seed, advance=lambda n_cells: None,
-            )  # fmt: skip
-            check_outputs(not_finite)
-            statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
-        return cast(AnyStatistics, statistics)
-
-    def _reference(
-        self, examples: NDArray[Any], n_targets: int, batch_size: int
-    ) -> NDArray[np.float64]:
-        """What a regression's moments are taken about where no targets are given.
-
-        Those are the means at the posterior mean, which lose least to rounding; what is asked for
-        does not depend on them.
-        """
-        means = self._outputs(examples, self.posterior.loc, batch_size).astype(np.float64)
-        means = means[:, 0] if n_targets == 1 else means[:, :n_targets]
-        return np.where(np.isfinite(means), means, 0.0)
 
     def logits(
         self,
@@ -397,21 +316,8 @@ class BayesianNetwork:
         with _flags_as_arguments():
             task = self._told_by(examples)
         assert isinstance(task, Classification)
-        outputs = self._outputs(examples, chosen, batch_size)
+        outputs = prediction.outputs_at(self._network, examples, chosen, batch_size)
         return np.ascontiguousarray(task.logits(outputs.T[None])[0].T)
-
-    def _outputs(
-        self, examples: NDArray[Any], weights: Weights, batch_size: int
-    ) -> NDArray[np.float32]:
-        """Outputs under one set of weights, shape (n_examples, n_outputs)."""
-        size = min(batch_size, len(examples))
-        parts = [
-            self._network(batch, weights)[: rows.stop - rows.start].reshape(
-                rows.stop - rows.start, -1
-            )
-            for rows, batch in batches(examples, range(len(examples)), size)
-        ]
-        return np.concatenate(parts)
 
     def __repr__(self) -> str:
         shape = self._network.lifted.input_shape

@@ -42,6 +42,7 @@ LAYERS = (
     {"sweep", "train", "inspect", "report"},
     {"estimate"},
     {"results", "library", "training"},
+    {"formats"},
     {"runner"},
     {"config", "inspection"},
     {"metrics", "evaluators", "checkpoints"},
