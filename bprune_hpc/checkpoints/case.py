@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError, ConfigError, GraphError
 from ..graph.feeds import fed
 from ..graph.lifted import OF_REGRESSION, LiftedGraph
-from ..graph.lifting import lift
+from ..graph.lifting import Lifted, lift
 from ..graph.priors import find_priors
 from ..graph.source import Endpoints, GraphSource
 from ..posterior.mean_field import Posterior, Prior
@@ -100,6 +100,8 @@ class Opening:
     model : str, callable or None
     example_shape : callable or None
     given : Endpoints
+    output_kind : str
+        ``auto``, or what the output's numbers are taken for.
     feed : mapping of str to str
     threads : tuple of int
         Of TensorFlow, within and between operations.
@@ -110,6 +112,7 @@ class Opening:
     model: str | Callable[[], Any] | None = None
     example_shape: ExampleShape | None = None
     given: Endpoints = field(default_factory=Endpoints)
+    output_kind: str = "auto"
     feed: Mapping[str, str] = field(default_factory=dict)
     threads: tuple[int, int] = (1, 1)
 
@@ -132,6 +135,36 @@ class Opening:
         if self.feed:
             opened = replace(opened, graph_def=fed(opened.graph_def, self.feed, opened.label))
         return opened
+
+    def lift(self, opened: GraphSource) -> Lifted:
+        """Lift what was opened.
+
+        Raises
+        ------
+        GraphError
+            If it cannot be lifted.
+        """
+        kind = self.output_kind
+        ends = self.given.or_else(opened.ends)
+        if kind in OF_REGRESSION and ends.output_kind is not None:
+            raise GraphError(
+                f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
+                f"--task=regression, --noise_scale and --output_kind={kind} do not fit it"
+            )
+        return lift(
+            opened.graph_def,
+            opened.read,
+            input_op=ends.input_op,
+            logits_op=ends.logits_op,
+            loc_op=ends.loc_op,
+            scale_op=ends.scale_op,
+            output_kind=kind if kind in OF_REGRESSION else ends.output_kind,
+            variable_names=opened.variable_names,
+            variable_types=opened.types,
+            label=opened.label,
+            n_intra=self.threads[0],
+            n_inter=self.threads[1],
+        )
 
 
 def case_directory(name: str | Path) -> Path:
@@ -215,29 +248,11 @@ def read_case(
     """
     given = Endpoints(input_op, logits_op, loc_op, scale_op)
     opening = Opening(
-        model_dir, model_ckpt, model, example_shape, given, feed or {}, (n_intra, n_inter)
-    )
+        model_dir, model_ckpt, model, example_shape, given, output_kind, feed or {},
+        (n_intra, n_inter),
+    )  # fmt: skip
     opened = opening.open()
-    ends = given.or_else(opened.ends)
-    if output_kind in OF_REGRESSION and ends.output_kind is not None:
-        raise GraphError(
-            f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
-            f"--task=regression, --noise_scale and --output_kind={output_kind} do not fit it"
-        )
-    lifted = lift(
-        opened.graph_def,
-        opened.read,
-        input_op=ends.input_op,
-        logits_op=ends.logits_op,
-        loc_op=ends.loc_op,
-        scale_op=ends.scale_op,
-        output_kind=output_kind if output_kind in OF_REGRESSION else ends.output_kind,
-        variable_names=opened.variable_names,
-        variable_types=opened.types,
-        label=opened.label,
-        n_intra=n_intra,
-        n_inter=n_inter,
-    )
+    lifted = opening.lift(opened)
     _check_weights(opened.path.name, lifted.posterior, lifted.fixed)
     stored = {**opened.types, **opened.others}
     source = Source(

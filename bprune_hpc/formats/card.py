@@ -8,9 +8,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.case import Source
+from ..job.environment import versions
+from ..posterior.pruning import PruningRule
 from .pruned_network import PrunedNetwork
 
 FILE_NAME = "model_card.json"
+
+_PACKAGES = ("bprune_hpc", "tensorflow", "numpy")
+
+
+def provenance(source: Source, rule: PruningRule | None) -> dict[str, Any]:
+    """Digests of what was read, the rule by which weights were pruned, and versions."""
+    found: dict[str, Any] = {"sha256": dict(source.sha256), "step": source.step}
+    if rule is not None:
+        names = ("criterion", "scope", "granularity", "prior_scale", "seed")
+        found |= {name: getattr(rule, name) for name in names}
+    return {**found, "versions": versions(_PACKAGES)}
 
 
 def make(network: PrunedNetwork, checks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

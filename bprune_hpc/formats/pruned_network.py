@@ -54,7 +54,7 @@ class SweptMetric:
     se_data: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PrunedNetwork:
     """A network that a threshold was chosen for, and all that is known of it.
 

@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 
 from ..errors import ExportError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork, weights_of
-from ..evaluators.interface import Noise
-from ..metrics.tasks import Regression
-from ..posterior.draws import replicates_of, standard_normal
+from ..evaluators.interface import Noise, Weights
+from ..metrics.tasks import Regression, Task
+from ..posterior.draws import Draw, standard_normal
+from ..posterior.mean_field import Posterior
 from ..runner.batch_dependence import made_up_examples
 from ..runner.prediction import (
     NormalPredictive,
     Predictive,
+    Sampling,
     outputs_at,
     predict,
 )
 from .pruned_network import PrunedNetwork
 
 _MOST_EXAMPLES = 64
-_N_DRAWS = 8
 TOLERANCE = 1e-6
 """Of outputs in float32, as a share of the largest of them."""
 
@@ -45,10 +46,13 @@ class Reference:
     """
 
     def __init__(self, network: PrunedNetwork) -> None:
-        task = network.task
-        is_normal = isinstance(task, Regression) and task.noise_scale is None
         self._network = network
-        self._function = GraphNetwork(network.unpruned.graph, network.fixed, with_scale=is_normal)
+        self._function = GraphNetwork(
+            network.unpruned.graph,
+            network.fixed,
+            *network.opening.threads,
+            with_scale=with_scale(network.task),
+        )
         self.x = _some_examples(network)
 
     def mean(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -56,7 +60,8 @@ class Reference:
 
         Of a Normal its means, and after them its standard deviations.
         """
-        return outputs_at(self._function, x, self._network.posterior.loc, self._batch_size)
+        network = self._network
+        return outputs_of_draws(self._function, network.posterior, network.sampling, x, [None])[0]
 
     def sample(self, x: NDArray[Any], draws: Sequence[int]) -> NDArray[Any]:
         """Outputs of some draws of the sweep, shape (n_draws, n_examples, n_outputs).
@@ -66,23 +71,8 @@ class Reference:
         draws : sequence of int
             Their indices along the draw dimension of the results.
         """
-        sampling, posterior = self._network.sampling, self._network.posterior
-        n_draws = 2 * (max(draws) // 2 + 1)
-        of_index = {
-            draw.index: draw
-            for replicate in replicates_of(n_draws, sampling.pairing)
-            for draw in replicate
-        }
-        outputs = []
-        for index in draws:
-            draw = of_index[index]
-            values = {
-                name: standard_normal(sampling.seed, name, draw.noise, scale.shape)
-                for name, scale in posterior.scale.items()
-            }
-            (weights,) = weights_of(posterior, Noise(draw.noise, (draw,), values))
-            outputs.append(outputs_at(self._function, x, weights, self._batch_size))
-        return np.stack(outputs)
+        network = self._network
+        return outputs_of_draws(self._function, network.posterior, network.sampling, x, draws)
 
     def predict(self, x: NDArray[Any], n_draws: int | None = None) -> Predictive | NormalPredictive:
         """What the pruned posterior predicts, with the draws of the sweep."""
@@ -97,10 +87,6 @@ class Reference:
         """Of ``x``; see :meth:`mean`."""
         return self.mean(self.x)
 
-    @property
-    def _batch_size(self) -> int:
-        return self._network.sampling.batch_size
-
     def __enter__(self) -> Reference:
         return self
 
@@ -111,6 +97,42 @@ class Reference:
         trace: TracebackType | None,
     ) -> None:
         self._function.close()
+
+
+def with_scale(task: Task) -> bool:
+    """Whether a network's outputs are means, and after them standard deviations."""
+    return isinstance(task, Regression) and task.noise_scale is None
+
+
+def outputs_of_draws(
+    function: GraphNetwork,
+    posterior: Posterior,
+    sampling: Sampling,
+    x: NDArray[Any],
+    draws: Sequence[int | None],
+) -> NDArray[Any]:
+    """Outputs of some draws of a sweep, shape (n_draws, n_examples, n_outputs).
+
+    Parameters
+    ----------
+    draws : sequence of int or None
+        Indices along the draw dimension of the results; None for the posterior mean.
+    """
+    outputs = []
+    for index in draws:
+        weights: Weights = posterior.loc
+        if index is not None:
+            is_paired = sampling.pairing != "none"
+            noise_of = index // 2 if is_paired else index
+            sign = -1 if is_paired and index % 2 else 1
+            values = {
+                name: standard_normal(sampling.seed, name, noise_of, scale.shape)
+                for name, scale in posterior.scale.items()
+            }
+            noise = Noise(noise_of, (Draw(index, sign, noise_of),), values)
+            (weights,) = weights_of(posterior, noise)
+        outputs.append(outputs_at(function, x, weights, sampling.batch_size))
+    return np.stack(outputs)
 
 
 def _some_examples(network: PrunedNetwork) -> NDArray[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import ConfigError
+from .checkpoint import Checkpoint
 from .interface import Format
 from .pruned_network import PrunedNetwork
 
-FORMATS: Mapping[str, Format] = {}
+FORMATS: Mapping[str, Format] = {one.name: one for one in (Checkpoint(),)}
 """By name, in the order in which they are written."""
 DEFAULT: tuple[str, ...] = ("checkpoint",)
 
@@ -36,6 +37,11 @@ def check_possible(network: PrunedNetwork, formats: Sequence[Format]) -> None:
     ConfigError
         Naming the first format that the network cannot take, and why.
     """
+    if network.mask.pruned_scale:
+        raise ConfigError(
+            "--pruned_weights=bprune: leaves pruned weights as noise, which no format takes; "
+            "sweep again without it"
+        )
     for one in formats:
         why = one.why_not(network)
         if why is not None:

@@ -200,8 +200,7 @@ def _elements(
             is_low, is_high = _close(at, at_low[key]), _close(at, at_high[key])
             if not (is_low ^ is_high).all():
                 raise SharedError(
-                    f"'{key[0]}': its {key[1]} is not computed number by number from "
-                    f"'{main[key]}'"
+                    f"'{key[0]}': its {key[1]} is not computed number by number from '{main[key]}'"
                 )
             found[key] |= is_high.astype(np.intp) << digit
     return found

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,12 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checkpoints.case import Source, read_case
+from ..checkpoints.case import Opening, Source, read_case
 from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
 from ..evaluators.interface import Evaluator
 from ..evaluators.selection import choose_evaluator
+from ..formats.card import provenance
+from ..formats.pruned_network import InputFitting, PrunedNetwork
+from ..formats.selection import DEFAULT as DEFAULT_FORMATS
+from ..formats.selection import read_formats
+from ..formats.writing import export
 from ..graph.lifted import OUTPUT_KINDS
 from ..graph.network_input import network_input
 from ..metrics.tasks import TASKS, Classification, Regression, Task
@@ -37,11 +43,15 @@ from ..posterior.pruning import (
     GRANULARITIES,
     PRUNED_SCALE,
     SCOPES,
+    PruningMask,
     PruningRule,
+    cuts_in_words,
+    mask_at_threshold,
     pruning_masks,
 )
 from ..runner import prediction
 from ..runner.batch_dependence import check_examples_apart, made_up_examples
+from ..runner.datasets import TEST_SET, Examples
 from ..runner.network import Network
 from ..runner.output_probe import some_outputs
 from ..runner.prediction import NormalPredictive, Predictive, Sampling
@@ -54,6 +64,22 @@ from .validation import (
     checked_labels,
     checked_weights,
 )
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """How a network has become what it is: the posterior before, and what went."""
+
+    unpruned: Posterior
+    mask: PruningMask
+    rule: PruningRule | None
+    cut: str
+
+    def then(self, later: _Pruning) -> _Pruning:
+        """This one, and another of the network that was left."""
+        kept = {name: mask & later.mask.kept[name] for name, mask in self.mask.kept.items()}
+        mask = dataclasses.replace(later.mask, kept=kept)
+        return _Pruning(self.unpruned, mask, None, f"{self.cut}, then {later.cut}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +112,9 @@ class BayesianNetwork:
     prior: Mapping[str, Prior]
     input: NetworkInput
     _network: GraphNetwork
+    _opening: Opening
     _output_kind: str = "auto"
+    _pruning: _Pruning | None = None
 
     @property
     def n_weights(self) -> int:
@@ -187,7 +215,87 @@ class BayesianNetwork:
                 (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        return dataclasses.replace(self, posterior=_frozen(mask.apply(self.posterior)))
+        (cut,) = cuts_in_words(rule, kind, [mask])
+        pruning = _Pruning(self.posterior, mask, rule, cut)
+        return dataclasses.replace(
+            self,
+            posterior=_frozen(mask.apply(self.posterior)),
+            _pruning=pruning if self._pruning is None else self._pruning.then(pruning),
+        )
+
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        formats: Sequence[str] = DEFAULT_FORMATS,
+        *,
+        x: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        n_draws: int = 200,
+        seed: int = 0,
+        pairing: str = "antithetic",
+        batch_size: int = 500,
+        input_scale: str | float = "auto",
+        layout: str | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Write the network in files that others open, each checked in its own runtime.
+
+        Parameters
+        ----------
+        directory : path
+            That is made, whole or not at all.
+        formats : sequence of str
+            Keys of :data:`bprune_hpc.formats.selection.FORMATS`.
+        x, y : array, optional
+            Examples that the formats are compared on, and their labels, with which the network at
+            its mean, an ensemble and the posterior are measured.
+        n_draws, seed, pairing, batch_size, input_scale, layout
+            See :meth:`predict`; they go into the files.
+        overwrite : bool
+            Whether an export that is there is replaced.
+
+        Returns
+        -------
+        dict
+            What stands in ``model_card.json``.
+
+        Raises
+        ------
+        ConfigError
+            If an argument is out of its range, or a format cannot take the network.
+        ExportError
+            If what was written does not give the network's numbers.
+        """
+        n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
+        with _flags_as_arguments():
+            chosen = read_formats(formats)
+            examples = None
+            if x is not None:
+                fitted = checked_examples(x, self.input, input_scale, layout)
+                label = checked_labels(y, len(fitted), self.task)
+                examples = Examples(TEST_SET, fitted, label)
+            some = made_up_examples(self._network.lifted) if examples is None else examples.x
+            if some is None:
+                raise ConfigError("save: the shape of an example is open; give examples as x")
+            pruning = self._pruning or _Pruning(
+                self.posterior, mask_at_threshold(self.posterior, 0.0), None, "none"
+            )
+            unpruned = dataclasses.replace(
+                self._of_the_sweep(self._told_by(some)), posterior=pruning.unpruned
+            )
+            network = PrunedNetwork(
+                unpruned=unpruned,
+                mask=pruning.mask,
+                rule=pruning.rule,
+                cut=pruning.cut,
+                source=self.source,
+                opening=self._opening,
+                fitting=InputFitting(self.input, str(input_scale), layout),
+                sampling=Sampling(n_draws, seed, pairing, batch_size),
+                provenance=provenance(self.source, pruning.rule),
+                examples=examples,
+            )
+            return export(network, directory, chosen, overwrite=overwrite)
 
     def predict(
         self,
@@ -437,7 +545,7 @@ def load(
     return BayesianNetwork(
         _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
         MappingProxyType(dict(found.prior)), network_input(found.graph, found.fixed), network,
-        output_kind,
+        found.opening, output_kind,
     )  # fmt: skip
 
 
