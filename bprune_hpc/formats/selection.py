@@ -8,8 +8,9 @@ from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .interface import Format
 from .pruned_network import PrunedNetwork
+from .saved_model import SavedModel
 
-FORMATS: Mapping[str, Format] = {one.name: one for one in (Checkpoint(),)}
+FORMATS: Mapping[str, Format] = {one.name: one for one in (Checkpoint(), SavedModel())}
 """By name, in the order in which they are written."""
 DEFAULT: tuple[str, ...] = ("checkpoint",)
 
