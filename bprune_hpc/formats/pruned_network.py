@@ -85,6 +85,8 @@ class PrunedNetwork:
         What the results file has of the threshold; empty without one.
     examples : Examples or None
         To measure the formats on, as the network takes them.
+    bits : {32, 16}
+        Of a weight's mean and deviation, where a format can hold fewer.
     """
 
     unpruned: Network
@@ -99,6 +101,7 @@ class PrunedNetwork:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, SweptMetric] = field(default_factory=dict)
     examples: Examples | None = None
+    bits: int = 32
 
     @cached_property
     def pruned(self) -> Network:
