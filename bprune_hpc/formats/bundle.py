@@ -35,7 +35,7 @@ _LOC_ERROR = 2.0**-10
 """By how much a mean may be off in 16 bits, in units of its own deviation."""
 _SCALE_ERROR = 2.0**-8
 """The same of a deviation, as a share of it."""
-_HEADER = """Predicts with the pruned Bayesian network in this directory. Needs NumPy (and SciPy for a GELU).
+_HEADER = """Predicts with the pruned Bayesian network in this directory; needs NumPy alone.
 
     from predict import load
     net = load()
@@ -110,7 +110,6 @@ class Bundle:
             },
         }
 
-
     def runner(self, directory: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """See :class:`bprune_hpc.formats.size_and_speed.Runnable`."""
         with opened(directory / self.place) as predict:
@@ -139,7 +138,7 @@ def units_of(network: PrunedNetwork, outputs: NDArray[Any]) -> dict[str, float]:
 
 def why_no_layers(network: PrunedNetwork) -> str | None:
     """Why a network cannot be written as operations one by one; None where it can."""
-    layers = network.unpruned.graph.layers
+    layers = network.found_layers
     if isinstance(layers, UnknownOperation):
         return (
             f"'{layers.name}' ({layers.operation}) is none of the operations that this format has; "

@@ -13,7 +13,6 @@ from ..graph.layer_graph import (
     Activation,
     Add,
     Bias,
-    Borders,
     Concatenation,
     Convolution,
     Dense,
@@ -24,6 +23,7 @@ from ..graph.layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    n_places,
 )
 
 _PATCH_NUMBERS = 2**22
@@ -108,40 +108,56 @@ def _convolved(
     matrices = by_group.transpose(2, 0, 1, 3).reshape(one.groups, one.n_terms, -1)
     out = np.empty((len(values), *one.size, n_out), np.float32)
     step = max(1, _PATCH_NUMBERS // (math.prod(one.size) * one.n_terms * one.groups))
+    places = [
+        tuple(at * step for at, step in zip(place, one.dilations, strict=True))
+        for place in np.ndindex(*one.window)
+    ]
     for start in range(0, len(values), step):
-        some = np.pad(values[start : start + step], ((0, 0), *one.borders, (0, 0)))
-        patches = _windows(some, one.window, one.strides, one.dilations)
-        rows = patches.reshape(*patches.shape[:3], -1, one.groups, n_in).transpose(4, 0, 1, 2, 3, 5)
-        found = _product(rows.reshape(one.groups, -1, one.n_terms), matrices)
-        shape = (one.groups, *patches.shape[:3], n_out // one.groups)
-        of_groups = np.moveaxis(found.reshape(shape), 0, 3)
-        out[start : start + step] = of_groups.reshape(*patches.shape[:3], n_out)
+        some = values[start : start + step]
+        if np.any(one.borders):
+            some = np.pad(some, ((0, 0), *one.borders, (0, 0)))
+        shape = (one.groups, len(some), *one.size)
+        patches = np.empty((*shape, len(places), n_in), np.float32)
+        for number, place in enumerate(places):
+            taken = _at(some, place, one.size, one.strides)
+            by_group = taken.reshape(*taken.shape[:3], one.groups, n_in)
+            patches[..., number, :] = np.moveaxis(by_group, 3, 0)
+        found = _product(patches.reshape(one.groups, -1, one.n_terms), matrices)
+        of_groups = np.moveaxis(found.reshape(*shape, -1), 0, 3)
+        out[start : start + step] = of_groups.reshape(len(some), *one.size, n_out)
     return out
 
 
-def _windows(
-    values: NDArray[np.float32],
-    window: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int] = (1, 1),
-) -> NDArray[np.float32]:
-    """Views of shape (n_examples, rows, columns, *window, channels)."""
-    reach = tuple((size - 1) * step + 1 for size, step in zip(window, dilations, strict=True))
-    views = np.lib.stride_tricks.sliding_window_view(values, reach, axis=(1, 2))
-    views = views[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
-    return np.moveaxis(views, 3, 5)
-
-
 def _pooled(one: Pooling, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    is_max = one.function == "MaxPool"
-    borders = ((0, 0), *one.borders, (0, 0))
-    padded = np.pad(values, borders, constant_values=-np.inf if is_max else 0)
-    windows = _windows(padded, one.window, one.strides)
+    borders, is_max = ((0, 0), *one.borders, (0, 0)), one.function == "MaxPool"
+    if np.any(one.borders):
+        values = np.pad(values, borders, constant_values=-np.inf if is_max else 0)
+    places = list(np.ndindex(*one.window))
+    size = [
+        n_places(n, window, stride, (0, 0))
+        for n, window, stride in zip(values.shape[1:3], one.window, one.strides, strict=True)
+    ]
+    together = np.maximum if is_max else np.add
+    out = _at(values, places[0], size, one.strides).copy()
+    for place in places[1:]:
+        together(out, _at(values, place, size, one.strides), out=out)
     if is_max:
-        return windows.max(axis=(3, 4))
-    ones = np.pad(np.ones((1, *values.shape[1:3], 1), np.float32), borders)
-    counts = _windows(ones, one.window, one.strides).sum(axis=(3, 4))
-    return windows.sum(axis=(3, 4)) / counts
+        return out
+    image = [n - sum(border) for n, border in zip(values.shape[1:3], one.borders, strict=True)]
+    ones = np.pad(np.ones((1, *image, 1), np.float32), borders)
+    counts = [_at(ones, place, size, one.strides) for place in places]
+    return out / np.add.reduce(counts)
+
+
+def _at(
+    values: NDArray[np.float32], place: tuple[int, ...], size: Sequence[int], strides: Sequence[int]
+) -> NDArray[np.float32]:
+    """What each window has at a place, shape (n_examples, *size, channels)."""
+    rows, columns = (
+        slice(start, start + (n - 1) * stride + 1, stride)
+        for start, n, stride in zip(place, size, strides, strict=True)
+    )
+    return values[:, rows, columns]
 
 
 def _activated(one: Activation, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -144,9 +144,7 @@ def _sample(network: PrunedNetwork, packed: PackedNetwork) -> Any:
     def weight(name: str, ordered: Ordered) -> str:
         tensor = packed.tensors[name]
         if tensor.scale is None:
-            return builder.weights(
-                np.ascontiguousarray(ordered(tensor.dense(tensor.loc))), name
-            )
+            return builder.weights(np.ascontiguousarray(ordered(tensor.dense(tensor.loc))), name)
         noise = f"noise/{name}"
         inputs.append(_value(builder, noise, np.float32, [tensor.loc.size]))
         deviation = builder.add("Mul", noise, builder.constant(tensor.scale, f"{name}/scale"))
@@ -249,10 +247,9 @@ def _normals(
 
 def _averages_of(network: PrunedNetwork) -> tuple[str, ...]:
     """What an ensemble gives besides its members' outputs."""
-    task = network.task
-    if isinstance(task, Classification):
-        return ("mean_probability",)
-    return ("predictive_mean",) if task.noise_scale is None else ("predictive_mean",)
+    return (
+        ("mean_probability",) if isinstance(network.task, Classification) else ("predictive_mean",)
+    )
 
 
 def _add_average(builder: GraphBuilder, network: PrunedNetwork, name: str, members: str) -> str:

@@ -102,7 +102,10 @@ class GraphBuilder:
         if array.ndim < 2 or len(places) > _DENSEST * array.size:
             return self.constant(array, name)
         helper, kind = self.onnx.helper, self.onnx.TensorProto
-        found = self.name(name)
+        key = array.dtype.str, array.tobytes(), array.shape
+        if key in self._constants:
+            return self._constants[key]
+        found = self._constants[key] = self.name(name)
         values = helper.make_tensor(found, kind.FLOAT, [len(places)], array.reshape(-1)[places])
         indices = helper.make_tensor(f"{found}/places", kind.INT64, [len(places)], places)
         self.sparse.append(helper.make_sparse_tensor(values, indices, array.shape))
@@ -212,9 +215,10 @@ def _added(
     if isinstance(one, Activation):
         return _activation(builder, one, values)
     if isinstance(one, Pooling):
-        window = {"kernel_shape": list(one.window), "strides": list(one.strides)}
-        kind = "MaxPool" if one.function == "MaxPool" else "AveragePool"
-        return add(kind, values, pads=_pads(one.borders), **window)
+        return add(
+            "MaxPool" if one.function == "MaxPool" else "AveragePool", values,
+            kernel_shape=list(one.window), strides=list(one.strides), pads=_pads(one.borders),
+        )  # fmt: skip
     if isinstance(one, Padding):
         (top, bottom), (left, right) = one.borders
         pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)

@@ -22,7 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.fitting import NetworkInput, fit
 from ..errors import BpruneError, ConfigError, DataError
-from .numpy_layers import run
 from ..graph.layer_graph import (
     Activation,
     Add,
@@ -47,6 +46,7 @@ from ..posterior.draws import (
     standard_normal,
 )
 from ..runner.prediction import NormalPredictive, Predictive
+from .numpy_layers import run
 
 FORMAT = "bprune-hpc-bundle/1"
 OPERATIONS = {
@@ -374,9 +374,7 @@ class PortableNetwork:
             raise DataError("x: has masked values, which are no numbers; drop these examples")
         scale = self.input_scale if input_scale is None else str(input_scale)
         try:
-            fitted = fit(
-                examples, self.input, input_scale=scale, layout=layout or self.layout
-            ).x
+            fitted = fit(examples, self.input, input_scale=scale, layout=layout or self.layout).x
         except DataError as error:
             raise DataError(f"x: {str(error).replace('--', '')}") from None
         if self.inputs is not None:

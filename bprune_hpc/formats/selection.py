@@ -12,7 +12,9 @@ from .onnx import Onnx
 from .pruned_network import PrunedNetwork
 from .tflite import Tflite
 
-FORMATS: Mapping[str, Format] = {one.name: one for one in (Checkpoint(), Bundle(), Onnx(), Tflite())}
+FORMATS: Mapping[str, Format] = {
+    one.name: one for one in (Checkpoint(), Bundle(), Onnx(), Tflite())
+}
 """By name, in the order in which they are written."""
 DEFAULT: tuple[str, ...] = ("checkpoint", "bundle")
 

@@ -24,6 +24,8 @@ class _Module:
         Position of the statement that defines each name of the module's own.
     imported : mapping of str to (path, str)
         Names from other modules of the package: the file, and the name there.
+    others : mapping of str to (str, str)
+        Names from elsewhere: the module, empty for one that is imported itself, and the name there.
     """
 
     path: Path
@@ -31,7 +33,7 @@ class _Module:
     statements: list[ast.stmt]
     definitions: dict[str, int]
     imported: dict[str, tuple[Path, str]]
-    others: dict[str, ast.stmt]
+    others: dict[str, tuple[str, str]]
 
     @classmethod
     def read(cls, path: Path) -> _Module:
@@ -39,17 +41,20 @@ class _Module:
         statements = ast.parse(text).body
         definitions: dict[str, int] = {}
         imported: dict[str, tuple[Path, str]] = {}
-        others: dict[str, ast.stmt] = {}
+        others: dict[str, tuple[str, str]] = {}
         for at, statement in enumerate(statements):
             if isinstance(statement, ast.ImportFrom) and statement.level:
                 folder = path.parents[statement.level - 1]
                 source = folder.joinpath(*(statement.module or "").split("."))
-                source = source.with_suffix(".py") if not source.is_dir() else source / "__init__.py"
+                source = (
+                    source.with_suffix(".py") if not source.is_dir() else source / "__init__.py"
+                )
                 for alias in statement.names:
                     imported[alias.asname or alias.name] = source, alias.name
             elif isinstance(statement, ast.Import | ast.ImportFrom):
+                module = getattr(statement, "module", None) or ""
                 for alias in statement.names:
-                    others[(alias.asname or alias.name).split(".")[0]] = statement
+                    others[alias.asname or alias.name] = module, ast.unparse(alias)
             else:
                 for name in _defined(statement):
                     definitions.setdefault(name, at)
@@ -87,7 +92,7 @@ def single_file(module: Path, header: str) -> str:
     needed: dict[Path, set[int]] = {}
     homes: dict[str, Path] = {}
     order: list[Path] = []
-    imports: dict[str, ast.stmt] = {}
+    imports: set[tuple[str, str]] = set()
 
     def opened(path: Path) -> _Module:
         if path not in modules:
@@ -119,22 +124,29 @@ def single_file(module: Path, header: str) -> str:
             elif other in of.definitions:
                 take(path, other)
             elif other in of.others:
-                imports[ast.unparse(of.others[other])] = of.others[other]
+                imports.add(of.others[other])
         if path not in order:
             order.append(path)
 
     for name in opened(module).definitions:
         take(module, name)
     order.remove(module)
-    parts = [f'"""{header.strip()}\n"""\n\nfrom __future__ import annotations\n']
-    texts = sorted(imports, key=lambda text: (text.startswith("from"), text))
-    parts.append("\n".join(text for text in texts if "__future__" not in text))
+    parts = [f'"""{header.strip()}\n"""\n\nfrom __future__ import annotations\n', *_lines(imports)]
     for path in _in_order(order, modules, needed, module):
         of = modules[path]
         origin = path.relative_to(HOME).with_suffix("").as_posix().replace("/", ".")
         parts.append(f"\n\n# From {origin}.\n")
         parts += ["\n\n".join(of.text_of(at) + "\n" for at in sorted(needed[path]))]
     return "\n".join(parts)
+
+
+def _lines(imports: set[tuple[str, str]]) -> Iterator[str]:
+    """Statements that import names, whole modules first."""
+    yield from (f"import {name}" for module, name in sorted(imports) if not module)
+    modules = sorted({module for module, _ in imports if module})
+    for module in modules:
+        names = sorted(name for of, name in imports if of == module)
+        yield f"from {module} import {', '.join(names)}"
 
 
 def _in_order(

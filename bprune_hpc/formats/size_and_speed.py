@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ..graph.layer_graph import Convolution, Dense, Scale
 from .interface import Format
@@ -60,7 +61,7 @@ def measure(
         ``weights`` with a posterior, ``posterior_bytes`` (means and deviations in float32, dense)
         and ``multiplications`` of an example (``dense``: of all that is left of kernels, ``left``:
         of the weights that are not zero); of each format ``bytes``, ``gzip_bytes`` and, where it
-        can be run, ``seconds`` of a batch, medians; None for one that takes too long.
+        can be run, ``seconds`` of a batch on one thread, medians; None for one that takes too long.
     """
     unpruned = without_pruning(network)
     n_weights = unpruned.posterior.n_weights
@@ -86,13 +87,16 @@ def measure(
             places["after"] = directory
             measured: dict[str, Any] = {
                 "bytes": {at: _bytes(one, place) for at, place in places.items()},
-                "gzip_bytes": {at: _bytes(one, place, gzip.compress) for at, place in places.items()},
+                "gzip_bytes": {
+                    at: _bytes(one, place, gzip.compress) for at, place in places.items()
+                },
             }
             if isinstance(one, Runnable):
                 runs = {at: one.runner(place) for at, place in places.items()}
-                measured["seconds"] = {
-                    str(size): latencies(runs, _repeated(reference.x, size)) for size in BATCHES
-                }
+                with threadpool_limits(1):
+                    measured["seconds"] = {
+                        str(size): latencies(runs, _repeated(reference.x, size)) for size in BATCHES
+                    }
             found["formats"][one.name] = measured
     return found
 
@@ -127,7 +131,7 @@ def multiplications(packed: PackedNetwork) -> tuple[int, int]:
 def latencies(runs: Mapping[str, Run], x: NDArray[Any]) -> dict[str, float | None]:
     """Median seconds of each, run in turn after a first run that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for name, run in runs.items():
+    for run in runs.values():
         n_few = max(1, len(x) // 50)
         _timed(run, x[:n_few])
         if _timed(run, x[:n_few]) * len(x) / n_few > _MOST_SECONDS:
@@ -152,9 +156,7 @@ def _repeated(x: NDArray[Any], n_examples: int) -> NDArray[Any]:
     return np.concatenate([x] * -(-n_examples // len(x)))[:n_examples]
 
 
-def _bytes(
-    one: Format, directory: Path, packed: Callable[[bytes], bytes] = lambda raw: raw
-) -> int:
+def _bytes(one: Format, directory: Path, packed: Callable[[bytes], bytes] = lambda raw: raw) -> int:
     return sum(len(packed(file.read_bytes())) for file in _files(one, directory))
 
 

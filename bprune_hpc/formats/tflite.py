@@ -7,6 +7,7 @@ operation that draws from a posterior.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,11 @@ def _converted(network: PrunedNetwork, packed: PackedNetwork, *, is_sparse: bool
     def outputs(x: Any) -> Any:
         examples = tf.cast(x, tf.float32)
         if packed.inputs is not None:
-            flat = tf.reshape(examples, (-1, int(np.prod(sizes))))
+            flat = tf.reshape(examples, (-1, taken.n_values))
             examples = tf.gather(flat, packed.inputs.astype(np.int32), axis=1)
         examples = tf.reshape(examples, (-1, *packed.layers.input_shape))
         found = apply(tf, packed.layers, values, examples)
-        return tf.reshape(found, (-1, int(np.prod(found.shape[1:]))))
+        return tf.reshape(found, (-1, math.prod(found.shape[1:])))
 
     signature = tf.TensorSpec([None, *sizes], taken.type.type, name="x")
     function = tf.function(outputs, input_signature=[signature]).get_concrete_function()

@@ -45,9 +45,7 @@ def _by_group(draws: Sequence[tuple[int, Draw]]) -> Iterator[tuple[int, slice]]:
         start = stop
 
 
-def class_logits(
-    outputs: Float32Array, output_kind: str | None, is_binary: bool
-) -> Float32Array:
+def class_logits(outputs: Float32Array, output_kind: str | None, is_binary: bool) -> Float32Array:
     """Logits of classes, from what a network gives; see :meth:`Classification.logits`."""
     if output_kind is None:
         raise ValueError("not told yet whether outputs are logits or probabilities")
