@@ -24,7 +24,7 @@ from .config.argument_file import ArgumentParser
 from .config.sweep_config import SweepConfig
 from .errors import ConfigError, ResultsError
 from .formats import card
-from .formats.pruned_network import InputFitting, PrunedNetwork, SweptMetric
+from .formats.pruned_network import BITS, InputFitting, PrunedNetwork, SweptMetric
 from .formats.selection import DEFAULT, FORMATS, read_formats
 from .formats.writing import check_place, export, place_of
 from .graph.network_input import network_input
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _BESIDE_A_FILE = {
     "--at", "--to", "--formats", "--overwrite", "--data_path", "--dataset", "--model_dir",
-    "--model_ckpt", "--model", "--verbose",
+    "--model_ckpt", "--model", "--verbose", "--bits",
 }  # fmt: skip
 """Flags that go with a results file, which says all else."""
 
@@ -68,6 +68,14 @@ def parser() -> ArgumentParser:
     wanted.add_argument(
         "--threshold", dest="threshold", metavar="X", help="without a results file: what to prune"
     )
+    wanted.add_argument(
+        "--bits",
+        type=int,
+        choices=BITS,
+        default=BITS[0],
+        help="of a number in the bundle, where its deviation says that no more are known "
+        "(%(default)s)",
+    )
     return root
 
 
@@ -84,6 +92,7 @@ def export_network(comm: Comm, argv: Sequence[str]) -> int:
         check_place(target, arguments.overwrite)
         is_swept = arguments.file is not None
         network = _of_results(arguments, command.given) if is_swept else _of_case(arguments)
+        network = dataclasses.replace(network, bits=arguments.bits)
         with progress(2 * len(formats), "export", True) as advance:
             found = export(network, target, formats, overwrite=arguments.overwrite, advance=advance)
         show(card.text(found))

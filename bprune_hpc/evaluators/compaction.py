@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph.layer_graph import Convolution, Layer
+from ..graph.layer_graph import NO_BORDERS, Convolution, Layer
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import Mask
 from .interface import Noise
@@ -267,7 +267,7 @@ def compact(
             ZeroPattern(
                 kernel.reshape(-1, n_before, kernel.shape[1]).any(axis=0),
                 weights.zero_unfed(layer),
-                isinstance(layer.product, Convolution) and layer.product.padding == "SAME",
+                isinstance(layer.product, Convolution) and layer.product.borders != NO_BORDERS,
             )
             for layer, kernel, n_before in zip(layers, by_row, n_units, strict=False)
         ]

@@ -17,6 +17,7 @@ from ..job.environment import versions
 from ..metrics.estimates import number_with_error
 from ..metrics.tasks import Classification
 from ..posterior.pruning import PruningRule
+from . import size_and_speed
 from .pruned_network import PrunedNetwork
 
 FILE_NAME, TEXT_NAME = "model_card.json", "model_card.md"
@@ -106,6 +107,8 @@ def text(card: Mapping[str, Any]) -> str:
             lines.append("  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in cells)]))
     for name, check in card["formats"].items():
         lines.append(f"{name}: {check['place']}: {_in_words(check)}")
+    if "size_and_speed" in card:
+        lines += ["", size_and_speed.as_text(card["size_and_speed"])]
     return "\n".join(lines)
 
 
@@ -185,6 +188,9 @@ def _markdown(card: Mapping[str, Any]) -> str:
             for name, check in card["formats"].items()
         ],
     )
+    if "size_and_speed" in card:
+        table = size_and_speed.as_text(card["size_and_speed"])
+        lines += ["## Size and speed, measured in one run", "", "```text", table, "```", ""]
     lines += ["## Provenance", "", "```json", json.dumps(card["provenance"], indent=2), "```"]
     return "\n".join(lines) + "\n"
 

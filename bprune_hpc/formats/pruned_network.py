@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from ..checkpoints.case import Opening, Source
 from ..data.fitting import NetworkInput
-from ..graph.layer_graph import LayerGraph
+from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..metrics.tasks import Task
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import PruningMask, PruningRule
 from ..runner.datasets import Examples
 from ..runner.network import Network
 from ..runner.prediction import Sampling
+from .normal import normal_layers
+
+BITS = (32, 16)
+"""Of a number, where a format can hold fewer."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class PrunedNetwork:
         What the results file has of the threshold; empty without one.
     examples : Examples or None
         To measure the formats on, as the network takes them.
+    bits : {32, 16}
+        Of a weight's mean and deviation, where a format can hold fewer.
     """
 
     unpruned: Network
@@ -99,6 +105,7 @@ class PrunedNetwork:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, SweptMetric] = field(default_factory=dict)
     examples: Examples | None = None
+    bits: int = 32
 
     @cached_property
     def pruned(self) -> Network:
@@ -120,8 +127,19 @@ class PrunedNetwork:
         """What the network is for."""
         return self.unpruned.task
 
+    @cached_property
+    def found_layers(self) -> LayerGraph | UnknownOperation | None:
+        """The network as a graph of layers, of a regression's two outputs too.
+
+        What keeps it from being one, where it is none; None where its outputs do.
+        """
+        graph = self.unpruned.graph
+        if graph.layers is None and {"loc", "scale"} <= graph.output_tensors.keys():
+            return normal_layers(graph, self.unpruned.posterior, self.fixed)
+        return graph.layers
+
     @property
     def layers(self) -> LayerGraph | None:
         """The network as a graph of layers; None where it is none."""
-        found = self.unpruned.graph.layers
+        found = self.found_layers
         return found if isinstance(found, LayerGraph) else None

@@ -148,9 +148,18 @@ def _some_examples(network: PrunedNetwork) -> NDArray[Any]:
 
 
 def compare(
-    found: NDArray[Any], expected: NDArray[Any], what: str, tolerance: float = TOLERANCE
+    found: NDArray[Any],
+    expected: NDArray[Any],
+    what: str,
+    tolerance: float = TOLERANCE,
+    unit: float | None = None,
 ) -> float:
     """Largest difference of two arrays, as a share of the largest number that is expected.
+
+    Parameters
+    ----------
+    unit : float, optional
+        What it is a share of in place of that.
 
     Raises
     ------
@@ -162,7 +171,7 @@ def compare(
             f"{what}: gives numbers of shape {found.shape} where the network gives "
             f"{expected.shape}; nothing was kept"
         )
-    largest = float(np.abs(expected).max(initial=0))
+    largest = float(np.abs(expected).max(initial=0)) if unit is None else unit
     difference = float(np.abs(np.asarray(found, np.float64) - expected).max(initial=0))
     share = difference / largest if largest else difference
     if not share <= tolerance:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import ConfigError
+from .bundle import Bundle
 from .checkpoint import Checkpoint
 from .interface import Format
+from .onnx import Onnx
 from .pruned_network import PrunedNetwork
 from .saved_model import SavedModel
+from .tflite import Tflite
 
-FORMATS: Mapping[str, Format] = {one.name: one for one in (Checkpoint(), SavedModel())}
+FORMATS: Mapping[str, Format] = {
+    one.name: one for one in (Checkpoint(), Bundle(), SavedModel(), Onnx(), Tflite())
+}
 """By name, in the order in which they are written."""
-DEFAULT: tuple[str, ...] = ("checkpoint",)
+DEFAULT: tuple[str, ...] = ("checkpoint", "bundle")
 
 
 def read_formats(names: Sequence[str]) -> list[Format]:

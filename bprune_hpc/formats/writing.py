@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError, WriteError
 from ..files.atomic_write import sync_tree
-from . import card
+from . import card, size_and_speed
 from .interface import Format
 from .measurement import measure
 from .pruned_network import PrunedNetwork
@@ -68,6 +68,7 @@ def export(
             checks[one.name] = {"place": one.place, **one.check(network, building, reference)}
             advance(1)
         found = card.make(network, checks, measure(network))
+        found["size_and_speed"] = size_and_speed.measure(network, formats, building, reference)
         card.write(found, building)
     return found
 

@@ -236,6 +236,7 @@ class BayesianNetwork:
         batch_size: int = 500,
         input_scale: str | float = "auto",
         layout: str | None = None,
+        bits: int = 32,
         overwrite: bool = False,
     ) -> dict[str, Any]:
         """Write the network in files that others open, each checked in its own runtime.
@@ -251,6 +252,10 @@ class BayesianNetwork:
             its mean, an ensemble and the posterior are measured.
         n_draws, seed, pairing, batch_size, input_scale, layout
             See :meth:`predict`; they go into the files.
+        bits : {32, 16}
+            Of means and deviations in a bundle: 16 where the deviation says that no more is known.
+        bits : {32, 16}
+            Of a number in the bundle, where its deviation says that no more are known.
         overwrite : bool
             Whether an export that is there is replaced.
 
@@ -267,6 +272,8 @@ class BayesianNetwork:
             If what was written does not give the network's numbers.
         """
         n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
+        if bits not in (16, 32):
+            raise ConfigError(f"save: bits {bits} is neither 16 nor 32")
         with _flags_as_arguments():
             chosen = read_formats(formats)
             examples = None
@@ -294,6 +301,7 @@ class BayesianNetwork:
                 sampling=Sampling(n_draws, seed, pairing, batch_size),
                 provenance=provenance(self.source, pruning.rule),
                 examples=examples,
+                bits=bits,
             )
             return export(network, directory, chosen, overwrite=overwrite)
 
