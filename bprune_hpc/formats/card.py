@@ -106,7 +106,7 @@ def text(card: Mapping[str, Any]) -> str:
             cells = zip(rest, widths[1:], strict=True)
             lines.append("  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in cells)]))
     for name, check in card["formats"].items():
-        lines.append(f"{name}: {check['place']}: {_in_words(check)}")
+        lines.append(f"{name}: {_in_words(check)}")
     if "size_and_speed" in card:
         lines += ["", size_and_speed.as_text(card["size_and_speed"])]
     return "\n".join(lines)
@@ -140,11 +140,14 @@ def _in_words(check: Mapping[str, Any]) -> str:
     """What a check has found, one number after the other."""
     shown = []
     for name, value in check.items():
-        if name == "place" or value in (None, "") or isinstance(value, Mapping | Sequence):
-            continue
-        number = f"{value:.3g}" if isinstance(value, float) else f"{value}"
-        shown.append(f"{name.replace('_', ' ')} {number}")
-    return ", ".join(shown)
+        if isinstance(value, Mapping):
+            shown += [
+                f"{name} of {what.replace('_', ' ')} {one:.2g}" for what, one in value.items()
+            ]
+        elif name != "place" and not isinstance(value, Sequence):
+            number = f"{value:.3g}" if isinstance(value, float) else f"{value}"
+            shown.append(f"{name.replace('_', ' ')} {number}")
+    return "; ".join(shown)
 
 
 def _markdown(card: Mapping[str, Any]) -> str:

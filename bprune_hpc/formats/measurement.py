@@ -17,10 +17,8 @@ from ..metrics.regression import RegressionStatistics
 from ..posterior.draws import draws_per_replicate
 from ..posterior.mean_field import Posterior
 from ..runner.prediction import statistics_of
+from .onnx import N_MEMBERS
 from .pruned_network import PrunedNetwork
-
-N_MEMBERS = 8
-"""Drawn networks of an ensemble: draws 0 to 7 of the sweep."""
 
 
 @dataclass(frozen=True)

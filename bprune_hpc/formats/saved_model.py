@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..accumulators.classification import MAX_NLL
 from ..errors import ExportError
 from ..metrics.tasks import Classification, Regression
-from ..tensorflow_import import import_tensorflow
+from ..tensorflow_import import import_tensorflow, limit_threads
 from .pruned_network import PrunedNetwork
 from .reference import Reference, compare
 
@@ -41,6 +41,7 @@ class SavedModel:
     def write(self, network: PrunedNetwork, directory: Path) -> None:
         """See :class:`Format`."""
         tensorflow = import_tensorflow()
+        limit_threads(*network.opening.threads)
         module = tensorflow.Module()
         signatures = _functions(network, module)
         # As attributes too, for who does not know signatures.
@@ -89,7 +90,13 @@ class SavedModel:
                 f"{where}: draws are on average {n_errors:.3g} Monte Carlo errors from the "
                 "network's; nothing was kept"
             )
-        return {"largest_difference_of_mean": off_by, "Monte_Carlo_errors_of_draws": n_errors}
+        return {"difference": {"mean": off_by}, "draws_apart_in_errors": n_errors}
+
+    def runner(self, directory: Path) -> Callable[[NDArray[Any]], Any]:
+        """See :class:`bprune_hpc.formats.size_and_speed.Runnable`."""
+        tensorflow = import_tensorflow()
+        loaded = tensorflow.saved_model.load(str(directory / self.place))
+        return lambda x: loaded.mean(tensorflow.constant(x))
 
 
 def _joined(network: PrunedNetwork, found: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
