@@ -77,9 +77,11 @@ class Checkpoint:
         largest = float(np.abs(expected).max(initial=0)) or 1.0
         return {
             "file": place.name if kind != "saved_model" else "",
-            "largest_difference_of_mean": off_by,
-            "largest_scale_of_pruned": _largest_scale(network, lifted.posterior),
-            "largest_difference_of_draws": float(np.abs(drawn - expected).max()) / largest,
+            "difference": {
+                "mean": off_by,
+                "draws": float(np.abs(drawn - expected).max()) / largest,
+            },
+            "scale_left_of_pruned": _largest_scale(network, lifted.posterior),
         }
 
 

@@ -20,6 +20,9 @@ from ..runner.network import Network
 from ..runner.prediction import Sampling
 from .normal import normal_layers
 
+BITS = (32, 16)
+"""Of a number, where a format can hold fewer."""
+
 
 @dataclass(frozen=True)
 class InputFitting:

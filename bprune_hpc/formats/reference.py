@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ExportError
+from ..errors import ConfigError, ExportError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork, weights_of
 from ..evaluators.interface import Noise, Weights
 from ..metrics.tasks import Regression, Task
@@ -140,7 +140,7 @@ def _some_examples(network: PrunedNetwork) -> NDArray[Any]:
         return network.examples.x[:_MOST_EXAMPLES]
     made = made_up_examples(network.unpruned.graph)
     if made is None:
-        raise ExportError(
+        raise ConfigError(
             f"{network.source.path}: the shape of its examples is open, so that what is exported "
             "cannot be compared; give examples with --data_path"
         )

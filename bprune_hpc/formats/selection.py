@@ -10,10 +10,11 @@ from .checkpoint import Checkpoint
 from .interface import Format
 from .onnx import Onnx
 from .pruned_network import PrunedNetwork
+from .saved_model import SavedModel
 from .tflite import Tflite
 
 FORMATS: Mapping[str, Format] = {
-    one.name: one for one in (Checkpoint(), Bundle(), Onnx(), Tflite())
+    one.name: one for one in (Checkpoint(), Bundle(), SavedModel(), Onnx(), Tflite())
 }
 """By name, in the order in which they are written."""
 DEFAULT: tuple[str, ...] = ("checkpoint", "bundle")

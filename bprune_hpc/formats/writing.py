@@ -18,6 +18,7 @@ from ..errors import ConfigError, WriteError
 from ..files.atomic_write import sync_tree
 from . import card, size_and_speed
 from .interface import Format
+from .measurement import measure
 from .pruned_network import PrunedNetwork
 from .reference import Reference
 from .selection import check_possible
@@ -56,7 +57,7 @@ def export(
     WriteError
         If the file system refuses.
     """
-    target = Path(os.path.abspath(os.path.expanduser(os.fspath(directory))))
+    target = place_of(directory)
     check_place(target, overwrite)
     check_possible(network, formats)
     with Reference(network) as reference, _in_its_place(target, overwrite) as building:
@@ -66,10 +67,15 @@ def export(
             advance(1)
             checks[one.name] = {"place": one.place, **one.check(network, building, reference)}
             advance(1)
-        found = card.make(network, checks)
+        found = card.make(network, checks, measure(network))
         found["size_and_speed"] = size_and_speed.measure(network, formats, building, reference)
         card.write(found, building)
     return found
+
+
+def place_of(directory: str | os.PathLike[str]) -> Path:
+    """The whole path of a directory, links and ``~`` followed."""
+    return Path(os.path.realpath(os.path.expanduser(os.fspath(directory))))
 
 
 def check_place(target: Path, overwrite: bool) -> None:

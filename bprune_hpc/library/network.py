@@ -254,6 +254,8 @@ class BayesianNetwork:
             See :meth:`predict`; they go into the files.
         bits : {32, 16}
             Of means and deviations in a bundle: 16 where the deviation says that no more is known.
+        bits : {32, 16}
+            Of a number in the bundle, where its deviation says that no more are known.
         overwrite : bool
             Whether an export that is there is replaced.
 
