@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -21,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..graph.layer_graph import UnknownOperation
+from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..metrics.tasks import Classification
 from ..sources import HOME
 from .packing import PackedNetwork, pack
-from .portable import FORMAT, PackedTensor, layers_as_json
+from .portable import FORMAT, PackedTensor
 from .pruned_network import PrunedNetwork
 from .reference import TOLERANCE, Reference, compare
 from .single_file import single_file
@@ -72,7 +73,8 @@ class Bundle:
             "task": {"name": task.name, **asdict(task)},
             "input_shape": packed.layers.input_shape,
             "inputs": None if packed.inputs is None else packed.inputs.tolist(),
-            "nodes": layers_as_json(packed.layers),
+            "largest": max(math.prod(shape) for shape in packed.shapes),
+            "nodes": _nodes(packed.layers),
             "tensors": described,
         }
         (home / "network.json").write_text(json.dumps(contents) + "\n")
@@ -175,6 +177,18 @@ def _shown(network: PrunedNetwork, outputs: NDArray[Any]) -> NDArray[Any]:
     return task.logits(outputs.T[None])[0].T if isinstance(task, Classification) else outputs
 
 
+def _nodes(layers: LayerGraph) -> list[dict[str, Any]]:
+    """Operations by name, with their fields and ``inputs``; see ``portable.layers_from``."""
+    return [
+        {
+            "operation": type(node.operation).__name__,
+            **asdict(node.operation),
+            "inputs": list(node.inputs),
+        }
+        for node in layers.nodes
+    ]
+
+
 def _tensors(
     packed: PackedNetwork, bits: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, NDArray[Any]]]:
@@ -184,6 +198,7 @@ def _tensors(
     for number, (name, tensor) in enumerate(packed.tensors.items()):
         key = f"t{number}"
         described[name] = {
+            "name": tensor.name,
             "key": key,
             "shape": list(tensor.shape),
             "full_shape": list(tensor.full_shape),

@@ -187,8 +187,7 @@ def _outputs(
     weight: Callable[[str, Ordered], str],
     examples: str,
 ) -> str:
-    shapes = {name: tensor.shape for name, tensor in packed.tensors.items()}
-    found = add_layers(builder, packed.layers, shapes, weight, examples)
+    found = add_layers(builder, packed.layers, packed.shapes, weight, examples)
     return builder.add("Flatten", found, axis=1, name="outputs")
 
 
@@ -232,16 +231,14 @@ def _noise(
 ) -> dict[str, NDArray[np.float32]]:
     """Standard normals of the weights that are left, by the names of the graph's inputs."""
     return {
-        f"noise/{name}": np.float32(draw.sign) * _normals(network, name, tensor, draw)
+        f"noise/{name}": np.float32(draw.sign) * _normals(network, tensor, draw)
         for name, tensor in packed.tensors.items()
         if tensor.scale is not None
     }
 
 
-def _normals(
-    network: PrunedNetwork, name: str, tensor: PackedTensor, draw: Draw
-) -> NDArray[np.float32]:
-    whole = standard_normal(network.sampling.seed, name, draw.noise, tensor.full_shape)
+def _normals(network: PrunedNetwork, tensor: PackedTensor, draw: Draw) -> NDArray[np.float32]:
+    whole = standard_normal(network.sampling.seed, tensor.name, draw.noise, tensor.full_shape)
     return whole.reshape(-1)[tensor.full_places]
 
 

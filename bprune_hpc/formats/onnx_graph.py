@@ -10,7 +10,7 @@ and where they are made flat.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from ..graph.layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Shape,
 )
 from .portable import PackedTensor
 
@@ -158,7 +159,7 @@ Ordered = Callable[[NDArray[Any]], NDArray[Any]]
 def add_layers(
     builder: GraphBuilder,
     layers: LayerGraph,
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Sequence[Shape],
     weight: Callable[[str, Ordered], str],
     examples: str,
 ) -> str:
@@ -166,38 +167,43 @@ def add_layers(
 
     Parameters
     ----------
-    shapes : mapping of str to tuple of int
-        Of the tensors that the graph names.
+    shapes : sequence of tuple of int
+        Of what each node gives for an example.
     weight : callable
         Of a tensor's name and a function of arrays, the order of axes that ONNX takes; gives the
         name of the tensor in the graph.
     examples : str
         Tensor of shape (n_examples, *layers.input_shape).
     """
-    given = layers.shapes(shapes)
-    is_image = [len(shape) == 3 for shape in given]
     found: list[str] = []
     if len(layers.input_shape) == 3:
         examples = builder.add("Transpose", examples, perm=[0, 3, 1, 2])
-    for node, shape in zip(layers.nodes, given, strict=True):
+    for node, shape in zip(layers.nodes, shapes, strict=True):
         inputs = [examples if at == EXAMPLES else found[at] for at in node.inputs]
         first = node.inputs[0]
-        before = layers.input_shape if first == EXAMPLES else given[first]
+        before = layers.input_shape if first == EXAMPLES else shapes[first]
         found.append(_added(builder, node.operation, inputs, before, shape, weight))
-    out = found[-1]
-    return builder.add("Transpose", out, perm=[0, 2, 3, 1]) if is_image[-1] else out
+    is_image = len(shapes[-1]) == 3
+    return builder.add("Transpose", found[-1], perm=[0, 2, 3, 1]) if is_image else found[-1]
 
 
 def _added(
     builder: GraphBuilder,
     one: Operation,
     inputs: list[str],
-    before: tuple[int, ...],
-    after: tuple[int, ...],
+    before: Shape,
+    after: Shape,
     weight: Callable[[str, Ordered], str],
 ) -> str:
     values, add = inputs[0], builder.add
-    of_channels = (1, after[-1], 1, 1) if len(after) == 3 else (after[-1],)
+
+    def ordered(number: NDArray[Any]) -> NDArray[Any]:
+        """One number for each channel, or for each of an image's places, too."""
+        if len(after) < 3:
+            return number.reshape(-1)
+        places = after[:2] if number.size > after[-1] else (1, 1)
+        return np.transpose(number.reshape(1, *places, after[-1]), (0, 3, 1, 2))
+
     if isinstance(one, Dense):
         return add("MatMul", values, weight(one.kernel, lambda kernel: kernel))
     if isinstance(one, Convolution):
@@ -210,7 +216,7 @@ def _added(
             dilations=list(one.dilations), group=one.groups, kernel_shape=list(one.window),
         )  # fmt: skip
     if isinstance(one, Bias | Scale):
-        number = weight(one.name, lambda number: number.reshape(of_channels))
+        number = weight(one.name, ordered)
         return add("Add" if isinstance(one, Bias) else "Mul", values, number)
     if isinstance(one, Activation):
         return _activation(builder, one, values)

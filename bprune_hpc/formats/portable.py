@@ -8,7 +8,6 @@ reading ``network.json`` and ``weights.npz``, and predicting. What does not: wri
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.fitting import NetworkInput, fit
 from ..errors import BpruneError, ConfigError, DataError
+from ..evaluators.reference_ops import run
 from ..graph.layer_graph import (
     Activation,
     Add,
@@ -46,9 +46,9 @@ from ..posterior.draws import (
     standard_normal,
 )
 from ..runner.prediction import NormalPredictive, Predictive
-from .numpy_layers import run
 
 FORMAT = "bprune-hpc-bundle/1"
+_NUMBERS_AT_ONCE = 2**22
 OPERATIONS = {
     operation.__name__: operation
     for operation in (
@@ -88,6 +88,7 @@ def load(directory: str | Path | None = None) -> PortableNetwork:
         input_scale=described["input_scale"],
         layout=described["layout"],
         class_names=described["class_names"],
+        largest=described["largest"],
     )
 
 
@@ -98,18 +99,6 @@ def layers_from(described: Mapping[str, Any]) -> LayerGraph:
         fields = _with_tuples({key: node[key] for key in node.keys() - {"operation", "inputs"}})
         found.append(LayerNode(OPERATIONS[node["operation"]](**fields), tuple(node["inputs"])))
     return LayerGraph(tuple(found), tuple(described["input_shape"]))
-
-
-def layers_as_json(layers: LayerGraph) -> list[dict[str, Any]]:
-    """Its operations by name, with their fields and ``inputs``."""
-    return [
-        {
-            "operation": type(node.operation).__name__,
-            **dataclasses.asdict(node.operation),
-            "inputs": list(node.inputs),
-        }
-        for node in layers.nodes
-    ]
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +114,8 @@ class PackedTensor:
 
     Attributes
     ----------
+    name : str
+        Of the tensor, as it has standard normals.
     shape : tuple of int
         Of what is left of the tensor: some indices along each axis.
     loc : float32 array, shape (n_left,)
@@ -133,11 +124,12 @@ class PackedTensor:
     places : int array, shape (n_left,), or None
         Where in ``shape`` the weights are, all others being zero; None for everywhere.
     full_shape : tuple of int
-        Of the whole tensor, as it has standard normals.
+        Of the whole tensor, for its standard normals.
     axes : tuple of (int array or None)
         Which indices along each axis of the whole tensor are left; None for all.
     """
 
+    name: str
     shape: tuple[int, ...]
     loc: NDArray[np.float32]
     scale: NDArray[np.float32] | None
@@ -147,7 +139,7 @@ class PackedTensor:
 
     @classmethod
     def read(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PackedTensor:
-        """From what :meth:`described_with` gives."""
+        """From its entry in ``network.json``, and all arrays."""
         key, shape = described["key"], tuple(described["shape"])
         places = None
         if f"{key}/indptr" in arrays:  # compressed sparse rows
@@ -155,6 +147,7 @@ class PackedTensor:
             rows = np.repeat(np.arange(len(counts)), counts)
             places = rows * shape[-1] + arrays[f"{key}/indices"].astype(np.intp)
         return cls(
+            described["name"],
             shape,
             _in_float32(arrays, f"{key}/loc"),
             _in_float32(arrays, f"{key}/scale") if f"{key}/scale" in arrays else None,
@@ -220,6 +213,8 @@ class PortableNetwork:
     input_scale, layout
         As :meth:`predict` takes them, where they are not given.
     class_names : list of str or None
+    largest : int
+        Numbers of an example's largest tensor.
     """
 
     input: NetworkInput
@@ -230,6 +225,7 @@ class PortableNetwork:
     input_scale: str = "auto"
     layout: str | None = None
     class_names: Sequence[str] | None = None
+    largest: int = 1
 
     def mean(
         self,
@@ -382,6 +378,11 @@ class PortableNetwork:
         return fitted.astype(np.float32, copy=False)
 
     @cached_property
+    def _at_once(self) -> int:
+        """Examples whose largest tensor stays in a cache."""
+        return max(1, _NUMBERS_AT_ONCE // max(self.largest, 1))
+
+    @cached_property
     def _at_mean(self) -> dict[str, NDArray[np.float32]]:
         return {name: tensor.dense(tensor.loc) for name, tensor in self.tensors.items()}
 
@@ -420,7 +421,7 @@ class PortableNetwork:
         out = {}
         for name, tensor in self.tensors.items():
             if tensor.scale is not None:
-                noise = standard_normal(seed, name, draw.noise, tensor.full_shape)
+                noise = standard_normal(seed, tensor.name, draw.noise, tensor.full_shape)
                 out[name] = tensor.scale * noise.reshape(-1)[tensor.full_places]
         return out
 
@@ -429,7 +430,7 @@ class PortableNetwork:
     ) -> NDArray[np.float32]:
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is below 1")
-        starts = range(0, len(examples), batch_size)
+        starts = range(0, len(examples), min(batch_size, self._at_once))
         parts = [run(self.layers, weights, examples[at : at + batch_size]) for at in starts]
         outputs = parts[0] if len(parts) == 1 else np.concatenate(parts)
         outputs = outputs.reshape(len(outputs), -1)

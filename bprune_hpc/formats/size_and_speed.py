@@ -112,14 +112,12 @@ def without_pruning(network: PrunedNetwork) -> PrunedNetwork:
 
 def multiplications(packed: PackedNetwork) -> tuple[int, int]:
     """Multiplications of an example: of whole kernels, and of their weights that are not zero."""
-    layers, tensors = packed.layers, packed.tensors
-    shapes = layers.shapes({name: tensor.shape for name, tensor in tensors.items()})
     whole = left = 0
-    for node, shape in zip(layers.nodes, shapes, strict=True):
+    for node, shape in zip(packed.layers.nodes, packed.shapes, strict=True):
         one = node.operation
         if isinstance(one, Dense | Convolution):
             places = math.prod(one.size) if isinstance(one, Convolution) else 1
-            tensor = tensors[one.kernel]
+            tensor = packed.tensors[one.kernel]
             whole += places * math.prod(tensor.shape)
             left += places * tensor.n_left
         elif isinstance(one, Scale):

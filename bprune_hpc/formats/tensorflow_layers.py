@@ -60,10 +60,10 @@ def _applied(
         padding = [(0, 0), *one.borders, (0, 0)]
         values = tf.pad(values, padding) if np.any(one.borders) else values
         return tf.nn.conv2d(values, kernel, one.strides, "VALID", dilations=one.dilations)
-    if isinstance(one, Bias):
-        return values + weights[one.name].reshape(-1)
-    if isinstance(one, Scale):
-        return values * weights[one.name].reshape(-1)
+    if isinstance(one, Bias | Scale):
+        number = weights[one.name]
+        number = number.reshape(-1) if number.size == number.shape[-1] else number
+        return values + number if isinstance(one, Bias) else values * number
     if isinstance(one, Activation):
         return _activated(tf, one, values)
     if isinstance(one, Pooling):

@@ -255,7 +255,7 @@ def shape_of(operation: Operation, inputs: Sequence[Shape], weights: Mapping[str
             raise error
         return (n_out,)
     if isinstance(operation, Convolution):
-        n_out, rest = divmod(math.prod(weights[operation.kernel]), operation.n_terms)
+        n_out, rest = divmod(math.prod(weights[operation.kernel]), max(1, operation.n_terms))
         if first != operation.image or rest or min(operation.size) < 1:
             raise error
         if n_out % operation.groups or operation.image[2] % operation.groups:

@@ -8,7 +8,7 @@ itself is run then.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,12 +51,28 @@ from .nodes import (
     ancestors,
     constant,
     dependences,
+    source_of,
     tensor_name,
 )
 
 _FLOAT32 = "float32"
 _N_EXAMPLES = 7
 _BATCH_NORMALIZATIONS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+
+X = object()
+_CUBIC = ("AddV2", X, ("Mul", 0.044715, ("Pow", X, 3.0)))
+_PRODUCTS: Mapping[str, tuple[Any, ...]] = {
+    "Swish": (("Mul", X, ("Sigmoid", X)), ("Mul", X, ("Sigmoid", ("Mul", 1.0, X)))),
+    "Gelu": (("Mul", ("Mul", 0.5, X), ("AddV2", 1.0, ("Erf", ("RealDiv", X, math.sqrt(2))))),),
+    "GeluTanh": (
+        (
+            "Mul",
+            ("Mul", 0.5, X),
+            ("AddV2", 1.0, ("Tanh", ("Mul", math.sqrt(2 / math.pi), _CUBIC))),
+        ),
+    ),
+}
+"""Activations that are products of what they are a function of, as TensorFlow writes them."""
 
 Found = tuple[tuple[Operation, ...], tuple[Tensor, ...]]
 """Operations that follow one another, and the tensors that the first one takes; none for a tensor
@@ -195,7 +211,8 @@ class _Search:
             "MatMul": self._dense, "BiasAdd": self._sum, "Add": self._sum, "AddV2": self._sum,
             "AddN": self._sum, "Sub": self._difference, "Mul": self._product,
             "RealDiv": self._quotient, "Conv2D": self._convolution,
-            "DepthwiseConv2dNative": self._convolution, "MaxPool": self._pooling,
+            "DepthwiseConv2dNative": self._convolution, "BatchToSpaceND": self._dilated,
+            "MaxPool": self._pooling,
             "AvgPool": self._pooling, "Mean": self._reduced, "Max": self._reduced,
             "Pad": self._padding, "ConcatV2": self._concatenation,
             "LeakyRelu": self._leaky_relu,
@@ -208,6 +225,8 @@ class _Search:
         node = self._nodes[at[0]]
         if at == self._input:
             return (), ()
+        if node.op == "IdentityN":  # around what has a gradient of its own
+            return (), (node.inputs[at[1]],)
         if at[1] != 0 or not node.inputs:
             raise _UnknownError
         data = node.inputs[0]
@@ -278,6 +297,10 @@ class _Search:
         return (Scale(minus), Bias(self._of_channels(other, data, at))), (data,)
 
     def _product(self, node: Node, at: Tensor) -> Found:
+        for function, forms in _PRODUCTS.items():
+            for x in (x for form in forms for x in self._matches(at, form, None)):
+                assert x is not None  # each form has one
+                return (Activation(function),), (x,)
         data, other = self._with_weights(node)
         if other is not None:
             return (Scale(self._of_channels(other, data, at)),), (data,)
@@ -318,14 +341,44 @@ class _Search:
         )
         return (*plain, *own), (node.inputs[0],)
 
-    def _convolution(self, node: Node, at: Tensor) -> Found:
+    def _convolution(self, node: Node, _: Tensor) -> Found:
+        return (self._plain_convolution(node),), (node.inputs[0],)
+
+    def _plain_convolution(self, node: Node) -> Convolution:
         data, (rows, columns, n_in, _) = node.inputs[0], self._static(node.inputs[1])
         strides, dilations = (_pair(node, key) for key in ("strides", "dilations"))
         image, window = self._image(data), (rows, columns)
         n_seen = 1 if node.op == "DepthwiseConv2dNative" else n_in
-        operation = Convolution(
+        return Convolution(
             self._kernel(node.inputs[1]), window, image, strides,
             _borders(node, image, window, strides, dilations), dilations, image[2] // n_seen,
+        )  # fmt: skip
+
+    def _dilated(self, node: Node, _: Tensor) -> Found:
+        """A convolution whose dilation is made by moving pixels to examples and back."""
+        inner = self._nodes[source_of(self._nodes, node.inputs[0], SAME_NUMBERS)[0]]
+        if inner.op not in ("Conv2D", "DepthwiseConv2dNative"):
+            raise _UnknownError
+        outer = self._nodes[source_of(self._nodes, inner.inputs[0], SAME_NUMBERS)[0]]
+        if outer.op != "SpaceToBatchND":
+            raise _UnknownError
+        one = self._plain_convolution(inner)
+        blocks, crops = (self._value(tensor).tolist() for tensor in node.inputs[1:])
+        outer_blocks, borders = (self._value(tensor).tolist() for tensor in outer.inputs[1:])
+        if len(blocks) == 1 and one.image[0] == one.window[0] == 1:  # a sequence
+            blocks, outer_blocks = [1, *blocks], [1, *outer_blocks]
+            crops, borders = [[0, 0], *crops], [[0, 0], *borders]
+        is_plain = one.strides == one.dilations == (1, 1) and one.borders == NO_BORDERS
+        if not is_plain or blocks != outer_blocks or len(blocks) != 2:
+            raise _UnknownError
+        (top, bottom), (left, right) = (np.array(borders) - crops).tolist()
+        if min(top, bottom, left, right) < 0:
+            raise _UnknownError
+        data = outer.inputs[0]
+        rows, columns, channels = self._shape(data)
+        operation = replace(
+            one, image=(rows, columns, channels), borders=((top, bottom), (left, right)),
+            dilations=(blocks[0], blocks[1]),
         )  # fmt: skip
         return (operation,), (data,)
 
@@ -377,6 +430,25 @@ class _Search:
         return _reshaped(_of_example(before), _of_example(after)), (node.inputs[0],)
 
     # What tensors are.
+
+    def _matches(self, tensor: Tensor, form: Any, x: Tensor | None) -> Iterator[Tensor | None]:
+        """What ``X`` is in a form of one unknown, for each way in which a tensor has the form."""
+        tensor = source_of(self._nodes, tensor)
+        if form is X:
+            if x in (None, tensor):
+                yield tensor
+        elif isinstance(form, float):
+            found = constant(self._nodes, tensor)
+            if found is not None and found.size == 1 and np.isclose(found, form, 1e-6, 0).all():
+                yield x
+        elif self._nodes[tensor[0]].op == form[0] and tensor[1] == 0:
+            inputs = self._nodes[tensor[0]].inputs
+            for first, *others in {tuple(inputs), tuple(inputs[::-1])}:
+                for found_x in self._matches(first, form[1], x):
+                    if others:
+                        yield from self._matches(others[0], form[2], found_x)
+                    else:
+                        yield found_x
 
     def _with_weights(self, node: Node) -> tuple[Tensor, Tensor | None]:
         """Data, and the tensor of weights or constants that is combined with them, if one is."""
