@@ -16,14 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph.layer_graph import (
+    NO_BORDERS,
     Activation,
     Bias,
     Convolution,
     Dense,
+    LayerGraph,
     Operation,
     Pooling,
     Reshape,
+    Shape,
     layers_of,
+    same_border,
 )
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import call_of, import_layers, open_session
@@ -36,8 +40,8 @@ class ChannelNetwork:
 
     Parameters
     ----------
-    operations : sequence of Operation
-        The chain.
+    graph : LayerGraph
+        Without branches.
     fixed : mapping of str to float32 array
         Weights that have no posterior.
     n_intra, n_inter : int
@@ -46,13 +50,16 @@ class ChannelNetwork:
 
     def __init__(
         self,
-        operations: Sequence[Operation],
+        graph: LayerGraph,
         fixed: Mapping[str, NDArray[Any]],
         n_intra: int = 1,
         n_inter: int = 1,
     ) -> None:
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}
+        operations = graph.chain()
+        assert operations is not None
         self._layers = layers_of(operations)
+        self._input_shape = graph.input_shape
         self._call = _build(operations, n_intra, n_inter)
 
     def prune(self, table: Posterior) -> Pruned:
@@ -69,7 +76,7 @@ class ChannelNetwork:
             slices.append((left.kernel, shape))
             if left.bias is not None:
                 slices.append((left.bias, left.bias.loc.shape))
-        return _PrunedChannels(self._call, tuple(slices), cost)
+        return _PrunedChannels(self._call, self._input_shape, tuple(slices), cost)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class _PrunedChannels:
     """Slices, in the order in which the chain takes weights, with their shapes there."""
 
     call: Any
+    input_shape: Shape
     slices: tuple[tuple[GaussianSlice, tuple[int, ...]], ...]
     cost: int
 
@@ -93,20 +101,31 @@ class _PrunedChannels:
             values = np.empty((starts[-1], *weights.loc.shape), np.float32)
             weights.draws(noises, values)
             drawn.append(list(values.reshape(starts[-1], *shape)))
-        return _SampledChannels(self.call, list(zip(*drawn, strict=True)), starts)
+        return _SampledChannels(self.call, self.input_shape, list(zip(*drawn, strict=True)), starts)
 
 
 @dataclass(frozen=True)
 class _SampledChannels:
     call: Any
+    input_shape: Shape
     weights: Sequence[tuple[Floats, ...]]
     starts: NDArray[np.intp]
 
     def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
-        examples = np.asarray(x, np.float32)
+        examples = np.asarray(x, np.float32).reshape(len(x), *self.input_shape)
         for noise_batch in noise_batches:
             of_batch = self.weights[self.starts[noise_batch.start] : self.starts[noise_batch.stop]]
             yield np.stack([self.call(examples, *weights).T for weights in of_batch])
+
+
+def _padding(convolution: Convolution) -> Any:
+    """TensorFlow's name for borders where it has one."""
+    if convolution.borders == NO_BORDERS:
+        return "VALID"
+    same = map(same_border, convolution.image, convolution.window, convolution.strides)
+    if convolution.borders == tuple(same):
+        return "SAME"
+    return [(0, 0), *convolution.borders, (0, 0)]
 
 
 def _build(operations: Sequence[Operation], n_intra: int, n_inter: int) -> Any:
@@ -125,14 +144,15 @@ def _build(operations: Sequence[Operation], n_intra: int, n_inter: int) -> Any:
                 values = tensorflow.matmul(values, placeholder(None, None))
             elif isinstance(one, Convolution):
                 kernel = placeholder(*one.window, None, None)
-                values = tensorflow.conv2d(values, kernel, one.strides, one.padding)
+                values = tensorflow.conv2d(values, kernel, one.strides, _padding(one))
             elif isinstance(one, Bias):
                 values = tensorflow.bias_add(values, placeholder(None))
             elif isinstance(one, Activation):
                 values = getattr(tensorflow, one.function.lower())(values)
             elif isinstance(one, Pooling):
                 pools = {"MaxPool": tensorflow.max_pool2d, "AvgPool": tensorflow.avg_pool2d}
-                values = pools[one.function](values, one.size, one.strides, one.padding)
+                padding = "VALID" if one.borders == NO_BORDERS else "SAME"
+                values = pools[one.function](values, one.window, one.strides, padding)
             elif isinstance(one, Reshape) and len(fed) == 1:
                 values = tensorflow.reshape(values, (-1, *one.shape))
             elif isinstance(one, Reshape):

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..graph.layer_graph import (
     Activation,
-    Add,
-    BatchNormalization,
     Bias,
     Convolution,
     Dense,
@@ -42,9 +40,9 @@ RUNS_TENSORFLOW = {"chain": False, "channels": True, "graph": True}
 """Whether ranks load TensorFlow for it, and need the memory."""
 
 _LETTERS: Mapping[type[Operation], str] = {
-    Dense: "D", Convolution: "C", Bias: "B", BatchNormalization: "N", Activation: "A",
-    Pooling: "P", Reshape: "R", Add: "+",
+    Dense: "D", Convolution: "C", Bias: "B", Activation: "A", Pooling: "P", Reshape: "R",
 }  # fmt: skip
+_FUNCTIONS = frozenset({"Relu", "Relu6", "Tanh", "Sigmoid", "Elu", "Softplus"})
 _DENSE = re.compile("[RF]*(CB?(A|P|AP|PA)?[RF])?(DB?A?)+")
 """Dense layers, perhaps after a convolution. No activation falls as its argument grows, so that it
 may come before or after a maximum. F is a reshape that makes an image flat."""
@@ -87,8 +85,8 @@ def _is_dense(chain: Sequence[Operation]) -> bool:
     first, pooling = layers_of(chain)[0].product, layers_of(chain)[0].pooling
     if pooling is None or not isinstance(first, Convolution):
         return True
-    are_tiles = all(n % each == 0 for n, each in zip(first.size, pooling.size, strict=True))
-    return pooling.function == "MaxPool" and pooling.strides == pooling.size and are_tiles
+    are_tiles = all(n % each == 0 for n, each in zip(first.size, pooling.window, strict=True))
+    return pooling.function == "MaxPool" and pooling.strides == pooling.window and are_tiles
 
 
 def _has_channels(chain: Sequence[Operation]) -> bool:
@@ -98,11 +96,20 @@ def _has_channels(chain: Sequence[Operation]) -> bool:
 
 
 def _form(chain: Sequence[Operation]) -> str:
-    """A letter for each operation."""
-    return "".join(
-        "F" if isinstance(one, Reshape) and one.n_places > 1 else _LETTERS[type(one)]
-        for one in chain
-    )
+    """A letter for each operation; X for one that neither of the two forms has."""
+    letters: list[str] = []
+    for one in chain:
+        letter = _LETTERS.get(type(one), "X")
+        if isinstance(one, Convolution) and (one.dilations != (1, 1) or one.groups > 1):
+            letter = "X"
+        if isinstance(one, Activation) and one.function not in _FUNCTIONS:
+            letter = "X"
+        if isinstance(one, Reshape) and one.n_places > 1:
+            letter = "F"
+        if isinstance(one, Reshape) and len(one.shape) > 1 and {"D", "C"} & set(letters):
+            letter = "X"  # between layers, images are only made flat
+        letters.append(letter)
+    return "".join(letters)
 
 
 def _chain_of(graph: LiftedGraph) -> Sequence[Operation]:
@@ -127,6 +134,8 @@ def make_evaluator(
         Threads of this process.
     """
     chain = _chain_of(graph)
+    if isinstance(graph.layers, LayerGraph):
+        fixed = {**fixed, **graph.layers.constants}
     if name == "chain":
         from .chain import ChainNetwork
 
@@ -134,7 +143,8 @@ def make_evaluator(
     if name == "channels":
         from .channels import ChannelNetwork
 
-        return ChannelNetwork(chain, fixed, n_intra, n_inter)
+        assert isinstance(graph.layers, LayerGraph)
+        return ChannelNetwork(graph.layers, fixed, n_intra, n_inter)
     from .graph import GraphEvaluator, GraphNetwork
 
     return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

@@ -39,6 +39,7 @@ from .nodes import (
 )
 from .noise import find_noise, find_sampled
 from .noise_removal import NoiseRemoval
+from .parametrization import Parametrization
 from .source import ReadVariables, VariableTypes, VariableValues
 from .variables import expose_variables
 
@@ -57,6 +58,8 @@ class Lifted:
         Deterministic variables that the network reads, by checkpoint name.
     used_variables : tuple of str
         Checkpoint names of all variables that were read, scales included.
+    parametrization : Parametrization
+        How means and scales come of the variables.
     scale_variables : dict of str to tuple of str
         Variables that each mean-field tensor's scale is computed from.
     dropped_ops : dict of str to int
@@ -67,6 +70,7 @@ class Lifted:
     posterior: Posterior
     fixed: dict[str, NDArray[Any]]
     used_variables: tuple[str, ...]
+    parametrization: Parametrization
     scale_variables: dict[str, tuple[str, ...]]
     dropped_ops: dict[str, int]
 
@@ -261,6 +265,11 @@ def _lift(
             "1; end a network of two classes in a sigmoid, or in two logits, and train it again"
         )
     fixed_nodes = {names[name]: name for name in kept if name in names}
+    # A mean that is read without its noise too is in memory already.
+    fixed = {
+        name: removal.loc[name] if name in removal.loc else values[name]
+        for name in sorted(fixed_nodes)
+    }
     lifted = LiftedGraph(
         graph_def=final.SerializeToString(deterministic=True),
         input_tensor=tensor_name(input_tensor),
@@ -279,19 +288,20 @@ def _lift(
             nodes,
             input_tensor,
             outputs,
-            {node: name for name, node in (*fixed_nodes.items(), *removal.placeholders.items())},
+            removal.placeholders,
+            {name: node for name, node in fixed_nodes.items() if name not in removal.loc},
+            fixed,
         ),
     )
     return Lifted(
         graph=lifted,
         posterior=Posterior(loc=removal.loc, scale=removal.scale),
-        # A mean that is read without its noise too is in memory already.
-        fixed={
-            name: removal.loc[name] if name in removal.loc else values[name]
-            for name in lifted.fixed_tensors
-        },
+        fixed=fixed,
         used_variables=values.names,
-        scale_variables=removal.scale_variables,
+        parametrization=Parametrization(
+            evaluator, removal.ends, {name: loc.shape for name, loc in removal.loc.items()}
+        ),
+        scale_variables={name: ends.scale_variables for name, ends in removal.ends.items()},
         dropped_ops=_dropped(
             graph_def, [nodes[n].op for n in kept if original.get(n) == nodes[n].op]
         ),
@@ -303,11 +313,16 @@ def _layers(
     nodes: Nodes,
     input_tensor: Tensor,
     outputs: Mapping[str, Tensor],
-    weights: Mapping[str, str],
+    drawn: Mapping[str, str],
+    fixed_nodes: Mapping[str, str],
+    fixed: Mapping[str, NDArray[Any]],
 ) -> LayerGraph | UnknownOperation | None:
-    # A Normal has two outputs.
     output = outputs.get("logits")
-    return find_layers(final, nodes, input_tensor, output, weights) if output else None
+    if output is None:  # a Normal has two outputs
+        return None
+    weights = {node: name for name, node in (*fixed_nodes.items(), *drawn.items())}
+    of_nodes = {name: fixed[name] for name in fixed_nodes}
+    return find_layers(final, nodes, input_tensor, output, weights, of_nodes)
 
 
 def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:
