@@ -306,7 +306,11 @@ def evaluate(model, x, y):
 
 
 @pytest.mark.parametrize(
-    ("script", "file"), [(TF1_SCRIPT, ""), (KERAS_SCRIPT, "net.weights.h5")], ids=["tf1", "keras"]
+    ("script", "file"),
+    [
+        pytest.param(TF1_SCRIPT, "", id="tf1"),
+        pytest.param(KERAS_SCRIPT, "net.weights.h5", id="keras", marks=pytest.mark.slow),
+    ],
 )
 def test_a_users_script_goes_on(tmp_path: Path, script: str, file: str) -> None:
     (tmp_path / "script.py").write_text(script)
