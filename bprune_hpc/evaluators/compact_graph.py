@@ -39,9 +39,9 @@ from ..graph.layer_graph import (
     Scale,
     Shape,
 )
+from ..graph.layer_ops import activation, apply, convolution
 from .compaction import Floats, GaussianSlice, Indices, Weights
 from .interface import Noise
-from .reference_ops import activation, apply, convolution
 
 Mask = NDArray[np.bool_]
 Array = NDArray[Any]
@@ -211,19 +211,19 @@ def _find_live(graph: LayerGraph, weights: Weights, folds_constants: bool) -> _L
             value[at] = _value(node.operation, values, weights)
             varies[at] &= value[at] != 0  # multiplied by zero
         value[at][varies[at]] = np.nan
+    is_zero = {at: known == 0 for at, known in value.items()}
     needed = {at: np.zeros(shape[-1], bool) for at, shape in shapes.items()}
     last = len(nodes) - 1
     needed[last][:] = True
     for at, node in reversed(nodes):
+        passed = needed[at] & ~is_zero[at]
         if at in feeds:
-            needed[node.inputs[0]] |= feeds[at][:, needed[at]].any(axis=1)
+            needed[node.inputs[0]] |= feeds[at][:, passed].any(axis=1)
             continue
-        passed = needed[at]
         if isinstance(node.operation, Scale):
             passed = passed & weights.nonzero(node.operation.name).reshape(-1)
         for of, channels in zip(node.inputs, _maps(node, shapes, shapes[at]), strict=True):
             needed[of] |= channels.backward(passed)
-    is_zero = {at: known == 0 for at, known in value.items()}
     stays = varies if folds_constants else {at: ~zero for at, zero in is_zero.items()}
     kept = {at: need & stays[at] for at, need in needed.items()}
     kept[last][:] = True

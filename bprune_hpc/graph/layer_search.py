@@ -90,6 +90,7 @@ def find_layers(
     output: Tensor,
     weights: Mapping[str, str],
     fixed: Mapping[str, NDArray[Any]],
+    threads: tuple[int, int] = (1, 1),
 ) -> LayerGraph | UnknownOperation:
     """Describe a lifted graph as a graph of layers, or say what is in it that is none.
 
@@ -104,6 +105,8 @@ def find_layers(
         Name of each tensor of weights, by the node that it is fed to.
     fixed : mapping of str to array
         By name, those without a posterior.
+    threads : tuple of int
+        Of TensorFlow, within and between operations.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def find_layers(
         with_examples = _with_examples(graph_def, input_tensor)
     except GraphError:  # a graph can be for another number of examples alone
         return UnknownOperation(input_tensor[0], nodes[input_tensor[0]].op)
-    search = _Search(with_examples, nodes, input_tensor, output, weights, fixed)
+    search = _Search(with_examples, nodes, input_tensor, output, weights, fixed, threads)
     found: list[LayerNode] = []
     numbers = {input_tensor: EXAMPLES}
     waiting = [output]
@@ -127,7 +130,7 @@ def find_layers(
             return UnknownOperation(node.name, node.op)
         missing = [tensor for tensor in inputs if tensor not in numbers]
         if missing:
-            waiting += missing
+            waiting += reversed(missing)
             continue
         waiting.pop()
         if at in numbers:
@@ -198,6 +201,7 @@ class _Search:
         output: Tensor,
         weights: Mapping[str, str],
         fixed: Mapping[str, NDArray[Any]],
+        threads: tuple[int, int],
     ) -> None:
         self.constants: dict[str, NDArray[np.float32]] = {}
         self._graph = graph
@@ -205,6 +209,7 @@ class _Search:
         self._input = input_tensor
         self._weights = weights
         self._fixed = fixed
+        self._threads = threads
         of_input = dependences(nodes, ancestors(nodes, [output]), input_tensor, weights)
         self._of_input = {name for name, what in of_input.items() if what & Depends.INPUT}
         self._operations = {
@@ -523,7 +528,7 @@ class _Search:
         try:
             with (
                 quiet_file_descriptor_2(),
-                open_session(self._graph, 1, 1, is_optimized=False) as session,
+                open_session(self._graph, *self._threads, is_optimized=False) as session,
             ):
                 return np.asarray(session.run(tensor_name(tensor), feeds))
         except import_graphs().OpError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph.layer_graph import (
+from .layer_graph import (
     EXAMPLES,
     NO_BORDERS,
     Activation,
