@@ -83,6 +83,11 @@ def _numbers(name: str, metric: Metric) -> list[str]:
     return list(map(number_with_error, metric.value, metric.se_combined))
 
 
+def columns_of(metrics: Mapping[str, Metric]) -> Sequence[tuple[str, str]]:
+    """Metrics that a table shows, and their titles."""
+    return _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+
+
 def table(
     labels: Sequence[str],
     pruned_fraction: Float64Array,
@@ -108,7 +113,7 @@ def table(
     str
         Lines of equal width, without a newline at the end.
     """
-    columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+    columns = columns_of(metrics)
     failure_at = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
     numbers = [_numbers(name, metrics[name]) for name, _ in columns]
