@@ -79,7 +79,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
                 show(f"{path}:")
             found.show(n_choices)
         if arguments.plot:
-            with _writing(arguments.plot):
+            with _writing(arguments.plot, "drawn"):
                 plot(arguments.plot, sweeps, panels, arguments.x)
         if arguments.html:
             with _writing(arguments.html):
@@ -107,11 +107,11 @@ def _write(path: str, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
+def _writing(path: str, how: str = "written") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
-        raise ResultsError(f"{path}: cannot be written: {error}") from error
+        raise ResultsError(f"{path}: cannot be {how}: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

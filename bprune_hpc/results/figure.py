@@ -157,7 +157,7 @@ def _bars_are(sweeps: Sequence[Swept]) -> str:
         metric.low is not None for one in sweeps for metric in list(one.table.metrics.values())[:1]
     )
     size = "95 % intervals" if has_intervals else "one standard error"
-    return f"bands: {size}, draws and test set together"
+    return f"bands: {size}, of draws and test set together; of changes at all thresholds together"
 
 
 # Curves against the weights that are left
@@ -186,6 +186,9 @@ def _set_x(axes: Any, sweeps: Sequence[Swept], x: str) -> None:
 
 
 def _band(metric: Metric) -> tuple[Float64Array, Float64Array]:
+    """At all thresholds together where that is known, else at each."""
+    if metric.band_low is not None and metric.band_high is not None:
+        return metric.band_low, metric.band_high
     if metric.low is None or metric.high is None:
         return metric.value - metric.se_combined, metric.value + metric.se_combined
     return metric.low, metric.high
@@ -405,6 +408,22 @@ PANELS: dict[str, Panel] = {
         "expected calibration error",
         _curves("", ("ece", "ECE")),
         "ece",
+    ),
+    "accuracy_drop": Panel(
+        "change of accuracy, with a band for all thresholds together",
+        _curves("", ("accuracy_drop", "drop of accuracy")),
+        "accuracy_drop",
+    ),
+    "changes": Panel(
+        "changes of likelihood and entropies, with bands for all thresholds together",
+        _curves(
+            "change (nats)",
+            ("nll_rise", "NLL"),
+            ("predictive_entropy_change", "predictive entropy"),
+            ("expected_entropy_change", "expected entropy"),
+            ("mutual_information_change", "mutual information"),
+        ),
+        "nll_rise",
     ),
     "calibration": Panel(
         "reliability diagram, bins of equal mass", _reliability, "calibration/equal_mass_count"

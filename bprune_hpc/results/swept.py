@@ -93,10 +93,10 @@ class Swept:
     @property
     def footer(self) -> str:
         """Examples, draws and seed."""
-        attrs = self.attrs
-        return (
-            f"{int(attrs['n_examples']):,} examples, {int(attrs['n_draws']):,} posterior draws, "
-            f"seed {int(attrs['seed'])}"
+        parts = [("n_examples", "{:,} examples"), ("n_draws", "{:,} posterior draws"),
+                 ("seed", "seed {}")]  # fmt: skip
+        return ", ".join(
+            text.format(int(self.attrs[name])) for name, text in parts if name in self.attrs
         )
 
     @property
