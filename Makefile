@@ -53,9 +53,10 @@ BASE := $(VENV)/.stamp-base
 PACKAGE := $(VENV)/.stamp-package-$(MPI)
 TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
+DOCS_NEEDS := myst-nb numpydoc furo sphinx sphinx-argparse
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh tests/slurm/*.sh) .ci/run
 
-.PHONY: help demo test fast fuzz chaos slurm bench train check format clean
+.PHONY: help demo test fast fuzz chaos slurm bench train docs check format clean
 
 help:
 	@printf '%s\n' \
@@ -67,6 +68,7 @@ help:
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make bench    measures speed and memory into benchmarks/results.json, in about 15 minutes' \
+	  'make docs     builds the site into docs/_build/html; its tutorials are run' \
 	  'make train    trains the embedded network on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
@@ -101,6 +103,11 @@ chaos: $(TEST)
 # NAME=dense: one part. QUICK=1: small sizes, to see that it runs. PEERS=1: bayesian-torch too.
 bench: $(PACKAGE)
 	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
+
+# Tutorials run in the environment itself. Every warning is an error.
+docs: $(TEST)
+	$(PIP_INSTALL) $(DOCS_NEEDS)
+	python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 check: $(CHECK)
 	$(CHECK_VENV)/bin/ruff format --check .

@@ -184,7 +184,7 @@ class _Builder:
         self.tensors = [_tensor(graph.input_shape)]
         self.steps: list[Step] = []
         self._tensor_of = {EXAMPLES: 0}
-        self._n_uses = {at: 0 for at in range(-1, len(graph.nodes))}
+        self._n_uses = dict.fromkeys(range(-1, len(graph.nodes)), 0)
         for node in graph.nodes:
             for at in node.inputs:
                 self._n_uses[at] += 1
@@ -203,7 +203,9 @@ class _Builder:
             before = self.tensors[tensors[0]]
             window = Window(before.size, one.window, one.strides, one.borders)
             after = Tensor(window.places, before.n_channels)
-            return self._step(Step(one, (tensors[0],), len(self.tensors), window, is_open=False), after)
+            return self._step(
+                Step(one, (tensors[0],), len(self.tensors), window, is_open=False), after
+            )
         if isinstance(one, Reshape):
             tensor = self._reshaped(one, inputs[0])
             self._is_flat[at] = len(one.shape) == 1 and self.tensors[tensor].size != (1, 1)
@@ -684,7 +686,9 @@ class _Sampled:
             out = np.empty((stop - start, pruned.n_outputs, n_groups * _GROUP), np.float32)
             for first in range(start, stop, compiled.module.MOST_DRAWS):
                 last = min(first + compiled.module.MOST_DRAWS, stop)
-                self._run(noise_batch, first, last, slabs, n_groups, out[first - start : last - start])
+                self._run(
+                    noise_batch, first, last, slabs, n_groups, out[first - start : last - start]
+                )
             yield out[:, :, : len(x)]
 
     def _slabs(self, x: NDArray[Any], n_groups: int) -> Floats:
@@ -701,7 +705,14 @@ class _Sampled:
 
         def run(_: Workspace, first: int, last: int) -> None:
             compiled.module.fill_slabs(
-                rows, len(rows), places, slabs[program.slack :], program.n_group, stride, first, last
+                rows,
+                len(rows),
+                places,
+                slabs[program.slack :],
+                program.n_group,
+                stride,
+                first,
+                last,
             )
 
         pruned.threads.run(run, n_groups)
@@ -751,9 +762,7 @@ class _Sampled:
                     )  # fmt: skip
             elif at in pruned.lists:
                 values = self._values[at][first:last]
-                others.append(
-                    self._product(at, step.output, added, bounds, values, scale, shift)
-                )
+                others.append(self._product(at, step.output, added, bounds, values, scale, shift))
             elif isinstance(step.operation, Pooling):
                 assert step.window is not None
                 before, after = (steps.layouts[one] for one in (step.inputs[0], step.output))

@@ -257,7 +257,11 @@ def windows_of(window: Window, before: Layout, after: Layout) -> tuple[Places, P
     for row, column in np.ndindex(*window.places):
         start = window.starts(row, column)
         rows, columns = (
-            [at + tap * window.dilations[axis] for tap, inside in enumerate(window.is_inside(axis, at)) if inside]
+            [
+                at + tap * window.dilations[axis]
+                for tap, inside in enumerate(window.is_inside(axis, at))
+                if inside
+            ]
             for axis, at in enumerate(start)
         )
         offsets += [before.place(*one) for one in product(rows, columns)]

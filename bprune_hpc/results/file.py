@@ -255,6 +255,11 @@ class Results:
     def chosen_pruning(self) -> dict[str, Any]:
         """The same of the point that ``--max_accuracy_drop`` or ``--max_nll_rise`` has chosen.
 
+        Returns
+        -------
+        dict
+            Arguments of :meth:`BayesianNetwork.prune`.
+
         Raises
         ------
         ResultsError

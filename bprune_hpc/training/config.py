@@ -129,7 +129,7 @@ def parse(argv: Sequence[str], prog: str) -> TrainConfig:
     return TrainConfig(**arguments)
 
 
-def parser(prog: str) -> ArgumentParser:
+def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     """Flags of the trainer.
 
     Parameters

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bprune_hpc.metrics.estimates import Metric
+from bprune_hpc.metrics.estimates import Metric, number_with_error
 from bprune_hpc.report import main
 from bprune_hpc.results.file import SCHEMA, Contents, Variable, open_results, write
-from bprune_hpc.results.table import number_with_error, table
+from bprune_hpc.results.table import number_with_interval, table
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,31 @@ from bprune_hpc.results.table import number_with_error, table
         (12.3, 4.56, "12.3 ± 4.6"),
         (123.0, 45.6, "123 ± 46"),
         (1.0, 0.0999, "1.00 ± 0.10"),
-        (0.5, 0.0, "0.5000 ± 0"),
+        (0.5, 0.0, "0.5000"),
+        (0.5, 3e-17, "0.5000"),
         (0.5, np.nan, "0.5000 ± n/a"),
         (np.nan, 0.1, "nan"),
-        (-0.0, 0.0, "0.0000 ± 0"),
+        (-0.0, 0.0, "0.0000"),
         (103.972, 1.3e-9, "103.972000 ± 1e-09"),
     ],
 )
 def test_two_digits_of_the_error(value: float, error: float, text: str) -> None:
     assert number_with_error(value, error) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.96875, 0.8954, 0.9914), "0.969 [0.895, 0.991]"),
+        ((0.5, 0.12, 0.88), "0.50 [0.12, 0.88]"),
+        ((1.0, 0.9884, 1.0), "1.000 [0.988, 1.000]"),
+        ((1.0, 0.99999, 1.0), "1.000000 [0.999990, 1.000000]"),
+        ((0.5, np.nan, np.nan), "0.5000 [n/a]"),
+        ((np.nan, 0.0, 1.0), "nan"),
+    ],
+)
+def test_two_digits_of_the_width(numbers: tuple[float, float, float], text: str) -> None:
+    assert number_with_interval(*numbers) == text
 
 
 NAMES = ["accuracy", "nll", "predictive_entropy", "expected_entropy", "mutual_information"]
