@@ -61,6 +61,10 @@ class WriteError(BpruneError):
     """Results that were computed could not be written."""
 
 
+class ExportError(BpruneError):
+    """What was exported does not give the network's own numbers; it is not kept."""
+
+
 def message_of(error: BaseException) -> str:
     """One line for a user: the message, with the kind of error where it is not one of ours."""
     if isinstance(error, BpruneError):

@@ -93,6 +93,11 @@ def open_keras(path: Path, builder: Builder) -> GraphSource:
         files=[path],
         tf_version=version,
         others=others,
+        keys={
+            name: source.name
+            for name, source in sources.items()
+            if not isinstance(source, np.ndarray)
+        },
     )
 
 

@@ -78,6 +78,7 @@ def open_saved_model(directory: Path, given: Endpoints, fed: Collection[str] = (
         files=[path, *saver.checkpoint_files(prefix)],
         tf_version=meta.meta_info_def.tensorflow_version,
         others={key: kept for key, kept in reader.types.items() if key not in is_used},
+        keys=key_of,
     )
 
 

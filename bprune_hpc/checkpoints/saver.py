@@ -150,9 +150,13 @@ class CheckpointReader:
 
     def read_bytes(self, name: str) -> bytes:
         """Value of a scalar string tensor."""
+        return bytes(self.read_raw(name))
+
+    def read_raw(self, name: str) -> Any:
+        """Value of a tensor of any type, as TensorFlow's reader gives it."""
         self._check(name)
         with reading(self._prefix, f" at '{name}'"):
-            return bytes(self._reader.get_tensor(name))
+            return self._reader.get_tensor(name)
 
     def _check(self, name: str) -> None:
         if name in self._declared:

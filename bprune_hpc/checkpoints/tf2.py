@@ -91,6 +91,7 @@ def open_tf2_checkpoint(prefix: Path, builder: Builder) -> GraphSource:
         files=saver.checkpoint_files(prefix),
         step=_step(reader),
         others=others,
+        keys=keys,
     )
 
 

@@ -72,6 +72,11 @@ class ArgumentParser(argparse.ArgumentParser):
             arguments.append(token.text)
         return self.parse_args(arguments)
 
+    @property
+    def given(self) -> list[str]:
+        """Flags that were on the command line, or in an argument file."""
+        return list(self._origins)
+
     def _check_flag(self, flag: str, origin: str) -> None:
         if flag in self._option_string_actions:
             return

@@ -6,6 +6,7 @@ any of the files that are named.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -181,7 +182,34 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     ConfigError
         If an argument is unknown, missing, out of range or does not fit the others.
     """
-    arguments = parser().parse(argv)
+    return from_arguments(parser().parse(argv))
+
+
+def from_json(text: str) -> SweepConfig:
+    """What :meth:`SweepConfig.to_json` gave, as far as it is of network, data and pruning.
+
+    What an older version did not write has its default. The grid and what is to be reached with it
+    are left out.
+
+    Raises
+    ------
+    ValueError
+        If it is not what a sweep writes.
+    """
+    stored = json.loads(text)
+    if not isinstance(stored, dict) or not isinstance(stored.get("model_dir"), str):
+        raise ValueError("its configuration names no network")
+    fields = {field.name for field in dataclasses.fields(SweepConfig)}
+    found = {name: value for name, value in stored.items() if name in fields - _OF_THE_GRID}
+    found["target_columns"] = tuple(found.get("target_columns", ()))
+    return dataclasses.replace(parse([f"--model_dir={stored['model_dir']}"]), **found)
+
+
+_OF_THE_GRID = {"grid", "target", "limit", "plan", "overwrite", "output"}
+
+
+def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
+    """Check what :func:`bprune_hpc.config.flags.parser` has parsed; see :func:`parse`."""
     for name in ("model_dir", "data_path", "data_dir", "output", "x_key", "y_key"):
         if getattr(arguments, name) == "":
             raise ConfigError(f"--{name}: is empty; give a path, or leave the flag out")

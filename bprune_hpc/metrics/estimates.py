@@ -119,6 +119,23 @@ class Estimate:
         return error
 
 
+def number_with_error(value: float, error: float) -> str:
+    """``value ± error``, with two significant digits of the error.
+
+    >>> number_with_error(0.96875, 0.0219)
+    '0.969 ± 0.022'
+    """
+    if not np.isfinite(value):
+        return f"{value}"
+    if not np.isfinite(error) or error == 0:
+        return f"{value + 0.0:.4f} ± {'0' if error == 0 else 'n/a'}"
+    rounded = float(f"{error:.1e}")
+    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
+    if decimals > 6:
+        return f"{value + 0.0:.6f} ± {error:.0e}"
+    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
+
+
 def with_errors(
     estimates: Mapping[str, Estimate],
     definitions: Mapping[str, Definition],

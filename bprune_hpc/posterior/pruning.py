@@ -225,6 +225,22 @@ def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
     return [f"{value:.4g}" if np.isfinite(value) else "none" for value in values]
 
 
+def cuts_in_words(rule: PruningRule, kind: str, masks: Sequence[PruningMask]) -> list[str]:
+    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing.
+
+    Parameters
+    ----------
+    kind : {"threshold", "fraction"}
+        See :func:`pruning_masks`.
+    """
+    heading = rule.heading(kind)
+    if kind == "fraction":
+        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
+        return [f"the {label} of {heading}" for label in labels]
+    labels = labels_of([mask.threshold for mask in masks], is_share=False)
+    return [label if label == "none" else f"{heading} {label}" for label in labels]
+
+
 def pruning_masks(
     posterior: Posterior, kind: str, grid: Sequence[float], rule: PruningRule = SNR
 ) -> list[PruningMask]:

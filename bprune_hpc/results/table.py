@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
-
 from .._typing import Float64Array
 from ..job.provenance import fault_of
-from ..metrics.estimates import Metric
+from ..metrics.estimates import Metric, number_with_error
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .choice import StoredChoice, read_choice
@@ -32,23 +30,6 @@ _REGRESSION_COLUMNS = (
     ("coverage_90", "in 90 %"),
     ("sharpness", "sharpness"),
 )
-
-
-def number_with_error(value: float, error: float) -> str:
-    """``value ± error``, with two significant digits of the error.
-
-    >>> number_with_error(0.96875, 0.0219)
-    '0.969 ± 0.022'
-    """
-    if not np.isfinite(value):
-        return f"{value}"
-    if not np.isfinite(error) or error == 0:
-        return f"{value + 0.0:.4f} ± {'0' if error == 0 else 'n/a'}"
-    rounded = float(f"{error:.1e}")
-    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
-    if decimals > 6:
-        return f"{value + 0.0:.6f} ± {error:.0e}"
-    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def table(

@@ -57,13 +57,36 @@ def read(config: SweepConfig) -> Problem:
     InputError
         If either cannot be read, or they do not fit each other.
     """
-    from ..checkpoints import case
-
     _check_named(config)
     check_paths(config)
-    needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
-    output_kind = kind_asked(config.task, config.output_kind, config.noise_scale)
-    network = case.read_case(
+    found, task = read_network(config)
+    if task.name == "regression" and config.ood_dataset is not None:
+        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
+    takes = network_input(found.graph, found.fixed)
+    sets, hashes = read_sets(config, task, takes)
+    x = sets[0].x
+    of_the_sweep = network_of(config, found, task, x)
+    check_examples_apart(
+        found.graph, found.posterior, found.fixed, x, found.source.path,
+        (config.num_intra, config.num_inter),
+    )  # fmt: skip
+    hashes |= found.source.sha256
+    _check_not_read(config.output, hashes.values())
+    return replace(of_the_sweep, sha256=hashes), sets
+
+
+def read_network(config: SweepConfig) -> tuple[Case, Task]:
+    """Read the network that a sweep names; of its task all that can be told without examples.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is not what was asked for.
+    """
+    from ..checkpoints import case
+
+    needs_prior = _needs_prior(config)
+    found = case.read_case(
         config.model_dir,
         config.model_ckpt,
         model=config.model,
@@ -72,40 +95,37 @@ def read(config: SweepConfig) -> Problem:
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
-        output_kind=output_kind,
+        output_kind=kind_asked(config.task, config.output_kind, config.noise_scale),
         feed=config.feed,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
     if needs_prior:
-        check_prior(config.criterion, network.posterior, network.prior, network.source.path)
+        check_prior(config.criterion, found.posterior, found.prior, found.source.path)
     task = choose_task(
-        config.task, config.noise_scale, network.graph, network.source.path, config.output_kind
+        config.task, config.noise_scale, found.graph, found.source.path, config.output_kind
     )
-    if task.name == "regression" and config.ood_dataset is not None:
-        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
-    takes = network_input(network.graph, network.fixed)
-    sets, hashes = read_sets(config, task, takes)
-    hashes |= network.source.sha256
-    evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
-    task = _told(config, network, task, evaluator, x)
-    check_examples_apart(
-        network.graph, network.posterior, network.fixed, x, network.source.path,
-        (config.num_intra, config.num_inter),
-    )  # fmt: skip
-    _check_not_read(config.output, hashes.values())
-    of_the_sweep = Network(
-        graph=network.graph,
-        posterior=network.posterior,
-        fixed=network.fixed,
-        task=task,
-        checkpoint=network.source.path,
-        sha256=hashes,
+    return found, task
+
+
+def network_of(config: SweepConfig, found: Case, task: Task, x: NDArray[Any]) -> Network:
+    """A network as a sweep takes it, its task told by some outputs for examples."""
+    evaluator = choose_evaluator(config.evaluator, found.graph)
+    return Network(
+        graph=found.graph,
+        posterior=found.posterior,
+        fixed=found.fixed,
+        task=_told(config, found, task, evaluator, x),
+        checkpoint=found.source.path,
+        sha256=found.source.sha256,
         evaluator=evaluator,
-        prior=network.prior if needs_prior else None,
+        prior=found.prior if _needs_prior(config) else None,
     )
-    return of_the_sweep, sets
+
+
+def _needs_prior(config: SweepConfig) -> bool:
+    return CRITERIA[config.criterion].needs_prior and config.prior_scale is None
 
 
 def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:

@@ -39,9 +39,10 @@ SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
 LAYERS = (
-    {"sweep", "train", "inspect", "report"},
+    {"sweep", "train", "inspect", "report", "export"},
     {"estimate"},
     {"results", "library", "training"},
+    {"formats"},
     {"runner"},
     {"config", "inspection"},
     {"metrics", "evaluators", "checkpoints"},
