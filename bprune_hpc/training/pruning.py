@@ -2,7 +2,7 @@
 
 What belongs here: masks of a network of this trainer, and the network that a training begins with.
 What does not: when weights are pruned (``training.config``), gradients, which leave out what is
-pruned (``training.gradients``), scripts of one's own (``training.hold``).
+pruned (``training.gradients``), scripts of one's own (``training.held_weights``).
 """
 
 from __future__ import annotations
