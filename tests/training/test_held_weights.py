@@ -50,7 +50,7 @@ def assert_held(values: dict[str, np.ndarray], n_slots: int) -> None:
         mine = {n: v for n, v in values.items() if f"{layer}/kernel" in n and v.shape == kept.shape}
         assert len(mine) == 2 + 2 * n_slots
         for of_one, value in mine.items():
-            is_scale = of_one.endswith("untransformed_scale")
+            is_scale = of_one == f"{layer}/kernel_posterior_untransformed_scale"
             np.testing.assert_array_equal(value[~kept], -200 if is_scale else 0, err_msg=of_one)
             assert value[kept].all()
 
