@@ -49,9 +49,11 @@ from .runner.timing import Timing
 from .tensorflow_import import call_of, import_tensorflow, open_session
 from .training import graph
 from .training import report as train_report
+from .training.beginning import Beginning, read_beginning
 from .training.config import (
     TrainConfig,
     epoch_batches,
+    fraction_to_prune,
     kl_factor,
     learning_rate,
     parse,
@@ -59,6 +61,7 @@ from .training.config import (
 )
 from .training.directory import RECORD, TrainingDirectory
 from .training.noise import Noise
+from .training.pruning import prune, prune_fraction, share_pruned
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -169,6 +172,8 @@ class _Run:
         self.n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, data))
         self.allreduce = comm.from_root(lambda: _allreduce(config, comm.size))
         environment = _environment(config, comm, self.allreduce)
+        self.beginning = Beginning()
+        is_masked = comm.from_root(self._read_beginning)
         state = comm.from_root(lambda: self._join(data, environment))
         if state in ("complete", "trained"):
             return 0, self._record(state) if comm.is_root else {}
@@ -185,7 +190,7 @@ class _Run:
             logger.info("gradients of %d ranks are added up by %s", comm.size, self.allreduce)
         horovod = _start_horovod(comm) if self.allreduce == "horovod" else None
         self.training = graph.build(
-            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size
+            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked
         )
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
         comm.from_root(lambda: graph.check_memory(self.training, asked_for))
@@ -227,7 +232,15 @@ class _Run:
 
     def _join(self, data: dict[str, DataSet], environment: Environment) -> str:
         sha256 = data["train"].sha256 | data["test"].sha256
-        return self._on_root.join(sha256, self.config.epochs * self.n_steps, environment)
+        n_steps = self.config.epochs * self.n_steps
+        return self._on_root.join(sha256, n_steps, environment, self.beginning.sha256)
+
+    def _read_beginning(self) -> bool:
+        """Read what this training begins with, on rank 0; whether weights can be pruned in it."""
+        config = self.config
+        if config.start_from is not None:
+            self.beginning = read_beginning(config)
+        return config.prune_schedule is not None or self.beginning.has_masks
 
     def _record(self, state: str) -> dict[str, Any]:
         """Of a training that an earlier job has done."""
@@ -246,6 +259,7 @@ class _Run:
             directory.restore(self.training, self.session)
             logger.info("%s: going on from step %d of %d", directory.work, directory.step, n_steps)
         else:
+            self.beginning.set(self.training, self.session)
             directory.begin(self.training, self.session)
             self.save_s = time.monotonic() - self.saved_at
             logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
@@ -261,6 +275,8 @@ class _Run:
             show = train_report.progress(config.epochs)
         while step < config.epochs * self.n_steps:
             epoch, first = divmod(step, self.n_steps)
+            if first == 0 and self._prune(epoch):
+                self._save(step, look.timing)
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
@@ -298,6 +314,22 @@ class _Run:
             np.float32(kl_factor(self.config, done)),
         )
 
+    def _prune(self, epoch: int) -> bool:
+        """Prune what is due before an epoch, on every rank alike; whether anything was due."""
+        fraction = fraction_to_prune(self.config, epoch)
+        if fraction is None:
+            return False
+        masks = self.comm.bcast_arrays(
+            prune_fraction(self.training, self.session, self.config, fraction)
+            if self.comm.is_root
+            else None
+        )
+        prune(self.training, self.session, masks)
+        if self.comm.is_root:
+            share = 100 * share_pruned(self.training, self.session)
+            logger.info("before epoch %d: %.2f %% of the weights are pruned", epoch + 1, share)
+        return True
+
     def _is_save_due(self) -> bool:
         """Whether a checkpoint is worth its time, on rank 0."""
         since = time.monotonic() - self.saved_at
@@ -314,6 +346,11 @@ class _Run:
             timing.wrote(self.save_s)
 
         self.comm.from_root(save)
+
+    def _pruned_fraction(self) -> dict[str, float]:
+        if not self.training.network.masks:
+            return {}
+        return {"pruned_fraction": share_pruned(self.training, self.session)}
 
     def _finish(self, data: dict[str, DataSet]) -> dict[str, Any]:
         """Evaluate, and put the network in its place; on rank 0."""
@@ -342,6 +379,8 @@ class _Run:
             "n_ranks": self.comm.size,
             "n_steps": n_steps,
             **({"allreduce": self.allreduce} if self.allreduce else {}),
+            **({"origin": self.beginning.sha256} if self.beginning.sha256 else {}),
+            **self._pruned_fraction(),
             "train_time_s": round(seconds, 1),
             "data": {
                 "name": test.name,

@@ -27,6 +27,7 @@ def of_elbo(
 
     With ``KL = sum(log(p / scale) + (scale**2 + loc**2) / (2 p**2) - 1/2)`` for a prior of mean 0
     and standard deviation p, its derivatives are ``loc / p**2`` and ``scale / p**2 - 1 / scale``.
+    Those of pruned weights are 0.
 
     Parameters
     ----------
@@ -49,17 +50,20 @@ def of_elbo(
     tf = import_tensorflow()
     variables = nll.graph.get_collection("trainable_variables")
     raw_of = {raw.ref(): name for name, raw in network.untransformed_scales.items()}
-    is_loc = {loc.ref() for loc in network.loc_variables.values()}
+    loc_of = {loc.ref(): name for name, loc in network.loc_variables.items()}
     # Of the scales in place of the variables below them: their softplus comes after.
     at = [scales[raw_of[v.ref()]] if v.ref() in raw_of else v for v in variables]
     found = tf.gradients(nll, at, grad_ys=tf.constant(share))
     weight = share * kl_factor
     pairs = []
     for gradient, where, variable in zip(found, at, variables, strict=True):
-        if variable.ref() in is_loc:
+        name = loc_of.get(variable.ref()) or raw_of.get(variable.ref())
+        if variable.ref() in loc_of:
             gradient += (weight / prior_scale**2) * variable
         elif variable.ref() in raw_of:
             gradient += (weight / prior_scale**2) * where - weight / where
             gradient = tf.raw_ops.SoftplusGrad(gradients=gradient, features=variable)
+        if name in network.masks:
+            gradient *= network.masks[name]
         pairs.append((gradient, variable))
     return pairs

@@ -151,6 +151,7 @@ def build(
     n_train: int,
     rank: int = 0,
     n_ranks: int = 1,
+    is_masked: bool = False,
 ) -> Training:
     """Build network, ELBO and optimizer into a new TF1 graph.
 
@@ -168,6 +169,8 @@ def build(
     rank, n_ranks : int
         The first decides the seed of this process's initial values, the second the share of its
         gradients.
+    is_masked : bool
+        Whether weights can be pruned.
     """
     tf = import_tensorflow()
     v1 = tf.compat.v1
@@ -188,6 +191,7 @@ def build(
             width=config.width,
             prior_scale=config.prior_scale,
             posterior_scale_init=config.posterior_scale_init,
+            is_masked=is_masked,
         )
         noise_scale = None
         if is_regression:

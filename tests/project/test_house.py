@@ -40,8 +40,8 @@ TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.
 
 LAYERS = (
     {"sweep", "train", "inspect", "report", "export"},
-    {"estimate"},
-    {"results", "library", "training"},
+    {"estimate", "training"},
+    {"results", "library"},
     {"formats"},
     {"runner"},
     {"config", "inspection"},
