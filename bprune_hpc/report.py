@@ -27,14 +27,19 @@ from .streams import check_shown, show
 logger = logging.getLogger(__name__)
 
 
+def parser() -> ArgumentParser:
+    """Flags of the command."""
+    root = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
+    root.add_argument("file", nargs="+", help="results file of a sweep, or several")
+    root.add_argument("--plot", metavar="FILE", help="figure to draw: .png, .pdf, .svg")
+    return root
+
+
 def report(comm: Comm, argv: Sequence[str]) -> int:
     """Print the table of each results file and draw a figure, on rank 0."""
-    parser = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
-    parser.add_argument("file", nargs="+", help="results file of a sweep, or several")
-    parser.add_argument("--plot", metavar="FILE", help="figure to draw: .png, .pdf, .svg")
 
     def on_root() -> None:
-        arguments: Any = parser.parse(argv)
+        arguments: Any = parser().parse(argv)
         tables = [read_table(path) for path in arguments.file]
         if arguments.plot and len(tables) > 1:
             raise ConfigError("--plot: draws one results file; give one")

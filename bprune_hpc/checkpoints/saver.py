@@ -6,7 +6,6 @@ which variables a network needs (``graph.lifting``) and what they mean (``checkp
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError
+from ..sources import sha256_of
 from ..tensorflow_import import import_graphs
 from .saver_index import check_stored, declared
 
@@ -89,7 +89,7 @@ def file_sha256(paths: Collection[Path]) -> dict[str, str]:
     digests = {}
     for path in paths:
         with reading(path), path.open("rb") as stream:
-            digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            digests[path.name] = sha256_of(stream)
     return digests
 
 

@@ -39,7 +39,8 @@ SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
 LAYERS = (
-    {"sweep", "train", "inspect", "report"},
+    {"__main__"},
+    {"sweep", "train", "inspect", "report", "jobs"},
     {"estimate"},
     {"results", "library", "training"},
     {"runner"},
