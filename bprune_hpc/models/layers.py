@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..tensorflow_import import import_tensorflow
+from ..tensorflow_import import import_probability, import_tensorflow
 
 THETA_FILTERS = 64
 THETA_KERNEL = 5
@@ -50,12 +50,12 @@ class Flipout:
 
     def dense(self, units: int, **arguments: Any) -> Any:
         """A DenseFlipout layer."""
-        layer = probability().layers.DenseFlipout
+        layer = import_probability().layers.DenseFlipout
         return layer(units, **{**self._arguments(), **arguments})
 
     def conv(self, filters: int, size: int, **arguments: Any) -> Any:
         """A Convolution2DFlipout layer with SAME padding."""
-        layer = probability().layers.Convolution2DFlipout
+        layer = import_probability().layers.Convolution2DFlipout
         return layer(
             filters, kernel_size=size, padding="SAME", **{**self._arguments(), **arguments}
         )
@@ -65,18 +65,18 @@ class Flipout:
         prior_scale, n_train = self.prior_scale, self.n_train
 
         def prior(dtype: Any, shape: Sequence[int], *_: Any) -> Any:
-            tf, tfd = import_tensorflow(), probability().distributions
+            tf, tfd = import_tensorflow(), import_probability().distributions
             normal = tfd.Normal(tf.zeros(shape, dtype), tf.cast(prior_scale, dtype))
             return tfd.Independent(normal, reinterpreted_batch_ndims=len(shape))
 
         def kl_per_example(posterior: Any, prior: Any, _: Any) -> Any:
-            return probability().distributions.kl_divergence(posterior, prior) / n_train
+            return import_probability().distributions.kl_divergence(posterior, prior) / n_train
 
         # TF1 initializers follow the graph's seed; Keras's own draw one from Python's global state.
         initial = import_tensorflow().compat.v1.initializers
         softplus_inverse = math.log(math.expm1(self.posterior_scale_init))
         loc = initial.variance_scaling(2.0) if self.is_deep else initial.random_normal(stddev=0.1)
-        mean_field = probability().layers.default_mean_field_normal_fn
+        mean_field = import_probability().layers.default_mean_field_normal_fn
         return {
             "kernel_prior_fn": prior,
             "kernel_posterior_fn": mean_field(
@@ -272,11 +272,3 @@ def keras() -> Any:
     import tf_keras
 
     return tf_keras
-
-
-def probability() -> Any:
-    """TensorFlow Probability."""
-    import_tensorflow()
-    import tensorflow_probability
-
-    return tensorflow_probability
