@@ -47,8 +47,10 @@ GRAPHS: Homes = {
     "GraphDef": ("core.framework.graph_pb2", "compat.v1.GraphDef"),
     "MetaGraphDef": ("core.protobuf.meta_graph_pb2", "compat.v1.MetaGraphDef"),
     "OpError": ("python.framework.errors_impl", "errors.OpError"),
+    "SavedModel": ("core.protobuf.saved_model_pb2", ""),
     "Session": ("python.client.session", "compat.v1.Session"),
     "TensorShape": ("python.framework.tensor_shape", "TensorShape"),
+    "TrackableObjectGraph": ("core.protobuf.trackable_object_graph_pb2", ""),
     "VERSION": ("python.framework.versions", "version.VERSION"),
     "as_dtype": ("python.framework.dtypes", "as_dtype"),
     "broadcast_to": ("python.ops.gen_array_ops", "broadcast_to"),
@@ -88,6 +90,8 @@ LAYERS: Homes = {
     "tanh": ("python.ops.math_ops", "tanh"),
 }
 """For networks that are built here."""
+VARIABLES: Homes = {"UninitializedVariable": ("python.ops.resource_variable_ops", "")}
+"""For models that are built without values; all of TensorFlow is there then."""
 
 _NEW, _PROBABILITY_FOR_NEW = (2, 18), (0, 25)  # versions that belong together
 _CAN_BE_DONE_WITHOUT = {"CallableOptions"}
@@ -191,6 +195,12 @@ def import_layers() -> Any:
     """The same, and what layers of a network are built of."""
     import_graphs()
     return _with(LAYERS)
+
+
+def import_variables() -> Any:
+    """All of TensorFlow, and the class of variables without values."""
+    import_tensorflow()
+    return _with(VARIABLES)
 
 
 def _with(homes: Homes) -> SimpleNamespace:

@@ -28,8 +28,8 @@ for asked; do
   if runs "$asked" "$version"; then exit 0; fi
   [[ -n $version ]] || continue
   for candidate in /usr/bin/"$asked" /usr/local/bin/"$asked" \
-    {"${PYENV_ROOT:-$HOME/.pyenv}",/opt/pyenv}/versions/"$version"*/bin/"$asked" \
-    "${XDG_DATA_HOME:-$HOME/.local/share}"/uv/python/*-"$version"*/bin/"$asked" \
+    {"${PYENV_ROOT:-${HOME:-}/.pyenv}",/opt/pyenv}/versions/"$version"*/bin/"$asked" \
+    "${XDG_DATA_HOME:-${HOME:-}/.local/share}"/uv/python/*-"$version"*/bin/"$asked" \
     /opt/{,*/}{bin,"$version"*/bin,python*"$version"*/bin}/"$asked" \
     /usr/local/*"$version"*/bin/"$asked"; do
     if runs "$candidate" "$version"; then exit 0; fi

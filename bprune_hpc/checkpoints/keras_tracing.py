@@ -27,6 +27,7 @@ from ..tensorflow_import import (
     check_probability,
     import_probability,
     import_tensorflow,
+    import_variables,
     limit_threads,
 )
 
@@ -239,9 +240,8 @@ def _shape_of(builder: Builder, model: Any, function: Any) -> tuple[int, ...]:
 def _unset_variables() -> Any:
     """The class of variables that have no value, and raise where they are read without one."""
     tensorflow = import_tensorflow()
-    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
 
-    class UnsetVariable(UninitializedVariable):  # type: ignore[misc]
+    class UnsetVariable(import_variables().UninitializedVariable):  # type: ignore[misc]
         # TensorFlow gives an array of no elements, of which much can be computed.
         def _read_variable_op(self, *arguments: Any, **keywords: Any) -> Any:
             if tensorflow.executing_eagerly() and not self.is_initialized():
