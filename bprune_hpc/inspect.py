@@ -135,7 +135,7 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
 
 
 def parser() -> ArgumentParser:
-    """Flags of this command."""
+    """Flags of the command."""
     root = ArgumentParser(
         prog="python -m bprune_hpc.inspect",
         description="Say what is in a case: where it is from, its input and output, and for each "

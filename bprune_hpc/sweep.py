@@ -18,6 +18,7 @@ from .job import startup
 if __name__ == "__main__":
     startup.begin(saves=True)
 
+from .config.flags import parser as parser
 from .config.sweep_config import SweepConfig, parse
 from .estimate.command import estimate
 from .job import deadline, environment, launch_report, memory

@@ -23,16 +23,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from . import streams
+from .errors import InstallationError
 
 Homes = Mapping[str, tuple[str, str]]
 """Where TensorFlow keeps what is used of it: the private module, and the public name in the whole.
 
-The private name is the public one's last part, if no other follows a colon.
+The private name is the public one's last part, if no other follows a colon. Some have no public
+name; what can be done without is then None.
 """
 
 GRAPHS: Homes = {
@@ -44,8 +47,10 @@ GRAPHS: Homes = {
     "GraphDef": ("core.framework.graph_pb2", "compat.v1.GraphDef"),
     "MetaGraphDef": ("core.protobuf.meta_graph_pb2", "compat.v1.MetaGraphDef"),
     "OpError": ("python.framework.errors_impl", "errors.OpError"),
+    "SavedModel": ("core.protobuf.saved_model_pb2", ""),
     "Session": ("python.client.session", "compat.v1.Session"),
     "TensorShape": ("python.framework.tensor_shape", "TensorShape"),
+    "TrackableObjectGraph": ("core.protobuf.trackable_object_graph_pb2", ""),
     "VERSION": ("python.framework.versions", "version.VERSION"),
     "as_dtype": ("python.framework.dtypes", "as_dtype"),
     "broadcast_to": ("python.ops.gen_array_ops", "broadcast_to"),
@@ -85,7 +90,11 @@ LAYERS: Homes = {
     "tanh": ("python.ops.math_ops", "tanh"),
 }
 """For networks that are built here."""
+VARIABLES: Homes = {"UninitializedVariable": ("python.ops.resource_variable_ops", "")}
+"""For models that are built without values; all of TensorFlow is there then."""
 
+_NEW, _PROBABILITY_FOR_NEW = (2, 18), (0, 25)  # versions that belong together
+_CAN_BE_DONE_WITHOUT = {"CallableOptions"}
 MOST_AXES = 254
 """Axes that a tensor of TensorFlow can have."""
 
@@ -127,6 +136,45 @@ def import_tensorflow() -> Any:
             return tensorflow
 
 
+def import_probability() -> Any:
+    """Import TensorFlow Probability, and TensorFlow before it.
+
+    Returns
+    -------
+    module
+        ``tensorflow_probability``.
+
+    Raises
+    ------
+    InstallationError
+        If it is for another TensorFlow.
+    """
+    import_tensorflow()
+    check_probability()
+    return importlib.import_module("tensorflow_probability")
+
+
+def check_probability() -> None:
+    """Refuse a TensorFlow Probability that is for a newer TensorFlow; its own words are many.
+
+    Raises
+    ------
+    InstallationError
+    """
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found = metadata.version("tensorflow-probability")
+        version = import_tensorflow().__version__
+        if _numbers(found) >= _PROBABILITY_FOR_NEW and _numbers(version) < _NEW:
+            raise InstallationError(
+                f"TensorFlow Probability {found} is not for TensorFlow {version}, which is below "
+                f"2.18; pip install 'tensorflow-probability==0.24.*', or a newer TensorFlow"
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")[:2]))
+
+
 def import_graphs() -> Any:
     """Import what reads, changes and runs graphs, as quietly; see ``GRAPHS``.
 
@@ -147,6 +195,12 @@ def import_layers() -> Any:
     """The same, and what layers of a network are built of."""
     import_graphs()
     return _with(LAYERS)
+
+
+def import_variables() -> Any:
+    """All of TensorFlow, and the class of variables without values."""
+    import_tensorflow()
+    return _with(VARIABLES)
 
 
 def _with(homes: Homes) -> SimpleNamespace:
@@ -180,6 +234,9 @@ def _public(homes: Homes) -> dict[str, Any]:
                 operator.attrgetter(public)(tensorflow) if public else _from_home(home, name)
             )
         except (ImportError, AttributeError) as error:
+            if name in _CAN_BE_DONE_WITHOUT:
+                values[name] = None
+                continue
             version = getattr(tensorflow, "__version__", "")
             raise ImportError(
                 f"TensorFlow {version} lacks {public or home}, which is needed; "
@@ -312,13 +369,19 @@ def calls_of(
     targets : sequence of tf.Operation
         What else is run.
     """
-    options = import_graphs().CallableOptions(
-        fetch=[getattr(tensor, "name", tensor) for tensor in outputs],
-        feed=[getattr(tensor, "name", tensor) for tensor in fed],
-        target=[operation.name for operation in targets],
-    )
+    make = getattr(session, "_make_callable_from_options", None)
+    options = import_graphs().CallableOptions
     with quiet_file_descriptor_2():  # the first one of a process announces the MLIR passes
-        return session._make_callable_from_options(options)  # type: ignore[no-any-return]
+        if make is None or options is None:  # moved: the public one copies
+            call = session.make_callable([*outputs, *targets], list(fed))
+            return lambda *arrays: call(*arrays)[: len(outputs)]
+        return make(  # type: ignore[no-any-return]
+            options(
+                fetch=[getattr(tensor, "name", tensor) for tensor in outputs],
+                feed=[getattr(tensor, "name", tensor) for tensor in fed],
+                target=[operation.name for operation in targets],
+            )
+        )
 
 
 def limit_threads(n_intra: int, n_inter: int) -> None:

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import streams
+from .config.argument_file import ArgumentParser
 from .data.fitting import NetworkInput
 from .data.loading import DataSet, check_labels, describe, load
 from .data.values import Split
@@ -47,6 +48,7 @@ from .mpi import comm as ranks
 from .runner.loop import StopVote
 from .runner.timing import Timing
 from .tensorflow_import import call_of, import_tensorflow, open_session
+from .training import config as training_config
 from .training import graph
 from .training import report as train_report
 from .training.beginning import Beginning, read_beginning
@@ -92,6 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return train(config, comm, started)[0]
 
     return ranks.run(command)
+
+
+def parser() -> ArgumentParser:
+    """Flags of the command."""
+    return training_config.parser(PROG)
 
 
 def train(

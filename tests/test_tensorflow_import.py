@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bprune_hpc import tensorflow_import
+from bprune_hpc.errors import InstallationError
 from tests.helpers.bits import all_bits
 from tests.helpers.launch import LIMIT_S
 
@@ -180,12 +181,13 @@ def test_private_names_that_have_moved_are_taken_from_the_whole(moved: str, tmp_
         "from bprune_hpc import tensorflow_import as door\n"
         "from bprune_hpc.mpi.comm import run\n"
         "from bprune_hpc.sweep import sweep\n"
-        "def elsewhere(home, public):\n"
+        "def elsewhere(name, home, public):\n"
         f"    gone = 'python.gone' if {moved == 'modules'} else home.split(':')[0] + ':gone'\n"
-        "    return (gone if public else home), public\n"
+        "    can_move = public or name in door._CAN_BE_DONE_WITHOUT\n"
+        "    return (gone if can_move else home), public\n"
         "if sys.argv[1:]:\n"
         "    for homes in (door.GRAPHS, door.LAYERS):\n"
-        "        homes.update({name: elsewhere(*home) for name, home in homes.items()})\n"
+        "        homes.update({name: elsewhere(name, *home) for name, home in homes.items()})\n"
         f"output = {[str(path) for path in outputs]}[len(sys.argv) - 1]\n"
         f"arguments = [*{arguments}, '--evaluator=graph', '--output=' + output]\n"
         "assert not run(lambda comm: sweep(comm, arguments))\n"
@@ -203,3 +205,30 @@ def test_a_tensorflow_that_lacks_a_name_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tensorflow_import, "GRAPHS", homes)
     with pytest.raises(ImportError, match=r"TensorFlow 2.* lacks compat.v9.Session"):
         tensorflow_import.import_graphs()
+
+
+@pytest.mark.parametrize(
+    ("tensorflow", "probability", "fits"),
+    [
+        ("2.16.2", "0.24.0", True),
+        ("2.17.1", "0.25.0", False),
+        ("2.18.0", "0.25.0", True),
+        ("2.21.0", "0.25.0", True),
+    ],
+)
+def test_probability_for_another_tensorflow_is_refused(
+    tensorflow: str, probability: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = SimpleNamespace(__version__=tensorflow)
+    monkeypatch.setattr(tensorflow_import, "import_tensorflow", lambda: fake)
+    versions = {"tensorflow-probability": probability}
+    monkeypatch.setattr(tensorflow_import.metadata, "version", versions.__getitem__)
+    if fits:
+        tensorflow_import.check_probability()
+        return
+    with pytest.raises(InstallationError) as refused:
+        tensorflow_import.import_probability()
+    assert str(refused.value) == (
+        "TensorFlow Probability 0.25.0 is not for TensorFlow 2.17.1, which is below 2.18; "
+        "pip install 'tensorflow-probability==0.24.*', or a newer TensorFlow"
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..tensorflow_import import import_tensorflow
+from ..tensorflow_import import import_probability, import_tensorflow
 
 THETA_FILTERS = 64
 THETA_KERNEL = 5
@@ -55,12 +55,12 @@ class Flipout:
 
     def dense(self, units: int, **arguments: Any) -> Any:
         """A DenseFlipout layer."""
-        layer = probability().layers.DenseFlipout
+        layer = import_probability().layers.DenseFlipout
         return layer(units, **{**self._arguments(), **arguments})
 
     def conv(self, filters: int, size: int, **arguments: Any) -> Any:
         """A Convolution2DFlipout layer with SAME padding."""
-        layer = probability().layers.Convolution2DFlipout
+        layer = import_probability().layers.Convolution2DFlipout
         return layer(
             filters, kernel_size=size, padding="SAME", **{**self._arguments(), **arguments}
         )
@@ -70,15 +70,15 @@ class Flipout:
         prior_scale, n_train = self.prior_scale, self.n_train
 
         def prior(dtype: Any, shape: Sequence[int], *_: Any) -> Any:
-            tf, tfd = import_tensorflow(), probability().distributions
+            tf, tfd = import_tensorflow(), import_probability().distributions
             normal = tfd.Normal(tf.zeros(shape, dtype), tf.cast(prior_scale, dtype))
             return tfd.Independent(normal, reinterpreted_batch_ndims=len(shape))
 
         def kl_per_example(posterior: Any, prior: Any, _: Any) -> Any:
-            return probability().distributions.kl_divergence(posterior, prior) / n_train
+            return import_probability().distributions.kl_divergence(posterior, prior) / n_train
 
         def kl_of_kept(posterior: Any, prior: Any, _: Any) -> Any:
-            tf, tfd = import_tensorflow(), probability().distributions
+            tf, tfd = import_tensorflow(), import_probability().distributions
             normal, of_prior = posterior.distribution, prior.distribution
             is_kept = normal.scale > 0  # the prior has no divergence from itself
             kept = tfd.Normal(
@@ -92,7 +92,7 @@ class Flipout:
         initial = import_tensorflow().compat.v1.initializers
         softplus_inverse = math.log(math.expm1(self.posterior_scale_init))
         loc = initial.variance_scaling(2.0) if self.is_deep else initial.random_normal(stddev=0.1)
-        mean_field = probability().layers.default_mean_field_normal_fn
+        mean_field = import_probability().layers.default_mean_field_normal_fn
         kernel = mean_field(
             loc_initializer=loc,
             untransformed_scale_initializer=initial.random_normal(
@@ -116,7 +116,7 @@ def _masked(posterior_of: Callable[..., Any]) -> Callable[..., Any]:
     """A mean-field posterior with standard deviations times a variable of ones and zeros."""
 
     def make(dtype: Any, shape: Any, name: str, trainable: bool, add_variable_fn: Any) -> Any:
-        tfd, initial = probability().distributions, import_tensorflow().compat.v1.initializers
+        tfd, initial = import_probability().distributions, import_tensorflow().compat.v1.initializers
         posterior = posterior_of(dtype, shape, name, trainable, add_variable_fn)
         mask = add_variable_fn(
             name=f"{name}_mask", shape=shape, initializer=initial.ones(), dtype=dtype,
@@ -317,11 +317,3 @@ def keras() -> Any:
     import tf_keras
 
     return tf_keras
-
-
-def probability() -> Any:
-    """TensorFlow Probability."""
-    import_tensorflow()
-    import tensorflow_probability
-
-    return tensorflow_probability

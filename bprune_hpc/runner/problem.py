@@ -6,7 +6,6 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -25,6 +24,7 @@ from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
+from ..sources import sha256_of
 from ..tensorflow_import import import_graphs
 from .batch_dependence import check_examples_apart
 from .datasets import Examples
@@ -166,7 +166,7 @@ def _check_not_read(output: str, sha256: Collection[str]) -> None:
     """Refuse to replace a file that was read, by whatever name."""
     for path in (Path(output), Path(f"{output}.bak")):
         with contextlib.suppress(OSError), path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() in sha256:
+            if sha256_of(file) in sha256:
                 raise ConfigError(
                     f"--output: {path} is one of the files that are read; choose another file"
                 )

@@ -24,7 +24,7 @@ from ..job import memory
 from ..models import zoo as models_zoo
 from ..models.layers import local_dense
 from ..posterior.mean_field import snr
-from ..tensorflow_import import call_of, calls_of, import_tensorflow
+from ..tensorflow_import import call_of, calls_of, import_probability, import_tensorflow
 from .config import TrainConfig, op_seed
 from .gradients import of_elbo
 from .noise import Noise, aligned
@@ -63,9 +63,7 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
 
 def mean_nll(outputs: Any, labels: Any, noise_scale: Any | None) -> Any:
     """Mean negative log-likelihood of classes or, with a standard deviation, of Normals."""
-    tf = import_tensorflow()
-    from tensorflow_probability import distributions
-
+    tf, distributions = import_tensorflow(), import_probability().distributions
     if noise_scale is None:
         predictive = distributions.Categorical(logits=outputs, name="label_dist")
     else:
