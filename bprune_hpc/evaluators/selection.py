@@ -27,6 +27,7 @@ from ..graph.layer_graph import (
     layers_of,
 )
 from ..graph.lifted import LiftedGraph
+from ..tensorflow_import import CPU, Device
 from .interface import Evaluator
 
 EVALUATORS = ("auto", "chain", "channels", "graph")
@@ -116,6 +117,7 @@ def make_evaluator(
     fixed: Mapping[str, NDArray[Any]],
     n_intra: int = 1,
     n_inter: int = 1,
+    device: Device = CPU,
 ) -> Evaluator:
     """The evaluator of a name that :func:`choose_evaluator` gave.
 
@@ -125,6 +127,8 @@ def make_evaluator(
         Weights without a posterior.
     n_intra, n_inter : int
         Threads of this process.
+    device : Device
+        A GPU runs the graph alone.
     """
     chain = _chain_of(graph)
     if name == "chain":
@@ -135,6 +139,10 @@ def make_evaluator(
         from .channels import ChannelNetwork
 
         return ChannelNetwork(chain, fixed, n_intra, n_inter)
+    if device != CPU:
+        from .stacked_graph import StackedGraph
+
+        return StackedGraph(graph, fixed, n_intra, n_inter, device)
     from .graph import GraphEvaluator, GraphNetwork
 
     return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

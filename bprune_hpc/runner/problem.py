@@ -25,7 +25,7 @@ from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
-from ..tensorflow_import import import_graphs
+from ..tensorflow_import import CPU, Device, import_graphs
 from .batch_dependence import check_examples_apart
 from .datasets import Examples
 from .examples import check_paths, read_sets
@@ -42,14 +42,20 @@ Problem = tuple[Network, list[Examples]]
 """A network, and every set of examples that it is given, the test set first."""
 
 
-def load(config: SweepConfig, comm: Comm) -> Problem:
-    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
+def load(config: SweepConfig, comm: Comm, device: Device = CPU) -> Problem:
+    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this.
+
+    Parameters
+    ----------
+    device : Device
+        What runs the network on this rank.
+    """
     if not comm.is_root and config.evaluator == "graph":
         import_graphs()  # which takes seconds, while rank 0 reads
-    return share(on_root(comm, lambda: read(config)), comm)
+    return share(on_root(comm, lambda: read(config, device)), comm)
 
 
-def read(config: SweepConfig) -> Problem:
+def read(config: SweepConfig, device: Device = CPU) -> Problem:
     """Read the network and the data sets that a sweep names, and check that they fit.
 
     Raises
@@ -89,11 +95,11 @@ def read(config: SweepConfig) -> Problem:
     sets, hashes = read_sets(config, task, takes)
     hashes |= network.source.sha256
     evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
-    task = _told(config, network, task, evaluator, x)
     check_examples_apart(
         network.graph, network.posterior, network.fixed, x, network.source.path,
         (config.num_intra, config.num_inter),
     )  # fmt: skip
+    task = _told(config, network, task, evaluator, x, device)
     _check_not_read(config.output, hashes.values())
     of_the_sweep = Network(
         graph=network.graph,
@@ -108,10 +114,12 @@ def read(config: SweepConfig) -> Problem:
     return of_the_sweep, sets
 
 
-def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
+def _told(
+    config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any], device: Device
+) -> Task:
     """The task, by some outputs of the evaluator that the sweep will have."""
     evaluator = make_evaluator(
-        name, network.graph, network.fixed, config.num_intra, config.num_inter
+        name, network.graph, network.fixed, config.num_intra, config.num_inter, device
     )
     outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
     return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
