@@ -102,13 +102,9 @@ class StackedGraph:
             np.asarray(fixed[name], held.dtype, order="C")
             for name, held in zip(lifted.fixed_tensors, fixed_held, strict=True)
         ]
-        put_fixed = calls_of(
-            self._session,
-            [],
-            [held.given for held in fixed_held],
-            [held.assign for held in fixed_held],
-        )
-        put_fixed(*values)
+        if values:
+            targets = [held.assign for held in fixed_held]
+            calls_of(self._session, [], [held.given for held in fixed_held], targets)(*values)
         self._call = call_of(self._session, outputs, [x])
 
     def prune(self, table: Posterior) -> Pruned:
