@@ -35,6 +35,50 @@ def test_sessions_take_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert configs and all(config.device_count["GPU"] == 0 for config in configs)
 
 
+def test_a_session_on_a_gpu_sees_that_one_alone_and_takes_memory_as_it_needs_it() -> None:
+    config = tensorflow_import.session_config(2, 3, device=tensorflow_import.Device(5))
+    assert config.gpu_options.visible_device_list == "5" and config.gpu_options.allow_growth
+    assert config.allow_soft_placement and "GPU" not in config.device_count
+    threads = config.intra_op_parallelism_threads, config.inter_op_parallelism_threads
+    assert threads == (2, 3)
+    processors = tensorflow_import.session_config(2, 3)
+    assert processors.device_count["GPU"] == 0 and not processors.HasField("gpu_options")
+
+
+def test_gpus_are_named_in_tensorflows_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = {"GPU": ["first", "second"]}
+    details = {"first": {"device_name": "A", "compute_capability": (8, 0)}, "second": {}}
+    config = SimpleNamespace(
+        list_physical_devices=listed.get,
+        experimental=SimpleNamespace(get_device_details=details.get),
+    )
+    monkeypatch.setattr(
+        tensorflow_import, "import_tensorflow", lambda: SimpleNamespace(config=config)
+    )
+    monkeypatch.setattr(tensorflow_import, "_uses_gpus", [])
+    assert tensorflow_import.gpus() == ["A", "a GPU without a name"]
+    assert tensorflow_import._uses_gpus  # so that nothing says that they are left alone
+
+
+def test_a_host_without_a_gpu_describes_none() -> None:
+    code = (
+        "from bprune_hpc.tensorflow_import import Device, description_of, gpus, round_alike\n"
+        "assert gpus() == []\n"
+        "round_alike()\n"
+        "import tensorflow as tf\n"
+        "from tensorflow.python.framework import config\n"
+        "assert config.is_op_determinism_enabled()\n"
+        "assert not tf.config.experimental.tensor_float_32_execution_enabled()\n"
+        "try:\n"
+        "    description_of(Device(0))\n"
+        "except RuntimeError as error:\n"
+        "    assert 'cannot use it' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
+    assert run_alone(code).returncode == 0
+
+
 @pytest.mark.parametrize("has_run", [False, True])
 def test_a_tensorflow_that_is_imported_here_sees_no_gpu(
     monkeypatch: pytest.MonkeyPatch, has_run: bool

@@ -26,6 +26,7 @@ from ..graph.layer_graph import (
     layers_of,
 )
 from ..graph.lifted import LiftedGraph
+from ..tensorflow_import import CPU, Device
 from .compiled_graph import is_known
 from .interface import Evaluator
 
@@ -122,6 +123,7 @@ def make_evaluator(
     fixed: Mapping[str, NDArray[Any]],
     n_intra: int = 1,
     n_inter: int = 1,
+    device: Device = CPU,
 ) -> Evaluator:
     """The evaluator of a name that :func:`choose_evaluator` gave.
 
@@ -131,6 +133,8 @@ def make_evaluator(
         Weights without a posterior.
     n_intra, n_inter : int
         Threads of this process.
+    device : Device
+        A GPU runs the graph alone.
     """
     layers = graph.layers
     if isinstance(layers, LayerGraph) and name == "chain":
@@ -145,6 +149,10 @@ def make_evaluator(
         from .reference import ReferenceNetwork
 
         return ReferenceNetwork(layers, fixed)
+    if device != CPU:
+        from .stacked_graph import StackedGraph
+
+        return StackedGraph(graph, fixed, n_intra, n_inter, device)
     from .graph import GraphEvaluator, GraphNetwork
 
     return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

@@ -73,7 +73,7 @@ PRINTER = "streams"
 
 SCRIPTS = sorted(
     path
-    for pattern in ("jobs/*.sh", "tools/*.sh", "tests/slurm/*.sh", ".ci/run")
+    for pattern in ("jobs/*.sh", "tools/*.sh", "containers/*.sh", "tests/slurm/*.sh", ".ci/run")
     for path in ROOT.glob(pattern)
 )
 CONFIGS = sorted((ROOT / "configs").glob("*.txt"))
