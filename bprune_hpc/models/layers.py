@@ -116,7 +116,10 @@ def _masked(posterior_of: Callable[..., Any]) -> Callable[..., Any]:
     """A mean-field posterior with standard deviations times a variable of ones and zeros."""
 
     def make(dtype: Any, shape: Any, name: str, trainable: bool, add_variable_fn: Any) -> Any:
-        tfd, initial = import_probability().distributions, import_tensorflow().compat.v1.initializers
+        tfd, initial = (
+            import_probability().distributions,
+            import_tensorflow().compat.v1.initializers,
+        )
         posterior = posterior_of(dtype, shape, name, trainable, add_variable_fn)
         mask = add_variable_fn(
             name=f"{name}_mask", shape=shape, initializer=initial.ones(), dtype=dtype,
