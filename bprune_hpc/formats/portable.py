@@ -35,6 +35,7 @@ from ..graph.layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Transpose,
 )
 from ..graph.layer_ops import run
 from ..metrics.tasks import class_logits
@@ -53,7 +54,7 @@ OPERATIONS = {
     operation.__name__: operation
     for operation in (
         Activation, Add, Bias, Concatenation, Convolution, Dense, Multiply, Padding, Pooling,
-        Reshape, Scale,
+        Reshape, Scale, Transpose,
     )
 }  # fmt: skip
 

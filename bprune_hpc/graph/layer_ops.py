@@ -31,6 +31,7 @@ from .layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Transpose,
     n_places,
 )
 
@@ -102,6 +103,8 @@ def apply(operation: Operation, inputs: Sequence[Array], weights: Mapping[str, A
         return _padded(x, operation.borders)
     if isinstance(operation, Reshape):
         return x.reshape(len(x), *operation.shape)
+    if isinstance(operation, Transpose):
+        return x.transpose(0, *(1 + axis for axis in operation.axes))
     if isinstance(operation, Add):
         return sum(inputs[1:], start=x)
     if isinstance(operation, Multiply):

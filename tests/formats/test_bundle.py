@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,7 +21,9 @@ from bprune_hpc import data
 from bprune_hpc.errors import ConfigError, DataError
 from bprune_hpc.formats.bundle import Bundle, in_16_bits, opened
 from bprune_hpc.formats.packing import pack
+from bprune_hpc.formats.portable import OPERATIONS
 from bprune_hpc.formats.reference import Reference
+from bprune_hpc.graph.layer_graph import Operation
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.pruning import mask_at_fraction
 from tests.helpers import small_models
@@ -103,6 +105,10 @@ def test_it_holds_files_that_name_no_package_of_ours(bundle: Path) -> None:
     }
     assert "predict" in imported  # of the example in its docstring
     assert imported - {"predict"} <= {*sys.stdlib_module_names, "numpy"}
+
+
+def test_a_bundle_has_all_operations() -> None:
+    assert set(OPERATIONS.values()) == set(get_args(Operation))
 
 
 def test_examples_are_fitted_as_the_library_does(
