@@ -1,7 +1,7 @@
 """Runs any graph of layers with NumPy, without the channels that pruning has made idle.
 
 Short and plain: the oracle of what is faster, and what runs where there is no compiled module. What
-each operation means is in ``evaluators.reference_ops``.
+each operation means is in ``graph.layer_ops``.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ..graph.layer_graph import Convolution, Dense, LayerGraph
+from ..graph.layer_ops import run
 from ..posterior.mean_field import Posterior
 from .compact_graph import CompactGraph, compact_graph
 from .compaction import Floats, Weights
 from .interface import Noise, Pruned, Sampled, noise_batches_of
-from .reference_ops import run
 
 _CHUNK_BYTES = 2**24
 """Numbers of the largest tensor, for as many examples as go through all layers together."""
@@ -33,9 +34,14 @@ class ReferenceNetwork:
     graph : LayerGraph
     fixed : mapping of str to array
         Weights that have no posterior; without the graph's constants.
+    n_threads : int
+        Of this process.
     """
 
-    def __init__(self, graph: LayerGraph, fixed: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, graph: LayerGraph, fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
+    ) -> None:
+        threadpool_limits(n_threads, user_api="blas")
         self._graph = graph
         self._fixed = {
             name: np.asarray(value, np.float32)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from .checks import check_lifted, check_operations, used_functions
 from .constant_folding import Evaluator, static_types
 from .feeds import still_dropout
 from .inlining import flatten
+from .layer_check import agrees
 from .layer_graph import LayerGraph, UnknownOperation
 from .layer_search import find_layers
 from .lifted import LiftedGraph
@@ -283,19 +284,19 @@ def _lift(
         output_kind=output_kind,
         notes=tuple(removal.notes),
         rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
-        layers=_layers(
-            final,
-            nodes,
-            input_tensor,
-            outputs,
-            removal.placeholders,
-            {name: node for name, node in fixed_nodes.items() if name not in removal.loc},
-            fixed,
-        ),
     )
+    posterior = Posterior(loc=removal.loc, scale=removal.scale)
+    if "logits" in outputs:  # a Normal has two outputs
+        drawn = {node: name for name, node in removal.placeholders.items()}
+        own = {name: value for name, value in fixed.items() if name not in removal.loc}
+        of_nodes = {fixed_nodes[name]: name for name in own} | drawn
+        layers = find_layers(final, nodes, input_tensor, ends[0], of_nodes, own, threads)
+        if isinstance(layers, LayerGraph) and not agrees(layers, lifted, posterior, fixed, threads):
+            layers = UnknownOperation(ends[0][0], nodes[ends[0][0]].op)
+        lifted = replace(lifted, layers=layers)
     return Lifted(
         graph=lifted,
-        posterior=Posterior(loc=removal.loc, scale=removal.scale),
+        posterior=posterior,
         fixed=fixed,
         used_variables=values.names,
         parametrization=Parametrization(
@@ -306,23 +307,6 @@ def _lift(
             graph_def, [nodes[n].op for n in kept if original.get(n) == nodes[n].op]
         ),
     )
-
-
-def _layers(
-    final: Any,
-    nodes: Nodes,
-    input_tensor: Tensor,
-    outputs: Mapping[str, Tensor],
-    drawn: Mapping[str, str],
-    fixed_nodes: Mapping[str, str],
-    fixed: Mapping[str, NDArray[Any]],
-) -> LayerGraph | UnknownOperation | None:
-    output = outputs.get("logits")
-    if output is None:  # a Normal has two outputs
-        return None
-    weights = {node: name for name, node in (*fixed_nodes.items(), *drawn.items())}
-    of_nodes = {name: fixed[name] for name in fixed_nodes}
-    return find_layers(final, nodes, input_tensor, output, weights, of_nodes)
 
 
 def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from bprune_hpc.evaluators.compaction import Weights
 from bprune_hpc.evaluators.graph import GraphEvaluator, GraphNetwork
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.reference import ReferenceNetwork, drawn
-from bprune_hpc.evaluators.reference_ops import run
 from bprune_hpc.graph.layer_graph import LayerGraph
+from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.evaluation import noises_of
