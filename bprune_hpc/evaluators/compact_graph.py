@@ -38,6 +38,7 @@ from ..graph.layer_graph import (
     Reshape,
     Scale,
     Shape,
+    Transpose,
 )
 from ..graph.layer_ops import activation, apply, convolution
 from .compaction import Floats, GaussianSlice, Indices, Weights
@@ -152,7 +153,9 @@ def _smaller(operation: Operation, shape: Shape, n_in: int) -> Operation:
         is_one_each = 1 < operation.groups == n_before
         groups = max(1, n_in) if is_one_each else operation.groups
         return replace(operation, image=(rows, columns, n_in), groups=groups)
-    return replace(operation, shape=shape) if isinstance(operation, Reshape) else operation
+    if isinstance(operation, Reshape) or (isinstance(operation, Transpose) and not n_in):
+        return Reshape(shape, getattr(operation, "n_places", 1))
+    return operation
 
 
 def _slice(
@@ -340,6 +343,8 @@ def _maps(node: LayerNode, shapes: Mapping[int, Shape], shape: Shape) -> list[_M
     kind = "same"
     if isinstance(one, Reshape) and before[-1] != n_out:
         kind = {(3, 1): "repeated", (1, 3): "joined"}.get((len(before), len(shape)), "mixed")
+    if isinstance(one, Transpose):
+        kind = "mixed"
     if isinstance(one, Convolution) and not one.groups == before[-1] == n_out:
         kind = "mixed"
     return [_Map(given[-1], n_out, kind) for given in of_inputs]
@@ -445,12 +450,12 @@ class _Constants:
     ) -> Array:
         one, constant, shapes = node.operation, self.live.constant, self.live.shapes
         (first, *_), wanted = node.inputs, constant[at]
-        if isinstance(one, Concatenation | Reshape):
+        if isinstance(one, Concatenation | Reshape | Transpose):
             whole = [
                 _spread(values, constant[of])
                 for of, values in zip(node.inputs, inputs, strict=True)
             ]
-            if isinstance(one, Reshape):
+            if not isinstance(one, Concatenation):
                 whole = [np.broadcast_to(whole[0], (1, *shapes[first]))]
             elif not all(values.shape[:-1] == whole[0].shape[:-1] for values in whole):
                 whole = [

@@ -28,7 +28,7 @@ from ..sources import HOME
 from .packing import PackedNetwork, pack
 from .portable import FORMAT, PackedTensor
 from .pruned_network import PrunedNetwork
-from .reference import TOLERANCE, Reference, compare
+from .reference import Reference, compare, tolerance_of
 from .single_file import single_file
 
 TOLERANCE_16_BITS = 1e-3
@@ -86,7 +86,7 @@ class Bundle:
         self, network: PrunedNetwork, directory: Path, reference: Reference
     ) -> dict[str, Any]:
         """See :class:`bprune_hpc.formats.interface.Format`."""
-        tolerance = TOLERANCE if network.bits == 32 else TOLERANCE_16_BITS
+        tolerance = tolerance_of(network) if network.bits == 32 else TOLERANCE_16_BITS
         with opened(directory / self.place) as predict:
             net = predict.load()
             x, sampling = reference.x, network.sampling

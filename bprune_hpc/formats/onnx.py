@@ -23,7 +23,7 @@ from .onnx_graph import GraphBuilder, Ordered, add_layers, import_onnx
 from .packing import PackedNetwork, pack
 from .portable import PackedTensor
 from .pruned_network import PrunedNetwork
-from .reference import Reference, compare
+from .reference import Reference, compare, tolerance_of
 
 N_MEMBERS = 8
 _N_DRAWS = 4
@@ -57,7 +57,7 @@ class Onnx:
         self, network: PrunedNetwork, directory: Path, reference: Reference
     ) -> dict[str, Any]:
         """See :class:`bprune_hpc.formats.interface.Format`."""
-        x, packed = reference.x, pack(network)
+        x, packed, tolerance = reference.x, pack(network), tolerance_of(network)
         run = {kind: opened(directory / name) for kind, name in _FILES.items()}
         (mean,) = run["mean"]({"x": x})
         found, expected = {"mean": mean}, {"mean": reference.mean_outputs}
@@ -78,7 +78,9 @@ class Onnx:
             "files": list(_FILES.values()),
             "members": N_MEMBERS,
             "difference": {
-                name: compare(found[name], expected[name], f"onnx: {name}", unit=units.get(name))
+                name: compare(
+                    found[name], expected[name], f"onnx: {name}", tolerance, units.get(name)
+                )
                 for name in found
             },
         }

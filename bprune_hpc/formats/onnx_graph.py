@@ -32,6 +32,7 @@ from ..graph.layer_graph import (
     Reshape,
     Scale,
     Shape,
+    Transpose,
 )
 from .portable import PackedTensor
 
@@ -234,6 +235,10 @@ def _added(
             values = add("Transpose", values, perm=[0, 2, 3, 1])
         values = add("Reshape", values, builder.constant(np.array([-1, *one.shape], np.int64)))
         return add("Transpose", values, perm=[0, 3, 1, 2]) if len(after) == 3 else values
+    if isinstance(one, Transpose):
+        places = 2, 3, 1  # of rows, columns and channels
+        last, *before_last = (places[one.axes[axis]] for axis in (2, 0, 1))
+        return add("Transpose", values, perm=[0, last, *before_last])
     if isinstance(one, Add):
         return add("Sum", *inputs)
     if isinstance(one, Multiply):

@@ -21,7 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.fitting import NetworkInput, fit
 from ..errors import BpruneError, ConfigError, DataError
-from ..evaluators.reference_ops import run
 from ..graph.layer_graph import (
     Activation,
     Add,
@@ -36,7 +35,9 @@ from ..graph.layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Transpose,
 )
+from ..graph.layer_ops import run
 from ..metrics.tasks import class_logits
 from ..posterior.draws import (
     Draw,
@@ -48,12 +49,12 @@ from ..posterior.draws import (
 from ..runner.prediction import NormalPredictive, Predictive
 
 FORMAT = "bprune-hpc-bundle/1"
-_NUMBERS_AT_ONCE = 2**22
+_NUMBERS_AT_ONCE = 2**21
 OPERATIONS = {
     operation.__name__: operation
     for operation in (
         Activation, Add, Bias, Concatenation, Convolution, Dense, Multiply, Padding, Pooling,
-        Reshape, Scale,
+        Reshape, Scale, Transpose,
     )
 }  # fmt: skip
 

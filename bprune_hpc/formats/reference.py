@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, ExportError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork, weights_of
 from ..evaluators.interface import Noise, Weights
+from ..graph.layer_graph import Convolution, Dense
 from ..metrics.tasks import Regression, Task
 from ..posterior.draws import Draw, standard_normal
 from ..posterior.mean_field import Posterior
@@ -29,7 +30,7 @@ from .pruned_network import PrunedNetwork
 
 _MOST_EXAMPLES = 64
 TOLERANCE = 1e-6
-"""Of outputs in float32, as a share of the largest of them."""
+"""Of outputs in float32, as a share of the largest of them, where layers are few."""
 
 
 class Reference:
@@ -145,6 +146,13 @@ def _some_examples(network: PrunedNetwork) -> NDArray[Any]:
             "cannot be compared; give examples with --data_path"
         )
     return made
+
+
+def tolerance_of(network: PrunedNetwork) -> float:
+    """Of outputs in float32, which round more the more layers follow one another."""
+    nodes = network.layers.nodes if network.layers else ()
+    n_products = sum(isinstance(node.operation, Dense | Convolution) for node in nodes)
+    return TOLERANCE * max(1.0, (n_products / 4) ** 0.5)
 
 
 def compare(

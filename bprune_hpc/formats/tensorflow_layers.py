@@ -27,6 +27,7 @@ from ..graph.layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Transpose,
 )
 
 
@@ -74,6 +75,8 @@ def _applied(
         return tf.pad(values, [(0, 0), *one.borders, (0, 0)])
     if isinstance(one, Reshape):
         return tf.reshape(values, (-1, *one.shape))
+    if isinstance(one, Transpose):
+        return tf.transpose(values, (0, *(1 + axis for axis in one.axes)))
     if isinstance(one, Add):
         return tf.add_n(inputs)
     if isinstance(one, Multiply):

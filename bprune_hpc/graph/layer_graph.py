@@ -162,6 +162,16 @@ class Reshape:
 
 
 @dataclass(frozen=True)
+class Transpose:
+    """The axes of an image in another order: those of an example, counted from 0.
+
+    There are few: images whose channels come first are taken with their channels last.
+    """
+
+    axes: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Add:
     """The sum of two or more of the network's tensors, all of one shape."""
 
@@ -177,8 +187,8 @@ class Concatenation:
 
 
 Operation = (
-    Dense | Convolution | Bias | Scale | Activation | Pooling | Padding | Reshape | Add | Multiply
-    | Concatenation
+    Dense | Convolution | Bias | Scale | Activation | Pooling | Padding | Reshape | Transpose | Add
+    | Multiply | Concatenation
 )  # fmt: skip
 
 EXAMPLES = -1
@@ -277,6 +287,10 @@ def shape_of(operation: Operation, inputs: Sequence[Shape], weights: Mapping[str
         if math.prod(operation.shape) != math.prod(first):
             raise error
         return operation.shape
+    if isinstance(operation, Transpose):
+        if len(first) != 3:
+            raise error
+        return tuple(first[axis] for axis in operation.axes)
     if isinstance(operation, Concatenation):
         if any(one[:-1] != first[:-1] for one in inputs):
             raise error

@@ -31,12 +31,14 @@ from .layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Transpose,
     n_places,
 )
 
 Array = NDArray[Any]
 
-_TERMS = 1024
+_TERMS, _TERMS_OF_FEW, _FEW = 1024, 256, 32
+"""Terms of a sum that are added in a row: fewer of fewer outputs, where BLAS makes no blocks."""
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -101,6 +103,8 @@ def apply(operation: Operation, inputs: Sequence[Array], weights: Mapping[str, A
         return _padded(x, operation.borders)
     if isinstance(operation, Reshape):
         return x.reshape(len(x), *operation.shape)
+    if isinstance(operation, Transpose):
+        return x.transpose(0, *(1 + axis for axis in operation.axes))
     if isinstance(operation, Add):
         return sum(inputs[1:], start=x)
     if isinstance(operation, Multiply):
@@ -111,11 +115,11 @@ def apply(operation: Operation, inputs: Sequence[Array], weights: Mapping[str, A
 
 def _product(rows: Array, matrix: Array) -> Array:
     """``rows @ matrix``; long sums in parts, so that they round less."""
-    n_terms = rows.shape[-1]
-    if n_terms <= 2 * _TERMS:
+    n_terms, at_once = rows.shape[-1], _TERMS if matrix.shape[-1] >= _FEW else _TERMS_OF_FEW
+    if n_terms <= 2 * at_once:
         return np.asarray(rows @ matrix)
-    starts = range(0, n_terms, _TERMS)
-    parts = (rows[..., at : at + _TERMS] @ matrix[..., at : at + _TERMS, :] for at in starts)
+    starts = range(0, n_terms, at_once)
+    parts = (rows[..., at : at + at_once] @ matrix[..., at : at + at_once, :] for at in starts)
     out: Array = next(parts)
     for part in parts:
         out += part

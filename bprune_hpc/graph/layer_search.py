@@ -38,6 +38,7 @@ from .layer_graph import (
     Reshape,
     Scale,
     Shape,
+    Transpose,
     UnknownOperation,
     same_border,
 )
@@ -59,6 +60,8 @@ _FLOAT32 = "float32"
 _N_EXAMPLES = 7
 _BATCH_NORMALIZATIONS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 
+Axes = tuple[int, int, int]
+_SAME: Axes = (0, 1, 2)
 X = object()
 _CUBIC = ("AddV2", X, ("Mul", 0.044715, ("Pow", X, 3.0)))
 _PRODUCTS: Mapping[str, tuple[Any, ...]] = {
@@ -73,6 +76,9 @@ _PRODUCTS: Mapping[str, tuple[Any, ...]] = {
     ),
 }
 """Activations that are products of what they are a function of, as TensorFlow writes them."""
+
+_FIRST, _LAST = Transpose((2, 0, 1)), Transpose((1, 2, 0))
+"""From images whose channels are last to those whose are first, and back."""
 
 Found = tuple[tuple[Operation, ...], tuple[Tensor, ...]]
 """Operations that follow one another, and the tensors that the first one takes; none for a tensor
@@ -140,7 +146,9 @@ def find_layers(
             found.append(LayerNode(operation, of_inputs))
             of_inputs = (len(found) - 1,)
         numbers[at] = of_inputs[0]
-    layers = LayerGraph(_simplified(found), search.input_shape(found), search.constants)
+    layers = LayerGraph(
+        _simplified(_in_one_layout(found)), search.input_shape(found), search.constants
+    )
     if not search.fits(layers, output):
         return UnknownOperation(output[0], nodes[output[0]].op)
     return layers
@@ -154,6 +162,36 @@ def _with_examples(graph_def: Any, input_tensor: Tensor) -> Any:
         if node.name == input_tensor[0] and node.attr["shape"].shape.dim:
             node.attr["shape"].shape.dim[0].size = _N_EXAMPLES
     return import_graph(counted, "lifted graph")
+
+
+def _in_one_layout(found: Sequence[LayerNode]) -> list[LayerNode]:
+    """Axes in another order where something depends on it, and not twice."""
+    nodes: list[LayerNode] = []
+    bare: dict[int, tuple[int, Axes]] = {EXAMPLES: (EXAMPLES, _SAME)}
+
+    def add(operation: Operation, inputs: Sequence[int]) -> int:
+        nodes.append(LayerNode(operation, tuple(inputs)))
+        return len(nodes) - 1
+
+    def ordered(at: int) -> int:
+        number, axes = bare[at]
+        if axes != _SAME:
+            bare[at] = add(Transpose(axes), (number,)), _SAME
+        return bare[at][0]
+
+    for at, node in enumerate(found):
+        one, (number, axes) = node.operation, bare[node.inputs[0]]
+        if isinstance(one, Transpose):
+            first, second, third = (axes[axis] for axis in one.axes)
+            bare[at] = number, (first, second, third)
+        elif isinstance(one, Activation | Add | Multiply) and all(
+            bare[of][1] == axes for of in node.inputs
+        ):
+            bare[at] = add(one, [bare[of][0] for of in node.inputs]), axes
+        else:
+            bare[at] = add(one, [ordered(of) for of in node.inputs]), _SAME
+    ordered(len(found) - 1)
+    return nodes
 
 
 def _simplified(found: Sequence[LayerNode]) -> tuple[LayerNode, ...]:
@@ -219,7 +257,7 @@ class _Search:
             "DepthwiseConv2dNative": self._convolution, "BatchToSpaceND": self._dilated,
             "MaxPool": self._pooling,
             "AvgPool": self._pooling, "Mean": self._reduced, "Max": self._reduced,
-            "Pad": self._padding, "ConcatV2": self._concatenation,
+            "Transpose": self._transpose, "Pad": self._padding, "ConcatV2": self._concatenation,
             "LeakyRelu": self._leaky_relu,
             **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), self._reshape),
             **dict.fromkeys(_BATCH_NORMALIZATIONS, self._batch_normalization),
@@ -238,10 +276,9 @@ class _Search:
         if node.op in SAME_VALUE or (node.op == "Cast" and data == self._input):
             return (), (data,)  # examples of another type are cast as they are read
         self._expect_float32(at)
-        if "data_format" in node.attr and node.attr["data_format"].s not in (b"", b"NHWC"):
-            raise _UnknownError
         if node.op in self._operations:
-            return self._operations[node.op](node, at)
+            operations, inputs = self._operations[node.op](node, at)
+            return (_LAST, *operations, _FIRST) if _is_first(node) else operations, inputs
         if node.op in ACTIVATIONS:
             return (Activation(node.op),), (data,)
         raise _UnknownError
@@ -289,7 +326,7 @@ class _Search:
         if len(node.inputs) == 2:
             data, other = self._with_weights(node)
             if other is not None:
-                return (Bias(self._of_channels(other, data, at)),), (data,)
+                return self._of_channels(Bias, other, data, at)
         return self._of_equals(Add(), node, at)
 
     def _difference(self, node: Node, at: Tensor) -> Found:
@@ -297,9 +334,11 @@ class _Search:
         if other is None:
             raise _UnknownError
         if data == node.inputs[0]:
-            return (Bias(self._of_channels(other, data, at, np.negative)),), (data,)
-        minus = self._constant(f"{node.name}:minus", np.full(self._shape(data)[-1], -1))
-        return (Scale(minus), Bias(self._of_channels(other, data, at))), (data,)
+            return self._of_channels(Bias, other, data, at, np.negative)
+        n_channels = self._shape(data)[-1]
+        minus = self._constant(f"{node.name}:minus {n_channels}", np.full(n_channels, -1))
+        added, _ = self._of_channels(Bias, other, data, at)
+        return (Scale(minus), *added), (data,)
 
     def _product(self, node: Node, at: Tensor) -> Found:
         for function, forms in _PRODUCTS.items():
@@ -308,14 +347,14 @@ class _Search:
                 return (Activation(function),), (x,)
         data, other = self._with_weights(node)
         if other is not None:
-            return (Scale(self._of_channels(other, data, at)),), (data,)
+            return self._of_channels(Scale, other, data, at)
         return self._of_equals(Multiply(), node, at)
 
     def _quotient(self, node: Node, at: Tensor) -> Found:
         data, other = self._with_weights(node)
         if other is None or data != node.inputs[0]:
             raise _UnknownError
-        return (Scale(self._of_channels(other, data, at, np.reciprocal)),), (data,)
+        return self._of_channels(Scale, other, data, at, np.reciprocal)
 
     def _of_equals(self, operation: Operation, node: Node, at: Tensor) -> Found:
         """An operation on tensors of one shape, none of which is spread over another."""
@@ -350,9 +389,9 @@ class _Search:
         return (self._plain_convolution(node),), (node.inputs[0],)
 
     def _plain_convolution(self, node: Node) -> Convolution:
-        data, (rows, columns, n_in, _) = node.inputs[0], self._static(node.inputs[1])
+        rows, columns, n_in, _ = self._static(node.inputs[1])
         strides, dilations = (_pair(node, key) for key in ("strides", "dilations"))
-        image, window = self._image(data), (rows, columns)
+        image, window = self._image(node), (rows, columns)
         n_seen = 1 if node.op == "DepthwiseConv2dNative" else n_in
         return Convolution(
             self._kernel(node.inputs[1]), window, image, strides,
@@ -362,7 +401,7 @@ class _Search:
     def _dilated(self, node: Node, _: Tensor) -> Found:
         """A convolution whose dilation is made by moving pixels to examples and back."""
         inner = self._nodes[source_of(self._nodes, node.inputs[0], SAME_NUMBERS)[0]]
-        if inner.op not in ("Conv2D", "DepthwiseConv2dNative"):
+        if inner.op not in ("Conv2D", "DepthwiseConv2dNative") or _is_first(inner):
             raise _UnknownError
         outer = self._nodes[source_of(self._nodes, inner.inputs[0], SAME_NUMBERS)[0]]
         if outer.op != "SpaceToBatchND":
@@ -389,8 +428,7 @@ class _Search:
 
     def _pooling(self, node: Node, _: Tensor) -> Found:
         window, strides = _pair(node, "ksize"), _pair(node, "strides")
-        image = self._image(node.inputs[0])
-        borders = _borders(node, image, window, strides)
+        borders = _borders(node, self._image(node), window, strides)
         return (Pooling(node.op, window, strides, borders),), (node.inputs[0],)
 
     def _reduced(self, node: Node, at: Tensor) -> Found:
@@ -398,14 +436,27 @@ class _Search:
         data = node.inputs[0]
         n_axes = len(self._static(data))
         axes = {int(axis) % n_axes for axis in self._value(node.inputs[1]).reshape(-1)}
-        image = self._shape(data)
-        if len(image) != 3 or not axes or axes & {0, n_axes - 1}:
+        image, is_first = self._shape(data), False
+        if n_axes == 4 and 3 in axes:
+            is_first, axes = True, {axis - 1 for axis in axes}
+            image = (*image[1:], image[0])
+        if len(image) != 3 or not axes or axes & {0, n_axes - 1} or (is_first and 0 in axes):
             raise _UnknownError
         # A sequence is an image of one row.
         rows, columns = (image[axis] if axis + n_axes - 3 in axes else 1 for axis in range(2))
         pooling = Pooling({"Mean": "AvgPool", "Max": "MaxPool"}[node.op], (rows, columns), (1, 1))
         left = image[0] - rows + 1, image[1] - columns + 1, image[2]
-        return (pooling, *_reshaped(left, self._shape(at))), (data,)
+        if not is_first:
+            return (pooling, *_reshaped(left, self._shape(at))), (data,)
+        placed = left[2], left[0], left[1]
+        return (_LAST, pooling, _FIRST, *_reshaped(placed, self._shape(at))), (data,)
+
+    def _transpose(self, node: Node, _: Tensor) -> Found:
+        examples, *axes = (int(axis) for axis in self._value(node.inputs[1]))
+        if examples or len(axes) != 3:
+            raise _UnknownError
+        first, second, third = (axis - 1 for axis in axes)
+        return (Transpose((first, second, third)),), (node.inputs[0],)
 
     def _padding(self, node: Node, _: Tensor) -> Found:
         data = node.inputs[0]
@@ -463,28 +514,45 @@ class _Search:
                 return data, other
         return left, None
 
-    def _of_channels(self, tensor: Tensor, data: Tensor, at: Tensor, function: Any = None) -> str:
-        """Name of the weights of which each channel of some data has one number."""
-        shape, of_data = self._static(tensor), self._static(data)
-        n_channels = _of_example(of_data)[-1]
-        if self._static(at) != of_data:
+    def _of_channels(
+        self,
+        kind: type[Bias | Scale],
+        tensor: Tensor,
+        data: Tensor,
+        at: Tensor,
+        function: Any = None,
+    ) -> Found:
+        """Weights of which each channel of some data has one number, or all have one."""
+        of_data, whole = self._static(data), self._static(at)
+        node, shape = self._nodes[at[0]], self._static(tensor)
+        if whole != of_data or len(shape) > len(whole):
             raise _UnknownError
-        is_one = math.prod(shape) == 1
-        # One number for each channel: nothing is broadcast but the axes before the last.
-        if not is_one and (math.prod(shape) != shape[-1] or shape[-1] != n_channels):
+        shape = (1,) * (len(whole) - len(shape)) + shape
+        if node.op == "BiasAdd" and _is_first(node):
+            shape = (1, shape[-1], *(1 for _ in whole[2:]))
+        axes = [axis for axis, size in enumerate(shape) if size > 1] or [len(whole) - 1]
+        # Nothing is broadcast but axes other than the channels', which are the last or the first.
+        is_first = len(whole) == 4 and axes == [1]
+        if axes != [len(whole) - 1] and not is_first:
             raise _UnknownError
-        if not is_one and len(of_data) < 2:
+        n_channels = whole[1] if is_first else _of_example(whole)[-1]
+        size = math.prod(shape)
+        if size > 1 and (size != n_channels or len(whole) < 2):
             raise _UnknownError
         origin = self._origin(tensor)
         name = self._weights.get(origin[0])
-        if name is not None and function is None and math.prod(shape) == n_channels:
+        if name is not None and function is None and size == n_channels:
             self._expect_float32(origin)
-            return name
-        value, label = self._value(tensor).astype(np.float64).reshape(-1), tensor_name(tensor)
-        if function is not None:
-            with np.errstate(divide="ignore"):
-                value, label = function(value), f"{label}:{function.__name__}"
-        return self._constant(f"{label}:{n_channels}", np.broadcast_to(value, (n_channels,)))
+        else:
+            value = self._value(tensor).astype(np.float64).reshape(-1)
+            name = f"{tensor_name(tensor)} of {n_channels}"
+            if function is not None:
+                with np.errstate(divide="ignore"):
+                    value, name = function(value), f"{name}, {function.__name__}"
+            name = self._constant(name, np.broadcast_to(value, (n_channels,)))
+        is_to_be_ordered = is_first and not (node.op == "BiasAdd" and _is_first(node))
+        of_each = (kind(name),)
+        return (_LAST, *of_each, _FIRST) if is_to_be_ordered else of_each, (data,)
 
     def _kernel(self, tensor: Tensor) -> str:
         """Name of the weights that a kernel is, with the numbers of its last two axes."""
@@ -556,18 +624,29 @@ class _Search:
         """Shape of an example, a vector or an image."""
         return _of_example(self._static(tensor))
 
-    def _image(self, tensor: Tensor) -> tuple[int, int, int]:
-        rows, columns, channels = self._static(tensor)[1:]
-        return rows, columns, channels
+    def _image(self, node: Node) -> tuple[int, int, int]:
+        """Of what a node takes, with channels last."""
+        rows, columns, channels = self._static(node.inputs[0])[1:]
+        return (columns, channels, rows) if _is_first(node) else (rows, columns, channels)
 
     def _expect_float32(self, tensor: Tensor) -> None:
         if static_type(self._graph, tensor).dtype != _FLOAT32:
             raise _UnknownError
 
 
+def _is_first(node: Node) -> bool:
+    """Whether channels are the first axis of an example."""
+    data_format = node.attr["data_format"].s if "data_format" in node.attr else b"NHWC"
+    if data_format not in (b"NHWC", b"NCHW"):
+        raise _UnknownError
+    return bool(data_format == b"NCHW")
+
+
 def _pair(node: Node, key: str) -> tuple[int, int]:
     """An attribute that has a number for rows and one for columns."""
     examples, rows, columns, channels = list(node.attr[key].list.i) or (1, 1, 1, 1)
+    if _is_first(node):
+        rows, columns, channels = columns, channels, rows
     if examples != 1 or channels != 1:
         raise _UnknownError
     return rows, columns
@@ -587,9 +666,9 @@ def _borders(
         rows, columns = map(same_border, image[:2], window, strides, dilations)
         return rows, columns
     explicit = list(node.attr["explicit_paddings"].list.i)
-    if len(explicit) != 8:
-        raise _UnknownError
-    return (explicit[2], explicit[3]), (explicit[4], explicit[5])
+    start = 4 if _is_first(node) else 2
+    top, bottom, left, right = explicit[start : start + 4]
+    return (top, bottom), (left, right)
 
 
 def _reshaped(before: Shape, after: Shape) -> tuple[Operation, ...]:

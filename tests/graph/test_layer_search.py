@@ -24,6 +24,7 @@ from bprune_hpc.graph.layer_graph import (
     Pooling,
     Reshape,
     Scale,
+    Transpose,
     UnknownOperation,
 )
 from bprune_hpc.graph.layer_search import find_layers
@@ -276,3 +277,23 @@ def test_examples_of_any_number_of_axes_are_as_the_first_kernel_takes_them() -> 
     )
     assert isinstance(found, LayerGraph) and found.input_shape == (5,)
     assert found.nodes[0].operation == Dense("k") and len(found.nodes) == 2
+
+
+def test_channels_that_come_first() -> None:
+    """Axes change their order where images come in and where they are made flat alone."""
+
+    def build(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
+        options = {"data_format": "NCHW"}
+        x = tf.nn.conv2d(x, w["k"], (2, 1), [[0, 0], [0, 0], [1, 2], [0, 3]], **options)
+        x = tf.nn.relu(tf.nn.bias_add(x, tf.constant([1.0, 2.0, 3.0, 4.0]), **options))
+        x = tf.nn.max_pool2d(x * tf.ones((4, 1, 1)) + x, (2, 3), (2, 3), "SAME", **options)
+        return tf.reshape(x, (-1, int(np.prod(x.shape[1:]))))
+
+    first, last = Transpose((2, 0, 1)), Transpose((1, 2, 0))
+    found = operations_of(build, (2, 6, 5))
+    bias, scale = (one for one in found if isinstance(one, Bias | Scale))
+    assert found == [
+        last, Convolution("k", (3, 3), (6, 5, 2), (2, 1), ((1, 2), (0, 3))), bias,
+        Activation("Relu"), scale, Add(),
+        Pooling("MaxPool", (2, 3), (2, 3), ((0, 0), (0, 0))), first, Reshape((16,), 8),
+    ]  # fmt: skip

@@ -122,7 +122,7 @@ class _Builder:
             x = self.affine(x)
         for _ in range(int(rng.integers(n_operations + 1)) if len(x.shape) > 2 else 0):
             kind = ("block", "block", "residual", "concatenated", "gated", "pooled", "padded",
-                    "affine")[rng.integers(8)]  # fmt: skip
+                    "affine", "channels_first")[rng.integers(9)]  # fmt: skip
             self.operations.append(kind)
             x = getattr(self, kind)(x)
         if len(x.shape) > 2:
@@ -165,6 +165,8 @@ class _Builder:
 
     def activated(self, x: Any) -> Any:
         kind = ACTIVATIONS[self.rng.integers(len(ACTIVATIONS))]
+        if kind == "tanh" and "FusedBatchNorm" in x.op.type:
+            kind = "sigmoid"  # TensorFlow 2.18 fuses the two, and cannot run what it has fused
         self.operations.append(kind)
         if kind.startswith("gelu"):
             return self.tf.nn.gelu(x, approximate=kind == "gelu_tanh")
@@ -197,6 +199,8 @@ class _Builder:
             return tf.nn.conv1d(x, self.weight((window, n_in, n_out)), stride, "SAME")
         window = [int(size) for size in rng.integers(1, 4, 2)]
         strides = [1, 1] if keeps_size else [int(size) for size in rng.integers(1, 3, 2)]
+        if n_in == 1:  # zeros in oneDNN (2.18) where columns alone have a stride and windows are wide
+            strides[0] = strides[1]
         dilations = [int(size) for size in rng.choice([1, 1, 2], 2)]
         reach = [(size - 1) * each + 1 for size, each in zip(window, dilations, strict=True)]
         padding: Any = "SAME"
@@ -241,6 +245,26 @@ class _Builder:
         fits = all(size <= whole for size, whole in zip(window, x.shape[1:-1], strict=True))
         padding = ("SAME", "VALID")[rng.integers(2)] if fits else "SAME"
         return getattr(self.tf.nn, f"{kind}{n_axes}d")(x, window, strides, padding)
+
+    def channels_first(self, x: Any) -> Any:
+        """Operations of images whose channels are the first axis of an example."""
+        tf, rng, n_out = self.tf, self.rng, 3
+        if len(x.shape) != 4:
+            return x
+        x, options = tf.transpose(x, (0, 3, 1, 2)), {"data_format": "NCHW"}
+        kernel = self.weight((2, 3, x.shape[1], n_out))
+        x = tf.nn.conv2d(x, kernel, 1, "SAME", **options)
+        x = tf.nn.bias_add(x, self.weight((n_out,)), **options)
+        x = self.activated(x)
+        if rng.random() < 0.5:
+            x = x * self.weight((n_out, 1, 1), is_fixed=True) + 1
+        if rng.random() < 0.5:
+            x = tf.nn.max_pool2d(x, (2, 1), (2, 1), "SAME", **options)
+        if rng.random() < 0.3:
+            return tf.reduce_mean(tf.nn.relu(x), (2, 3), keepdims=True)
+        if rng.random() < 0.3:
+            return tf.reshape(x, (-1, *x.shape[1:]))
+        return tf.transpose(x, (0, 2, 3, 1))
 
     def padded(self, x: Any) -> Any:
         borders = [[int(n) for n in self.rng.integers(0, 2, 2)] for _ in x.shape[1:-1]]
