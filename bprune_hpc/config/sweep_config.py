@@ -76,7 +76,7 @@ class SweepConfig:
         Choices among which this one is.
     extended : bool
         Whether what a choice rests on was changed when the results file had results; no flag's.
-    evaluator : {"auto", "chain", "channels", "graph"}
+    evaluator : {"auto", "chain", "channels", "layers", "graph"}
         See ``evaluator_choice``.
     output : str
         The results file, without links and ``..``.

@@ -45,7 +45,7 @@ from .compact_graph import CompactGraph, compact_graph
 from .compaction import Floats, GaussianSlice, Weights
 from .compiled_layers import Values, index_of
 from .interface import Noise, Pruned, Sampled, noise_batches_of
-from .slabs import SLAB, STEPS, Layout, Tiles, Window, tiles_of, windows_of
+from .slabs import BASES, SLAB, STEPS, Layout, Tiles, Window, tiles_of, windows_of
 
 _NO_BOUNDS = (-math.inf, math.inf)
 _BOUNDS = {"Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
@@ -55,6 +55,10 @@ _CONVOLUTION, _ELEMENTWISE, _POOLING = range(3)
 _GROUP = SLAB * STEPS
 """Examples that go through all layers together."""
 _MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
+
+
+_Operation = tuple[Any, ...]
+"""As the compiled module takes it."""
 
 
 class UnknownLayersError(Exception):
@@ -591,7 +595,9 @@ class Program:
                     layout.channel_stride, layout.row_stride, layout.column_stride,
                     one.n_channels, *one.size, layout.left, layout.right,
                 )
-                for start, stride, one, layout in zip(starts, strides, tensors, layouts, strict=True)
+                for start, stride, one, layout in zip(
+                    starts, strides, tensors, layouts, strict=True
+                )
             ],
             np.int64,
         )  # fmt: skip
@@ -724,84 +730,88 @@ class _Sampled:
         """Some draws of a batch of noises on all examples."""
         pruned = self._pruned
         program, steps = pruned.program, pruned.steps
-        columns, signs, noises = [], [], []
+        columns: list[int] = []
+        signs: list[float] = []
+        noises: list[int] = []
         for noise in range(noise_batch.start, noise_batch.stop):
-            values = self._noises[noise]
-            for at, draw in enumerate(values.draws, self._starts[noise]):
+            for at, draw in enumerate(self._noises[noise].draws, self._starts[noise]):
                 if first <= at < last:
-                    if not noises or noises[-1] != noise:
+                    if noise not in noises:
                         noises.append(noise)
-                    has_noise = values.values is not None and draw.sign
+                    has_noise = self._noises[noise].values is not None and draw.sign
                     columns.append(len(noises) - 1 if has_noise else -1)
                     signs.append(float(draw.sign))
-        shared, others = [], []
-        for at, step in enumerate(steps.steps):
-            scale, shift = (values[first:last] for values in self._affine[at])
-            bounds, added = step.bounds, step.inputs[1] if len(step.inputs) > 1 else -1
-            if at in pruned.shared:
-                means, spread = program.sums[at]
-                values = self._values[at][[0, *(1 + noise for noise in noises)]]
-                ones = np.ones((len(values), scale.shape[1]), np.float32)
-                shared.append(
-                    self._product(at, means, spread, _NO_BOUNDS, values, ones, np.zeros_like(ones))
-                )
-                is_last = added < 0
-                others.append(
-                    (
-                        _ELEMENTWISE, means, step.output, spread, bounds if is_last else _NO_BOUNDS,
-                        True, 0, scale, shift,
-                    )
-                )  # fmt: skip
-                if not is_last:
-                    ones = np.ones_like(scale)
-                    others.append(
-                        (
-                            _ELEMENTWISE, step.output, step.output, added, bounds, False, 0, ones,
-                            np.zeros_like(ones),
-                        )
-                    )  # fmt: skip
-            elif at in pruned.lists:
-                values = self._values[at][first:last]
-                others.append(self._product(at, step.output, added, bounds, values, scale, shift))
-            elif isinstance(step.operation, Pooling):
-                assert step.window is not None
-                before, after = (steps.layouts[one] for one in (step.inputs[0], step.output))
-                is_mean = step.operation.function == "AvgPool"
-                windows = windows_of(step.window, before, after)
-                others.append((_POOLING, step.inputs[0], step.output, is_mean, *windows))
-            else:
-                others.append(
-                    (
-                        _ELEMENTWISE, step.inputs[0], step.output, added, bounds, False,
-                        step.function, scale, shift,
-                    )
-                )  # fmt: skip
-        n_more = sum(len(steps.steps[at].inputs) > 1 for at in pruned.shared if at < steps.n_narrow)
+        shared = [self._shared(at, noises) for at in pruned.shared]
+        others, n_narrow = [], 0
+        for at in range(len(steps.steps)):
+            others += self._operations(at, slice(first, last))
+            n_narrow = len(others) if at < steps.n_narrow else n_narrow
         result = steps.tensors[steps.result]
         outputs = steps.layouts[steps.result].places(result.n_channels)
+        n_in = program.n_group + 2 * program.slack
 
         def run(workspace: Workspace, start: int, stop: int) -> None:
             scratch = workspace.array("scratch", program.n_scratch)
             compiled.module.run_graph(
-                compiled.instructions(), slabs, program.n_group + 2 * program.slack, program.tensors, tuple(shared),
-                tuple(others), steps.n_narrow + n_more, tuple(columns), tuple(signs),
-                len(noises), steps.result, outputs, out, scratch, start, stop, program.n_group,
+                compiled.instructions(), slabs, n_in, program.tensors, tuple(shared),
+                tuple(others), n_narrow, tuple(columns), tuple(signs), len(noises), steps.result,
+                outputs, out, scratch, start, stop, program.n_group,
             )  # fmt: skip
 
         pruned.threads.run(run, n_groups)
 
+    def _shared(self, at: int, noises: Sequence[int]) -> _Operation:
+        """Products with the examples, at the mean and with some noises."""
+        means, spread = self._pruned.program.sums[at]
+        values = self._values[at][[0, *(1 + noise for noise in noises)]]
+        ones = np.ones((len(values), self._affine[at][0].shape[1]), np.float32)
+        return self._product(at, means, spread, _NO_BOUNDS, values, ones, np.zeros_like(ones))
+
+    def _operations(self, at: int, draws: slice) -> list[_Operation]:
+        """What a step is in some draws."""
+        pruned, step = self._pruned, self._pruned.steps.steps[at]
+        scale, shift = (values[draws] for values in self._affine[at])
+        added = step.inputs[1] if len(step.inputs) > 1 else -1
+        if at in pruned.shared:
+            means, spread = pruned.program.sums[at]
+            bounds = step.bounds if added < 0 else _NO_BOUNDS
+            out: list[_Operation] = [
+                (_ELEMENTWISE, means, step.output, spread, bounds, True, 0, scale, shift)
+            ]
+            if added >= 0:
+                ones = np.ones_like(scale)
+                output, nothing = step.output, np.zeros_like(ones)
+                out.append(
+                    (_ELEMENTWISE, output, output, added, step.bounds, False, 0, ones, nothing)
+                )
+            return out
+        if at in pruned.lists:
+            values = self._values[at][draws]
+            return [self._product(at, step.output, added, step.bounds, values, scale, shift)]
+        if isinstance(step.operation, Pooling):
+            assert step.window is not None
+            before, after = (pruned.steps.layouts[one] for one in (step.inputs[0], step.output))
+            is_mean = step.operation.function == "AvgPool"
+            windows = windows_of(step.window, before, after)
+            return [(_POOLING, step.inputs[0], step.output, is_mean, *windows)]
+        return [
+            (
+                _ELEMENTWISE, step.inputs[0], step.output, added, step.bounds, False,
+                step.function, scale, shift,
+            )
+        ]  # fmt: skip
+
     def _product(
         self, at: int, output: int, added: int, bounds: tuple[float, float], values: Floats,
         scale: Floats, shift: Floats,
-    ) -> tuple[Any, ...]:  # fmt: skip
+    ) -> _Operation:  # fmt: skip
         """A convolution as the compiled module takes it."""
         pruned = self._pruned
         step, lists = pruned.steps.steps[at], pruned.lists[at]
-        before = step.inputs[0]
         tiles = pruned.steps.tiles(at, at in pruned.shared)
-        n_bytes = 1 + 4 * SLAB * 16 * pruned.steps.tensors[step.output].n_channels
+        n_bytes = 1 + 4 * _GROUP * BASES * pruned.steps.tensors[step.output].n_channels
         return (
-            _CONVOLUTION, before, output, added, bounds, lists.width, lists.n_blocks,
+            _CONVOLUTION, step.inputs[0], output, added, bounds, lists.width, lists.n_blocks,
             max(1, _TILE_BYTES // n_bytes), tiles.step, tiles.tiles, tiles.masks, lists.starts,
             lists.offsets, values, scale, shift,
         )  # fmt: skip

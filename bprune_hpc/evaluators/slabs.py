@@ -150,7 +150,7 @@ class Tiles:
     Attributes
     ----------
     tiles : int32 array, shape (n_tiles, 3 * BASES + 2)
-        Where bases are in the input, the output and what is added, how many, and how many steps from each.
+        Where bases are in the input, the output and what is added, how many, and their steps.
     masks : uint8 array, shape (n_tiles, n_classes)
         Bases at which the taps of a class are inside of the image, one bit each.
     taps, classes : int32 array, shape (n_taps,)
