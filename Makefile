@@ -54,7 +54,8 @@ export OMPI_ALLOW_RUN_AS_ROOT ?= 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM ?= 1
 endif
 
-PIP_INSTALL := python -m pip install --disable-pip-version-check --quiet --constraint constraints/$(COMBINATION).txt
+PIP := python -m pip install --disable-pip-version-check --quiet
+PIP_INSTALL := $(PIP) --constraint constraints/$(COMBINATION).txt
 BASE := $(VENV)/.stamp-python$(VERSION)
 PACKAGE := $(VENV)/.stamp-package-$(MPI)
 TEST := $(VENV)/.stamp-test-$(MPI)
@@ -188,11 +189,10 @@ $(TEST): $(PACKAGE) tools/install_horovod.sh
 	$(if $(NO_HOROVOD),,tools/install_horovod.sh)
 	touch $@
 
-# Light on purpose: none of the checks needs TensorFlow.
-$(CHECK): constraints/$(COMBINATION).txt setup.cfg
-	@tools/find_python.sh $(PYTHON) >/dev/null
-	"$(FOUND)" -m venv $(CHECK_VENV)
-	"$(FOUND)" -c 'import configparser; config = configparser.ConfigParser(); config.read("setup.cfg"); \
-	  print(config["options.extras_require"]["check"])' > $(CHECK_VENV)/requirements.txt
-	PATH="$(abspath $(CHECK_VENV))/bin:$$PATH" $(PIP_INSTALL) --requirement $(CHECK_VENV)/requirements.txt
+# Light on purpose: none of the checks needs TensorFlow. Types are those of one NumPy.
+$(CHECK): constraints/horovod.txt setup.cfg
+	"$$(tools/find_python.sh 3.11 3.12 3.10)" -m venv --clear $(CHECK_VENV)
+	$(CHECK_VENV)/bin/python -c 'import configparser; config = configparser.ConfigParser(); \
+	  config.read("setup.cfg"); print(config["options.extras_require"]["check"])' > $(CHECK_VENV)/requirements.txt
+	$(CHECK_VENV)/bin/$(PIP) --constraint constraints/horovod.txt --requirement $(CHECK_VENV)/requirements.txt
 	touch $@
