@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train a mean-field Bayesian network, on any number of ranks",
     "inspect": "say what is in a checkpoint, or how far a results file is",
     "report": "print the table of a results file, and draw it",
+    "export": "write the network of a threshold in files that others open",
     "jobs": "list the job scripts for Slurm, PBS and Cobalt, and copy them",
 }
 """What there is, in the order of the help: a module of that name, with ``main`` and ``parser``."""

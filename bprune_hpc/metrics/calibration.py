@@ -57,11 +57,11 @@ class Reliability:
 
     @property
     def bias(self) -> tuple[Float64Array, Float64Array]:
-        """The least and the most that :attr:`error` is too large by, in the mean.
+        """What :attr:`error` is too large by in the mean: about the least, and the most.
 
         A bin that is calibrated has a gap all the same: the mean of \\|N(gap, sd²)\\| less its gap.
-        The most is that if all bins are calibrated; the least if all gaps are as large as they were
-        found.
+        The first is that if all gaps are as large as they were found, the second if all bins are
+        calibrated.
         """
         weight, gap, sd = self._bins
         ratio = gap / np.where(sd > 0, sd, 1.0)

@@ -1,4 +1,4 @@
-"""Statistics of a classifier's predictions at each threshold, with two standard errors each.
+"""Statistics of a classifier's predictions at each threshold, with standard errors and intervals.
 
 Sums in, numbers out: means over examples, and statistics of the whole set, which take the scores of
 every example. What each metric is called and means stands in ``metrics.definitions``.

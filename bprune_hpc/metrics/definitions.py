@@ -45,6 +45,9 @@ class Definition:
         Whether it depends on draws, so that it has a Monte Carlo error.
     interval : {"mean", "share", "area", "positive", "biased"}
         Which kind its interval is, see ``metrics.intervals``.
+    is_unbounded : bool
+        Whether single examples can add any amount to it: then a test set that lacks rare large
+        ones cannot tell of them, and its interval misses.
     has_band : bool
         Whether it has a band that holds at all thresholds together.
     difference_of : str
@@ -64,6 +67,7 @@ class Definition:
     is_corrected: bool = False
     has_draws: bool = True
     interval: str = "mean"
+    is_unbounded: bool = False
     has_band: bool = False
     difference_of: str = ""
     sign: float = 1.0
@@ -100,6 +104,7 @@ _smooth = partial(Definition, is_corrected=True)
 _of_set = partial(Definition, is_of_set=True, is_discrete=True)
 _area = partial(_of_set, interval="area")
 _of_target = partial(Definition, units=TARGET_UNITS)
+_loss = partial(_of_target, is_unbounded=True)
 
 
 def _areas(kind: str, examples: str) -> list[Definition]:
@@ -134,7 +139,7 @@ CLASSIFICATION = _with_changes(
     _step(
         "accuracy_mean_weights", "accuracy of the network at its posterior mean", has_draws=False
     ),
-    _smooth("nll", "negative log-likelihood of the averaged predictive", "nat"),
+    _smooth("nll", "negative log-likelihood of the averaged predictive", "nat", is_unbounded=True),
     _smooth("brier", "Brier score of the averaged predictive, summed over classes"),
     _smooth("predictive_entropy", "entropy of the averaged predictive", "nat"),
     # Has no such bias; with it in the list, mutual information remains the difference.
@@ -155,6 +160,7 @@ CLASSIFICATION = _with_changes(
         "nll_rise",
         "NLL here less that at the first threshold, on the same examples",
         "nat",
+        is_unbounded=True,
         difference_of="nll",
         has_band=True,
     ),
@@ -166,34 +172,34 @@ OUT_OF_DISTRIBUTION = _with_changes(*_areas("ood", "examples of the other set"))
 _DENSITY = "negative log-density of the predictive mixture"
 
 REGRESSION = _with_changes(
-    _of_target(
+    _loss(
         "rmse",
         "root mean squared error of the predictive mean",
         quantity="squared_error",
         is_root=True,
         is_corrected=True,
     ),
-    _of_target(
+    _loss(
         "rmse_single_draw",
         "root mean squared error of single draws' means",
         quantity="squared_error_single_draw",
         is_root=True,
     ),
-    _of_target(
+    _loss(
         "rmse_mean_weights",
         "root mean squared error of the network at its posterior mean",
         quantity="squared_error_mean_weights",
         is_root=True,
         has_draws=False,
     ),
-    _of_target(
+    _loss(
         "mae",
         "mean absolute error of the predictive mean",
         quantity="absolute_error",
         is_corrected=True,
     ),
-    _smooth("nll", _DENSITY, "nat"),
-    _of_target("crps", "continuous ranked probability score of the predictive mixture, unbiased"),
+    _smooth("nll", _DENSITY, "nat", is_unbounded=True),
+    _loss("crps", "continuous ranked probability score of the predictive mixture, unbiased"),
     *(
         _step(
             f"coverage_{level}",
@@ -217,6 +223,7 @@ REGRESSION = _with_changes(
         "nll_rise",
         f"{_DENSITY}: less that at the first threshold",
         "nat",
+        is_unbounded=True,
         difference_of="nll",
         has_band=True,
     ),

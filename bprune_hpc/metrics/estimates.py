@@ -1,4 +1,4 @@
-"""A statistic at each threshold, its two standard errors and its interval. Pure.
+"""A statistic at each threshold, its standard errors and its interval. Pure.
 
 ``se`` is the Monte Carlo error: of what is smooth in the draws by a delete-group jackknife, of what
 moves in steps by balanced half-samples. ``se_data`` is the error of having tested on these examples
@@ -78,7 +78,8 @@ class Estimate:
     error_of_examples : float64 array, shape (n_thresholds, ...), or None
         Standard error over the examples, where it is known without any of these.
     bias : tuple of float64 array, shape (n_thresholds, ...), or None
-        The least and the most that it is too large by, having so few examples; None: not at all.
+        About the least and the most that it is too large by, having so few examples; None: it is
+        not.
     n_worth : float64 array, shape (n_thresholds, ...), or None
         Independent outcomes that a share is worth at most; None: all examples.
     """

@@ -1,4 +1,4 @@
-"""Statistics of a regression's predictions at each threshold, with two standard errors each.
+"""Statistics of a regression's predictions at each threshold, with standard errors and intervals.
 
 The counterpart of ``metrics.classification`` for Normals: sums in, numbers out. The predictive
 distribution of an example is the mixture of the draws' Normals.

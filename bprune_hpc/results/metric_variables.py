@@ -1,4 +1,4 @@
-"""Metrics as datasets of a results file: each number with its two standard errors and intervals."""
+"""Metrics as datasets of a results file: each number with its errors and intervals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from .file import Variable
 
 INTERVALS = ("low", "high", "band_low", "band_high")
 """What is stored of a metric beside its errors, where there is such."""
+
+_KINDS = {
+    "mean": "Student's t, further out on the side of the long tail",
+    "share": "Wilson's with the variance of the draws; of differences, Bonett and Price's",
+    "area": "Wilson's, of as many examples as the error is worth; of differences, Zou and Donner's",
+    "positive": "quantiles of gamma distributions (Fay and Feuer)",
+    "biased": "from all bins calibrated to gaps as found: holds in more than 95 %",
+}
+"""What kinds of intervals there are, in words."""
 
 
 def metric_variables(
@@ -25,6 +34,10 @@ def metric_variables(
         attrs = {"units": definition.units, "long_name": definition.long_name}
         if definition.is_discrete:
             attrs["discrete"] = "moves in steps: its standard errors are rough"
+        if metric.low is not None:
+            attrs["interval"] = _KINDS[definition.interval]
+        if definition.is_unbounded:
+            attrs["interval_misses"] = "where losses are rare and large and the test set lacks them"
         out |= metric_and_errors(name, dims, metric, attrs)
     return out
 

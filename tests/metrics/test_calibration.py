@@ -109,10 +109,11 @@ def test_the_bias_lies_between_its_bounds() -> None:
         truth = reliability(many, rng.random(many.shape) < many**power, equal_width_edges()).error
         least, most = found.bias
         bias = found.error.mean() - truth[0]
-        assert 0.02 < least.mean() < bias
         if power == 1:  # calibrated: the most that it can be
             assert bias == pytest.approx(most.mean(), rel=0.05)
+            assert 0.02 < least.mean() < bias
         else:
+            assert bias == pytest.approx(least.mean(), rel=0.2)
             assert bias < most.mean()
         # Signs of gaps that are not seen make the sum of their sizes more certain, not less.
         assert found.error.std() < np.sqrt((found.error_of_examples**2).mean())

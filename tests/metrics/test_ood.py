@@ -112,7 +112,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     np.savez(path, x_test=shuffled, y_test=np.full(len(x), 77))
     return [
         "--model_dir=embedded:digits_fc", "--dataset=digits", "--thresholds=0,0.5,3",
-        "--num_monte_carlo=110", "--batch_size=100", "--target_se=auroc_ood_entropy=0.004",
+        "--num_monte_carlo=110", "--batch_size=100", "--target_se=auroc_ood_entropy=0.005",
         f"--ood_path={path}",
     ]  # fmt: skip
 
@@ -130,7 +130,7 @@ def test_the_file_has_their_scores_and_how_well_they_tell(swept: Path) -> None:
     assert found.ood.sizes["ood_example"] == 130
     assert sum(name.endswith("shuffled.npz") for name in json.loads(found.attrs["sha256"])) == 1
     assert found.metrics.attrs["target_reached"] == 1 and found.attrs["n_draws"] == 100
-    assert found.metrics.auroc_ood_entropy_se.max() <= 0.004
+    assert found.metrics.auroc_ood_entropy_se.max() <= 0.005
     is_other = np.repeat([0, 1], [359, 130])
     for short, score in SCORES.items():
         for t in range(3):
