@@ -23,7 +23,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .job import startup
@@ -63,7 +64,11 @@ from .training.config import (
 )
 from .training.directory import RECORD, TrainingDirectory
 from .training.noise import Noise
+<<<<<<< HEAD
 from .training.pruning import prune, prune_fraction, share_pruned
+=======
+from .training.shares import SharedSteps
+>>>>>>> devices
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -77,7 +82,6 @@ _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
-Sum = Callable[[NDArray[np.float32]], None]
 Ask = Callable[[Timing], str | None]
 """Tells every rank whether to stop, and why; see :class:`bprune_hpc.runner.loop.StopVote`."""
 
@@ -170,6 +174,9 @@ class _Run:
     ) -> None:
         self.config, self.comm, self.directory, self.end = config, comm, directory, end
         self.ask = ask or StopVote(comm, end, config.stop_margin_s)
+        self.call: Callable[..., np.float32]
+        # What several ranks have in shares, with Adam's moments or without.
+        self._put_back: Callable[[bool], None] = lambda with_moments: None
         self.ask_root = ask or StopVote(ranks.SerialComm(), end, config.stop_margin_s)
 
     def run(self) -> tuple[int, dict[str, Any]]:
@@ -213,8 +220,16 @@ class _Run:
                 if not comm.is_root:
                     graph.set_state(self.training, self.session, arrays)
             noise = Noise(self.training.nll, config.seed, comm.rank, step)
-            add_up = stack.enter_context(_sums(comm, horovod, threads))
-            self.call = graph.step_of(self.training, self.session, noise, add_up)
+            if comm.size == 1:
+                self.call = graph.step_of(self.training, self.session, noise)
+            else:
+                exchange = comm if horovod is None else _HorovodExchange(horovod, comm, threads)
+                shared = SharedSteps(
+                    self.training, self.session, config, len(self.y), noise, exchange, comm.rank,
+                    comm.size,
+                )  # fmt: skip
+                stack.callback(shared.close)
+                self.call, self._put_back = shared, shared.put_back
             why = self._train(step)
             report: dict[str, Any] = {}
 
@@ -298,6 +313,7 @@ class _Run:
                 step += 1
             # One rank's broken gradient breaks all, so rank 0 sees it and says it once: in the
             # losses of the epoch or, if it was the last step's, in what that step left behind.
+            self._put_back(False)
             if comm.is_root:
                 nll, kl = float(losses.mean()), float(session.run(self.training.network.kl))
                 if not math.isfinite(nll + kl):
@@ -344,6 +360,7 @@ class _Run:
 
     def _save(self, step: int, timing: Timing) -> None:
         """Save on rank 0; every rank calls this."""
+        self._put_back(True)
 
         def save() -> None:
             began = time.monotonic()
@@ -497,25 +514,38 @@ def _allreduce(config: TrainConfig, n_ranks: int) -> str | None:
     return config.allreduce or ("horovod" if is_installed else "mpi")
 
 
-@contextlib.contextmanager
-def _sums(comm: Comm, horovod: Any, threads: tuple[int, int]) -> Iterator[Sum | None]:
-    """What adds an array up over ranks, MPI if not Horovod; None for one rank."""
-    if comm.size == 1:
-        yield None
-    elif horovod is None:
-        yield comm.add_up
-    else:
-        tf = import_tensorflow()
-        with tf.Graph().as_default() as own:
-            array = tf.compat.v1.placeholder(tf.float32, (None,))
-            whole = horovod.allreduce(array, op=horovod.Sum, name="gradients")
-        with contextlib.closing(open_session(own, *threads)) as session:
-            call = call_of(session, whole, [array])
+class _HorovodExchange:
+    """Sums and shares by Horovod; see :class:`bprune_hpc.training.shares.Exchange`."""
 
-            def add_up(values: NDArray[np.float32]) -> None:
-                values[:] = call(values)
+    def __init__(self, horovod: Any, comm: Comm, threads: tuple[int, int]) -> None:
+        self._horovod, self._rank, self._threads = horovod, comm.rank, threads
+        self._calls: dict[tuple[str, int], Callable[[NDArray[np.float32]], NDArray[Any]]] = {}
 
-            yield add_up
+    def sum_shares(
+        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
+    ) -> None:
+        """Add up whole arrays: Horovod divides them evenly alone."""
+        add_up = partial(self._horovod.allreduce, op=self._horovod.Sum)
+        share[:] = self._call(add_up, "gradients", len(array))(array)[self._mine(bounds)]
+
+    def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
+        """Bring together what ranks have of different lengths."""
+        array[:] = self._call(self._horovod.allgather, "weights", len(array))(
+            np.ascontiguousarray(array[self._mine(bounds)])
+        )
+
+    def _mine(self, bounds: Sequence[int]) -> slice:
+        return slice(*bounds[self._rank : self._rank + 2])
+
+    def _call(self, operation: Callable[..., Any], name: str, n: int) -> Callable[..., Any]:
+        """What an operation of Horovod makes of an array, in a session of its own."""
+        if (name, n) not in self._calls:
+            tf = import_tensorflow()
+            with tf.Graph().as_default() as own:
+                array = tf.compat.v1.placeholder(tf.float32, (None,))
+                whole = operation(array, name=f"{name}_{n}")
+            self._calls[name, n] = call_of(open_session(own, *self._threads), whole, [array])
+        return self._calls[name, n]
 
 
 def _start_horovod(comm: Comm) -> Any:
