@@ -64,11 +64,8 @@ from .training.config import (
 )
 from .training.directory import RECORD, TrainingDirectory
 from .training.noise import Noise
-<<<<<<< HEAD
 from .training.pruning import prune, prune_fraction, share_pruned
-=======
 from .training.shares import SharedSteps
->>>>>>> devices
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3

@@ -270,14 +270,10 @@ def local_dense(layers: Sequence[Any], inputs: Any) -> tuple[Any, dict[str, Any]
             variable_of(layer, f"{name}:0")
             for name in ("kernel_posterior_loc", UNTRANSFORMED_SCALE, "bias_posterior_loc")
         )
-<<<<<<< HEAD
-        scale = scales[layer.name] = _SMALLEST_SCALE + tf.nn.softplus(raw)
+        scale = scales[layer.name] = scale_of(raw)
         mask = mask_of(layer)
         if mask is not None:
             scale = mask * scale
-=======
-        scale = scales[layer.name] = scale_of(raw)
->>>>>>> devices
         mean = tf.nn.bias_add(tf.matmul(units, loc), bias)
         # The root has no derivative at 0, where all inputs of a unit are 0.
         variance = _SMALLEST_SCALE**2 + tf.matmul(tf.square(units), tf.square(scale))

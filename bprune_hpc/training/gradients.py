@@ -76,26 +76,14 @@ def of_elbo(
         Of every trainable variable, in the order of the graph.
     """
     tf = import_tensorflow()
-<<<<<<< HEAD
-    variables = nll.graph.get_collection("trainable_variables")
-    raw_of = {raw.ref(): name for name, raw in network.untransformed_scales.items()}
-    loc_of = {loc.ref(): name for name, loc in network.loc_variables.items()}
-    # Of the scales in place of the variables below them: their softplus comes after.
-    at = [scales[raw_of[v.ref()]] if v.ref() in raw_of else v for v in variables]
-    found = tf.gradients(nll, at, grad_ys=tf.constant(share))
-    weight = share * kl_factor
-    pairs = []
-    for gradient, where, variable in zip(found, at, variables, strict=True):
-        name = loc_of.get(variable.ref()) or raw_of.get(variable.ref())
-        if variable.ref() in loc_of:
-=======
     variables, at = _places(network, of_likelihood[0].graph, scales)
-    is_loc = {loc.ref() for loc in network.loc_variables.values()}
+    loc_of = {loc.ref(): name for name, loc in network.loc_variables.items()}
+    raw_of = {raw.ref(): name for name, raw in network.untransformed_scales.items()}
     weight = share * kl_factor
     pairs = []
     for gradient, where, variable in zip(of_likelihood, at, variables, strict=True):
-        if variable.ref() in is_loc:
->>>>>>> devices
+        name = loc_of.get(variable.ref()) or raw_of.get(variable.ref())
+        if variable.ref() in loc_of:
             gradient += (weight / prior_scale**2) * variable
         elif where is not variable:  # its softplus comes after
             gradient += (weight / prior_scale**2) * where - weight / where
