@@ -210,23 +210,10 @@ class _Run:
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
             self.session.run(self.training.init)
             step = comm.from_root(lambda: self._start(state))
-            if comm.size > 1:
-                arrays = comm.bcast_arrays(
-                    graph.state_of(self.training, self.session) if comm.is_root else None
-                )
-                if not comm.is_root:
-                    graph.set_state(self.training, self.session, arrays)
-            noise = Noise(self.training.nll, config.seed, comm.rank, step)
-            if comm.size == 1:
-                self.call = graph.step_of(self.training, self.session, noise)
-            else:
-                exchange = comm if horovod is None else _HorovodExchange(horovod, comm, threads)
-                shared = SharedSteps(
-                    self.training, self.session, config, len(self.y), noise, exchange, comm.rank,
-                    comm.size,
-                )  # fmt: skip
-                stack.callback(shared.close)
-                self.call, self._put_back = shared, shared.put_back
+            self.noise = Noise(self.training.nll, config.seed, comm.rank, step)
+            self.exchange = comm if horovod is None else _HorovodExchange(horovod, comm, threads)
+            self.steps = stack.enter_context(contextlib.ExitStack())
+            self._take_steps()
             why = self._train(step)
             report: dict[str, Any] = {}
 
@@ -243,6 +230,24 @@ class _Run:
             without = " without --overwrite" if config.overwrite else ""
             logger.info("stopped early (%s); the same command%s goes on from here", why, without)
         return (0 if why is None else STOPPED), report
+
+    def _take_steps(self) -> None:
+        """Have steps go on from the variables that rank 0 has; every rank calls this."""
+        config, comm = self.config, self.comm
+        self.steps.close()
+        if comm.size == 1:
+            self.call = graph.step_of(self.training, self.session, self.noise)
+            return
+        mine = graph.state_of(self.training, self.session) if comm.is_root else None
+        arrays = comm.bcast_arrays(mine)
+        if not comm.is_root:
+            graph.set_state(self.training, self.session, arrays)
+        shared = SharedSteps(
+            self.training, self.session, config, len(self.y), self.noise, self.exchange,
+            comm.rank, comm.size,
+        )  # fmt: skip
+        self.steps.callback(shared.close)
+        self.call, self._put_back = shared, shared.put_back
 
     @property
     def _on_root(self) -> TrainingDirectory:
@@ -339,12 +344,14 @@ class _Run:
         fraction = fraction_to_prune(self.config, epoch)
         if fraction is None:
             return False
-        masks = self.comm.bcast_arrays(
-            prune_fraction(self.training, self.session, self.config, fraction)
-            if self.comm.is_root
-            else None
-        )
-        prune(self.training, self.session, masks)
+        self._put_back(True)
+
+        def on_root() -> None:
+            masks = prune_fraction(self.training, self.session, self.config, fraction)
+            prune(self.training, self.session, masks)
+
+        self.comm.from_root(on_root)
+        self._take_steps()
         if self.comm.is_root:
             share = 100 * share_pruned(self.training, self.session)
             logger.info("before epoch %d: %.2f %% of the weights are pruned", epoch + 1, share)

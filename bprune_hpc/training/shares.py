@@ -17,7 +17,7 @@ SC 2020.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -158,6 +158,13 @@ class SharedSteps:
             of_used = sums[0] + (weight / config.prior_scale**2) * penalized * shares[0]
             of_scale = sums[1] + (weight / config.prior_scale**2) * scale - weight / scale
             of_raw = tf.raw_ops.SoftplusGrad(gradients=of_scale, features=shares[1])
+            if network.masks:
+                of_used, of_raw = (
+                    gradient * v1.get_variable(f"mask{k}", initializer=kept, trainable=False)
+                    for k, (gradient, kept) in enumerate(
+                        zip((of_used, of_raw), self._kept(before), strict=True)
+                    )
+                )
             adam = v1.train.AdamOptimizer(rate)
             step = adam.apply_gradients(zip((of_used, of_raw), shares, strict=True))
             with tf.control_dependencies([step]):
@@ -198,6 +205,20 @@ class SharedSteps:
         for group, share in zip(self._groups, shares, strict=True):
             group.values[group.mine] = share
             self._exchange.gather_shares(group.values, group.bounds)
+
+    def _kept(self, state: Mapping[str, NDArray[Any]]) -> list[Array]:
+        """Masks of this rank's shares: 1 where a weight stays."""
+        network, masks = self._training.network, {}
+        for layer, mask in network.masks.items():
+            for variable in (network.loc_variables[layer], network.untransformed_scales[layer]):
+                masks[variable.name] = state[mask.name]
+        return [
+            group.laid_out([
+                masks.get(one.name, np.ones(one.shape.as_list(), np.float32))
+                for one in group.variables
+            ])
+            for group in self._groups
+        ]  # fmt: skip
 
     def put_back(self, with_moments: bool = True) -> None:
         """Give rank 0's variables, and those of Adam, their values; every rank calls this."""
