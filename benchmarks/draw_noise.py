@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 import bprune_hpc
 from bprune_hpc import data
-from bprune_hpc.models.layers import keras, probability
+from bprune_hpc.models.layers import keras
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.posterior.pruning import mask_at_threshold
-from bprune_hpc.tensorflow_import import import_tensorflow
+from bprune_hpc.tensorflow_import import import_probability, import_tensorflow
 
 from .common_draws import Repeats, repeat
 from .peers import set_posterior
@@ -78,7 +78,7 @@ def peer(
     tf = import_tensorflow()
     n_layers = len(table.loc)
     layers = [
-        getattr(probability().layers, kind)(
+        getattr(import_probability().layers, kind)(
             loc.shape[1], activation="relu" if index < n_layers - 1 else None
         )
         for index, loc in enumerate(table.loc.values())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph.layer_graph import Convolution, Layer
+from ..graph.layer_graph import NO_BORDERS, Convolution, Layer
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import Mask
 from .interface import Noise
@@ -229,6 +229,16 @@ class Weights:
         shape = (loc.size // loc.shape[-1], loc.shape[-1])[-len(indices) :]
         return GaussianSlice.of(name, loc, self.posterior.scale.get(name), shape, indices)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor."""
+        return {name: value.shape for name, value in {**self.fixed, **self.posterior.loc}.items()}
+
+    def slice(self, name: str, shape: tuple[int, ...], *indices: Indices) -> GaussianSlice:
+        """Some of a tensor, by its indices along the axes of another shape of it."""
+        loc = self._loc(name).reshape(shape)
+        return GaussianSlice.of(name, loc, self.posterior.scale.get(name), loc.shape, indices)
+
     def zero_unfed(self, layer: Layer) -> Mask:
         """Which neurons or channels are zero everywhere where all that feeds them is."""
         n_out = self._loc(layer.kernel).shape[-1]
@@ -251,7 +261,6 @@ def compact(
     weights: Weights,
     *,
     folds_constants: bool,
-    for_tensorflow: bool = False,
 ) -> tuple[CompactLayer, ...]:
     """The layers of a chain without what is idle.
 
@@ -260,10 +269,7 @@ def compact(
     folds_constants : bool
         Whether constants become a part of the biases that they feed; at most the first layer may
         be a convolution then. Else those that may differ from zero stay, and so does what they
-        feed: at the border of a padded image they do not count in full, and with noise of each
-        example's own a bias that varies is no constant.
-    for_tensorflow : bool
-        Whether examples stay whole, and at least one of all channels: it takes no image without.
+        feed: with noise of each example's own a bias that varies is no constant.
     """
     kernels = [weights.nonzero(layer.kernel) for layer in layers]
     n_units = [kernels[0].shape[-2], *(kernel.shape[-1] for kernel in kernels)]
@@ -273,7 +279,7 @@ def compact(
             ZeroPattern(
                 kernel.reshape(-1, n_before, kernel.shape[1]).any(axis=0),
                 weights.zero_unfed(layer),
-                isinstance(layer.product, Convolution) and layer.product.padding == "SAME",
+                isinstance(layer.product, Convolution) and layer.product.borders != NO_BORDERS,
             )
             for layer, kernel, n_before in zip(layers, by_row, n_units, strict=False)
         ]
@@ -282,10 +288,7 @@ def compact(
     if not folds_constants:
         varying = [units.nonzero for units in live]
         constant = [units.constant[:0] for units in live]
-    if for_tensorflow:
-        first = np.zeros(1, np.intp)
-        varying = [units if len(units) else first for units in varying]
-    if for_tensorflow or isinstance(layers[0].product, Convolution):
+    if isinstance(layers[0].product, Convolution):
         varying[0] = np.arange(n_units[0])
     inputs, fed = [], []
     for at, kernel in enumerate(by_row):

@@ -11,45 +11,34 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from .layer_graph import EXAMPLES, Bias, Convolution, Dense, LayerGraph, Pooling, Reshape
+from .layer_graph import EXAMPLES, Bias, Convolution, Dense, LayerGraph, Scale, Shape
 
 
-def multiplications(graph: LayerGraph, sizes: Mapping[str, int]) -> int:
-    """Those of a draw for an example, each with its addition.
+def weight_uses(graph: LayerGraph, shapes: Mapping[str, Shape]) -> Mapping[str, int]:
+    """Uses of each number of each kernel, bias and factor, by name.
 
     Parameters
     ----------
-    sizes : mapping of str to int
-        Numbers of each kernel.
+    shapes : mapping of str to tuple of int
+        Of all weights.
     """
-    products = [
-        one.operation for one in graph.nodes if isinstance(one.operation, Dense | Convolution)
-    ]
-    uses = weight_uses(graph)
-    return sum(sizes[name] * uses[name] for name in {one.kernel for one in products})
-
-
-def weight_uses(graph: LayerGraph) -> Mapping[str, int]:
-    """Uses of each number of each kernel and bias, by name.
-
-    Scales and offsets of batch normalizations are left out.
-    """
+    given = graph.shapes(shapes)
     uses: Counter[str] = Counter()
-    n_places = {EXAMPLES: 1}
-    for number, node in enumerate(graph.nodes):
-        one, before = node.operation, n_places[node.inputs[0]]
-        after = before
+    for node, shape in zip(graph.nodes, given, strict=True):
+        one, before = node.operation, node.inputs[0]
+        of_input = graph.input_shape if before == EXAMPLES else given[before]
         if isinstance(one, Convolution):
-            after = math.prod(one.size)
-            uses[one.kernel] += after
+            uses[one.kernel] += math.prod(shape[:-1])
         elif isinstance(one, Dense):
-            after = 1
             uses[one.kernel] += 1
-        elif isinstance(one, Bias):
-            uses[one.name] += before
-        elif isinstance(one, Pooling):
-            after = max(1, before // math.prod(one.strides))
-        elif isinstance(one, Reshape):
-            after = 1
-        n_places[number] = after
+        elif isinstance(one, Bias | Scale):
+            uses[one.name] += math.prod(of_input[:-1])
     return uses
+
+
+def multiplications(graph: LayerGraph, shapes: Mapping[str, Shape]) -> int:
+    """Those of products and convolutions, of a draw for an example, each with its addition."""
+    products = [one.operation for one in graph.nodes]
+    names = {one.kernel for one in products if isinstance(one, Dense | Convolution)}
+    uses = weight_uses(graph, shapes)
+    return sum(math.prod(shapes[name]) * uses[name] for name in names)

@@ -18,6 +18,7 @@ from ..evaluators.selection import make_evaluator
 from ..graph.lifted import LiftedGraph
 from ..metrics.tasks import Task
 from ..posterior.mean_field import Posterior, Prior
+from ..tensorflow_import import CPU, Device
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Network:
     noise_block: int = 0
     prior: Mapping[str, Prior] | None = None
 
-    def make_evaluator(self, n_intra: int, n_inter: int) -> Evaluator:
+    def make_evaluator(self, n_intra: int, n_inter: int, device: Device = CPU) -> Evaluator:
         """What runs the network, on this rank."""
         return make_evaluator(
-            self.evaluator, self.graph, self.fixed, n_intra, n_inter, self.draw_noise
+            self.evaluator, self.graph, self.fixed, n_intra, n_inter, device, self.draw_noise
         )
 
     def noise(self, seed: int) -> DrawNoise:

@@ -76,9 +76,10 @@ def _first_layer(
     graph = sweep.network.graph.layers
     assert isinstance(graph, LayerGraph)
     layers = layers_of(graph.chain() or ())
+    fixed = {**sweep.network.fixed, **graph.constants}
     for number, layer in enumerate(layers):
         plain = Layer(layer.product, tuple(one for one in layer.after if isinstance(one, Bias)))
-        sampled = LocalChain([*layers[:number], plain], sweep.network.fixed).prune(pruned)
+        sampled = LocalChain([*layers[:number], plain], fixed).prune(pruned)
         (outputs,) = sampled.sample([noise]).outputs(x, [slice(0, 1)], first_example)
         if not np.isfinite(outputs).all():
             return layer.kernel

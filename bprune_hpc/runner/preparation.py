@@ -14,6 +14,8 @@ from ..config import targets
 from ..config.sweep_config import SweepConfig
 from ..evaluators.draw_noise import DRAW_NOISES
 from ..evaluators.interface import Evaluator
+from ..job import device
+from ..job.device import PROCESSORS, UsedDevice
 from ..job.provenance import Environment, Identity, environment_of
 from ..mpi.comm import Comm
 from ..posterior.draws import draws_per_replicate, in_whole_replicates
@@ -48,6 +50,8 @@ class PreparedSweep:
         What defines the numbers.
     environment : Environment
         Where they are made; whole on rank 0 only.
+    used_device : UsedDevice
+        What this rank's evaluator runs on.
     """
 
     config: SweepConfig
@@ -58,6 +62,7 @@ class PreparedSweep:
     costs: Sequence[int]
     identity: Identity
     environment: Environment
+    used_device: UsedDevice = PROCESSORS
 
     @property
     def plan(self) -> Plan:
@@ -102,7 +107,8 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     InputError
         If something that is named cannot be read, or does not fit the rest.
     """
-    network, examples = problem.load(config, comm)
+    used = device.take(config.device, comm)
+    network, examples = problem.load(config, comm, used.device)
     size = draws_per_replicate(config.pairing, network.task.noises_per_replicate)
     asked = comm.from_root(lambda: _in_whole_parts(config, network, size))
     joined = comm.from_root(lambda: join(asked, network, examples, size))
@@ -112,7 +118,7 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     masks = pruning_masks(network.posterior, config.grid_kind, config.grid, rule)
     datasets = lay_out(config, network.task, examples, len(masks), joined.layout)
     comm.from_root(lambda: check_memory(config, network.task, datasets))
-    evaluator = network.make_evaluator(config.num_intra, config.num_inter)
+    evaluator = network.make_evaluator(config.num_intra, config.num_inter, used.device)
     costs = [1] * len(masks)  # which count where work is split
     if config.plan or comm.size > 1:
         costs = comm.from_root(lambda: costs_of(evaluator, network.posterior, masks))
@@ -124,7 +130,8 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
         evaluator=evaluator,
         costs=costs,
         identity=joined.identity,
-        environment=environment_of(comm, config.num_intra, config.num_inter),
+        environment=environment_of(comm, config.num_intra, config.num_inter, used.environment),
+        used_device=used,
     )
 
 

@@ -90,13 +90,13 @@ def prepared(config: SweepConfig, n_examples: int = 45, costs: Sequence[int] = (
     )
 
 
-def _evaluator(of_sweep: network.Network, *_: int) -> Evaluator:
+def _evaluator(of_sweep: network.Network, *_: Any) -> Evaluator:
     if of_sweep.draw_noise == "per_example":
         return LocalChain([Layer(Dense("layer/kernel"))], {})
     return GraphEvaluator(Network())
 
 
-def load(config: SweepConfig, comm: Comm) -> Problem:
+def load(config: SweepConfig, comm: Comm, *device: Any) -> Problem:
     """Stands for :func:`bprune_hpc.runner.problem.load`."""
     return problems.share(problem(config) if comm.is_root else None, comm)
 
