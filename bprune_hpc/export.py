@@ -28,7 +28,6 @@ from .formats.pruned_network import BITS, InputFitting, PrunedNetwork, SweptMetr
 from .formats.selection import DEFAULT, FORMATS, read_formats
 from .formats.writing import check_place, export, place_of
 from .graph.network_input import network_input
-from .job.progress import progress
 from .mpi.comm import Comm, run
 from .posterior.draws import draws_per_replicate, in_whole_replicates
 from .posterior.pruning import cuts_in_words, pruning_masks
@@ -93,8 +92,7 @@ def export_network(comm: Comm, argv: Sequence[str]) -> int:
         is_swept = arguments.file is not None
         network = _of_results(arguments, command.given) if is_swept else _of_case(arguments)
         network = dataclasses.replace(network, bits=arguments.bits)
-        with progress(2 * len(formats), "export", True) as advance:
-            found = export(network, target, formats, overwrite=arguments.overwrite, advance=advance)
+        found = export(network, target, formats, overwrite=arguments.overwrite)
         show(card.text(found))
         show(f"export: {arguments.to}")
         check_shown("what was exported is not shown whole")

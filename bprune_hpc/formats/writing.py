@@ -10,12 +10,13 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, WriteError
 from ..files.atomic_write import sync_tree
+from ..job.progress import progress
 from . import card, size_and_speed
 from .interface import Format
 from .measurement import measure
@@ -30,7 +31,6 @@ def export(
     formats: Sequence[Format],
     *,
     overwrite: bool = False,
-    advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Write a network in some formats, each checked in its own runtime; and the model card.
 
@@ -40,8 +40,6 @@ def export(
         That is made; one that is there is refused, unless it is empty.
     overwrite : bool
         Whether an export that is there is replaced.
-    advance : callable
-        Called with the number of steps just done, of two for each format.
 
     Returns
     -------
@@ -60,15 +58,22 @@ def export(
     target = place_of(directory)
     check_place(target, overwrite)
     check_possible(network, formats)
-    with Reference(network) as reference, _in_its_place(target, overwrite) as building:
+    with (
+        Reference(network) as reference,
+        _in_its_place(target, overwrite) as building,
+        progress(2 * len(formats) + 2, "export", True) as advance,
+    ):
         checks = {}
         for one in formats:
             one.write(network, building)
             advance(1)
             checks[one.name] = {"place": one.place, **one.check(network, building, reference)}
             advance(1)
-        found = card.make(network, checks, measure(network))
+        measured = measure(network)
+        advance(1)
+        found = card.make(network, checks, measured)
         found["size_and_speed"] = size_and_speed.measure(network, formats, building, reference)
+        advance(1)
         card.write(found, building)
     return found
 

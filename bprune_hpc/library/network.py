@@ -78,7 +78,8 @@ class _Pruning:
     def then(self, later: _Pruning) -> _Pruning:
         """This one, and another of the network that was left."""
         kept = {name: mask & later.mask.kept[name] for name, mask in self.mask.kept.items()}
-        mask = dataclasses.replace(later.mask, kept=kept)
+        pruned_scale = max(self.mask.pruned_scale, later.mask.pruned_scale)
+        mask = dataclasses.replace(later.mask, kept=kept, pruned_scale=pruned_scale)
         return _Pruning(self.unpruned, mask, None, f"{self.cut}, then {later.cut}")
 
 

@@ -182,6 +182,21 @@ def test_without_a_results_file(home: Path, tmp_path: Path, capsys: Said) -> Non
         assert said in capsys.readouterr().err
 
 
+def test_of_a_sweep_by_fractions(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fractions.h5"
+    flags = ["--prune_fractions=0,0.25,0.5", "--criterion=random", "--scope=layer", "--seed=9"]
+    data_path = f"--data_path={home}/digits.npz"
+    case = f"--model_dir={home}/case"
+    sweep.main([case, data_path, *flags, "--num_monte_carlo=4", f"--output={path}"])
+    flags = ["--at=fraction=0.25", f"--to={tmp_path}/out", "--formats=checkpoint"]
+    assert export.main([str(path), *flags]) == 0
+    masks = np.load(tmp_path / "out" / "checkpoint" / "mask.npz")
+    rule = bprune_hpc.results.read(path).pruning(1)
+    net = bprune_hpc.load(home / "case").prune(**rule)
+    for name, loc in net.posterior.loc.items():
+        np.testing.assert_array_equal(masks[name], loc != 0)
+
+
 def test_a_sweep_of_it_gives_the_same_numbers(home: Path, tmp_path: Path) -> None:
     assert _export(home, "--at=index=2", f"--to={tmp_path}/out", "--formats=checkpoint") == 0
     status = sweep.main(
