@@ -199,7 +199,9 @@ class _Builder:
             return tf.nn.conv1d(x, self.weight((window, n_in, n_out)), stride, "SAME")
         window = [int(size) for size in rng.integers(1, 4, 2)]
         strides = [1, 1] if keeps_size else [int(size) for size in rng.integers(1, 3, 2)]
-        if n_in == 1:  # zeros in oneDNN (2.18) where columns alone have a stride and windows are wide
+        if (
+            n_in == 1
+        ):  # zeros in oneDNN (2.18) where columns alone have a stride and windows are wide
             strides[0] = strides[1]
         dilations = [int(size) for size in rng.choice([1, 1, 2], 2)]
         reach = [(size - 1) * each + 1 for size, each in zip(window, dilations, strict=True)]
