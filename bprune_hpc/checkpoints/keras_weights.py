@@ -132,11 +132,8 @@ def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[Non
     """Note what Keras's loaders assign, by the variable's id, and assign it only if asked to."""
     import h5py
 
-    import_tensorflow()
-    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
-
     legacy = importlib.import_module("tf_keras.src.saving.legacy.hdf5_format")
-    assign_of = _with_assign(BaseResourceVariable)
+    assign_of = _with_assign(import_tensorflow().Variable)
 
     def note(variable: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
         if not isinstance(value, h5py.Dataset):

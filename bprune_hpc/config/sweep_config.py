@@ -76,7 +76,7 @@ class SweepConfig:
         Choices among which this one is.
     extended : bool
         Whether what a choice rests on was changed when the results file had results; no flag's.
-    evaluator : {"auto", "chain", "channels", "graph"}
+    evaluator : {"auto", "chain", "channels", "layers", "graph"}
         See ``evaluator_choice``.
     output : str
         The results file, without links and ``..``.
@@ -88,6 +88,8 @@ class SweepConfig:
         Time for this job; None for what the scheduler says.
     stop_margin_s : float or None
         Time before its end at which to stop; None for what is measured.
+    device : {"cpu", "gpu"}
+        What runs the network; a GPU, the evaluator "graph" alone.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     plan : bool
@@ -143,6 +145,7 @@ class SweepConfig:
     stop_margin_s: float | None
     save_probabilities: bool
     state_limit_gb: float
+    device: str
     num_intra: int
     num_inter: int
     plan: bool
@@ -231,6 +234,11 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
+    if arguments.device == "gpu" and arguments.evaluator not in ("auto", "graph"):
+        raise ConfigError(
+            f"--device=gpu: runs the evaluator graph, not {arguments.evaluator}; leave one of the "
+            "two flags out"
+        )
     if arguments.ranks is not None and not arguments.plan:
         raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
     if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
@@ -297,7 +305,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         n_comparisons=arguments.n_comparisons,
         extended=False,
         batch_size=arguments.batch_size,
-        evaluator=arguments.evaluator,
+        evaluator="graph" if arguments.device == "gpu" else arguments.evaluator,
         output=output,
         overwrite=arguments.overwrite,
         lock_timeout_min=arguments.lock_timeout_min,
@@ -305,6 +313,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         stop_margin_s=margin_s,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
+        device=arguments.device,
         num_intra=arguments.num_intra,
         num_inter=arguments.num_inter,
         plan=arguments.plan,

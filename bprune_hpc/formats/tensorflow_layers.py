@@ -63,7 +63,7 @@ def _applied(
         return tf.nn.conv2d(values, kernel, one.strides, "VALID", dilations=one.dilations)
     if isinstance(one, Bias | Scale):
         number = weights[one.name]
-        number = number.reshape(-1) if number.size == number.shape[-1] else number
+        number = number.reshape(-1) if number.size == values.shape[-1] else number
         return values + number if isinstance(one, Bias) else values * number
     if isinstance(one, Activation):
         return _activated(tf, one, values)

@@ -92,7 +92,7 @@ def apply(operation: Operation, inputs: Sequence[Array], weights: Mapping[str, A
         return convolution(x, weights[operation.kernel].astype(x.dtype, copy=False), operation)
     if isinstance(operation, Bias | Scale):
         values = weights[operation.name].astype(x.dtype, copy=False)
-        if values.size == values.shape[-1]:  # else one for each place of an image, too
+        if values.size == x.shape[-1]:  # else one for each place of an image, too
             values = values.reshape(-1)
         return x + values if isinstance(operation, Bias) else x * values
     if isinstance(operation, Activation):

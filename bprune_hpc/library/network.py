@@ -410,8 +410,10 @@ class BayesianNetwork:
             One array for each name of ``posterior.loc``, of the same shape; as they are, so that
             pruning is not applied to them.
         batch_size : int
-        input_scale, layout
+        input_scale : str or float
             See :meth:`predict`.
+        layout : str, optional
+            The same.
 
         Returns
         -------

@@ -20,9 +20,6 @@ from ..metrics.tasks import Classification, Task
 from ..runner.datasets import Examples
 from ..runner.network import Network
 
-_REVISIONS = {"channels": "channels-2"}
-"""Evaluators whose numbers are not those that they once gave under their own name."""
-
 
 def identity_of(config: SweepConfig, network: Network, examples: Sequence[Examples]) -> Identity:
     """What defines the numbers of a sweep."""
@@ -45,7 +42,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "prior_scale": config.prior_scale,
         "prior of the graph": _prior(network),
         "pruned_weights": config.pruned_weights,
-        "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
+        "evaluator": network.evaluator,
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
 

@@ -6,7 +6,6 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -25,7 +24,8 @@ from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
-from ..tensorflow_import import import_graphs
+from ..sources import sha256_of
+from ..tensorflow_import import CPU, Device, import_graphs
 from .batch_dependence import check_examples_apart
 from .datasets import Examples
 from .examples import check_paths, read_sets
@@ -42,14 +42,20 @@ Problem = tuple[Network, list[Examples]]
 """A network, and every set of examples that it is given, the test set first."""
 
 
-def load(config: SweepConfig, comm: Comm) -> Problem:
-    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
+def load(config: SweepConfig, comm: Comm, device: Device = CPU) -> Problem:
+    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this.
+
+    Parameters
+    ----------
+    device : Device
+        What runs the network on this rank.
+    """
     if not comm.is_root and config.evaluator == "graph":
         import_graphs()  # which takes seconds, while rank 0 reads
-    return share(on_root(comm, lambda: read(config)), comm)
+    return share(on_root(comm, lambda: read(config, device)), comm)
 
 
-def read(config: SweepConfig) -> Problem:
+def read(config: SweepConfig, device: Device = CPU) -> Problem:
     """Read the network and the data sets that a sweep names, and check that they fit.
 
     Raises
@@ -65,7 +71,7 @@ def read(config: SweepConfig) -> Problem:
     takes = network_input(found.graph, found.fixed)
     sets, hashes = read_sets(config, task, takes)
     x = sets[0].x
-    of_the_sweep = network_of(config, found, task, x)
+    of_the_sweep = network_of(config, found, task, x, device)
     check_examples_apart(
         found.graph, found.posterior, found.fixed, x, found.source.path,
         (config.num_intra, config.num_inter),
@@ -109,14 +115,16 @@ def read_network(config: SweepConfig) -> tuple[Case, Task]:
     return found, task
 
 
-def network_of(config: SweepConfig, found: Case, task: Task, x: NDArray[Any]) -> Network:
+def network_of(
+    config: SweepConfig, found: Case, task: Task, x: NDArray[Any], device: Device = CPU
+) -> Network:
     """A network as a sweep takes it, its task told by some outputs for examples."""
     evaluator = choose_evaluator(config.evaluator, found.graph)
     return Network(
         graph=found.graph,
         posterior=found.posterior,
         fixed=found.fixed,
-        task=_told(config, found, task, evaluator, x),
+        task=_told(config, found, task, evaluator, x, device),
         checkpoint=found.source.path,
         sha256=found.source.sha256,
         evaluator=evaluator,
@@ -128,10 +136,12 @@ def _needs_prior(config: SweepConfig) -> bool:
     return CRITERIA[config.criterion].needs_prior and config.prior_scale is None
 
 
-def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
+def _told(
+    config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any], device: Device
+) -> Task:
     """The task, by some outputs of the evaluator that the sweep will have."""
     evaluator = make_evaluator(
-        name, network.graph, network.fixed, config.num_intra, config.num_inter
+        name, network.graph, network.fixed, config.num_intra, config.num_inter, device
     )
     outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
     return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
@@ -166,7 +176,7 @@ def _check_not_read(output: str, sha256: Collection[str]) -> None:
     """Refuse to replace a file that was read, by whatever name."""
     for path in (Path(output), Path(f"{output}.bak")):
         with contextlib.suppress(OSError), path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() in sha256:
+            if sha256_of(file) in sha256:
                 raise ConfigError(
                     f"--output: {path} is one of the files that are read; choose another file"
                 )

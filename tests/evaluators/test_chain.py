@@ -235,36 +235,36 @@ POOLING = Pooling("MaxPool", (2, 2), (2, 2))
         ((SEEN, Bias("b"), POOLING, Activation("Elu"), FLAT, Dense("k")), "chain"),
         ((SEEN, Activation("Elu"), POOLING, FLAT, Dense("k")), "chain"),
         ((SEEN, FLAT, Dense("k"), Bias("b")), "chain"),
-        ((SEEN, FLAT, Reshape((96,)), Dense("k")), "channels"),
-        ((SEEN, POOLING, Bias("b"), FLAT, Dense("k")), "channels"),
-        ((SEEN, Activation("Elu"), POOLING, Activation("Elu"), FLAT, Dense("k")), "channels"),
-        ((SEEN, replace(POOLING, function="AvgPool"), FLAT, Dense("k")), "channels"),
-        ((SEEN, replace(POOLING, strides=(1, 1)), FLAT, Dense("k")), "channels"),
-        ((SEEN, replace(POOLING, window=(3, 3), strides=(3, 3)), FLAT, Dense("k")), "channels"),
-        ((POOLING, SEEN, FLAT, Dense("k")), "channels"),
-        ((SEEN, FLAT), "channels"),
-        ((Dense("k"), Activation("Relu"), Activation("Tanh"), Dense("h")), "channels"),
-        ((SEEN, SEEN, FLAT, Dense("k")), "graph"),
+        ((SEEN, FLAT, Reshape((96,)), Dense("k")), "layers"),
+        ((SEEN, POOLING, Bias("b"), FLAT, Dense("k")), "layers"),
+        ((SEEN, Activation("Elu"), POOLING, Activation("Elu"), FLAT, Dense("k")), "layers"),
+        ((SEEN, replace(POOLING, function="AvgPool"), FLAT, Dense("k")), "layers"),
+        ((SEEN, replace(POOLING, strides=(1, 1)), FLAT, Dense("k")), "layers"),
+        ((SEEN, replace(POOLING, window=(3, 3), strides=(3, 3)), FLAT, Dense("k")), "layers"),
+        ((POOLING, replace(SEEN, image=(4, 3, 1)), Reshape((24,), 12), Dense("k")), "layers"),
+        ((SEEN, FLAT), "layers"),
+        ((Dense("k"), Activation("Relu"), Activation("Tanh"), Dense("h")), "layers"),
         ((SEEN, FLAT, Bias("b"), Dense("k")), "graph"),
-        ((Dense("k"), Bias("b"), Bias("c")), "graph"),
-        ((Dense("k"), Activation("Relu"), Bias("b")), "graph"),
-        ((Activation("Relu"), Dense("k")), "graph"),
-        ((Bias("b"),), "graph"),
+        ((Dense("k"), Bias("b"), Bias("c")), "layers"),
+        ((Dense("k"), Activation("Relu"), Bias("b")), "layers"),
+        ((Activation("Relu"), Dense("k")), "layers"),
         ((), "graph"),
     ],
 )
 def test_which_evaluator_takes_a_chain(operations: tuple[Operation, ...], evaluator: str) -> None:
     graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {})
-    graph = replace(graph, layers=LayerGraph.of_chain((12,), *operations))
+    has_image = any(isinstance(one, Convolution) for one in operations)
+    shape = SEEN.image if has_image else (12,)
+    graph = replace(graph, layers=LayerGraph.of_chain(shape, *operations))
     assert choose_evaluator("auto", graph) == evaluator
 
 
-def test_a_network_with_branches_is_run_as_its_graph() -> None:
+def test_a_network_with_branches_is_no_chain() -> None:
     both = LayerNode(Dense("k"), (EXAMPLES,)), LayerNode(Dense("h"), (EXAMPLES,))
     layers = LayerGraph((*both, LayerNode(Add(), (0, 1))), (12,))
     assert layers.chain() is None
     graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {}, layers=layers)
-    assert choose_evaluator("auto", graph) == "graph"
+    assert choose_evaluator("auto", graph) == "layers"
     with pytest.raises(ConfigError, match="--evaluator: chain is for .* is another; leave"):
         choose_evaluator("chain", graph)
 

@@ -19,6 +19,8 @@ from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.posterior.draws import standard_normal
 from tests.helpers.exports import random_export
 
+pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -58,7 +60,6 @@ def test_weights_are_sparse_where_that_is_smaller() -> None:
 
 def test_a_user_runs_the_digits(tmp_path: Path) -> None:
     """The mean, noise that the user draws, and members of the ensemble."""
-    runtime = pytest.importorskip("onnxruntime")
     x = data.load("digits").x[:20].reshape(-1, 64)
     net = bprune_hpc.load("embedded:digits_fc").prune(snr=1)
     directory = tmp_path / "export"

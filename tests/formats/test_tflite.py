@@ -36,6 +36,7 @@ def test_random_graphs_of_layers(seed: int) -> None:
 
 def test_filters_that_are_pruned_are_gone_from_every_format(tmp_path: Path) -> None:
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    pytest.importorskip("onnxruntime")
     net = bprune_hpc.load(digits_conv_flipout(), output_kind="logits")
     examples = data.load("digits")
     x = examples.x[:20].reshape(-1, 8, 8, 1)

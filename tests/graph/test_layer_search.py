@@ -86,7 +86,7 @@ def test_a_network_with_branches_is_found() -> None:
     assert len(layers.nodes) == len(expected) + 1
     assert layers.nodes[-1].operation == Dense("k2")
     assert all(number < at for at, node in enumerate(layers.nodes) for number in node.inputs)
-    assert layers.chain() is None and choose_evaluator("auto", graph) == "graph"
+    assert layers.chain() is None and choose_evaluator("auto", graph) == "layers"
 
 
 def test_a_tensor_may_be_added_to_itself() -> None:
