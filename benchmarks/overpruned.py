@@ -115,7 +115,7 @@ def dense_network(table: Posterior) -> Network:
         output_shape=(None, n_classes),
         loc_tensors=dict.fromkeys(table.names, ""),
         fixed_tensors=dict.fromkeys(fixed, ""),
-        layers=LayerGraph.of_chain(*operations),
+        layers=LayerGraph.of_chain((n_in,), *operations),
     )
     return Network(graph, table, fixed, Classification(n_classes), "random", {}, evaluator="chain")
 

@@ -21,6 +21,13 @@
 #define MOST_DRAWS 16
 #define EXAMPLES 16
 
+#define SLAB 16       /* examples side by side in a graph of layers */
+#define GROUP_SLABS 4 /* slabs that go through all layers together */
+#define STEPS 4       /* from each base of a tile; as many as a group has slabs */
+#define BASES 4
+#define FILTERS 6 /* that share a list of offsets */
+enum { TANH = 1, SIGMOID, ELU, SOFTPLUS };
+
 #define SIX 6.0
 #define SIX_BITS 0x4018000000000000
 #define ONE 0x1p50
@@ -52,6 +59,69 @@ struct draws {
   int column[MOST_DRAWS]; /* of the first layer's products; -1 for the mean */
   float sign[MOST_DRAWS];
 };
+
+/* Places of a convolution's sums that are worked on together. */
+struct tile {
+  int32_t in[BASES], out[BASES], other[BASES], n_bases, n_steps;
+};
+
+/* Classes of a window's taps, first to last - 1, that are inside of the image at the same bases. */
+struct run {
+  int32_t first, last, mask;
+};
+#define MOST_RUNS 1024
+
+/* What sums of a draw have in common. */
+struct sums {
+  const int32_t *offsets;
+  const float *values, *scale, *shift;
+  ptrdiff_t n_classes, in_step, out_step, other_step, out_channel, other_channel;
+  int is_first, is_last;
+  struct bounds bounds;
+};
+
+struct convolution {
+  const struct tile *tiles;
+  const uint8_t *masks; /* bases that are inside, of each tile and class */
+  const int32_t *starts, *offsets;
+  const float *values, *scale, *shift;
+  ptrdiff_t width, n_blocks, n_classes, n_filters, n_tiles, tiles_at_once, n_values;
+  ptrdiff_t in_step; /* 0: steps are slabs */
+  ptrdiff_t out_step, other_step;
+  struct bounds bounds;
+};
+
+struct strides {
+  ptrdiff_t channel, row, column;
+};
+
+struct elementwise {
+  const float *scale, *shift;
+  struct strides in, other, out;
+  ptrdiff_t n_channels, n_rows, n_columns;
+  int is_pair, function; /* is_pair: the mean's and a noise's sums */
+  struct bounds bounds;
+};
+
+struct pooling {
+  const int32_t *starts, *offsets, *places;
+  ptrdiff_t n_channels, in_channel, out_channel, n_places;
+  int is_mean;
+};
+
+/* Runs of classes with any base inside, and one without a mask after them. */
+static void runs_of(const uint8_t *masks, ptrdiff_t n_classes, struct run *runs)
+{
+  for (ptrdiff_t class = 0; class < n_classes;) {
+    const ptrdiff_t first = class;
+    do
+      class++;
+    while (class < n_classes && masks[class] == masks[first]);
+    if (masks[first])
+      *runs++ = (struct run){(int32_t)first, (int32_t)class, masks[first]};
+  }
+  runs->mask = 0;
+}
 
 static ptrdiff_t padded(const struct layer *layer)
 {
@@ -96,6 +166,7 @@ static int64_t bits_of(double number)
 #define FEWER_VECTORS 2
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
+#include "_compiled_slabs.h"
 #undef SET
 #undef TARGET
 #undef LANES
@@ -110,6 +181,7 @@ static int64_t bits_of(double number)
 #define FEWER_VECTORS 2
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
+#include "_compiled_slabs.h"
 #undef SET
 #undef TARGET
 #undef LANES
@@ -123,6 +195,7 @@ static int64_t bits_of(double number)
 #define FEWER_VECTORS 4
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
+#include "_compiled_slabs.h"
 #undef SET
 #undef TARGET
 #undef LANES
@@ -137,14 +210,23 @@ struct set {
   void (*run_layer)(const struct layer *, ptrdiff_t, const float *, float *);
   void (*add_classes)(const float *, ptrdiff_t, ptrdiff_t, const int32_t *, int, double *,
                       int64_t *, ptrdiff_t, int64_t *, int64_t *);
+  void (*convolve)(const struct convolution *, struct sums, const float *, float *, const float *);
+  void (*combine)(const struct elementwise *, const float *, const float *, float, const float *,
+                  const float *, float *);
+  void (*pool)(const struct pooling *, const float *, float *);
 };
 
+#define SET_OF(set)                                                                               \
+  {                                                                                               \
+    #set, forward_##set, run_layer_##set, add_classes_##set, convolve_##set, combine_##set,       \
+        pool_##set                                                                                \
+  }
 static const struct set sets[] = {
 #ifdef __x86_64__
-    {"avx512", forward_avx512, run_layer_avx512, add_classes_avx512},
-    {"avx2", forward_avx2, run_layer_avx2, add_classes_avx2},
+    SET_OF(avx512),
+    SET_OF(avx2),
 #endif
-    {"plain", forward_plain, run_layer_plain, add_classes_plain},
+    SET_OF(plain),
 };
 #define N_SETS (int)(sizeof sets / sizeof *sets)
 
@@ -161,7 +243,7 @@ static int is_supported(int at)
 
 /* Buffers that a call has taken; all of them are given back in one place. */
 #define MOST_LAYERS 60
-#define MOST_BUFFERS (4 * MOST_LAYERS + 16)
+#define MOST_BUFFERS 2048
 struct buffers {
   int n;
   Py_buffer taken[MOST_BUFFERS];
@@ -252,7 +334,8 @@ static PyObject *fill_tiles(PyObject *self, PyObject *args)
   if (!PyArg_ParseTuple(args, "OnnOOnn", &x_object, &n_examples, &n_columns, &columns_object,
                         &out_object, &first_tile, &last_tile))
     return NULL;
-  struct buffers buffers = {0};
+  struct buffers buffers;
+  buffers.n = 0;
   PyObject *result = NULL;
   const float *x = numbers_of(&buffers, x_object, 'f', 0, times(n_examples, n_columns));
   const int32_t *columns = x ? numbers_of(&buffers, columns_object, 'i', 0, 0) : NULL;
@@ -298,7 +381,8 @@ static PyObject *draw_values(PyObject *self, PyObject *args)
   if (!PyArg_ParseTuple(args, "OOOOfOnn", &loc_object, &scale_object, &noise_object, &index_object,
                         &sign, &out_object, &offset, &stride))
     return NULL;
-  struct buffers buffers = {0};
+  struct buffers buffers;
+  buffers.n = 0;
   PyObject *result = NULL;
   const int32_t *index = numbers_of(&buffers, index_object, 'i', 0, 0);
   const ptrdiff_t n = index ? n_taken(&buffers) : 0;
@@ -495,7 +579,8 @@ static PyObject *forward(PyObject *self, PyObject *args)
                         &out_object, &scratch, &first_tile, &last_tile))
     return NULL;
   const struct set *set = set_of(name);
-  struct buffers buffers = {0};
+  struct buffers buffers;
+  buffers.n = 0;
   struct first first;
   struct layer layers[MOST_LAYERS];
   struct draws draws;
@@ -558,7 +643,8 @@ static PyObject *multiply(PyObject *self, PyObject *args)
                         &first_tile, &last_tile))
     return NULL;
   const struct set *set = set_of(name);
-  struct buffers buffers = {0};
+  struct buffers buffers;
+  buffers.n = 0;
   struct layer layer;
   PyObject *result = NULL;
   const ptrdiff_t n_tile_numbers = set ? n_numbers_of_tile(n_in) : -1;
@@ -601,7 +687,8 @@ static PyObject *add_predictions(PyObject *self, PyObject *args)
   Py_buffer logits;
   if (!set || PyObject_GetBuffer(logits_object, &logits, PyBUF_STRIDED_RO | PyBUF_FORMAT))
     return NULL;
-  struct buffers buffers = {0};
+  struct buffers buffers;
+  buffers.n = 0;
   PyObject *result = NULL;
   if (logits.ndim != 3 || strcmp(logits.format, "f") || logits.strides[2] != 4 ||
       logits.strides[1] % 4 || logits.strides[0] % 4 || logits.shape[1] < 1 ||
@@ -655,12 +742,17 @@ end:
   return result;
 }
 
+#include "_compiled_graph.h"
+
 static PyMethodDef methods[] = {
     {"supported_sets", supported_sets, METH_NOARGS, "Sets of instructions, the fastest first."},
     {"fill_tiles", fill_tiles, METH_VARARGS, "Examples as tiles."},
     {"draw_values", draw_values, METH_VARARGS, "Weights of a draw."},
     {"multiply", multiply, METH_VARARGS, "One layer."},
     {"forward", forward, METH_VARARGS, "Outputs of a chain of layers."},
+    {"weight_lists", weight_lists, METH_VARARGS, "A kernel's weights that are not zero."},
+    {"fill_slabs", fill_slabs, METH_VARARGS, "Examples as slabs."},
+    {"run_graph", run_graph, METH_VARARGS, "Outputs of a graph of layers."},
     {"add_predictions", add_predictions, METH_VARARGS, "Sums over draws of predictions."},
     {NULL, NULL, 0, NULL},
 };
@@ -678,6 +770,12 @@ PyMODINIT_FUNC PyInit__compiled(void)
       PyModule_AddIntConstant(module, "GROUP", GROUP) ||
       PyModule_AddIntConstant(module, "SHARED", SHARED) ||
       PyModule_AddIntConstant(module, "EXAMPLES", EXAMPLES) ||
+      PyModule_AddIntConstant(module, "MOST_DRAWS", MOST_DRAWS) ||
+      PyModule_AddIntConstant(module, "SLAB", SLAB) ||
+      PyModule_AddIntConstant(module, "GROUP_SLABS", GROUP_SLABS) ||
+      PyModule_AddIntConstant(module, "STEPS", STEPS) ||
+      PyModule_AddIntConstant(module, "BASES", BASES) ||
+      PyModule_AddIntConstant(module, "FILTERS", FILTERS) ||
       PyModule_AddIntConstant(module, "MOST_LAYERS", MOST_LAYERS)) {
     Py_XDECREF(module);
     return NULL;

@@ -15,6 +15,7 @@ from ..data.loading import DATASETS
 from ..errors import ConfigError
 from ..evaluators.selection import EVALUATORS
 from ..graph.lifted import OUTPUT_KINDS
+from ..job.device import DEVICES
 from ..metrics.tasks import TASKS
 from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
@@ -224,6 +225,12 @@ def parser() -> ArgumentParser:
         type=float,
         metavar="S",
         help="and this long before the end (without: as rounds and writes take, and 30 s)",
+    )
+    machine.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="gpu: the network runs on one GPU a rank (default: %(default)s; GPUs are left alone)",
     )
     machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
     machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")

@@ -77,7 +77,7 @@ class NetworkInput:
 
 
 @dataclass(frozen=True)
-class Scale:
+class InputScale:
     """A factor for examples, as a fraction: 1/255 divides by 255.
 
     Attributes
@@ -145,7 +145,7 @@ class Fitted:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_scale(text: str) -> Scale | None:
+def read_scale(text: str) -> InputScale | None:
     """A scale as it is asked for: ``auto`` (None), ``none``, a factor such as ``0.5`` or ``1/255``.
 
     Raises
@@ -156,14 +156,14 @@ def read_scale(text: str) -> Scale | None:
     if text == "auto":
         return None
     if text == "none":
-        return Scale()
+        return InputScale()
     found = _FACTOR.fullmatch(text.strip())
     numbers = [float(number or 1) for number in found.groups()] if found else []
     if not numbers or not all(1e-30 <= number <= 1e30 for number in numbers):
         raise DataError(
             f"--input_scale: '{text}' is neither auto, none nor a positive factor such as 1/255"
         )
-    return Scale(*numbers)
+    return InputScale(*numbers)
 
 
 def fit(
@@ -216,7 +216,7 @@ def fit(
             "scaled and as integers"
         )
     is_bytes = stored == np.uint8
-    scale, why = asked or Scale(), "by --input_scale"
+    scale, why = asked or InputScale(), "by --input_scale"
     if is_scaled:
         why = "as this data set always is"
     elif asked is None and is_integral:
@@ -224,7 +224,7 @@ def fit(
     elif asked is None and network.own_scaling:
         why = f"as the network {network.own_scaling}"
     elif asked is None and is_bytes:
-        scale, why = Scale(1, 255), f"as the network takes {wanted} and scales nothing itself"
+        scale, why = InputScale(1, 255), f"as the network takes {wanted} and scales nothing itself"
     elif asked is None:
         why = "as all is but bytes"
     name = str(scale)

@@ -47,7 +47,7 @@ class ChainNetwork:
         product, pooling = layers[0].product, layers[0].pooling
         self._patches = None
         if isinstance(product, Convolution):
-            self._patches = Patches(product, pooling.size if pooling else (1, 1))
+            self._patches = Patches(product, pooling.window if pooling else (1, 1))
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.interface.Evaluator`."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph.layer_graph import Convolution, Layer
+from ..graph.layer_graph import NO_BORDERS, Convolution, Layer
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import Mask
 from .interface import Noise
@@ -229,6 +229,16 @@ class Weights:
         shape = (loc.size // loc.shape[-1], loc.shape[-1])[-len(indices) :]
         return GaussianSlice.of(name, loc, self.posterior.scale.get(name), shape, indices)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor."""
+        return {name: value.shape for name, value in {**self.fixed, **self.posterior.loc}.items()}
+
+    def slice(self, name: str, shape: tuple[int, ...], *indices: Indices) -> GaussianSlice:
+        """Some of a tensor, by its indices along the axes of another shape of it."""
+        loc = self._loc(name).reshape(shape)
+        return GaussianSlice.of(name, loc, self.posterior.scale.get(name), loc.shape, indices)
+
     def zero_unfed(self, layer: Layer) -> Mask:
         """Which neurons or channels are zero everywhere where all that feeds them is."""
         n_out = self._loc(layer.kernel).shape[-1]
@@ -267,7 +277,7 @@ def compact(
             ZeroPattern(
                 kernel.reshape(-1, n_before, kernel.shape[1]).any(axis=0),
                 weights.zero_unfed(layer),
-                isinstance(layer.product, Convolution) and layer.product.padding == "SAME",
+                isinstance(layer.product, Convolution) and layer.product.borders != NO_BORDERS,
             )
             for layer, kernel, n_before in zip(layers, by_row, n_units, strict=False)
         ]

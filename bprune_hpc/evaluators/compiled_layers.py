@@ -78,7 +78,7 @@ class Values:
                 True,
             )
         return cls(
-            weights.name, taken(weights.loc), taken(weights.scale), taken(_index(weights)), False
+            weights.name, taken(weights.loc), taken(weights.scale), taken(index_of(weights)), False
         )
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ class Values:
                 at += 1
 
 
-def _index(weights: GaussianSlice) -> Places:
+def index_of(weights: GaussianSlice) -> Places:
     """Where a slice's numbers are in its tensor."""
     along = [
         np.arange(size) if index is None else index

@@ -57,7 +57,7 @@ class Patches:
         (rows, columns), strides = convolution.size, convolution.strides
         n_rows, n_columns, n_channels = convolution.image
         numbers = np.arange(n_rows * n_columns * n_channels).reshape(convolution.image)
-        padded = np.pad(numbers, (*self._padding(), (0, 0)), constant_values=-1)
+        padded = np.pad(numbers, (*convolution.borders, (0, 0)), constant_values=-1)
         of_row, of_column = padded.shape[1] * n_channels, n_channels
         down, right = convolution.window
         within = (
@@ -72,15 +72,3 @@ class Patches:
         windows = starts.reshape(rows // pool[0], pool[0], columns // pool[1], pool[1])
         bases = np.ascontiguousarray(windows.transpose(0, 2, 1, 3)).reshape(-1, self.n_pooled)
         return padded.reshape(-1), within.reshape(-1), bases
-
-    def _padding(self) -> list[tuple[int, int]]:
-        if self.convolution.padding == "VALID":
-            return [(0, 0), (0, 0)]
-        out = []
-        for size, after, stride, window in zip(
-            self.convolution.image, self.convolution.size, self.convolution.strides,
-            self.convolution.window, strict=False,
-        ):  # fmt: skip
-            total = max((after - 1) * stride + window - size, 0)
-            out.append((total // 2, total - total // 2))
-        return out

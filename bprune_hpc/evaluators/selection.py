@@ -11,11 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .. import compiled
 from ..errors import ConfigError
 from ..graph.layer_graph import (
     Activation,
-    Add,
-    BatchNormalization,
     Bias,
     Convolution,
     Dense,
@@ -27,29 +26,30 @@ from ..graph.layer_graph import (
     layers_of,
 )
 from ..graph.lifted import LiftedGraph
+from ..tensorflow_import import CPU, Device
+from .compiled_graph import is_known
 from .interface import Evaluator
 
-EVALUATORS = ("auto", "chain", "channels", "graph")
+EVALUATORS = ("auto", "chain", "channels", "layers", "graph")
 
-
+ALIASES = {"channels": "layers"}
+"""Names of what others do now."""
 FORMS = {
     "chain": "dense layers, perhaps after one convolution",
-    "channels": "layers one after the other",
+    "layers": "convolutions, pooling, dense layers, batch normalization, activations and sums",
     "graph": "any network",
 }
 """What each evaluator takes."""
-RUNS_TENSORFLOW = {"chain": False, "channels": True, "graph": True}
+RUNS_TENSORFLOW = {"chain": False, "layers": False, "graph": True}
 """Whether ranks load TensorFlow for it, and need the memory."""
 
 _LETTERS: Mapping[type[Operation], str] = {
-    Dense: "D", Convolution: "C", Bias: "B", BatchNormalization: "N", Activation: "A",
-    Pooling: "P", Reshape: "R", Add: "+",
+    Dense: "D", Convolution: "C", Bias: "B", Activation: "A", Pooling: "P", Reshape: "R",
 }  # fmt: skip
+_FUNCTIONS = frozenset({"Relu", "Relu6", "Tanh", "Sigmoid", "Elu", "Softplus"})
 _DENSE = re.compile("[RF]*(CB?(A|P|AP|PA)?[RF])?(DB?A?)+")
 """Dense layers, perhaps after a convolution. No activation falls as its argument grows, so that it
 may come before or after a maximum. F is a reshape that makes an image flat."""
-_CHANNELS = re.compile("[RFP]*([CD][PR]*B?[PRFA]*)+")
-"""Layers with a bias for each neuron or channel, before activations and before images are flat."""
 
 
 def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
@@ -65,19 +65,23 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     ConfigError
         If the network is not of the form that the one asked for takes.
     """
-    chain = _chain_of(graph)
-    possible = {"chain": _is_dense(chain), "channels": _has_channels(chain), "graph": True}
+    chain, layers = _chain_of(graph), graph.layers
+    possible = {
+        "chain": _is_dense(chain),
+        "layers": isinstance(layers, LayerGraph) and is_known(layers),
+        "graph": True,
+    }
     if asked == "auto":
         return next(name for name, fits in possible.items() if fits)
-    if not possible[asked]:
-        unknown = graph.layers
+    name = ALIASES.get(asked, asked)
+    if not possible[name]:
         has = " is another"
-        if isinstance(unknown, UnknownOperation):
-            has = f" has '{unknown.name}' ({unknown.operation})"
+        if isinstance(layers, UnknownOperation):
+            has = f" has '{layers.name}' ({layers.operation})"
         raise ConfigError(
-            f"--evaluator: {asked} is for {FORMS[asked]}, and this network{has}; leave the flag out"
+            f"--evaluator: {asked} is for {FORMS[name]}, and this network{has}; leave the flag out"
         )
-    return asked
+    return name
 
 
 def _is_dense(chain: Sequence[Operation]) -> bool:
@@ -87,22 +91,25 @@ def _is_dense(chain: Sequence[Operation]) -> bool:
     first, pooling = layers_of(chain)[0].product, layers_of(chain)[0].pooling
     if pooling is None or not isinstance(first, Convolution):
         return True
-    are_tiles = all(n % each == 0 for n, each in zip(first.size, pooling.size, strict=True))
-    return pooling.function == "MaxPool" and pooling.strides == pooling.size and are_tiles
-
-
-def _has_channels(chain: Sequence[Operation]) -> bool:
-    """Whether a chain is for ``channels``: each layer with weights of its own."""
-    names = [name for layer in layers_of(chain) for name in (layer.kernel, layer.bias) if name]
-    return bool(_CHANNELS.fullmatch(_form(chain))) and len(set(names)) == len(names)
+    are_tiles = all(n % each == 0 for n, each in zip(first.size, pooling.window, strict=True))
+    return pooling.function == "MaxPool" and pooling.strides == pooling.window and are_tiles
 
 
 def _form(chain: Sequence[Operation]) -> str:
-    """A letter for each operation."""
-    return "".join(
-        "F" if isinstance(one, Reshape) and one.n_places > 1 else _LETTERS[type(one)]
-        for one in chain
-    )
+    """A letter for each operation; X for one that ``chain`` has not."""
+    letters: list[str] = []
+    for one in chain:
+        letter = _LETTERS.get(type(one), "X")
+        if isinstance(one, Convolution) and (one.dilations != (1, 1) or one.groups > 1):
+            letter = "X"
+        if isinstance(one, Activation) and one.function not in _FUNCTIONS:
+            letter = "X"
+        if isinstance(one, Reshape) and one.n_places > 1:
+            letter = "F"
+        if isinstance(one, Reshape) and len(one.shape) > 1 and {"D", "C"} & set(letters):
+            letter = "X"  # between layers, images are only made flat
+        letters.append(letter)
+    return "".join(letters)
 
 
 def _chain_of(graph: LiftedGraph) -> Sequence[Operation]:
@@ -116,6 +123,7 @@ def make_evaluator(
     fixed: Mapping[str, NDArray[Any]],
     n_intra: int = 1,
     n_inter: int = 1,
+    device: Device = CPU,
 ) -> Evaluator:
     """The evaluator of a name that :func:`choose_evaluator` gave.
 
@@ -125,16 +133,26 @@ def make_evaluator(
         Weights without a posterior.
     n_intra, n_inter : int
         Threads of this process.
+    device : Device
+        A GPU runs the graph alone.
     """
-    chain = _chain_of(graph)
-    if name == "chain":
+    layers = graph.layers
+    if isinstance(layers, LayerGraph) and name == "chain":
         from .chain import ChainNetwork
 
-        return ChainNetwork(layers_of(chain), fixed, n_intra)
-    if name == "channels":
-        from .channels import ChannelNetwork
+        return ChainNetwork(layers_of(_chain_of(graph)), {**fixed, **layers.constants}, n_intra)
+    if isinstance(layers, LayerGraph) and name == "layers":
+        if compiled.instructions() != compiled.NONE:
+            from .compiled_graph import CompiledGraph
 
-        return ChannelNetwork(chain, fixed, n_intra, n_inter)
+            return CompiledGraph(layers, fixed, n_intra)
+        from .reference import ReferenceNetwork
+
+        return ReferenceNetwork(layers, fixed)
+    if device != CPU:
+        from .stacked_graph import StackedGraph
+
+        return StackedGraph(graph, fixed, n_intra, n_inter, device)
     from .graph import GraphEvaluator, GraphNetwork
 
     return GraphEvaluator(GraphNetwork(graph, fixed, n_intra, n_inter, with_scale=True))

@@ -1,81 +1,153 @@
 """A network as a graph of layers: plain dataclasses that know no TensorFlow.
 
-What belongs here: which operations there are, what each takes, and a chain of them divided into
-layers. What does not: finding them in a TensorFlow graph (``graph.layer_search``), leaving out what
-pruning has made idle (``evaluators.compaction``), running them.
+What belongs here: which operations there are, what each takes and gives, and a chain of them
+divided into layers. What does not: finding them in a TensorFlow graph (``graph.layer_search``),
+leaving out what pruning has made idle (``evaluators.compaction``), running them.
+
+A tensor holds for each example either a vector, of shape (n,), or an image, of shape (rows,
+columns, channels), in that order in memory; a sequence is an image of one row. *Channels* are the
+last axis of either. A name stands for weights: a tensor of the posterior, a fixed one, or one of
+``LayerGraph.constants``. A kernel's numbers are in the order of (rows, columns, inputs of a group,
+outputs), whatever shape the tensor of that name has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
-ACTIVATIONS = frozenset({"Relu", "Relu6", "Tanh", "Sigmoid", "Elu", "Softplus"})
-"""Functions of single numbers, by TensorFlow's names."""
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+Borders = tuple[tuple[int, int], tuple[int, int]]
+"""Rows before and after an image, and columns."""
+NO_BORDERS: Borders = ((0, 0), (0, 0))
+
+ACTIVATIONS = frozenset(
+    {"Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "GeluTanh", "Swish", "Tanh", "Sigmoid",
+     "Softplus", "Softsign"}
+)  # fmt: skip
+"""Functions of single numbers, by TensorFlow's names where it has one: ``Gelu`` is
+``x * (1 + erf(x / sqrt(2))) / 2``, ``GeluTanh`` its approximation by a tanh, ``Swish``
+``x * sigmoid(x)``."""
+
+
+def n_places(
+    size: int, window: int, stride: int, border: tuple[int, int], dilation: int = 1
+) -> int:
+    """Places of a window along an axis."""
+    return (size + sum(border) - (window - 1) * dilation - 1) // stride + 1
+
+
+def same_border(size: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """The border along an axis that TensorFlow's padding ``SAME`` puts there."""
+    reach = (-(-size // stride) - 1) * stride + (window - 1) * dilation + 1
+    total = max(reach - size, 0)
+    return total // 2, total - total // 2
 
 
 @dataclass(frozen=True)
 class Dense:
-    """``x @ kernel``; the kernel is named as in the lifted graph, shape (n_in, n_out)."""
+    """``x @ kernel`` of a vector; kernel of shape (n_in, n_out)."""
 
     kernel: str
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of an image (rows, columns, channels); kernel of shape (*window, in, out)."""
+    """A convolution of an image; kernel of shape (*window, channels / groups, n_out).
+
+    Attributes
+    ----------
+    kernel : str
+    window : tuple of int
+        Rows and columns of the kernel.
+    image : tuple of int
+        Rows, columns and channels of what it takes.
+    strides : tuple of int
+    borders : Borders
+        Zeros that are put around the image.
+    dilations : tuple of int
+        Steps in the image between a kernel's rows, and columns.
+    groups : int
+        Outputs and channels are divided into so many runs of equal length, and a group's outputs
+        see its channels alone; as many as there are channels: a depthwise convolution.
+    """
 
     kernel: str
     window: tuple[int, int]
     image: tuple[int, int, int]
-    strides: tuple[int, int]
-    padding: str
+    strides: tuple[int, int] = (1, 1)
+    borders: Borders = NO_BORDERS
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns of what it gives."""
-        sizes = zip(self.image, self.strides, self.window, strict=False)
-        if self.padding == "SAME":
-            rows, columns = (-(-size // stride) for size, stride, _ in sizes)
-        else:
-            rows, columns = ((size - window) // stride + 1 for size, stride, window in sizes)
+        rows, columns = (
+            n_places(size, window, stride, border, dilation)
+            for size, window, stride, border, dilation in zip(
+                self.image, self.window, self.strides, self.borders, self.dilations, strict=False
+            )
+        )
         return rows, columns
+
+    @property
+    def n_terms(self) -> int:
+        """Products that an output is the sum of."""
+        return math.prod(self.window) * self.image[2] // self.groups
 
 
 @dataclass(frozen=True)
 class Bias:
-    """One number added to each neuron or channel."""
+    """One number added to each channel."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class BatchNormalization:
-    """``(x - mean) / sqrt(variance + epsilon) * scale + offset`` of each channel, by names."""
+class Scale:
+    """Each channel multiplied by a number.
 
-    scale: str
-    offset: str
-    mean: str
-    variance: str
-    epsilon: float
+    Batch normalization is a ``Scale`` and a ``Bias``, whose numbers are in
+    ``LayerGraph.constants``. Before a convolution with borders it cannot become a part of its
+    kernel, as the zeros there are put around its result.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of each number alone, one of ``ACTIVATIONS``."""
+    """A function of each number alone, one of ``ACTIVATIONS``; ``alpha`` of ``LeakyRelu``."""
 
     function: str
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """``MaxPool`` or ``AvgPool`` over rows and columns."""
+    """``MaxPool`` or ``AvgPool`` over rows and columns.
+
+    Borders take no part: they are below all numbers of a maximum, and are not counted in a mean.
+    The mean or the maximum of a whole image is a window of its size.
+    """
 
     function: str
-    size: tuple[int, int]
+    window: tuple[int, int]
     strides: tuple[int, int]
-    padding: str
+    borders: Borders = NO_BORDERS
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Zeros around an image; those around a convolution's are the convolution's own."""
+
+    borders: Borders
 
 
 @dataclass(frozen=True)
@@ -85,8 +157,18 @@ class Reshape:
     ``n_places`` counts the places of an image's channels where it is made flat.
     """
 
-    shape: tuple[int, ...]
+    shape: Shape
     n_places: int = 1
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """The axes of an image in another order: those of an example, counted from 0.
+
+    There are few: images whose channels come first are taken with their channels last.
+    """
+
+    axes: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -94,7 +176,20 @@ class Add:
     """The sum of two or more of the network's tensors, all of one shape."""
 
 
-Operation = Dense | Convolution | Bias | BatchNormalization | Activation | Pooling | Reshape | Add
+@dataclass(frozen=True)
+class Multiply:
+    """The product, number by number, of two of the network's tensors of one shape."""
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """The channels of some tensors after each other; their images are of one size."""
+
+
+Operation = (
+    Dense | Convolution | Bias | Scale | Activation | Pooling | Padding | Reshape | Transpose | Add
+    | Multiply | Concatenation
+)  # fmt: skip
 
 EXAMPLES = -1
 """In place of an operation's number: the network's input."""
@@ -116,20 +211,93 @@ class LayerGraph:
     ----------
     nodes : tuple of LayerNode
         Each after those that it takes; the last one gives the outputs.
+    input_shape : tuple of int
+        Of an example, a vector or an image; whoever runs the network gives examples this shape.
+    constants : mapping of str to float32 array
+        Numbers that the graph holds or that are computed of fixed weights, such as those of batch
+        normalization; to be used like fixed weights.
     """
 
     nodes: tuple[LayerNode, ...]
+    input_shape: Shape
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of_chain(cls, *operations: Operation) -> LayerGraph:
+    def of_chain(cls, input_shape: Shape, *operations: Operation) -> LayerGraph:
         """A network without branches: each operation takes the result of the one before."""
-        return cls(tuple(LayerNode(one, (at - 1,)) for at, one in enumerate(operations)))
+        nodes = tuple(LayerNode(one, (at - 1,)) for at, one in enumerate(operations))
+        return cls(nodes, input_shape)
 
     def chain(self) -> tuple[Operation, ...] | None:
         """Its operations in order; None where it has branches."""
         if any(node.inputs != (at - 1,) for at, node in enumerate(self.nodes)):
             return None
         return tuple(node.operation for node in self.nodes)
+
+    def shapes(self, weights: Mapping[str, Shape]) -> list[Shape]:
+        """Shape of what each node gives for an example, by the shapes of kernels.
+
+        Raises
+        ------
+        ValueError
+            If an operation does not take what it is given.
+        """
+        found: list[Shape] = []
+        for node in self.nodes:
+            inputs = [self.input_shape if at == EXAMPLES else found[at] for at in node.inputs]
+            found.append(shape_of(node.operation, inputs, weights))
+        return found
+
+
+def shape_of(operation: Operation, inputs: Sequence[Shape], weights: Mapping[str, Shape]) -> Shape:
+    """Shape of what an operation gives for an example.
+
+    Raises
+    ------
+    ValueError
+        If it does not take tensors of these shapes.
+    """
+    first = inputs[0]
+    error = ValueError(f"{operation} of {list(inputs)}")
+    if isinstance(operation, Dense):
+        n_in, n_out = weights[operation.kernel]
+        if first != (n_in,):
+            raise error
+        return (n_out,)
+    if isinstance(operation, Convolution):
+        n_out, rest = divmod(math.prod(weights[operation.kernel]), max(1, operation.n_terms))
+        if first != operation.image or rest or min(operation.size) < 1:
+            raise error
+        if n_out % operation.groups or operation.image[2] % operation.groups:
+            raise error
+        return (*operation.size, n_out)
+    if isinstance(operation, Bias | Scale):
+        if math.prod(weights[operation.name]) != first[-1]:
+            raise error
+        return first
+    if isinstance(operation, Pooling | Padding):
+        window, strides = (1, 1), (1, 1)
+        if isinstance(operation, Pooling):
+            window, strides = operation.window, operation.strides
+        size = tuple(map(n_places, first[:2], window, strides, operation.borders))
+        if len(first) != 3 or min(size) < 1:
+            raise error
+        return (*size, first[2])
+    if isinstance(operation, Reshape):
+        if math.prod(operation.shape) != math.prod(first):
+            raise error
+        return operation.shape
+    if isinstance(operation, Transpose):
+        if len(first) != 3:
+            raise error
+        return tuple(first[axis] for axis in operation.axes)
+    if isinstance(operation, Concatenation):
+        if any(one[:-1] != first[:-1] for one in inputs):
+            raise error
+        return (*first[:-1], sum(one[-1] for one in inputs))
+    if any(one != first for one in inputs):
+        raise error
+    return first
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from .checks import check_lifted, check_operations, used_functions
 from .constant_folding import Evaluator, static_types
 from .feeds import still_dropout
 from .inlining import flatten
+from .layer_check import agrees
 from .layer_graph import LayerGraph, UnknownOperation
 from .layer_search import find_layers
 from .lifted import LiftedGraph
@@ -39,6 +40,7 @@ from .nodes import (
 )
 from .noise import find_noise, find_sampled
 from .noise_removal import NoiseRemoval
+from .parametrization import Parametrization
 from .source import ReadVariables, VariableTypes, VariableValues
 from .variables import expose_variables
 
@@ -57,6 +59,8 @@ class Lifted:
         Deterministic variables that the network reads, by checkpoint name.
     used_variables : tuple of str
         Checkpoint names of all variables that were read, scales included.
+    parametrization : Parametrization
+        How means and scales come of the variables.
     scale_variables : dict of str to tuple of str
         Variables that each mean-field tensor's scale is computed from.
     dropped_ops : dict of str to int
@@ -67,6 +71,7 @@ class Lifted:
     posterior: Posterior
     fixed: dict[str, NDArray[Any]]
     used_variables: tuple[str, ...]
+    parametrization: Parametrization
     scale_variables: dict[str, tuple[str, ...]]
     dropped_ops: dict[str, int]
 
@@ -261,6 +266,11 @@ def _lift(
             "1; end a network of two classes in a sigmoid, or in two logits, and train it again"
         )
     fixed_nodes = {names[name]: name for name in kept if name in names}
+    # A mean that is read without its noise too is in memory already.
+    fixed = {
+        name: removal.loc[name] if name in removal.loc else values[name]
+        for name in sorted(fixed_nodes)
+    }
     lifted = LiftedGraph(
         graph_def=final.SerializeToString(deterministic=True),
         input_tensor=tensor_name(input_tensor),
@@ -274,40 +284,29 @@ def _lift(
         output_kind=output_kind,
         notes=tuple(removal.notes),
         rows_with_noise=tuple(tensor_name(tensor) for tensor in removal.rows_with_noise),
-        layers=_layers(
-            final,
-            nodes,
-            input_tensor,
-            outputs,
-            {node: name for name, node in (*fixed_nodes.items(), *removal.placeholders.items())},
-        ),
     )
+    posterior = Posterior(loc=removal.loc, scale=removal.scale)
+    if "logits" in outputs:  # a Normal has two outputs
+        drawn = {node: name for name, node in removal.placeholders.items()}
+        own = {name: value for name, value in fixed.items() if name not in removal.loc}
+        of_nodes = {fixed_nodes[name]: name for name in own} | drawn
+        layers = find_layers(final, nodes, input_tensor, ends[0], of_nodes, own, threads)
+        if isinstance(layers, LayerGraph) and not agrees(layers, lifted, posterior, fixed, threads):
+            layers = UnknownOperation(ends[0][0], nodes[ends[0][0]].op)
+        lifted = replace(lifted, layers=layers)
     return Lifted(
         graph=lifted,
-        posterior=Posterior(loc=removal.loc, scale=removal.scale),
-        # A mean that is read without its noise too is in memory already.
-        fixed={
-            name: removal.loc[name] if name in removal.loc else values[name]
-            for name in lifted.fixed_tensors
-        },
+        posterior=posterior,
+        fixed=fixed,
         used_variables=values.names,
-        scale_variables=removal.scale_variables,
+        parametrization=Parametrization(
+            evaluator, removal.ends, {name: loc.shape for name, loc in removal.loc.items()}
+        ),
+        scale_variables={name: ends.scale_variables for name, ends in removal.ends.items()},
         dropped_ops=_dropped(
             graph_def, [nodes[n].op for n in kept if original.get(n) == nodes[n].op]
         ),
     )
-
-
-def _layers(
-    final: Any,
-    nodes: Nodes,
-    input_tensor: Tensor,
-    outputs: Mapping[str, Tensor],
-    weights: Mapping[str, str],
-) -> LayerGraph | UnknownOperation | None:
-    # A Normal has two outputs.
-    output = outputs.get("logits")
-    return find_layers(final, nodes, input_tensor, output, weights) if output else None
 
 
 def _isolate_input(nodes: Nodes, given: Tensor) -> Tensor:

@@ -17,11 +17,10 @@ from ..accumulators.classification import MAX_DRAWS
 from ..data.fitting import NetworkInput, fit
 from ..data.loading import check_labels, check_targets
 from ..data.values import read_labels
-from ..errors import BpruneError, ConfigError, DataError
+from ..errors import ConfigError, DataError
 from ..metrics.tasks import Classification, Task
-from ..posterior.draws import MEAN, draws_per_replicate, in_whole_replicates
+from ..posterior.draws import draws_per_replicate, in_whole_replicates
 from ..posterior.mean_field import Posterior
-from ..runner.evaluation import NotFinite
 
 _PAIRINGS = ("antithetic", "none")
 
@@ -156,12 +155,3 @@ def checked_weights(
                 f"{posterior.loc[name].shape}"
             )
     return given
-
-
-def check_outputs(not_finite: NotFinite) -> None:
-    """Raise BpruneError where outputs of a draw, or of the posterior mean, are not finite."""
-    for draw, _ in not_finite.values():
-        which = "the posterior mean" if draw == MEAN else f"draw {draw}"
-        raise BpruneError(
-            f"outputs are not finite for {which}; check the scale of examples and weights"
-        )

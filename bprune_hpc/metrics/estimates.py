@@ -260,6 +260,29 @@ class Estimate:
         return error
 
 
+_ROUNDING = 1e-12
+"""An error that is smaller than this part of 1, or of the number, is none: nothing differs."""
+
+
+def number_with_error(value: float, error: float) -> str:
+    """``value ± error``, with two significant digits of the error; alone where nothing differs.
+
+    >>> number_with_error(0.96875, 0.0219)
+    '0.969 ± 0.022'
+    """
+    if not np.isfinite(value):
+        return f"{value}"
+    if not np.isfinite(error):
+        return f"{value + 0.0:.4f} ± n/a"
+    if error <= _ROUNDING * max(1.0, abs(value)):
+        return f"{value + 0.0:.4f}"
+    rounded = float(f"{error:.1e}")
+    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
+    if decimals > 6:
+        return f"{value + 0.0:.6f} ± {error:.0e}"
+    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
+
+
 DIFFERENCES = ("mean", "share")
 """Intervals that differences have of their own; others are made of those of what is compared."""
 

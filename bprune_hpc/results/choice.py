@@ -14,7 +14,7 @@ from ..metrics import exact_tests, threshold_selection
 from ..metrics.asymptotic_test import AsymptoticTest, skewness_of
 from ..metrics.nonfinite import blank
 from ..metrics.threshold_selection import LEVEL, CostTest, ExactDropTest, ExactRiseTest, Limit
-from ..posterior.pruning import PruningMask, labels_of
+from ..posterior.pruning import PruningMask, cuts_in_words
 from ..runner.statistics import SweepStatistics
 from .file import Variable
 
@@ -61,7 +61,7 @@ def choice(
         if name == "nll_rise_softened":
             attrs["soften"] = config.soften
     found = threshold_selection.choose(test, limit, sweep_statistics.failed, config.n_comparisons)
-    cuts = _cuts(config, masks)
+    cuts = cuts_in_words(config.rule(), config.grid_kind, masks)
     fractions = np.array([mask.pruned_fraction for mask in masks])
     text = threshold_selection.sentences(found, test, cost, cuts, fractions)
     attrs |= {
@@ -179,16 +179,6 @@ def _bounds(
         "is_below": Variable(("threshold",), is_below.astype(np.int8)),
         **out,
     }
-
-
-def _cuts(config: SweepConfig, masks: Sequence[PruningMask]) -> list[str]:
-    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing."""
-    heading = config.rule().heading(config.grid_kind)
-    if config.grid_kind == "fraction":
-        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
-        return [f"the {label} of {heading}" for label in labels]
-    labels = labels_of([mask.threshold for mask in masks], is_share=False)
-    return [label if label == "none" else f"{heading} {label}" for label in labels]
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,12 @@ from ..metrics.tasks import Classification, Task
 from ..runner.datasets import Examples
 from ..runner.network import Network
 
-_REVISIONS = {"channels": "channels-2"}
-"""Evaluators whose numbers are not those that they once gave under their own name."""
-
 
 def identity_of(config: SweepConfig, network: Network, examples: Sequence[Examples]) -> Identity:
     """What defines the numbers of a sweep."""
     test, *others = examples
     return {
-        "checkpoint": _sha256(
-            [*_named(network.posterior.loc), *_named(network.posterior.scale)],
-            _named(network.fixed),
-        ),
-        "graph": graph_sha256(network.graph),
+        **network_identity(network),
         "data": _sha256([("x", test.x), ("label", test.summed_label)]),
         "ood data": _sha256([("x", others[0].x)]) if others else None,
         **_feed(config),
@@ -47,15 +40,28 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "scope": config.scope,
         "granularity": config.granularity,
         "prior_scale": config.prior_scale,
-        "prior of the graph": None
-        if network.prior is None
-        else _sha256(
-            [(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()]
-        ),
+        "prior of the graph": _prior(network),
         "pruned_weights": config.pruned_weights,
-        "evaluator": _REVISIONS.get(network.evaluator, network.evaluator),
+        "evaluator": network.evaluator,
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
+
+
+def network_identity(network: Network) -> Identity:
+    """What defines the function and its weights, before pruning."""
+    return {
+        "checkpoint": _sha256(
+            [*_named(network.posterior.loc), *_named(network.posterior.scale)],
+            _named(network.fixed),
+        ),
+        "graph": graph_sha256(network.graph),
+    }
+
+
+def _prior(network: Network) -> str | None:
+    if network.prior is None:
+        return None
+    return _sha256([(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()])
 
 
 def _feed(config: SweepConfig) -> Identity:

@@ -13,7 +13,7 @@ import numpy as np
 from .._typing import Float64Array
 from ..job.provenance import fault_of
 from ..metrics.definitions import ALL
-from ..metrics.estimates import Metric
+from ..metrics.estimates import Metric, number_with_error
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .choice import StoredChoice, read_choice
@@ -38,28 +38,6 @@ _REGRESSION_COLUMNS = (
 
 LEGEND = "± is one standard error, [ ] a 95 % interval: of draws and test set together."
 
-_ROUNDING = 1e-12
-"""An error that is smaller than this part of 1, or of the number, is none: nothing differs."""
-
-
-def number_with_error(value: float, error: float) -> str:
-    """``value ± error``, with two significant digits of the error; alone where nothing differs.
-
-    >>> number_with_error(0.96875, 0.0219)
-    '0.969 ± 0.022'
-    """
-    if not np.isfinite(value):
-        return f"{value}"
-    if not np.isfinite(error):
-        return f"{value + 0.0:.4f} ± n/a"
-    if error <= _ROUNDING * max(1.0, abs(value)):
-        return f"{value + 0.0:.4f}"
-    rounded = float(f"{error:.1e}")
-    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
-    if decimals > 6:
-        return f"{value + 0.0:.6f} ± {error:.0e}"
-    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
-
 
 def number_with_interval(value: float, low: float, high: float) -> str:
     """``value [low, high]``, with two significant digits of their distance.
@@ -81,6 +59,11 @@ def _numbers(name: str, metric: Metric) -> list[str]:
     if ALL[name].interval == "share" and metric.low is not None and metric.high is not None:
         return list(map(number_with_interval, metric.value, metric.low, metric.high))
     return list(map(number_with_error, metric.value, metric.se_combined))
+
+
+def columns_of(metrics: Mapping[str, Metric]) -> Sequence[tuple[str, str]]:
+    """Metrics that a table shows, and their titles."""
+    return _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
 
 
 def table(
@@ -108,7 +91,7 @@ def table(
     str
         Lines of equal width, without a newline at the end.
     """
-    columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+    columns = columns_of(metrics)
     failure_at = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
     numbers = [_numbers(name, metrics[name]) for name, _ in columns]

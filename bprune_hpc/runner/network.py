@@ -17,6 +17,7 @@ from ..evaluators.selection import make_evaluator
 from ..graph.lifted import LiftedGraph
 from ..metrics.tasks import Task
 from ..posterior.mean_field import Posterior, Prior
+from ..tensorflow_import import CPU, Device
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,6 @@ class Network:
     evaluator: str = "graph"
     prior: Mapping[str, Prior] | None = None
 
-    def make_evaluator(self, n_intra: int, n_inter: int) -> Evaluator:
+    def make_evaluator(self, n_intra: int, n_inter: int, device: Device = CPU) -> Evaluator:
         """What runs the network, on this rank."""
-        return make_evaluator(self.evaluator, self.graph, self.fixed, n_intra, n_inter)
+        return make_evaluator(self.evaluator, self.graph, self.fixed, n_intra, n_inter, device)

@@ -13,6 +13,8 @@ from functools import cached_property
 from ..config import targets
 from ..config.sweep_config import SweepConfig
 from ..evaluators.interface import Evaluator
+from ..job import device
+from ..job.device import PROCESSORS, UsedDevice
 from ..job.provenance import Environment, Identity, environment_of
 from ..mpi.comm import Comm
 from ..posterior.draws import draws_per_replicate, in_whole_replicates
@@ -47,6 +49,8 @@ class PreparedSweep:
         What defines the numbers.
     environment : Environment
         Where they are made; whole on rank 0 only.
+    used_device : UsedDevice
+        What this rank's evaluator runs on.
     """
 
     config: SweepConfig
@@ -57,6 +61,7 @@ class PreparedSweep:
     costs: Sequence[int]
     identity: Identity
     environment: Environment
+    used_device: UsedDevice = PROCESSORS
 
     @property
     def plan(self) -> Plan:
@@ -101,7 +106,8 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     InputError
         If something that is named cannot be read, or does not fit the rest.
     """
-    network, examples = problem.load(config, comm)
+    used = device.take(config.device, comm)
+    network, examples = problem.load(config, comm, used.device)
     size = draws_per_replicate(config.pairing, network.task.noises_per_replicate)
     asked = comm.from_root(lambda: _in_whole_replicates(config, network.task.name, size))
     joined = comm.from_root(lambda: join(asked, network, examples, size))
@@ -111,7 +117,7 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     masks = pruning_masks(network.posterior, config.grid_kind, config.grid, rule)
     datasets = lay_out(config, network.task, examples, len(masks), joined.layout)
     comm.from_root(lambda: check_memory(config, network.task, datasets))
-    evaluator = network.make_evaluator(config.num_intra, config.num_inter)
+    evaluator = network.make_evaluator(config.num_intra, config.num_inter, used.device)
     costs = [1] * len(masks)  # which count where work is split
     if config.plan or comm.size > 1:
         costs = comm.from_root(lambda: costs_of(evaluator, network.posterior, masks))
@@ -123,7 +129,8 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
         evaluator=evaluator,
         costs=costs,
         identity=joined.identity,
-        environment=environment_of(comm, config.num_intra, config.num_inter),
+        environment=environment_of(comm, config.num_intra, config.num_inter, used.environment),
+        used_device=used,
     )
 
 

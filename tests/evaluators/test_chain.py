@@ -19,7 +19,6 @@ from bprune_hpc.evaluators.im2col import Patches
 from bprune_hpc.evaluators.interface import Noise
 from bprune_hpc.evaluators.selection import choose_evaluator
 from bprune_hpc.graph.layer_graph import (
-    ACTIVATIONS,
     EXAMPLES,
     Activation,
     Add,
@@ -40,6 +39,7 @@ from bprune_hpc.posterior.mean_field import Posterior
 from tests.helpers.reference_chains import (
     AT_MEAN,
     REFERENCE,
+    borders_of,
     convolution_of,
     dense_layer,
     plain_convolution,
@@ -123,7 +123,7 @@ class Example:
 
 @pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("bias", ["none", "fixed", "posterior"])
-@pytest.mark.parametrize("activation", [None, *sorted(ACTIVATIONS)])
+@pytest.mark.parametrize("activation", [None, *sorted(REFERENCE)])
 @pytest.mark.parametrize("pruned", [0.0, 0.5, 0.8, 1.0])
 def test_leaving_out_idle_parts_is_exact(pruned: float, activation: str | None, bias: str) -> None:
     for seed in range(4):
@@ -207,7 +207,7 @@ def test_what_constants_feed_differs_at_a_border(has_border: bool) -> None:
     assert after.nonzero.tolist() == [1]
 
 
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", sorted(REFERENCE))
 def test_activations_at_extremes(name: str) -> None:
     values = np.array([-1e30, -200, -1, -1e-30, 0, 1e-30, 1, 5.9, 6.1, 80], np.float32)
     expected = REFERENCE[name](values.astype(float))
@@ -222,9 +222,9 @@ def test_layers_of_a_chain() -> None:
     assert layers_of((Bias("b0"),)) == layers_of(()) == ()
 
 
-SEEN = Convolution("conv", (3, 3), (8, 6, 1), (1, 1), "SAME")
+SEEN = Convolution("conv", (3, 3), (8, 6, 1), borders=((1, 1), (1, 1)))
 FLAT = Reshape((96,), 48)
-POOLING = Pooling("MaxPool", (2, 2), (2, 2), "SAME")
+POOLING = Pooling("MaxPool", (2, 2), (2, 2))
 
 
 @pytest.mark.parametrize(
@@ -235,36 +235,36 @@ POOLING = Pooling("MaxPool", (2, 2), (2, 2), "SAME")
         ((SEEN, Bias("b"), POOLING, Activation("Elu"), FLAT, Dense("k")), "chain"),
         ((SEEN, Activation("Elu"), POOLING, FLAT, Dense("k")), "chain"),
         ((SEEN, FLAT, Dense("k"), Bias("b")), "chain"),
-        ((SEEN, FLAT, Reshape((96,)), Dense("k")), "channels"),
-        ((SEEN, POOLING, Bias("b"), FLAT, Dense("k")), "channels"),
-        ((SEEN, Activation("Elu"), POOLING, Activation("Elu"), FLAT, Dense("k")), "channels"),
-        ((SEEN, replace(POOLING, function="AvgPool"), FLAT, Dense("k")), "channels"),
-        ((SEEN, replace(POOLING, strides=(1, 1)), FLAT, Dense("k")), "channels"),
-        ((SEEN, replace(POOLING, size=(3, 3), strides=(3, 3)), FLAT, Dense("k")), "channels"),
-        ((POOLING, SEEN, FLAT, Dense("k")), "channels"),
-        ((SEEN, FLAT), "channels"),
-        ((Dense("k"), Activation("Relu"), Activation("Tanh"), Dense("h")), "channels"),
-        ((SEEN, SEEN, FLAT, Dense("k")), "graph"),
+        ((SEEN, FLAT, Reshape((96,)), Dense("k")), "layers"),
+        ((SEEN, POOLING, Bias("b"), FLAT, Dense("k")), "layers"),
+        ((SEEN, Activation("Elu"), POOLING, Activation("Elu"), FLAT, Dense("k")), "layers"),
+        ((SEEN, replace(POOLING, function="AvgPool"), FLAT, Dense("k")), "layers"),
+        ((SEEN, replace(POOLING, strides=(1, 1)), FLAT, Dense("k")), "layers"),
+        ((SEEN, replace(POOLING, window=(3, 3), strides=(3, 3)), FLAT, Dense("k")), "layers"),
+        ((POOLING, replace(SEEN, image=(4, 3, 1)), Reshape((24,), 12), Dense("k")), "layers"),
+        ((SEEN, FLAT), "layers"),
+        ((Dense("k"), Activation("Relu"), Activation("Tanh"), Dense("h")), "layers"),
         ((SEEN, FLAT, Bias("b"), Dense("k")), "graph"),
-        ((Dense("k"), Bias("b"), Bias("c")), "graph"),
-        ((Dense("k"), Activation("Relu"), Bias("b")), "graph"),
-        ((Activation("Relu"), Dense("k")), "graph"),
-        ((Bias("b"),), "graph"),
+        ((Dense("k"), Bias("b"), Bias("c")), "layers"),
+        ((Dense("k"), Activation("Relu"), Bias("b")), "layers"),
+        ((Activation("Relu"), Dense("k")), "layers"),
         ((), "graph"),
     ],
 )
 def test_which_evaluator_takes_a_chain(operations: tuple[Operation, ...], evaluator: str) -> None:
     graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {})
-    graph = replace(graph, layers=LayerGraph.of_chain(*operations))
+    has_image = any(isinstance(one, Convolution) for one in operations)
+    shape = SEEN.image if has_image else (12,)
+    graph = replace(graph, layers=LayerGraph.of_chain(shape, *operations))
     assert choose_evaluator("auto", graph) == evaluator
 
 
-def test_a_network_with_branches_is_run_as_its_graph() -> None:
+def test_a_network_with_branches_is_no_chain() -> None:
     both = LayerNode(Dense("k"), (EXAMPLES,)), LayerNode(Dense("h"), (EXAMPLES,))
-    layers = LayerGraph((*both, LayerNode(Add(), (0, 1))))
+    layers = LayerGraph((*both, LayerNode(Add(), (0, 1))), (12,))
     assert layers.chain() is None
     graph = LiftedGraph(b"", "", None, "float32", "", None, {}, {}, layers=layers)
-    assert choose_evaluator("auto", graph) == "graph"
+    assert choose_evaluator("auto", graph) == "layers"
     with pytest.raises(ConfigError, match="--evaluator: chain is for .* is another; leave"):
         choose_evaluator("chain", graph)
 
@@ -290,7 +290,9 @@ def test_a_convolution_before_dense_layers(
     activation: str, bias: str, pruned: float,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(7)
-    product = Convolution("conv", window, IMAGE, strides, padding)
+    product = Convolution(
+        "conv", window, IMAGE, strides, borders_of(padding, IMAGE, window, strides)
+    )
     n_positions = Patches(product, pool).n_positions
     n_units = N_FILTERS * n_positions
     layer = Layer(
@@ -298,7 +300,7 @@ def test_a_convolution_before_dense_layers(
         (
             *([Bias("bias")] if bias != "none" else []),
             Activation(activation),
-            *([Pooling("MaxPool", pool, pool, "VALID")] if pool != (1, 1) else []),
+            *([Pooling("MaxPool", pool, pool)] if pool != (1, 1) else []),
             Reshape((n_units,), n_positions),
         ),
     )
@@ -330,7 +332,7 @@ def test_a_convolution_before_dense_layers(
     for sign in (0, 1, -1):
         w = {name: loc[name].astype(float) + sign * (scale[name] * values[name]) for name in loc}
         w |= fixed
-        seen = plain_convolution(x.astype(float), w["conv"], strides, padding)
+        seen = plain_convolution(x.astype(float), w["conv"], strides, product.borders)
         seen = REFERENCE[activation](seen + w.get("bias", 0))
         rows, columns = seen.shape[1] // pool[0], seen.shape[2] // pool[1]
         tiles = seen.reshape(len(x), rows, pool[0], columns, pool[1], N_FILTERS)

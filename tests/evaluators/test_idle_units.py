@@ -98,7 +98,7 @@ def build(layers: list[Layer]) -> tuple[LiftedGraph, dict[str, tuple[int, ...]]]
         graph_def = graph.as_graph_def()
     layers_found = find_layers(
         graph_def, parse_graph(graph_def), parse_tensor("x:0"), parse_tensor("logits:0"),
-        {name: name for name in shapes},
+        {name: name for name in shapes}, {},
     )  # fmt: skip
     fixed = {f"b{k}" for k, layer in enumerate(layers) if layer.bias == "fixed"}
     graph = LiftedGraph(

@@ -85,7 +85,7 @@ def prepared(config: SweepConfig, n_examples: int = 45, costs: Sequence[int] = (
     )
 
 
-def load(config: SweepConfig, comm: Comm) -> Problem:
+def load(config: SweepConfig, comm: Comm, *device: Any) -> Problem:
     """Stands for :func:`bprune_hpc.runner.problem.load`."""
     return problems.share(problem(config) if comm.is_root else None, comm)
 

@@ -24,8 +24,9 @@ def lifted(
     posterior: set[str],
     used: list[str],
     shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    fixed: Mapping[str, Any] | None = None,
 ) -> LiftedGraph:
-    """A graph written by hand; weights are fed by their names."""
+    """A graph written by hand; weights are fed by their names, some of known values."""
     tensorflow = import_tensorflow()
     placeholder = tensorflow.compat.v1.placeholder
     with tensorflow.Graph().as_default() as graph:
@@ -35,7 +36,7 @@ def lifted(
         graph_def = graph.as_graph_def()
     found = find_layers(
         graph_def, parse_graph(graph_def), parse_tensor("x:0"), parse_tensor("logits:0"),
-        {name: name for name in used},
+        {name: name for name in used}, fixed or {},
     )  # fmt: skip
     return LiftedGraph(
         graph_def=graph_def.SerializeToString(), input_tensor="x:0", input_shape=(None, *shape),

@@ -14,14 +14,17 @@ from bprune_hpc.evaluators.chain import ChainNetwork
 from bprune_hpc.evaluators.im2col import Patches
 from bprune_hpc.evaluators.interface import Noise, Pruned
 from bprune_hpc.graph.layer_graph import (
+    NO_BORDERS,
     Activation,
     Bias,
+    Borders,
     Convolution,
     Dense,
     Layer,
     Operation,
     Pooling,
     Reshape,
+    same_border,
 )
 from bprune_hpc.posterior.draws import MEAN, Draw, standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
@@ -39,16 +42,11 @@ REFERENCE = {
 
 
 def plain_convolution(
-    x: np.ndarray, kernel: np.ndarray, strides: tuple[int, int], padding: str
+    x: np.ndarray, kernel: np.ndarray, strides: tuple[int, int], borders: Borders
 ) -> np.ndarray:
     """By its definition: one sum for each place."""
     window = kernel.shape[:2]
-    if padding == "SAME":
-        before = []
-        for size, stride, each in zip(x.shape[1:], strides, window, strict=False):
-            total = max((-(-size // stride) - 1) * stride + each - size, 0)
-            before.append((total // 2, total - total // 2))
-        x = np.pad(x, ((0, 0), *before, (0, 0)))
+    x = np.pad(x, ((0, 0), *borders, (0, 0)))
     rows = (x.shape[1] - window[0]) // strides[0] + 1
     columns = (x.shape[2] - window[1]) // strides[1] + 1
     out = np.empty((len(x), rows, columns, kernel.shape[3]))
@@ -120,7 +118,7 @@ class PlainChain:
             product, kernel = layer.product, weights[layer.kernel]
             if isinstance(product, Convolution):
                 images = values.reshape(len(values), *product.image)
-                values = plain_convolution(images, kernel, product.strides, product.padding)
+                values = plain_convolution(images, kernel, product.strides, product.borders)
             else:
                 values = values.reshape(len(values), -1) @ kernel
             for one in layer.after:
@@ -135,7 +133,7 @@ class PlainChain:
             return REFERENCE[one.function](values)
         if isinstance(one, Pooling):
             n, n_rows, n_columns, n_filters = values.shape
-            down, right = one.size
+            down, right = one.window
             tiles = values.reshape(n, n_rows // down, down, n_columns // right, right, n_filters)
             return tiles.max(axis=(2, 4))
         assert isinstance(one, Reshape)
@@ -191,7 +189,7 @@ def random_chain(
         assert isinstance(product, Convolution)
         shapes["conv"] = (*product.window, product.image[2], n_filters)
         shapes["conv bias"] = (n_filters,)
-        pool = pooling.size if pooling else (1, 1)
+        pool = pooling.window if pooling else (1, 1)
         sizes = n_filters * Patches(product, pool).n_positions, *sizes
         of_bias = () if bias == "none" else (Bias("conv bias"),)
         flat = Reshape((sizes[0],), sizes[0] // n_filters)
@@ -248,5 +246,14 @@ def convolution_of(
 ) -> Layer:
     """A convolution, to which ``random_chain`` adds a bias and that it is made flat."""
     of_activation = () if activation is None else (Activation(activation),)
-    of_pool = () if pool == (1, 1) else (Pooling("MaxPool", pool, pool, "VALID"),)
-    return Layer(Convolution("conv", window, image, strides, padding), (*of_activation, *of_pool))
+    of_pool = () if pool == (1, 1) else (Pooling("MaxPool", pool, pool),)
+    borders = borders_of(padding, image, window, strides)
+    return Layer(Convolution("conv", window, image, strides, borders), (*of_activation, *of_pool))
+
+
+def borders_of(
+    padding: str, image: Sequence[int], window: Sequence[int], strides: Sequence[int]
+) -> Borders:
+    """What TensorFlow's paddings put around an image."""
+    rows, columns, *_ = map(same_border, image, window, strides)
+    return (rows, columns) if padding == "SAME" else NO_BORDERS

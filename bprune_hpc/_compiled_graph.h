@@ -1,0 +1,613 @@
+/* Graphs of layers: their lists of weights, their examples as slabs, and the run of all operations.
+
+   Included once, by _compiled.c, whose buffers and sets of instructions it uses. All places are
+   checked against the arrays that they are in before anything is run. */
+
+#define GROUP_EXAMPLES (SLAB * GROUP_SLABS)
+#define MOST_TENSORS 512
+
+/* Where a tensor's channel 0, row 0, column 0 is: in the examples (0), or in the scratch.
+
+   Columns of zeros are to the left and right of each row. A group's slabs are each a tensor of
+   their own, or one has room for a slab alone, or they lie side by side in each column. */
+struct tensor {
+  int64_t start, slab_stride, channel_stride, row_stride, column_stride;
+  int64_t n_channels, n_rows, n_columns, left, right;
+};
+
+struct operation {
+  enum { CONVOLUTION, ELEMENTWISE, POOLING } kind;
+  ptrdiff_t in, out, other; /* tensors; -1 for none */
+  ptrdiff_t noise;          /* of a shared one, what it gives with a noise */
+  union {
+    struct convolution convolution;
+    struct elementwise elementwise;
+    struct pooling pooling;
+  };
+};
+
+struct program {
+  struct tensor tensors[MOST_TENSORS];
+  ptrdiff_t n_tensors, n_shared, n_narrow, n_operations, n_outputs, n_in, n_scratch;
+  struct operation *operations;
+  const int32_t *outputs; /* in the last one's result */
+  ptrdiff_t result;
+  const struct set *set;
+};
+
+/* A kernel's weights that are not zero as lists; see `weight_lists`. */
+struct kernel {
+  const float *loc, *scale;
+  const int32_t *taps, *classes, *tap_offsets;
+  ptrdiff_t n_taps, n_in, n_out, channel_stride, block, width, n_classes;
+};
+
+/* Count each list's entries, or write them to where `next` says. */
+static void make_lists(const struct kernel *k, int32_t *next, int32_t *offsets, int32_t *places)
+{
+  const ptrdiff_t n_lists = (k->n_out + k->width - 1) / k->width;
+  for (ptrdiff_t start = 0; start == 0 || start < k->n_in; start += k->block) {
+    int32_t *of_block = next + start / k->block * n_lists * k->n_classes;
+    const ptrdiff_t stop = k->n_in - start > k->block ? start + k->block : k->n_in;
+    for (ptrdiff_t at = 0; at < k->n_taps; at++) {
+      const ptrdiff_t tap = k->taps[at];
+      int32_t *of_class = of_block + k->classes[at];
+      for (ptrdiff_t c = start; c < stop; c++) {
+        const ptrdiff_t row = (tap * k->n_in + c) * k->n_out;
+        const float *loc = k->loc + row, *scale = k->scale ? k->scale + row : NULL;
+        const int32_t offset = (int32_t)(c * k->channel_stride + k->tap_offsets[tap]);
+        for (ptrdiff_t list = 0; list < n_lists; list++) {
+          const ptrdiff_t first = list * k->width;
+          const ptrdiff_t last = k->n_out - first > k->width ? first + k->width : k->n_out;
+          int is_kept = 0;
+          for (ptrdiff_t f = first; f < last; f++)
+            is_kept |= loc[f] != 0 || (scale && scale[f] != 0);
+          if (!is_kept)
+            continue;
+          const ptrdiff_t entry = of_class[list * k->n_classes]++;
+          if (!offsets)
+            continue;
+          offsets[entry] = offset;
+          for (ptrdiff_t f = 0; f < k->width; f++)
+            places[entry * k->width + f] = first + f < last ? (int32_t)(row + first + f) : -1;
+        }
+      }
+    }
+  }
+}
+
+/* Lists of a kernel (taps, in, out): for each block of inputs, and filter or FILTERS of them.
+
+   Within a list come the taps in their order, those of a class together, and then the inputs.
+   Without offsets the entries of list i are counted into starts[i + 1]; else starts are sums of
+   these, and offsets and places, among the kernel's weights, are written; -1 for none. */
+static PyObject *weight_lists(PyObject *self, PyObject *args)
+{
+  PyObject *loc, *scale, *taps, *classes, *tap_offsets, *starts, *offsets, *places;
+  struct kernel k;
+  if (!PyArg_ParseTuple(args, "OOOOOnnnnnnOOO", &loc, &scale, &taps, &classes, &tap_offsets,
+                        &k.n_in, &k.n_out, &k.channel_stride, &k.block, &k.width, &k.n_classes,
+                        &starts, &offsets, &places))
+    return NULL;
+  struct buffers buffers;
+  buffers.n = 0;
+  PyObject *result = NULL;
+  int32_t *next = NULL;
+  k.taps = numbers_of(&buffers, taps, 'i', 0, 1);
+  k.n_taps = k.taps ? n_taken(&buffers) : 0;
+  k.classes = k.taps ? numbers_of(&buffers, classes, 'i', 0, k.n_taps) : NULL;
+  k.tap_offsets = k.classes ? numbers_of(&buffers, tap_offsets, 'i', 0, k.n_taps) : NULL;
+  const ptrdiff_t n_weights = times(times(k.n_taps, k.n_in), k.n_out);
+  k.loc = k.tap_offsets ? numbers_of(&buffers, loc, 'f', 0, n_weights) : NULL;
+  k.scale = NULL;
+  if (!k.loc || (scale != Py_None && !(k.scale = numbers_of(&buffers, scale, 'f', 0, n_weights))))
+    goto end;
+  int is_right = k.block > 0 && k.width > 0 && k.width <= FILTERS && k.n_classes > 0 &&
+                 n_weights <= INT32_MAX && k.channel_stride >= 0;
+  int64_t least = 0, most = 0;
+  for (ptrdiff_t at = 0; is_right && at < k.n_taps; at++) {
+    is_right = k.taps[at] >= 0 && k.taps[at] < k.n_taps && k.classes[at] >= 0 &&
+               k.classes[at] < k.n_classes && (at == 0 || k.classes[at] >= k.classes[at - 1]);
+    least = k.tap_offsets[at] < least ? k.tap_offsets[at] : least;
+    most = k.tap_offsets[at] > most ? k.tap_offsets[at] : most;
+  }
+  is_right = is_right && most + times(k.n_in, k.channel_stride) <= INT32_MAX && least > INT32_MIN;
+  if (!is_right) {
+    PyErr_SetString(PyExc_ValueError, "no such kernel");
+    goto end;
+  }
+  const ptrdiff_t n_blocks = k.n_in > k.block ? (k.n_in + k.block - 1) / k.block : 1;
+  const ptrdiff_t n_lists =
+      times(times(n_blocks, (k.n_out + k.width - 1) / k.width), k.n_classes);
+  const int counts = offsets == Py_None;
+  int32_t *bounds = numbers_of(&buffers, starts, 'i', counts, plus(n_lists, 1));
+  if (!bounds)
+    goto end;
+  if (counts) {
+    Py_BEGIN_ALLOW_THREADS;
+    make_lists(&k, bounds + 1, NULL, NULL);
+    Py_END_ALLOW_THREADS;
+    result = Py_NewRef(Py_None);
+    goto end;
+  }
+  /* The same entries as were counted, or nothing outside is written: each is counted again. */
+  int32_t *to = numbers_of(&buffers, offsets, 'i', 1, bounds[n_lists]);
+  int32_t *of = to ? numbers_of(&buffers, places, 'i', 1, times(bounds[n_lists], k.width)) : NULL;
+  if (!of || !(next = PyMem_RawCalloc((size_t)n_lists + 1, sizeof *next)))
+    goto end;
+  make_lists(&k, next, NULL, NULL);
+  int32_t sum = 0;
+  for (ptrdiff_t at = 0; at < n_lists; at++) {
+    const int32_t n = next[at];
+    is_right &= bounds[at] == sum;
+    next[at] = sum;
+    sum += n;
+  }
+  if (!is_right || bounds[n_lists] != sum) {
+    PyErr_SetString(PyExc_ValueError, "lists of another kernel");
+    goto end;
+  }
+  Py_BEGIN_ALLOW_THREADS;
+  make_lists(&k, next, to, of);
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  PyMem_RawFree(next);
+  give_back(&buffers);
+  return result;
+}
+
+/* rows of examples -> groups first..last of slabs, in an array whose numbers outside are zeros.
+
+   columns: where each number of an example goes, from a slab's beginning. */
+static PyObject *fill_slabs(PyObject *self, PyObject *args)
+{
+  PyObject *x_object, *columns_object, *out_object;
+  Py_ssize_t n_examples, group_stride, slab_stride, first, last;
+  if (!PyArg_ParseTuple(args, "OnOOnnnn", &x_object, &n_examples, &columns_object, &out_object,
+                        &group_stride, &slab_stride, &first, &last))
+    return NULL;
+  struct buffers buffers;
+  buffers.n = 0;
+  PyObject *result = NULL;
+  const int32_t *columns = numbers_of(&buffers, columns_object, 'i', 0, 0);
+  const ptrdiff_t n = columns ? n_taken(&buffers) : 0;
+  const float *x = columns ? numbers_of(&buffers, x_object, 'f', 0, times(n_examples, n)) : NULL;
+  float *out = x ? numbers_of(&buffers, out_object, 'f', 1, times(last, group_stride)) : NULL;
+  if (!out)
+    goto end;
+  int is_right = first >= 0 && slab_stride >= 0;
+  const ptrdiff_t reach = plus(times(GROUP_SLABS - 1, slab_stride), SLAB);
+  for (ptrdiff_t at = 0; at < n; at++)
+    is_right &= columns[at] >= 0 && columns[at] <= group_stride - reach;
+  if (!is_right) {
+    PyErr_SetString(PyExc_ValueError, "no such places in a slab");
+    goto end;
+  }
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t slab = first * GROUP_SLABS; slab < last * GROUP_SLABS; slab++)
+    for (ptrdiff_t e = 0; e < SLAB; e++) {
+      const ptrdiff_t example = slab * SLAB + e;
+      float *to = out + slab / GROUP_SLABS * group_stride + slab % GROUP_SLABS * slab_stride + e;
+      if (example < n_examples)
+        for (ptrdiff_t at = 0; at < n; at++)
+          to[columns[at]] = x[example * n + at];
+      else
+        for (ptrdiff_t at = 0; at < n; at++)
+          to[columns[at]] = 0;
+    }
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+struct span {
+  int64_t least, most;
+};
+
+static struct span span_of(const int32_t *numbers, ptrdiff_t n, ptrdiff_t stride)
+{
+  int32_t least = n ? numbers[0] : 0, most = least;
+  for (ptrdiff_t at = 0; at < n; at++) {
+    least = numbers[at * stride] < least ? numbers[at * stride] : least;
+    most = numbers[at * stride] > most ? numbers[at * stride] : most;
+  }
+  return (struct span){least, most};
+}
+
+/* Whether vectors at places of a tensor's slabs are in the array that it is in. */
+static int are_inside(const struct program *program, ptrdiff_t at, struct span span)
+{
+  const struct tensor *tensor = &program->tensors[at];
+  const int64_t n = at ? program->n_scratch : program->n_in;
+  const int64_t slabs = (GROUP_SLABS - 1) * tensor->slab_stride;
+  const int are = tensor->start + span.least >= 0 && tensor->start + span.most + slabs + SLAB <= n;
+  if (!are)
+    PyErr_SetString(PyExc_ValueError, "an operation's places are not those of its tensors");
+  return are;
+}
+
+/* The number of a tensor; an operation writes no examples. */
+static int is_tensor(const struct program *program, ptrdiff_t at, ptrdiff_t least)
+{
+  const int is = at >= least && at < program->n_tensors;
+  if (!is)
+    PyErr_SetString(PyExc_ValueError, "no such tensor");
+  return is;
+}
+
+/* Whether a tensor, if there is one, is of the size of another one. */
+static int is_like(const struct program *program, ptrdiff_t at, ptrdiff_t other)
+{
+  if (at < 0)
+    return 1;
+  const struct tensor *a = &program->tensors[at], *b = &program->tensors[other];
+  const int is =
+      a->n_channels == b->n_channels && a->n_rows == b->n_rows && a->n_columns == b->n_columns;
+  if (!is)
+    PyErr_SetString(PyExc_ValueError, "tensors of other sizes");
+  return is;
+}
+
+static struct strides strides_of(const struct program *program, ptrdiff_t at)
+{
+  const struct tensor *tensor = &program->tensors[at < 0 ? 0 : at];
+  return (struct strides){tensor->channel_stride, tensor->row_stride, tensor->column_stride};
+}
+
+static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
+                            struct program *program, struct operation *op)
+{
+  PyObject *starts, *offsets, *values, *scale, *shift, *tiles, *masks;
+  struct convolution *c = &op->convolution;
+  int kind;
+  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnnOOOOOOO", &kind, &op->in, &op->out, &op->other,
+                        &c->bounds.low, &c->bounds.high, &c->width, &c->n_blocks,
+                        &c->tiles_at_once, &c->in_step, &tiles, &masks, &starts, &offsets,
+                        &values, &scale, &shift) ||
+      !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
+      !is_tensor(program, op->other, -1))
+    return 0;
+  const struct tensor *out = &program->tensors[op->out];
+  c->n_filters = out->n_channels;
+  const int32_t *numbers = numbers_of(buffers, tiles, 'i', 0, 0);
+  const ptrdiff_t n_numbers = sizeof *c->tiles / sizeof *numbers;
+  c->n_tiles = numbers ? n_taken(buffers) / n_numbers : 0;
+  c->tiles = (const struct tile *)numbers;
+  c->masks = numbers ? numbers_of(buffers, masks, 'B', 0, 1) : NULL;
+  const ptrdiff_t n_masks = c->masks ? n_taken(buffers) : 0;
+  if (!c->masks)
+    return 0;
+  int is_right = (c->width == 1 || c->width == FILTERS) && c->tiles_at_once > 0 &&
+                 c->n_blocks > 0 && c->n_tiles > 0 && c->in_step >= 0 && n_masks % c->n_tiles == 0;
+  if (!is_right) {
+    PyErr_SetString(PyExc_ValueError, "no such convolution");
+    return 0;
+  }
+  c->n_classes = n_masks / c->n_tiles;
+  if (c->n_classes > MOST_RUNS) {
+    PyErr_SetString(PyExc_ValueError, "a window with too many kinds of places");
+    return 0;
+  }
+  const ptrdiff_t of_block = times((c->n_filters + c->width - 1) / c->width, c->n_classes);
+  const ptrdiff_t n_lists = times(c->n_blocks, of_block);
+  if (!(c->offsets = numbers_of(buffers, offsets, 'i', 0, 0)))
+    return 0;
+  const ptrdiff_t n_entries = n_taken(buffers);
+  c->n_values = n_entries * c->width;
+  if (!(c->starts = numbers_of(buffers, starts, 'i', 0, plus(n_lists, 1))) ||
+      !(c->values = numbers_of(buffers, values, 'f', 0, times(n_sets, c->n_values))) ||
+      !(c->scale = numbers_of(buffers, scale, 'f', 0, times(n_sets, c->n_filters))) ||
+      !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
+    return 0;
+  is_right = are_starts(c->starts, n_lists, n_entries);
+  for (ptrdiff_t at = 0; at < c->n_tiles; at++)
+    is_right &= c->tiles[at].n_bases >= 0 && c->tiles[at].n_bases <= BASES &&
+                c->tiles[at].n_steps >= 0 && c->tiles[at].n_steps <= STEPS;
+  if (!is_right) {
+    PyErr_SetString(PyExc_ValueError, "lists that are not a convolution's");
+    return 0;
+  }
+  const struct tensor *other = op->other < 0 ? out : &program->tensors[op->other];
+  c->out_step = c->in_step ? out->column_stride : out->slab_stride;
+  c->other_step = c->in_step ? other->column_stride : other->slab_stride;
+  /* Steps that are slabs are looked at with all of a tensor's slabs. */
+  const int64_t n_steps = c->in_step ? STEPS - 1 : 0, n_more = c->n_filters - 1;
+  const struct span offset = span_of(c->offsets, n_entries, 1);
+  struct span read = {0, 0}, written = {0, 0}, added = {0, 0};
+  struct span *const all[] = {&read, &written, &added};
+  for (ptrdiff_t at = 0; at < 3 * BASES; at++) {
+    const struct span span = span_of(numbers + at, c->n_tiles, n_numbers);
+    struct span *of = all[at / BASES];
+    *of = at % BASES ? (struct span){span.least < of->least ? span.least : of->least,
+                                     span.most > of->most ? span.most : of->most}
+                     : span;
+  }
+  read.least += offset.least, read.most += offset.most + n_steps * c->in_step;
+  written.most += n_steps * c->out_step + n_more * out->channel_stride;
+  added.most += n_steps * c->other_step + n_more * other->channel_stride;
+  return (!n_entries || are_inside(program, op->in, read)) &&
+         (!c->n_filters || are_inside(program, op->out, written)) &&
+         is_like(program, op->other, op->out) &&
+         (!c->n_filters || op->other < 0 || are_inside(program, op->other, added));
+}
+
+static int take_elementwise(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
+                            struct program *program, struct operation *op)
+{
+  PyObject *scale, *shift;
+  struct elementwise *e = &op->elementwise;
+  int kind;
+  if (!PyArg_ParseTuple(tuple, "innn(ff)piOO", &kind, &op->in, &op->out, &op->other,
+                        &e->bounds.low, &e->bounds.high, &e->is_pair, &e->function, &scale,
+                        &shift) ||
+      !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
+      !is_tensor(program, op->other, -1))
+    return 0;
+  const struct tensor *out = &program->tensors[op->out];
+  e->in = strides_of(program, op->in), e->out = strides_of(program, op->out);
+  e->other = strides_of(program, op->other);
+  e->n_channels = out->n_channels, e->n_rows = out->n_rows, e->n_columns = out->n_columns;
+  return (e->scale = numbers_of(buffers, scale, 'f', 0, times(n_sets, e->n_channels))) &&
+         (e->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, e->n_channels))) &&
+         is_like(program, op->in, op->out) && is_like(program, op->other, op->out);
+}
+
+static int take_pooling(struct buffers *buffers, PyObject *tuple, struct program *program,
+                        struct operation *op)
+{
+  PyObject *starts, *offsets, *places;
+  struct pooling *p = &op->pooling;
+  int kind;
+  op->other = -1;
+  if (!PyArg_ParseTuple(tuple, "innpOOO", &kind, &op->in, &op->out, &p->is_mean, &starts,
+                        &offsets, &places) ||
+      !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1))
+    return 0;
+  const struct tensor *in = &program->tensors[op->in], *out = &program->tensors[op->out];
+  p->n_channels = out->n_channels;
+  p->in_channel = in->channel_stride, p->out_channel = out->channel_stride;
+  if (!(p->places = numbers_of(buffers, places, 'i', 0, 1)))
+    return 0;
+  p->n_places = n_taken(buffers);
+  if (!(p->offsets = numbers_of(buffers, offsets, 'i', 0, 1)))
+    return 0;
+  const ptrdiff_t n_entries = n_taken(buffers);
+  if (!(p->starts = numbers_of(buffers, starts, 'i', 0, p->n_places + 1)))
+    return 0;
+  int is_right = are_starts(p->starts, p->n_places, n_entries);
+  for (ptrdiff_t at = 0; at < p->n_places; at++)
+    is_right &= p->starts[at] < p->starts[at + 1];
+  if (!is_right) {
+    PyErr_SetString(PyExc_ValueError, "windows without a place");
+    return 0;
+  }
+  struct span read = span_of(p->offsets, n_entries, 1);
+  struct span written = span_of(p->places, p->n_places, 1);
+  read.most += (p->n_channels - 1) * p->in_channel;
+  written.most += (p->n_channels - 1) * p->out_channel;
+  return !p->n_channels ||
+         (are_inside(program, op->in, read) && are_inside(program, op->out, written));
+}
+
+/* tuple of operations -> operations; shared ones are told from others by their place. */
+static int take_operations(struct buffers *buffers, PyObject *shared, PyObject *others,
+                           ptrdiff_t n_shared_sets, ptrdiff_t n_sets, struct program *program)
+{
+  program->n_shared = PyTuple_GET_SIZE(shared);
+  program->n_operations = program->n_shared + PyTuple_GET_SIZE(others);
+  program->operations = PyMem_RawCalloc((size_t)program->n_operations + 1, sizeof(struct operation));
+  if (!program->operations) {
+    PyErr_NoMemory();
+    return 0;
+  }
+  for (ptrdiff_t at = 0; at < program->n_operations; at++) {
+    struct operation *op = &program->operations[at];
+    const int is_shared = at < program->n_shared;
+    PyObject *tuple = is_shared ? PyTuple_GET_ITEM(shared, at)
+                                : PyTuple_GET_ITEM(others, at - program->n_shared);
+    const ptrdiff_t n = is_shared ? n_shared_sets : n_sets;
+    if (!is_tuple(tuple))
+      return 0;
+    const long kind =
+        PyTuple_GET_SIZE(tuple) ? PyLong_AsLong(PyTuple_GET_ITEM(tuple, 0)) : -1;
+    if (PyErr_Occurred())
+      return 0;
+    int is_right = 0;
+    op->kind = kind == CONVOLUTION ? CONVOLUTION : kind == ELEMENTWISE ? ELEMENTWISE : POOLING;
+    if (kind == CONVOLUTION) {
+      is_right = take_convolution(buffers, tuple, n, program, op);
+      op->noise = op->other;
+      op->other = is_shared ? -1 : op->other;
+      is_right = is_right && (!is_shared || is_tensor(program, op->noise, 1));
+    }
+    else if (kind == ELEMENTWISE && !is_shared)
+      is_right = take_elementwise(buffers, tuple, n, program, op);
+    else if (kind == POOLING && !is_shared)
+      is_right = take_pooling(buffers, tuple, program, op);
+    else
+      PyErr_SetString(PyExc_ValueError, "no such operation");
+    if (!is_right)
+      return 0;
+  }
+  return 1;
+}
+
+static int take_tensors(const int64_t *numbers, ptrdiff_t n, struct program *program)
+{
+  const ptrdiff_t n_numbers = sizeof(struct tensor) / sizeof *numbers;
+  program->n_tensors = n / n_numbers;
+  int is_right = program->n_tensors > 0 && program->n_tensors <= MOST_TENSORS;
+  for (ptrdiff_t at = 0; is_right && at < program->n_tensors; at++) {
+    struct tensor *tensor = &program->tensors[at];
+    memcpy(tensor, numbers + at * n_numbers, sizeof *tensor);
+    for (ptrdiff_t i = 0; i < n_numbers; i++)
+      is_right &= numbers[at * n_numbers + i] >= 0 && numbers[at * n_numbers + i] <= INT32_MAX;
+    is_right = is_right && tensor->n_rows > 0 && tensor->n_columns > 0;
+  }
+  for (ptrdiff_t at = 0; is_right && at < program->n_tensors; at++) {
+    const struct tensor *tensor = &program->tensors[at];
+    const int64_t last = (tensor->n_channels - 1) * tensor->channel_stride +
+                         (tensor->n_rows - 1) * tensor->row_stride;
+    const int64_t columns = tensor->n_columns + tensor->right - 1;
+    const struct span span = {-tensor->left * tensor->column_stride,
+                              last + columns * tensor->column_stride};
+    is_right = !tensor->n_channels || are_inside(program, at, span);
+  }
+  if (!is_right && !PyErr_Occurred())
+    PyErr_SetString(PyExc_ValueError, "no such tensors");
+  return is_right;
+}
+
+/* Where a tensor's slab is. */
+static float *slab_of(const struct program *program, ptrdiff_t at, ptrdiff_t slab,
+                      const float *examples, float *scratch)
+{
+  const struct tensor *tensor = &program->tensors[at];
+  return (at ? scratch : (float *)examples) + tensor->start + slab * tensor->slab_stride;
+}
+
+static void clear_borders(const struct tensor *tensor, float *numbers)
+{
+  const int64_t stride = tensor->column_stride;
+  for (int64_t channel = 0; (tensor->left || tensor->right) && channel < tensor->n_channels; channel++)
+    for (int64_t row = 0; row < tensor->n_rows; row++) {
+      float *of_row = numbers + channel * tensor->channel_stride + row * tensor->row_stride;
+      for (int64_t column = -tensor->left; column < 0; column++)
+        memset(of_row + column * stride, 0, SLAB * sizeof *of_row);
+      for (int64_t column = 0; column < tensor->right; column++)
+        memset(of_row + (tensor->n_columns + column) * stride, 0, SLAB * sizeof *of_row);
+    }
+}
+
+/* An operation on slabs first..last with a set of its weights. */
+static void run_operation(const struct program *program, const struct operation *op, ptrdiff_t to,
+                          ptrdiff_t set, const struct draws *draws, ptrdiff_t draw,
+                          ptrdiff_t first, ptrdiff_t last, const float *examples, float *scratch)
+{
+  const struct tensor *in = &program->tensors[op->in], *out = &program->tensors[to];
+  const struct tensor *added = &program->tensors[op->other < 0 ? 0 : op->other];
+  const struct convolution *c = &op->convolution;
+  const struct elementwise *e = &op->elementwise;
+  for (ptrdiff_t slab = first; slab < last; slab++) {
+    const float *read = slab_of(program, op->in, slab, examples, scratch);
+    float *written = slab_of(program, to, slab, examples, scratch);
+    const float *other =
+        op->other < 0 ? NULL : slab_of(program, op->other, slab, examples, scratch);
+    clear_borders(out, written);
+    if (op->kind == POOLING)
+      program->set->pool(&op->pooling, read, written);
+    else if (op->kind == ELEMENTWISE) {
+      const int has_other = !e->is_pair || draws->column[draw] >= 0;
+      program->set->combine(e, e->scale + set * e->n_channels, e->shift + set * e->n_channels,
+                            draws->sign[draw], read, has_other ? other : NULL, written);
+    } else if (c->in_step || slab == first)
+      program->set->convolve(c,
+                             (struct sums){
+                                 .offsets = c->offsets,
+                                 .values = c->values + set * c->n_values,
+                                 .scale = c->scale + set * c->n_filters,
+                                 .shift = c->shift + set * c->n_filters,
+                                 .n_classes = c->n_classes,
+                                 .in_step = c->in_step ? c->in_step : in->slab_stride,
+                                 .out_step = c->in_step ? out->column_stride : out->slab_stride,
+                                 .other_step = c->other_step,
+                                 .out_channel = out->channel_stride,
+                                 .other_channel = added->channel_stride,
+                                 .bounds = c->bounds,
+                             },
+                             read, written, other);
+  }
+}
+
+/* A group of slabs in some draws: out[draw][output][example]. */
+static void run_group(const struct program *program, const struct draws *draws,
+                      const float *examples, float *scratch, float *out, ptrdiff_t out_columns)
+{
+  ptrdiff_t column = -1;
+  for (ptrdiff_t at = 0; at < program->n_shared; at++)
+    run_operation(program, &program->operations[at], program->operations[at].out, 0, draws, 0, 0,
+                  GROUP_SLABS, examples, scratch);
+  for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
+    const int is_new = draws->column[draw] >= 0 && draws->column[draw] != column;
+    if (is_new)
+      column = draws->column[draw];
+    for (ptrdiff_t at = 0; is_new && at < program->n_shared; at++)
+      run_operation(program, &program->operations[at], program->operations[at].noise, 1 + column,
+                    draws, draw, 0, GROUP_SLABS, examples, scratch);
+    const struct operation *operations = program->operations + program->n_shared;
+    const ptrdiff_t n = program->n_operations - program->n_shared;
+    for (ptrdiff_t slab = 0; slab < GROUP_SLABS; slab++)
+      for (ptrdiff_t at = 0; at < program->n_narrow; at++)
+        run_operation(program, &operations[at], operations[at].out, draw, draws, draw, slab,
+                      slab + 1, examples, scratch);
+    for (ptrdiff_t at = program->n_narrow; at < n; at++)
+      run_operation(program, &operations[at], operations[at].out, draw, draws, draw, 0,
+                    GROUP_SLABS, examples, scratch);
+    for (ptrdiff_t slab = 0; slab < GROUP_SLABS; slab++) {
+      const float *result = slab_of(program, program->result, slab, examples, scratch);
+      for (ptrdiff_t at = 0; at < program->n_outputs; at++)
+        memcpy(out + (draw * program->n_outputs + at) * out_columns + slab * SLAB,
+               result + program->outputs[at], SLAB * sizeof *out);
+    }
+  }
+}
+
+/* Outputs of groups first..last of slabs in some draws: out[draw][output][example].
+
+   shared: convolutions of the examples that are made once at the mean, and once for each noise.
+   The first n_narrow of the other operations work slab by slab, so that their tensors are few. */
+static PyObject *run_graph(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *slabs, *tensors, *shared, *others, *columns, *signs, *outputs, *out_object, *scratch;
+  Py_ssize_t n_columns, first, last, group_stride;
+  struct program *program = PyMem_RawCalloc(1, sizeof *program);
+  if (!program)
+    return PyErr_NoMemory();
+  struct buffers buffers;
+  buffers.n = 0;
+  struct draws draws;
+  PyObject *result = NULL;
+  if (!PyArg_ParseTuple(args, "sOnOO!O!nOOnnOOOnnn", &name, &slabs, &program->n_in, &tensors,
+                        &PyTuple_Type, &shared, &PyTuple_Type, &others, &program->n_narrow,
+                        &columns, &signs, &n_columns, &program->result, &outputs, &out_object,
+                        &scratch, &first, &last, &group_stride) ||
+      !(program->set = set_of(name)) || !take_draws(columns, signs, n_columns, &draws))
+    goto end;
+  float *room = numbers_of(&buffers, scratch, 'f', 1, 0);
+  program->n_scratch = room ? n_taken(&buffers) : 0;
+  const int64_t *numbers = room ? numbers_of(&buffers, tensors, 'l', 0, 0) : NULL;
+  if (!numbers || !take_tensors(numbers, n_taken(&buffers), program) ||
+      !take_operations(&buffers, shared, others, 1 + n_columns, draws.n, program) ||
+      !is_tensor(program, program->result, 0) ||
+      !(program->outputs = numbers_of(&buffers, outputs, 'i', 0, 1)))
+    goto end;
+  program->n_outputs = n_taken(&buffers);
+  if (!are_inside(program, program->result, span_of(program->outputs, program->n_outputs, 1)))
+    goto end;
+  if (first < 0 || last < first || program->n_narrow < 0 ||
+      program->n_narrow > program->n_operations - program->n_shared) {
+    PyErr_SetString(PyExc_ValueError, "no such groups");
+    goto end;
+  }
+  const float *examples = numbers_of(&buffers, slabs, 'f', 0,
+                                     last ? plus(times(last - 1, group_stride), program->n_in) : 0);
+  float *out = NULL;
+  const ptrdiff_t n_rows = times(draws.n, program->n_outputs);
+  if (examples && (out = numbers_of(&buffers, out_object, 'f', 1, times(times(n_rows, last), GROUP_EXAMPLES)))) {
+    const ptrdiff_t n_all = n_taken(&buffers) / n_rows;
+    Py_BEGIN_ALLOW_THREADS;
+    for (ptrdiff_t group = first; group < last; group++)
+      run_group(program, &draws, examples + group * group_stride, room, out + group * GROUP_EXAMPLES, n_all);
+    Py_END_ALLOW_THREADS;
+    result = Py_NewRef(Py_None);
+  }
+end:
+  PyMem_RawFree(program->operations);
+  PyMem_RawFree(program);
+  give_back(&buffers);
+  return result;
+}

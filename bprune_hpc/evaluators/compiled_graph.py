@@ -1,0 +1,829 @@
+"""Runs a graph of layers with the compiled module, without the weights that pruning has zeroed.
+
+What belongs here: an order of few operations, each with what follows it that is done while its
+numbers are at hand; the room of their tensors, which is used again and again; and weights of draws.
+What does not: where numbers lie (``evaluators.slabs``), the products themselves
+(``_compiled_slabs.h``).
+
+A convolution's weights are lists, either of each filter alone, which leave every zero out, or of
+some filters together, which share their inputs. Which ones follows from a threshold's own zeros. A
+sum's terms are added in the order of its list: its bits are the same whichever draws, examples and
+threads there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import compiled
+from ..graph.layer_graph import (
+    EXAMPLES,
+    NO_BORDERS,
+    Activation,
+    Add,
+    Bias,
+    Convolution,
+    Dense,
+    LayerGraph,
+    Operation,
+    Padding,
+    Pooling,
+    Reshape,
+    Scale,
+    Shape,
+)
+from ..posterior.mean_field import Posterior
+from .buffers import Threads, Workspace
+from .compact_graph import CompactGraph, compact_graph
+from .compaction import Floats, GaussianSlice, Weights
+from .compiled_layers import Values, index_of
+from .interface import Noise, Pruned, Sampled, noise_batches_of
+from .slabs import BASES, SLAB, STEPS, Layout, Tiles, Window, tiles_of, windows_of
+
+_NO_BOUNDS = (-math.inf, math.inf)
+_BOUNDS = {"Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
+_FUNCTIONS = {"Tanh": 1, "Sigmoid": 2, "Elu": 3, "Softplus": 4}
+"""As the compiled module numbers them."""
+_CONVOLUTION, _ELEMENTWISE, _POOLING = range(3)
+_GROUP = SLAB * STEPS
+"""Examples that go through all layers together."""
+_MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
+
+
+_Operation = tuple[Any, ...]
+"""As the compiled module takes it."""
+
+
+class UnknownLayersError(Exception):
+    """A graph of layers that the compiled module does not run."""
+
+
+@dataclass
+class Step:
+    """An operation, and what is done with its numbers before they are stored.
+
+    Attributes
+    ----------
+    operation : Dense, Convolution, Pooling or None
+        None for what follows alone.
+    inputs : tuple of int
+        The tensor that it takes, and one that is added.
+    output : int
+        The tensor that it gives.
+    window : Window or None
+    affine : list of Bias or Scale
+        In their order.
+    bounds : tuple of float
+    function : int
+        Of the compiled module; 0 for none.
+    is_open : bool
+        Whether more can follow.
+    """
+
+    operation: Dense | Convolution | Pooling | None
+    inputs: tuple[int, ...]
+    output: int
+    window: Window | None = None
+    affine: list[Bias | Scale] = field(default_factory=list)
+    bounds: tuple[float, float] = _NO_BOUNDS
+    function: int = 0
+    is_open: bool = True
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a step gives, or the examples: rows, columns and channels; whether it is made flat."""
+
+    size: tuple[int, int]
+    n_channels: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A graph of layers in few steps.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+    tensors : tuple of Tensor
+        The examples first.
+    result : int
+    """
+
+    steps: tuple[Step, ...]
+    tensors: tuple[Tensor, ...]
+    result: int
+
+    @cached_property
+    def n_narrow(self) -> int:
+        """Steps before the first convolution that works on all slabs of a group together.
+
+        They are run slab by slab, so that their tensors are small.
+        """
+        return next(
+            (
+                at
+                for at, one in enumerate(self.steps)
+                if isinstance(one.operation, Dense | Convolution)
+                and one.window is not None
+                and one.window.is_across
+            ),
+            len(self.steps),
+        )
+
+    @cached_property
+    def last_uses(self) -> list[int]:
+        """The last step that uses each tensor; one more than there are for the result."""
+        out = [0] * len(self.tensors)
+        for at, step in enumerate(self.steps):
+            for tensor in (*step.inputs, step.output):
+                out[tensor] = at
+        out[self.result] = len(self.steps)
+        return out
+
+    @cached_property
+    def layouts(self) -> list[Layout]:
+        """Of each tensor: slabs lie side by side in one that a step after the narrow ones uses."""
+        beside = [(0, 0)] * len(self.tensors)
+        for step in self.steps:
+            if step.window is not None and not isinstance(step.operation, Pooling):
+                sides = zip(beside[step.inputs[0]], step.window.outside, strict=True)
+                left, right = map(max, sides)
+                beside[step.inputs[0]] = left, right
+        narrow = [self.n_narrow > 0, *(last < self.n_narrow for last in self.last_uses[1:])]
+        return [
+            Layout(*one.size, *sides, SLAB if is_narrow else _GROUP)
+            for one, sides, is_narrow in zip(self.tensors, beside, narrow, strict=True)
+        ]
+
+    def sums_layout(self, at: int) -> Layout:
+        """That of a step's sums where they are not finished: each slab lies by itself."""
+        size = self.tensors[self.steps[at].output].size
+        return Layout(*size, 0, 0, self.layouts[0].column_stride)
+
+    def tiles(self, at: int, is_shared: bool = False) -> Tiles:
+        """Those of a step that is a convolution."""
+        step = self.steps[at]
+        assert step.window is not None
+        after = self.layouts[step.output]
+        other = self.layouts[step.inputs[1]] if len(step.inputs) > 1 else after
+        if is_shared:
+            after = other = self.sums_layout(at)
+        return tiles_of(step.window, self.layouts[step.inputs[0]], after, other)
+
+
+class _Builder:
+    """Divides a graph of layers into steps; without shapes it only looks at the operations."""
+
+    def __init__(self, graph: LayerGraph, shapes: Sequence[Shape] | None) -> None:
+        self._shapes = shapes
+        self._is_flat = {EXAMPLES: False}
+        self.tensors = [_tensor(graph.input_shape)]
+        self.steps: list[Step] = []
+        self._tensor_of = {EXAMPLES: 0}
+        self._n_uses = dict.fromkeys(range(-1, len(graph.nodes)), 0)
+        for node in graph.nodes:
+            for at in node.inputs:
+                self._n_uses[at] += 1
+        for at, node in enumerate(graph.nodes):
+            self._is_flat[at] = any(self._is_flat[one] for one in node.inputs)
+            self._tensor_of[at] = self._add(at, node.operation, node.inputs)
+        self.result = self._tensor_of[len(graph.nodes) - 1]
+
+    def _add(self, at: int, one: Operation, inputs: tuple[int, ...]) -> int:
+        """The tensor that holds what an operation gives."""
+        tensors = [self._tensor_of[at] for at in inputs]
+        if isinstance(one, Dense | Convolution):
+            self._is_flat[at] = False
+            return self._product(one, tensors[0], self._shapes[at][-1] if self._shapes else 0)
+        if isinstance(one, Pooling):
+            before = self.tensors[tensors[0]]
+            window = Window(before.size, one.window, one.strides, one.borders)
+            after = Tensor(window.places, before.n_channels)
+            return self._step(
+                Step(one, (tensors[0],), len(self.tensors), window, is_open=False), after
+            )
+        if isinstance(one, Reshape):
+            tensor = self._reshaped(one, inputs[0])
+            self._is_flat[at] = len(one.shape) == 1 and self.tensors[tensor].size != (1, 1)
+            return tensor
+        if isinstance(one, Add) and len(inputs) == 2:
+            return self._sum(inputs)
+        if isinstance(one, Bias | Scale):
+            if self._is_flat[at]:
+                raise UnknownLayersError  # one number for each place
+            step = self._open(inputs[0], "affine")
+            step.affine.append(one)
+            return step.output
+        if isinstance(one, Activation) and one.function in _BOUNDS:
+            step = self._open(inputs[0], "bounds")
+            step.bounds, step.is_open = _BOUNDS[one.function], False
+            return step.output
+        if isinstance(one, Activation) and one.function in _FUNCTIONS:
+            step = self._open(inputs[0], "function")
+            step.function, step.is_open = _FUNCTIONS[one.function], False
+            return step.output
+        raise UnknownLayersError
+
+    def _step(self, step: Step, after: Tensor) -> int:
+        self.steps.append(step)
+        self.tensors.append(after)
+        return step.output
+
+    def _product(self, one: Dense | Convolution, at: int, n_out: int) -> int:
+        before = self.tensors[at]
+        if isinstance(one, Dense):  # its window is all that there is
+            window = Window(before.size, before.size)
+        else:
+            if one.groups != 1 or one.image[:2] != before.size:
+                raise UnknownLayersError
+            window = Window(before.size, one.window, one.strides, one.borders, one.dilations)
+        if math.prod(window.taps) * before.n_channels * n_out > _MOST_WEIGHTS:
+            raise UnknownLayersError
+        after = Tensor(window.places, n_out)
+        return self._step(Step(one, (at,), len(self.tensors), window), after)
+
+    def _reshaped(self, one: Reshape, before: int) -> int:
+        """The same tensor, if its numbers stay where they are; examples are put there."""
+        at = self._tensor_of[before]
+        tensor, wanted = self.tensors[at], _tensor(one.shape)
+        # A tensor by another name: its own step ends, if it is used as it is too.
+        if self._n_uses[before] != 1:
+            for step in self.steps:
+                step.is_open &= step.output != at
+        if at == 0 and not self.steps:
+            self.tensors[0] = wanted
+        elif len(one.shape) != 1 and wanted.size != tensor.size:
+            raise UnknownLayersError
+        return at
+
+    def _sum(self, inputs: tuple[int, ...]) -> int:
+        first, second = (self._tensor_of[at] for at in inputs)
+        if self.tensors[first].size != self.tensors[second].size or first == second:
+            raise UnknownLayersError
+        for at, other in ((inputs[1], first), (inputs[0], second)):
+            step = self._last(at)
+            # It is made after the other one is, which is added to it.
+            if step is not None and other < step.output and len(step.inputs) == 1:
+                step.inputs += (other,)
+                return step.output
+        step = Step(None, (first, second), len(self.tensors))
+        return self._step(step, self.tensors[first])
+
+    def _last(self, at: int) -> Step | None:
+        """The step that gives a node's result, if more can be done in it."""
+        tensor = self._tensor_of[at]
+        step = next((one for one in self.steps if one.output == tensor), None)
+        return step if step is not None and step.is_open and self._n_uses[at] == 1 else None
+
+    def _open(self, at: int, what: str) -> Step:
+        """A step to which something can be appended."""
+        step = self._last(at)
+        is_sum = step is not None and len(step.inputs) == 2
+        of_product = step is not None and step.operation is not None
+        if step is None or (what == "affine" and is_sum) or (what == "function" and of_product):
+            tensor = self._tensor_of[at]
+            step = Step(None, (tensor,), len(self.tensors))
+            self._step(step, self.tensors[tensor])
+        return step
+
+
+def _tensor(shape: tuple[int, ...]) -> Tensor:
+    """A vector is an image of one place, a sequence one of one row."""
+    sizes = (1, 1, *shape)[-3:]
+    if len(shape) > 3:
+        raise UnknownLayersError
+    return Tensor((sizes[0], sizes[1]), sizes[2])
+
+
+def steps_of(graph: LayerGraph, shapes: Sequence[Shape]) -> Steps:
+    """A graph of layers in few steps.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        Of what each node gives for an example.
+
+    Raises
+    ------
+    UnknownLayersError
+        If it has an operation that the compiled module has not.
+    """
+    built = _Builder(graph, shapes)
+    return Steps(tuple(built.steps), tuple(built.tensors), built.result)
+
+
+def is_known(graph: LayerGraph) -> bool:
+    """Whether the compiled module has all operations of a graph."""
+    try:
+        _Builder(graph, None)
+    except UnknownLayersError:
+        return False
+    return 0 < len(graph.nodes) <= _MOST_OPERATIONS
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A kernel's weights that are not zero, as the compiled module takes them.
+
+    Attributes
+    ----------
+    width : int
+        Filters that share a list.
+    n_blocks : int
+        Of inputs.
+    starts, offsets : int32 array
+    weights : Values
+        ``width`` of them an entry.
+    cost : float
+        Operations for each place, in the time of those of filters that share their inputs.
+    """
+
+    width: int
+    n_blocks: int
+    starts: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+    weights: Values
+    cost: float
+
+
+_COST_ALONE = 1.25
+"""Time of a weight of a filter alone, relative to one of filters that share inputs; measured."""
+_NEAR_VECTORS = 1152
+"""Vectors of a tile's inputs that stay in a core's first cache."""
+_FEWEST_ENTRIES = 56
+"""Of a list: less, and storing sums between blocks of inputs takes longer than products."""
+_TILE_BYTES = 2**17
+"""Sums that are worked on together, block of inputs after block: they stay in the second cache."""
+
+
+def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
+    """The lists of a convolution, in the form that takes less time for its own zeros."""
+    step, tiles = steps.steps[at], steps.tiles(at)
+    assert step.window is not None
+    n_in, n_out = (steps.tensors[one].n_channels for one in (step.inputs[0], step.output))
+    channel_stride = steps.layouts[step.inputs[0]].channel_stride
+    loc = np.ascontiguousarray(weights.loc, np.float32).reshape(-1)
+    scale = weights.scale
+    if scale is not None:
+        scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
+    n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
+
+    def arguments(block: int, width: int) -> tuple[Any, ...]:
+        return (
+            loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out,
+            channel_stride, block, width, n_classes,
+        )  # fmt: skip
+
+    def starts_of(block: int, width: int) -> NDArray[np.int32]:
+        n_lists = max(1, -(-n_in // block)) * -(-n_out // width) * n_classes
+        counts = np.zeros(n_lists + 1, np.int32)
+        compiled.module.weight_lists(*arguments(block, width), counts, None, None)
+        return np.cumsum(counts, dtype=np.int32)
+
+    # A block's inputs stay near, and its lists are not too short.
+    near = max(1, _NEAR_VECTORS // step.window.reach)
+    together = int(starts_of(max(1, n_in), filters)[-1]) * filters
+    alone = int(starts_of(max(1, n_in), 1)[-1])
+    width = filters if together < _COST_ALONE * alone else 1
+    n_lists = max(1, -(-n_out // width))
+    per_input = (together // filters if width > 1 else alone) / n_lists / max(1, n_in)
+    fewest = _FEWEST_ENTRIES * max(1.0, tiles.n_runs / 3)
+    block = min(max(1, n_in), max(near, math.ceil(fewest / max(per_input, 1e-9))))
+    starts = starts_of(block, width)
+    offsets = np.empty(starts[-1], np.int32)
+    places = np.empty(starts[-1] * width, np.int32)
+    compiled.module.weight_lists(*arguments(block, width), starts, offsets, places)
+    return Lists(
+        width,
+        max(1, -(-n_in // block)),
+        starts,
+        offsets,
+        _values(weights, loc, scale, places),
+        2 * (together if width > 1 else _COST_ALONE * alone),
+    )
+
+
+def _values(
+    weights: GaussianSlice, loc: Floats, scale: Floats | None, places: NDArray[np.int32]
+) -> Values:
+    """Some of a slice's weights; -1 for none."""
+    if not places.size:
+        nothing = np.zeros(0, np.float32)
+        return Values(weights.name, nothing, nothing, places, scale is None)
+    is_none = np.flatnonzero(places < 0)
+
+    def taken(values: NDArray[Any]) -> NDArray[Any]:
+        out = values.take(places, mode="clip")
+        out[is_none] = 0
+        return out
+
+    if scale is None:
+        return Values(weights.name, taken(loc), np.zeros(0, np.float32), places[:0], True)
+    index = places
+    if any(one is not None for one in weights.indices):
+        index = index_of(weights).reshape(-1).take(places, mode="clip")
+    index[is_none] = 0
+    return Values(weights.name, taken(loc), taken(scale), index, False)
+
+
+class CompiledGraph:
+    """A graph of layers that can be pruned and sampled; an ``Evaluator``.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        Of which :func:`is_known` is true.
+    fixed : mapping of str to float32 array
+        Weights that have no posterior; without the graph's constants.
+    n_threads : int
+        Of this process.
+    """
+
+    def __init__(
+        self, graph: LayerGraph, fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
+    ) -> None:
+        self._graph = graph
+        self._fixed = {
+            name: np.asarray(value, np.float32)
+            for name, value in {**fixed, **graph.constants}.items()
+        }
+        # Zeros around an image keep constants from being one bias at all places.
+        self._folds_constants = not any(
+            isinstance(node.operation, Convolution | Pooling | Padding)
+            and node.operation.borders != NO_BORDERS
+            for node in graph.nodes
+        )
+        self._workspace, self._threads = Workspace(), Threads(n_threads)
+
+    def prune(self, table: Posterior) -> Pruned:
+        """See :class:`bprune_hpc.evaluators.interface.Evaluator`."""
+        network = compact_graph(
+            self._graph, Weights(table, self._fixed), folds_constants=self._folds_constants
+        )
+        steps = steps_of(network.graph, network.shapes)
+        lists = {
+            at: lists_of(network.weights[step.operation.kernel], steps, at)
+            for at, step in enumerate(steps.steps)
+            if isinstance(step.operation, Dense | Convolution)
+        }
+        return CompiledPruned(network, steps, lists, self._workspace, self._threads)
+
+
+_SHARED_COST = 0.03
+"""Share of the cost from which on products with the examples are made for several draws."""
+_OUTPUT_COST = 900
+"""Work on an output of a draw, in operations of a product that take as long; measured."""
+_OUTPUT_BYTES = 2**20
+"""Outputs that are worked on together: enough that calls take no time, and little memory."""
+
+
+@dataclass(frozen=True)
+class CompiledPruned:
+    """A pruned graph; see :class:`bprune_hpc.evaluators.interface.Pruned`.
+
+    Attributes
+    ----------
+    network : CompactGraph
+    steps : Steps
+    lists : mapping of int to Lists
+        Of each product, by its step's number.
+    workspace : Workspace
+    threads : Threads
+    """
+
+    network: CompactGraph
+    steps: Steps
+    lists: Mapping[int, Lists]
+    workspace: Workspace
+    threads: Threads
+
+    @cached_property
+    def shared(self) -> tuple[int, ...]:
+        """Products with the examples, which are made at the mean and for each noise.
+
+        None, where they are a small part of all.
+        """
+        costs = {at: self._cost(at) for at in self.lists}
+        firsts = [at for at in costs if self.steps.steps[at].inputs[0] == 0]
+        if sum(costs[at] for at in firsts) < _SHARED_COST * sum(costs.values()):
+            return ()
+        return tuple(firsts)
+
+    def _cost(self, at: int) -> float:
+        window = self.steps.steps[at].window
+        assert window is not None
+        return self.lists[at].cost * math.prod(window.places)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of an example."""
+        result = self.steps.tensors[self.steps.result]
+        return math.prod(result.size) * result.n_channels
+
+    @property
+    def cost(self) -> int:
+        """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
+        products = sum(self._cost(at) / (2 if at in self.shared else 1) for at in self.lists)
+        return int(products) + _OUTPUT_COST * (self.n_outputs + 4)
+
+    @cached_property
+    def program(self) -> Program:
+        """The operations, and where their tensors are."""
+        return Program(self.steps, self.shared)
+
+    def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
+        """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
+        n_draws = max((len(noise.draws) for noise in noises), default=1)
+        most = _OUTPUT_BYTES // (4 * n_draws * self.n_outputs * n_examples)
+        return noise_batches_of(noises, max(1, min(most, compiled.module.MOST_DRAWS // n_draws)))
+
+    def sample(self, noises: Sequence[Noise]) -> Sampled:
+        """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
+        return _Sampled(self, noises)
+
+
+class Program:
+    """Where a pruned graph's tensors are.
+
+    Attributes
+    ----------
+    tensors : int64 array, shape (n_tensors, 10)
+        As the compiled module takes them.
+    sums : dict of int to (int, int)
+        For each shared step the tensors of its products with means and with a noise.
+    slack : int
+        Numbers before and after tensors that tiles may touch.
+    n_scratch, n_group : int
+        Numbers of the scratch, and of a group of examples.
+    """
+
+    def __init__(self, steps: Steps, shared: Sequence[int]) -> None:
+        layouts, tensors = list(steps.layouts), list(steps.tensors)
+        self.slack = max(
+            (_slack(one.window, layouts[one.inputs[0]]) for one in steps.steps if one.window),
+            default=0,
+        )
+        self.sums: dict[int, tuple[int, int]] = {}
+        for at in shared:
+            self.sums[at] = len(tensors), len(tensors) + 1
+            layouts += [steps.sums_layout(at)] * 2
+            tensors += [tensors[steps.steps[at].output]] * 2
+        sizes = [
+            one.n_channels * layout.channel_stride
+            for one, layout in zip(tensors, layouts, strict=True)
+        ]
+        strides = [SLAB if layout.column_stride == _GROUP else 0 for layout in layouts]
+        for tensor in (0, *(one for pair in self.sums.values() for one in pair)):
+            if not strides[tensor]:  # a slab after the other
+                strides[tensor] = sizes[tensor]
+                sizes[tensor] *= STEPS
+        self.n_group = sizes[0]
+        starts, n_numbers = self._places(steps, sizes)
+        self.n_scratch = n_numbers + 2 * self.slack
+        self.tensors = np.array(
+            [
+                (
+                    self.slack + start + layout.left * layout.column_stride, stride,
+                    layout.channel_stride, layout.row_stride, layout.column_stride,
+                    one.n_channels, *one.size, layout.left, layout.right,
+                )
+                for start, stride, one, layout in zip(
+                    starts, strides, tensors, layouts, strict=True
+                )
+            ],
+            np.int64,
+        )  # fmt: skip
+
+    def _places(self, steps: Steps, sizes: Sequence[int]) -> tuple[list[int], int]:
+        """Where each tensor begins, beside those that are used at the same time; numbers of all."""
+        starts = [0] * len(sizes)
+        taken: list[tuple[int, int, int, int]] = []  # start, stop, first use, last use
+
+        def place(tensor: int, first: int, last: int) -> None:
+            start = 0
+            for other in sorted(one for one in taken if one[2] <= last and first <= one[3]):
+                if start + sizes[tensor] <= other[0]:
+                    break
+                start = max(start, other[1])
+            taken.append((start, start + sizes[tensor], first, last))
+            starts[tensor] = start
+
+        for pair in self.sums.values():
+            for tensor in pair:
+                place(tensor, 0, len(steps.steps))
+        for at, step in enumerate(steps.steps):
+            last = steps.last_uses[step.output]
+            # The other slabs' narrow steps come after this one's.
+            place(step.output, 0 if at < steps.n_narrow <= last else at, last)
+        return starts, max(one[1] for one in taken)
+
+
+def _slack(window: Window, before: Layout) -> int:
+    """Numbers that a tile may touch before and after its tensor."""
+    rows, columns = (
+        (taps - 1) * dilation + 1
+        for taps, dilation in zip(window.taps, window.dilations, strict=True)
+    )
+    return rows * before.row_stride + (columns + STEPS * window.strides[1]) * SLAB
+
+
+class _Sampled:
+    """Draws of a pruned graph."""
+
+    def __init__(self, pruned: CompiledPruned, noises: Sequence[Noise]) -> None:
+        self._pruned, self._noises = pruned, noises
+        self._starts = np.cumsum([0, *(len(noise.draws) for noise in noises)]).tolist()
+        workspace = pruned.workspace
+        n_draws = self._starts[-1]
+        self._values: dict[int, Floats] = {}
+        for at, lists in pruned.lists.items():
+            if at in pruned.shared:
+                values = workspace.array(f"values {at}", len(noises) + 1, len(lists.weights))
+                _means_and_noises(lists.weights, noises, values)
+            else:
+                values = workspace.array(f"values {at}", n_draws, len(lists.weights))
+                lists.weights.draws(noises, values)
+            self._values[at] = values
+        self._affine = {
+            at: self._of_channels(step, pruned.steps.tensors[step.output].n_channels)
+            for at, step in enumerate(pruned.steps.steps)
+        }
+
+    def _of_channels(self, step: Step, n_channels: int) -> tuple[Floats, Floats]:
+        """By what channels are multiplied in every draw, and what is added then."""
+        n_draws = self._starts[-1]
+        scale = np.ones((n_draws, n_channels), np.float32)
+        shift = np.zeros((n_draws, n_channels), np.float32)
+        for one in step.affine:
+            drawn = self._drawn(one.name)
+            if isinstance(one, Scale):
+                scale *= drawn
+                shift *= drawn
+            else:
+                shift += drawn
+        return scale, shift
+
+    def _drawn(self, name: str) -> Floats:
+        """A vector in every draw."""
+        network = self._pruned.network
+        if name in network.bias_names:
+            drawn = [of for noise in self._noises for of in network.biases(noise)]
+            return np.stack([of[name].reshape(-1) for of in drawn])
+        weights = network.weights[name]
+        out = np.empty((self._starts[-1], *weights.loc.shape), np.float32)
+        weights.draws(self._noises, out)
+        return out
+
+    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+        """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
+        pruned = self._pruned
+        n_groups = -(-len(x) // _GROUP)
+        slabs = self._slabs(x, n_groups)
+        for noise_batch in noise_batches:
+            start, stop = self._starts[noise_batch.start], self._starts[noise_batch.stop]
+            out = np.empty((stop - start, pruned.n_outputs, n_groups * _GROUP), np.float32)
+            for first in range(start, stop, compiled.module.MOST_DRAWS):
+                last = min(first + compiled.module.MOST_DRAWS, stop)
+                self._run(
+                    noise_batch, first, last, slabs, n_groups, out[first - start : last - start]
+                )
+            yield out[:, :, : len(x)]
+
+    def _slabs(self, x: NDArray[Any], n_groups: int) -> Floats:
+        """Examples as slabs."""
+        pruned, program = self._pruned, self._pruned.program
+        layout = pruned.steps.layouts[0]
+        rows = pruned.network.take(np.asarray(x, np.float32)).reshape(len(x), -1)
+        rows = np.ascontiguousarray(rows)
+        slabs = pruned.workspace.array("slabs", n_groups * program.n_group + 2 * program.slack)
+        slabs[...] = 0
+        start, stride = map(int, program.tensors[0, :2])
+        places = layout.places(pruned.steps.tensors[0].n_channels)
+        places += np.int32(start - program.slack)
+
+        def run(_: Workspace, first: int, last: int) -> None:
+            compiled.module.fill_slabs(
+                rows,
+                len(rows),
+                places,
+                slabs[program.slack :],
+                program.n_group,
+                stride,
+                first,
+                last,
+            )
+
+        pruned.threads.run(run, n_groups)
+        return slabs
+
+    def _run(
+        self, noise_batch: slice, first: int, last: int, slabs: Floats, n_groups: int, out: Floats
+    ) -> None:
+        """Some draws of a batch of noises on all examples."""
+        pruned = self._pruned
+        program, steps = pruned.program, pruned.steps
+        columns: list[int] = []
+        signs: list[float] = []
+        noises: list[int] = []
+        for noise in range(noise_batch.start, noise_batch.stop):
+            for at, draw in enumerate(self._noises[noise].draws, self._starts[noise]):
+                if first <= at < last:
+                    if noise not in noises:
+                        noises.append(noise)
+                    has_noise = self._noises[noise].values is not None and draw.sign
+                    columns.append(len(noises) - 1 if has_noise else -1)
+                    signs.append(float(draw.sign))
+        shared = [self._shared(at, noises) for at in pruned.shared]
+        others, n_narrow = [], 0
+        for at in range(len(steps.steps)):
+            others += self._operations(at, slice(first, last))
+            n_narrow = len(others) if at < steps.n_narrow else n_narrow
+        result = steps.tensors[steps.result]
+        outputs = steps.layouts[steps.result].places(result.n_channels)
+        n_in = program.n_group + 2 * program.slack
+
+        def run(workspace: Workspace, start: int, stop: int) -> None:
+            scratch = workspace.array("scratch", program.n_scratch)
+            compiled.module.run_graph(
+                compiled.instructions(), slabs, n_in, program.tensors, tuple(shared),
+                tuple(others), n_narrow, tuple(columns), tuple(signs), len(noises), steps.result,
+                outputs, out, scratch, start, stop, program.n_group,
+            )  # fmt: skip
+
+        pruned.threads.run(run, n_groups)
+
+    def _shared(self, at: int, noises: Sequence[int]) -> _Operation:
+        """Products with the examples, at the mean and with some noises."""
+        means, spread = self._pruned.program.sums[at]
+        values = self._values[at][[0, *(1 + noise for noise in noises)]]
+        ones = np.ones((len(values), self._affine[at][0].shape[1]), np.float32)
+        return self._product(at, means, spread, _NO_BOUNDS, values, ones, np.zeros_like(ones))
+
+    def _operations(self, at: int, draws: slice) -> list[_Operation]:
+        """What a step is in some draws."""
+        pruned, step = self._pruned, self._pruned.steps.steps[at]
+        scale, shift = (values[draws] for values in self._affine[at])
+        added = step.inputs[1] if len(step.inputs) > 1 else -1
+        if at in pruned.shared:
+            means, spread = pruned.program.sums[at]
+            bounds = step.bounds if added < 0 else _NO_BOUNDS
+            out: list[_Operation] = [
+                (_ELEMENTWISE, means, step.output, spread, bounds, True, 0, scale, shift)
+            ]
+            if added >= 0:
+                ones = np.ones_like(scale)
+                output, nothing = step.output, np.zeros_like(ones)
+                out.append(
+                    (_ELEMENTWISE, output, output, added, step.bounds, False, 0, ones, nothing)
+                )
+            return out
+        if at in pruned.lists:
+            values = self._values[at][draws]
+            return [self._product(at, step.output, added, step.bounds, values, scale, shift)]
+        if isinstance(step.operation, Pooling):
+            assert step.window is not None
+            before, after = (pruned.steps.layouts[one] for one in (step.inputs[0], step.output))
+            is_mean = step.operation.function == "AvgPool"
+            windows = windows_of(step.window, before, after)
+            return [(_POOLING, step.inputs[0], step.output, is_mean, *windows)]
+        return [
+            (
+                _ELEMENTWISE, step.inputs[0], step.output, added, step.bounds, False,
+                step.function, scale, shift,
+            )
+        ]  # fmt: skip
+
+    def _product(
+        self, at: int, output: int, added: int, bounds: tuple[float, float], values: Floats,
+        scale: Floats, shift: Floats,
+    ) -> _Operation:  # fmt: skip
+        """A convolution as the compiled module takes it."""
+        pruned = self._pruned
+        step, lists = pruned.steps.steps[at], pruned.lists[at]
+        tiles = pruned.steps.tiles(at, at in pruned.shared)
+        n_bytes = 1 + 4 * _GROUP * BASES * pruned.steps.tensors[step.output].n_channels
+        return (
+            _CONVOLUTION, step.inputs[0], output, added, bounds, lists.width, lists.n_blocks,
+            max(1, _TILE_BYTES // n_bytes), tiles.step, tiles.tiles, tiles.masks, lists.starts,
+            lists.offsets, values, scale, shift,
+        )  # fmt: skip
+
+
+def _means_and_noises(weights: Values, noises: Sequence[Noise], out: Floats) -> None:
+    """Fill in ``loc``, and ``scale * noise`` of each noise."""
+    out[0] = weights.loc
+    for row, noise in zip(out[1:], noises, strict=True):
+        if weights.is_fixed or noise.values is None:
+            row[...] = 0
+        else:
+            compiled.module.draw_values(
+                None, weights.scale, noise.values[weights.name], weights.index, 1.0, row, 0, 1
+            )
