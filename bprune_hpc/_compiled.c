@@ -968,6 +968,7 @@ static PyMethodDef methods[] = {
     {"forward_local", forward_local, METH_VARARGS, "Outputs with noise of each example's own."},
     {"normals_at", normals_at, METH_VARARGS, "Standard normals of places at positions."},
     {"normals_of", normals_of, METH_VARARGS, "Standard normals of all places at a position."},
+    {"weight_counts", weight_counts, METH_O, "How many of a kernel's weights are not zero."},
     {"weight_lists", weight_lists, METH_VARARGS, "A kernel's weights that are not zero."},
     {"fill_slabs", fill_slabs, METH_VARARGS, "Examples as slabs."},
     {"run_graph", run_graph, METH_VARARGS, "Outputs of a graph of layers."},
