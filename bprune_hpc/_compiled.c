@@ -750,6 +750,7 @@ static PyMethodDef methods[] = {
     {"draw_values", draw_values, METH_VARARGS, "Weights of a draw."},
     {"multiply", multiply, METH_VARARGS, "One layer."},
     {"forward", forward, METH_VARARGS, "Outputs of a chain of layers."},
+    {"weight_counts", weight_counts, METH_O, "How many of a kernel's weights are not zero."},
     {"weight_lists", weight_lists, METH_VARARGS, "A kernel's weights that are not zero."},
     {"fill_slabs", fill_slabs, METH_VARARGS, "Examples as slabs."},
     {"run_graph", run_graph, METH_VARARGS, "Outputs of a graph of layers."},

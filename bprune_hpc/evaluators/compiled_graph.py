@@ -375,63 +375,35 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     if scale is not None:
         scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
     n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
-
-    def arguments(block: int, width: int) -> tuple[Any, ...]:
-        return (
-            loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out,
-            channel_stride, block, width, n_classes,
-        )  # fmt: skip
-
-    def starts_of(block: int, width: int) -> NDArray[np.int32]:
-        n_lists = max(1, -(-n_in // block)) * -(-n_out // width) * n_classes
-        counts = np.zeros(n_lists + 1, np.int32)
-        compiled.module.weight_lists(*arguments(block, width), counts, None, None)
-        return np.cumsum(counts, dtype=np.int32)
-
+    kernel = (
+        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride, n_classes,
+    )  # fmt: skip
+    alone, runs = compiled.module.weight_counts(kernel)
+    width, n_entries = 1, alone
+    if runs * filters < _COST_ALONE * alone:
+        width, n_entries = filters, runs
     # A block's inputs stay near, and its lists are not too short.
-    near = max(1, _NEAR_VECTORS // step.window.reach)
-    together = int(starts_of(max(1, n_in), filters)[-1]) * filters
-    alone = int(starts_of(max(1, n_in), 1)[-1])
-    width = filters if together < _COST_ALONE * alone else 1
     n_lists = max(1, -(-n_out // width))
-    per_input = (together // filters if width > 1 else alone) / n_lists / max(1, n_in)
     fewest = _FEWEST_ENTRIES * max(1.0, tiles.n_runs / 3)
-    block = min(max(1, n_in), max(near, math.ceil(fewest / max(per_input, 1e-9))))
-    starts = starts_of(block, width)
-    offsets = np.empty(starts[-1], np.int32)
-    places = np.empty(starts[-1] * width, np.int32)
-    compiled.module.weight_lists(*arguments(block, width), starts, offsets, places)
-    return Lists(
-        width,
-        max(1, -(-n_in // block)),
-        starts,
-        offsets,
-        _values(weights, loc, scale, places),
-        2 * (together if width > 1 else _COST_ALONE * alone),
-    )
-
-
-def _values(
-    weights: GaussianSlice, loc: Floats, scale: Floats | None, places: NDArray[np.int32]
-) -> Values:
-    """Some of a slice's weights; -1 for none."""
-    if not places.size:
-        nothing = np.zeros(0, np.float32)
-        return Values(weights.name, nothing, nothing, places, scale is None)
-    is_none = np.flatnonzero(places < 0)
-
-    def taken(values: NDArray[Any]) -> NDArray[Any]:
-        out = values.take(places, mode="clip")
-        out[is_none] = 0
-        return out
-
-    if scale is None:
-        return Values(weights.name, taken(loc), np.zeros(0, np.float32), places[:0], True)
-    index = places
-    if any(one is not None for one in weights.indices):
-        index = index_of(weights).reshape(-1).take(places, mode="clip")
-    index[is_none] = 0
-    return Values(weights.name, taken(loc), taken(scale), index, False)
+    block = math.ceil(fewest * n_lists * n_in / max(1, n_entries))
+    block = max(1, min(n_in, max(_NEAR_VECTORS // step.window.reach, block)))
+    n_blocks = max(1, -(-n_in // block))
+    starts = np.zeros(n_blocks * -(-n_out // width) * n_classes + 1, np.int32)
+    compiled.module.weight_lists(kernel, block, width, starts, None)
+    starts = np.cumsum(starts, dtype=np.int32)
+    offsets, places = np.empty(n_entries, np.int32), np.empty(n_entries * width, np.int32)
+    of_list = [np.empty(n_entries * width, np.float32) for _ in range(1 if scale is None else 2)]
+    written = offsets, places, of_list[0], of_list[-1]
+    compiled.module.weight_lists(kernel, block, width, starts, written)
+    nothing = np.zeros(0, np.float32)
+    values = Values(weights.name, of_list[0], nothing, places[:0], True)
+    if scale is not None:
+        np.maximum(places, 0, out=places)
+        if places.size and any(one is not None for one in weights.indices):
+            places = index_of(weights).reshape(-1).take(places, mode="clip")
+        values = Values(weights.name, *of_list, places, False)
+    cost = 2 * (runs * filters if width > 1 else _COST_ALONE * alone)
+    return Lists(width, n_blocks, starts, offsets, values, cost)
 
 
 class CompiledGraph:

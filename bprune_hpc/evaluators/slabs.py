@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from typing import Any
 
@@ -168,7 +168,7 @@ class Tiles:
     offsets: Places
     step: int
 
-    @property
+    @cached_property
     def n_runs(self) -> float:
         """Parts, on average, into which a list is divided by what is inside of the image."""
         return 1 + float(np.count_nonzero(np.diff(self.masks.astype(int)), axis=1).mean())

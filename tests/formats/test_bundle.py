@@ -18,6 +18,7 @@ import pytest
 
 import bprune_hpc
 from benchmarks import overpruned
+from benchmarks.export import exported_network
 from bprune_hpc import data
 from bprune_hpc.errors import ConfigError, DataError
 from bprune_hpc.formats.bundle import Bundle, in_16_bits, opened
@@ -28,7 +29,7 @@ from bprune_hpc.graph.layer_graph import Operation
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.pruning import mask_at_fraction
 from tests.helpers import small_models
-from tests.helpers.exports import exported_network, random_export
+from tests.helpers.exports import random_export
 from tests.helpers.launch import LIMIT_S
 from tests.helpers.regressions import trained
 
