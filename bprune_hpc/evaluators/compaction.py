@@ -228,8 +228,7 @@ def compact(
     ----------
     folds_constants : bool
         Whether constants become a part of the biases that they feed; a convolution takes whole
-        images. Else those that may differ from zero stay, and so does what they feed: with noise
-        of each example's own a bias that varies is no constant.
+        images. Else they stay: with noise of each example's own a bias that varies is no constant.
     """
     kernels = [weights.nonzero(layer.kernel) for layer in layers]
     n_units = [kernels[0].shape[-2], *(kernel.shape[-1] for kernel in kernels)]
@@ -242,7 +241,7 @@ def compact(
     )
     varying, constant = [units.varying for units in live], [units.constant for units in live]
     if not folds_constants:
-        varying = [units.nonzero for units in live]
+        varying = [np.union1d(units.varying, units.constant) for units in live]
         constant = [units.constant[:0] for units in live]
     if isinstance(layers[0].product, Convolution):
         varying[0] = np.arange(n_units[0])
