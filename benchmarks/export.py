@@ -93,10 +93,9 @@ def _plain(
     """Outputs under some weights, all of them."""
     last = len(weights) - 1
     for layer, kernel in enumerate(weights.values()):
-        x = x @ kernel
-        x += fixed[f"bias{layer}"]
+        x = x @ kernel + fixed[f"bias{layer}"]
         if layer < last:
-            np.maximum(x, 0, out=x)
+            x = np.maximum(x, 0)
     return x
 
 

@@ -32,7 +32,7 @@ from .interface import Evaluator
 
 EVALUATORS = ("auto", "chain", "channels", "layers", "graph")
 
-_ALIASES = {"channels": "layers"}
+ALIASES = {"channels": "layers"}
 """Names of what others do now."""
 FORMS = {
     "chain": "dense layers, perhaps after one convolution",
@@ -73,7 +73,7 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     }
     if asked == "auto":
         return next(name for name, fits in possible.items() if fits)
-    name = _ALIASES.get(asked, asked)
+    name = ALIASES.get(asked, asked)
     if not possible[name]:
         has = " is another"
         if isinstance(layers, UnknownOperation):
