@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.models.layers import keras, probability
+from bprune_hpc.models.layers import keras
 from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.tensorflow_import import import_tensorflow
+from bprune_hpc.tensorflow_import import import_probability, import_tensorflow
 
 from . import overpruned
 from .dense import Sweep
@@ -111,7 +111,7 @@ def flipout_draw(
     """A stack of TFP's DenseFlipout layers in a ``tf.function``; biases are zeros if not given."""
     tf = import_tensorflow()
     layers = [
-        probability().layers.DenseFlipout(
+        import_probability().layers.DenseFlipout(
             loc.shape[1], activation="relu" if index < len(table.loc) - 1 else None
         )
         for index, loc in enumerate(table.loc.values())

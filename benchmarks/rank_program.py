@@ -134,7 +134,7 @@ def _instead_of_files(problem: Problem | None) -> Iterator[list[float]]:
     seconds: list[float] = []
     load, run, digest = problems.load, loop.run, identity.graph_sha256
 
-    def share(_: SweepConfig, comm: Comm) -> Problem:
+    def share(_: SweepConfig, comm: Comm, *device: Any) -> Problem:
         return problems.share(problem, comm)
 
     def timed(comm: Comm, *arguments: Any) -> Any:

@@ -6,11 +6,18 @@ traceback.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
 # As the loader, the system, and C++ say it.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|std::bad_alloc")
 _NO_THREAD = "can't start new thread"
+_READERS = {"google", "h5py", "numpy", "tensorflow", "tf_keras", *sys.stdlib_module_names}
+"""Libraries that read files, whose own code stumbles over what is damaged in many ways."""
+_OF_CODE = (AssertionError, AttributeError, TypeError)
 
 
 class BpruneError(Exception):
@@ -41,6 +48,10 @@ class DataError(InputError):
     """A data set is missing, damaged, or does not fit the network."""
 
 
+class InstallationError(InputError):
+    """Packages are installed that do not belong together."""
+
+
 class LaunchError(InputError):
     """The processes were started in a way that would make them overwrite one another."""
 
@@ -59,6 +70,10 @@ class LockError(InputError):
 
 class WriteError(BpruneError):
     """Results that were computed could not be written."""
+
+
+class ExportError(BpruneError):
+    """What was exported does not give the network's own numbers; it is not kept."""
 
 
 def message_of(error: BaseException) -> str:
@@ -94,6 +109,57 @@ def shortage(error: BaseException) -> BaseException | None:
             return (shortage(deeper) if deeper is not None else None) or link
         link = link.__cause__ or link.__context__
     return None
+
+
+@contextlib.contextmanager
+def damage(
+    refuse: Callable[[Exception, str], BpruneError], accepts: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Refuse what is read in one line, whatever its bytes lead to; what is the code's goes through.
+
+    Parameters
+    ----------
+    refuse : callable
+        Makes the error to raise, of one that was raised and what it says in one line.
+    accepts : tuple of type, optional
+        Kinds that the bytes can lead to although they look like errors in code.
+    """
+    try:
+        yield
+    except BpruneError:
+        raise
+    except Exception as error:
+        if (is_of_code(error) or shortage(error)) and not isinstance(error, accepts):
+            raise
+        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        raise refuse(error, reason) from error
+
+
+def is_of_code(error: BaseException) -> bool:
+    """Whether no bytes of a file can have caused an error, but code alone.
+
+    It is so of what cannot be imported and of names that are not there; and of values of a kind
+    that does not fit, unless a library that reads files came upon them.
+    """
+    if isinstance(error, ImportError | NameError):
+        return True
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        return True
+    return isinstance(error, _OF_CODE) and home_of(error) not in _READERS
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether an error is in code, and that is this package's: no model or file is to blame."""
+    return isinstance(error, (NameError, *_OF_CODE)) and home_of(error) == __package__
+
+
+def home_of(error: BaseException) -> str:
+    """Name of the package whose code raised an error; empty for one that was not raised."""
+    home, trace = "", error.__traceback__
+    while trace is not None:
+        home = str(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    return home.partition(".")[0]
 
 
 def is_bug(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .tensorflow_import import import_tensorflow
+from .tensorflow_import import import_probability, import_tensorflow
 
 LAYER_NAMES = "LayerNames.txt"
 OP_NAMES = "Ops_name_BNN.txt"
@@ -106,8 +106,7 @@ def trace(model: Any) -> Any:
         autograph=False,
     )
     def likelihood(examples: Any, label: Any) -> Any:
-        import tensorflow_probability as tfp
-
+        tfp = import_probability()
         output = model(examples, training=False)
         distribution = getattr(output, "tensor_distribution", output)
         categorical = (tfp.distributions.Categorical, tfp.distributions.OneHotCategorical)

@@ -57,7 +57,7 @@ def inspect(argv: Sequence[str]) -> int:
     InputError
         If an argument is wrong, or what it names cannot be read.
     """
-    arguments = _checked(_parser().parse(argv))
+    arguments = _checked(parser().parse(argv))
     if arguments.status is not None:
         status = status_of(arguments.status)
         streams.show(status)
@@ -134,7 +134,8 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
+    """Flags of the command."""
     root = ArgumentParser(
         prog="python -m bprune_hpc.inspect",
         description="Say what is in a case: where it is from, its input and output, and for each "

@@ -18,6 +18,7 @@ from .job import startup
 if __name__ == "__main__":
     startup.begin(saves=True)
 
+from .config.flags import parser as parser
 from .config.sweep_config import SweepConfig, parse
 from .estimate.command import estimate
 from .job import deadline, environment, launch_report, memory
@@ -72,7 +73,8 @@ def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: loop.Ask
     watch = environment.Stopwatch()
     with watch.time("read"):
         prepared = prepare(config, comm, lambda *case: resume.join(of_root(file).saved, *case))
-    run_facts = environment.describe_run(comm, watch, config.num_intra, config.num_inter)
+    threads, used = (config.num_intra, config.num_inter), prepared.used_device
+    run_facts = environment.describe_run(comm, watch, *threads, used)
     output = on_root(comm, lambda: Output(of_root(file), prepared, run_facts))
     coordinator = None
     if output is not None:
@@ -87,7 +89,7 @@ def _sweep(comm: Comm, config: SweepConfig, file: HeldFile | None, ask: loop.Ask
     with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:
         why = loop.run(comm, RankWorker(comm, prepared, watch, advance), coordinator, watch, ask)
 
-    run_facts = environment.describe_run(comm, watch, config.num_intra, config.num_inter)
+    run_facts = environment.describe_run(comm, watch, *threads, used)
     comm.from_root(lambda: of_root(output).finish(of_root(coordinator), run_facts, why))
     n_failed = comm.from_root(lambda: of_root(coordinator).n_failed)
     return STOPPED if why is not None else FAILED if n_failed else 0

@@ -1,11 +1,12 @@
-"""The one door to TensorFlow: imported late, quietly, and with the threads that were asked for.
+"""The one door to TensorFlow: imported late, quietly, with the threads and device asked for.
 
 Most commands need a part of it only: what reads, changes and runs graphs, which loads in a third of
 the time of the whole. Its modules are private to TensorFlow; where one of them has moved, the whole
 is imported and the public names are taken.
 
-What belongs here: importing TensorFlow, all of it or a part, and opening sessions. What does not:
-graphs, checkpoints, anything that computes.
+What belongs here: importing TensorFlow, all of it or a part, the GPUs that it sees, and opening
+sessions. What does not: graphs, checkpoints, anything that computes; which rank takes which GPU
+(``job.device``).
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from . import streams
+from .errors import InstallationError
 
 Homes = Mapping[str, tuple[str, str]]
 """Where TensorFlow keeps what is used of it: the private module, and the public name in the whole.
 
-The private name is the public one's last part, if no other follows a colon.
+The private name is the public one's last part, if no other follows a colon. Some have no public
+name; what can be done without is then None.
 """
 
 GRAPHS: Homes = {
@@ -44,8 +49,10 @@ GRAPHS: Homes = {
     "GraphDef": ("core.framework.graph_pb2", "compat.v1.GraphDef"),
     "MetaGraphDef": ("core.protobuf.meta_graph_pb2", "compat.v1.MetaGraphDef"),
     "OpError": ("python.framework.errors_impl", "errors.OpError"),
+    "SavedModel": ("core.protobuf.saved_model_pb2", ""),
     "Session": ("python.client.session", "compat.v1.Session"),
     "TensorShape": ("python.framework.tensor_shape", "TensorShape"),
+    "TrackableObjectGraph": ("core.protobuf.trackable_object_graph_pb2", ""),
     "VERSION": ("python.framework.versions", "version.VERSION"),
     "as_dtype": ("python.framework.dtypes", "as_dtype"),
     "broadcast_to": ("python.ops.gen_array_ops", "broadcast_to"),
@@ -85,15 +92,50 @@ LAYERS: Homes = {
     "tanh": ("python.ops.math_ops", "tanh"),
 }
 """For networks that are built here."""
+VARIABLES: Homes = {"UninitializedVariable": ("python.ops.resource_variable_ops", "")}
+"""For models that are built without values; all of TensorFlow is there then."""
 
+_NEW, _PROBABILITY_FOR_NEW = (2, 18), (0, 25)  # versions that belong together
+_CAN_BE_DONE_WITHOUT = {"CallableOptions"}
 MOST_AXES = 254
 """Axes that a tensor of TensorFlow can have."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the operations of a session run on: the processors of this host, or one of its GPUs.
+
+    Attributes
+    ----------
+    gpu : int or None
+        The GPU's place among those that TensorFlow sees; None for the processors.
+    """
+
+    gpu: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As graphs name it: a session has at most one GPU."""
+        return "/device:CPU:0" if self.gpu is None else "/device:GPU:0"
+
+    def set_in(self, config: Any) -> None:
+        """Let a session of this ``ConfigProto`` have this device, and no other GPU."""
+        if self.gpu is None:
+            config.device_count["GPU"] = 0
+            return
+        config.gpu_options.visible_device_list = str(self.gpu)
+        config.gpu_options.allow_growth = True  # it would fill the memory of all GPUs otherwise
+        config.allow_soft_placement = True  # what a GPU has no code for
+
+
+CPU = Device()
 
 logger = logging.getLogger(__name__)
 
 _part = SimpleNamespace()
 _lock = threading.RLock()
 _has_run: list[bool] = []
+_uses_gpus: list[bool] = []
 _ROOT = Path("/")
 _GPU_FILES = ("dev/nvidia[0-9]*", "dev/kfd")  # NVIDIA's, AMD's
 _PACKAGE = "tensorflow"
@@ -127,6 +169,88 @@ def import_tensorflow() -> Any:
             return tensorflow
 
 
+def import_probability() -> Any:
+    """Import TensorFlow Probability, and TensorFlow before it.
+
+    Returns
+    -------
+    module
+        ``tensorflow_probability``.
+
+    Raises
+    ------
+    InstallationError
+        If it is for another TensorFlow.
+    """
+    import_tensorflow()
+    check_probability()
+    return importlib.import_module("tensorflow_probability")
+
+
+def check_probability() -> None:
+    """Refuse a TensorFlow Probability that is for a newer TensorFlow; its own words are many.
+
+    Raises
+    ------
+    InstallationError
+    """
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found = metadata.version("tensorflow-probability")
+        version = import_tensorflow().__version__
+        if _numbers(found) >= _PROBABILITY_FOR_NEW and _numbers(version) < _NEW:
+            raise InstallationError(
+                f"TensorFlow Probability {found} is not for TensorFlow {version}, which is below "
+                f"2.18; pip install 'tensorflow-probability==0.24.*', or a newer TensorFlow"
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")[:2]))
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that TensorFlow sees, in its order; none of them is touched.
+
+    Raises
+    ------
+    ImportError
+        If TensorFlow cannot be imported.
+    """
+    _uses_gpus.append(True)
+    config = import_tensorflow().config
+    with quiet_file_descriptor_2():
+        found = config.list_physical_devices("GPU")
+        details = [config.experimental.get_device_details(one) for one in found]
+    return [one.get("device_name", "a GPU without a name") for one in details]
+
+
+def description_of(device: Device) -> str:
+    """What TensorFlow says of a GPU, which it takes into use: name, PCI address, capability.
+
+    Raises
+    ------
+    ImportError, RuntimeError
+        If this TensorFlow does not tell, or cannot use it.
+    """
+    listed = _from_home("python.client.device_lib", "list_local_devices")
+    with quiet_file_descriptor_2():
+        found = listed(session_config(1, 1, device=device))
+    for one in found:
+        if one.device_type == "GPU":
+            return str(one.physical_device_desc)
+    raise RuntimeError("TensorFlow cannot use it; TF_CPP_MIN_LOG_LEVEL=0 shows why")
+
+
+def round_alike() -> None:
+    """Have GPUs give the same bits each time, and products all digits of float32.
+
+    From here on TensorFlow refuses random operations without a seed.
+    """
+    experimental = import_tensorflow().config.experimental
+    experimental.enable_op_determinism()
+    experimental.enable_tensor_float_32_execution(False)
+
+
 def import_graphs() -> Any:
     """Import what reads, changes and runs graphs, as quietly; see ``GRAPHS``.
 
@@ -147,6 +271,12 @@ def import_layers() -> Any:
     """The same, and what layers of a network are built of."""
     import_graphs()
     return _with(LAYERS)
+
+
+def import_variables() -> Any:
+    """All of TensorFlow, and the class of variables without values."""
+    import_tensorflow()
+    return _with(VARIABLES)
 
 
 def _with(homes: Homes) -> SimpleNamespace:
@@ -180,6 +310,9 @@ def _public(homes: Homes) -> dict[str, Any]:
                 operator.attrgetter(public)(tensorflow) if public else _from_home(home, name)
             )
         except (ImportError, AttributeError) as error:
+            if name in _CAN_BE_DONE_WITHOUT:
+                values[name] = None
+                continue
             version = getattr(tensorflow, "__version__", "")
             raise ImportError(
                 f"TensorFlow {version} lacks {public or home}, which is needed; "
@@ -241,8 +374,11 @@ def _hide_gpus(tensorflow: Any) -> None:
 
 @lru_cache
 def _say_that_gpus_are_left_alone() -> None:
-    if any(next(_ROOT.glob(pattern), None) for pattern in _GPU_FILES):
-        logger.info("this host has GPUs, which are not used: everything runs on its processors")
+    if not _uses_gpus and any(next(_ROOT.glob(pattern), None) for pattern in _GPU_FILES):
+        logger.info(
+            "this host has GPUs, which are not used: everything runs on its processors (for a "
+            "sweep on them: --device=gpu)"
+        )
 
 
 def _set_variables() -> None:
@@ -251,7 +387,25 @@ def _set_variables() -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
-def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: bool = True) -> Any:
+def session_config(
+    n_intra: int, n_inter: int, is_optimized: bool = True, device: Device = CPU
+) -> Any:
+    """The ``ConfigProto`` of a session; see :func:`open_session`."""
+    config = import_graphs().ConfigProto(
+        intra_op_parallelism_threads=n_intra,
+        inter_op_parallelism_threads=n_inter,
+        use_per_session_threads=True,
+    )
+    device.set_in(config)
+    if not is_optimized:
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        config.graph_options.optimizer_options.opt_level = -1
+    return config
+
+
+def open_session(
+    graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: bool = True, device: Device = CPU
+) -> Any:
     """Open a TF1 session over ``graph`` with its own number of threads.
 
     TensorFlow makes one pool of intra-op threads a process, for the first session that is opened,
@@ -264,21 +418,15 @@ def open_session(graph: Any, n_intra: int = 1, n_inter: int = 1, is_optimized: b
         Threads within an operation and between operations.
     is_optimized : bool
         Whether TensorFlow may rewrite the graph and fold its constants.
+    device : Device
+        The processors alone, or them and a GPU.
 
     Returns
     -------
     tf.compat.v1.Session
     """
     tensorflow = import_graphs()
-    config = tensorflow.ConfigProto(
-        intra_op_parallelism_threads=n_intra,
-        inter_op_parallelism_threads=n_inter,
-        use_per_session_threads=True,
-        device_count={"GPU": 0},
-    )
-    if not is_optimized:
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-        config.graph_options.optimizer_options.opt_level = -1
+    config = session_config(n_intra, n_inter, is_optimized, device)
     if not _has_run:
         # The first run of a process writes a line that no log level stops.
         with quiet_file_descriptor_2(), tensorflow.Graph().as_default():
@@ -312,13 +460,19 @@ def calls_of(
     targets : sequence of tf.Operation
         What else is run.
     """
-    options = import_graphs().CallableOptions(
-        fetch=[getattr(tensor, "name", tensor) for tensor in outputs],
-        feed=[getattr(tensor, "name", tensor) for tensor in fed],
-        target=[operation.name for operation in targets],
-    )
+    make = getattr(session, "_make_callable_from_options", None)
+    options = import_graphs().CallableOptions
     with quiet_file_descriptor_2():  # the first one of a process announces the MLIR passes
-        return session._make_callable_from_options(options)  # type: ignore[no-any-return]
+        if make is None or options is None:  # moved: the public one copies
+            call = session.make_callable([*outputs, *targets], list(fed))
+            return lambda *arrays: call(*arrays)[: len(outputs)]
+        return make(  # type: ignore[no-any-return]
+            options(
+                fetch=[getattr(tensor, "name", tensor) for tensor in outputs],
+                feed=[getattr(tensor, "name", tensor) for tensor in fed],
+                target=[operation.name for operation in targets],
+            )
+        )
 
 
 def limit_threads(n_intra: int, n_inter: int) -> None:

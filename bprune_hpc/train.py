@@ -23,7 +23,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .job import startup
@@ -35,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import streams
+from .config.argument_file import ArgumentParser
 from .data.fitting import NetworkInput
 from .data.loading import DataSet, check_labels, describe, load
 from .data.values import Split
@@ -47,11 +49,14 @@ from .mpi import comm as ranks
 from .runner.loop import StopVote
 from .runner.timing import Timing
 from .tensorflow_import import call_of, import_tensorflow, open_session
+from .training import config as training_config
 from .training import graph
 from .training import report as train_report
+from .training.beginning import Beginning, read_beginning
 from .training.config import (
     TrainConfig,
     epoch_batches,
+    fraction_to_prune,
     kl_factor,
     learning_rate,
     parse,
@@ -59,6 +64,8 @@ from .training.config import (
 )
 from .training.directory import RECORD, TrainingDirectory
 from .training.noise import Noise
+from .training.pruning import prune, prune_fraction, share_pruned
+from .training.shares import SharedSteps
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -72,7 +79,6 @@ _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
 Comm = ranks.Comm
-Sum = Callable[[NDArray[np.float32]], None]
 Ask = Callable[[Timing], str | None]
 """Tells every rank whether to stop, and why; see :class:`bprune_hpc.runner.loop.StopVote`."""
 
@@ -89,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return train(config, comm, started)[0]
 
     return ranks.run(command)
+
+
+def parser() -> ArgumentParser:
+    """Flags of the command."""
+    return training_config.parser(PROG)
 
 
 def train(
@@ -160,6 +171,9 @@ class _Run:
     ) -> None:
         self.config, self.comm, self.directory, self.end = config, comm, directory, end
         self.ask = ask or StopVote(comm, end, config.stop_margin_s)
+        self.call: Callable[..., np.float32]
+        # What several ranks have in shares, with Adam's moments or without.
+        self._put_back: Callable[[bool], None] = lambda with_moments: None
         self.ask_root = ask or StopVote(ranks.SerialComm(), end, config.stop_margin_s)
 
     def run(self) -> tuple[int, dict[str, Any]]:
@@ -169,6 +183,8 @@ class _Run:
         self.n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, data))
         self.allreduce = comm.from_root(lambda: _allreduce(config, comm.size))
         environment = _environment(config, comm, self.allreduce)
+        self.beginning = Beginning()
+        is_masked = comm.from_root(self._read_beginning)
         state = comm.from_root(lambda: self._join(data, environment))
         if state in ("complete", "trained"):
             return 0, self._record(state) if comm.is_root else {}
@@ -185,7 +201,7 @@ class _Run:
             logger.info("gradients of %d ranks are added up by %s", comm.size, self.allreduce)
         horovod = _start_horovod(comm) if self.allreduce == "horovod" else None
         self.training = graph.build(
-            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size
+            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked
         )
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
         comm.from_root(lambda: graph.check_memory(self.training, asked_for))
@@ -194,15 +210,10 @@ class _Run:
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
             self.session.run(self.training.init)
             step = comm.from_root(lambda: self._start(state))
-            if comm.size > 1:
-                arrays = comm.bcast_arrays(
-                    graph.state_of(self.training, self.session) if comm.is_root else None
-                )
-                if not comm.is_root:
-                    graph.set_state(self.training, self.session, arrays)
-            noise = Noise(self.training.nll, config.seed, comm.rank, step)
-            add_up = stack.enter_context(_sums(comm, horovod, threads))
-            self.call = graph.step_of(self.training, self.session, noise, add_up)
+            self.noise = Noise(self.training.nll, config.seed, comm.rank, step)
+            self.exchange = comm if horovod is None else _HorovodExchange(horovod, comm, threads)
+            self.steps = stack.enter_context(contextlib.ExitStack())
+            self._take_steps()
             why = self._train(step)
             report: dict[str, Any] = {}
 
@@ -220,6 +231,24 @@ class _Run:
             logger.info("stopped early (%s); the same command%s goes on from here", why, without)
         return (0 if why is None else STOPPED), report
 
+    def _take_steps(self) -> None:
+        """Have steps go on from the variables that rank 0 has; every rank calls this."""
+        config, comm = self.config, self.comm
+        self.steps.close()
+        if comm.size == 1:
+            self.call = graph.step_of(self.training, self.session, self.noise)
+            return
+        mine = graph.state_of(self.training, self.session) if comm.is_root else None
+        arrays = comm.bcast_arrays(mine)
+        if not comm.is_root:
+            graph.set_state(self.training, self.session, arrays)
+        shared = SharedSteps(
+            self.training, self.session, config, len(self.y), self.noise, self.exchange,
+            comm.rank, comm.size,
+        )  # fmt: skip
+        self.steps.callback(shared.close)
+        self.call, self._put_back = shared, shared.put_back
+
     @property
     def _on_root(self) -> TrainingDirectory:
         assert self.directory is not None
@@ -227,7 +256,15 @@ class _Run:
 
     def _join(self, data: dict[str, DataSet], environment: Environment) -> str:
         sha256 = data["train"].sha256 | data["test"].sha256
-        return self._on_root.join(sha256, self.config.epochs * self.n_steps, environment)
+        n_steps = self.config.epochs * self.n_steps
+        return self._on_root.join(sha256, n_steps, environment, self.beginning.sha256)
+
+    def _read_beginning(self) -> bool:
+        """Read what this training begins with, on rank 0; whether weights can be pruned in it."""
+        config = self.config
+        if config.start_from is not None:
+            self.beginning = read_beginning(config)
+        return config.prune_schedule is not None or self.beginning.has_masks
 
     def _record(self, state: str) -> dict[str, Any]:
         """Of a training that an earlier job has done."""
@@ -246,6 +283,7 @@ class _Run:
             directory.restore(self.training, self.session)
             logger.info("%s: going on from step %d of %d", directory.work, directory.step, n_steps)
         else:
+            self.beginning.set(self.training, self.session)
             directory.begin(self.training, self.session)
             self.save_s = time.monotonic() - self.saved_at
             logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
@@ -261,6 +299,8 @@ class _Run:
             show = train_report.progress(config.epochs)
         while step < config.epochs * self.n_steps:
             epoch, first = divmod(step, self.n_steps)
+            if first == 0 and self._prune(epoch):
+                self._save(step, look.timing)
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
@@ -275,6 +315,7 @@ class _Run:
                 step += 1
             # One rank's broken gradient breaks all, so rank 0 sees it and says it once: in the
             # losses of the epoch or, if it was the last step's, in what that step left behind.
+            self._put_back(False)
             if comm.is_root:
                 nll, kl = float(losses.mean()), float(session.run(self.training.network.kl))
                 if not math.isfinite(nll + kl):
@@ -298,6 +339,24 @@ class _Run:
             np.float32(kl_factor(self.config, done)),
         )
 
+    def _prune(self, epoch: int) -> bool:
+        """Prune what is due before an epoch, on every rank alike; whether anything was due."""
+        fraction = fraction_to_prune(self.config, epoch)
+        if fraction is None:
+            return False
+        self._put_back(True)
+
+        def on_root() -> None:
+            masks = prune_fraction(self.training, self.session, self.config, fraction)
+            prune(self.training, self.session, masks)
+
+        self.comm.from_root(on_root)
+        self._take_steps()
+        if self.comm.is_root:
+            share = 100 * share_pruned(self.training, self.session)
+            logger.info("before epoch %d: %.2f %% of the weights are pruned", epoch + 1, share)
+        return True
+
     def _is_save_due(self) -> bool:
         """Whether a checkpoint is worth its time, on rank 0."""
         since = time.monotonic() - self.saved_at
@@ -305,6 +364,7 @@ class _Run:
 
     def _save(self, step: int, timing: Timing) -> None:
         """Save on rank 0; every rank calls this."""
+        self._put_back(True)
 
         def save() -> None:
             began = time.monotonic()
@@ -314,6 +374,11 @@ class _Run:
             timing.wrote(self.save_s)
 
         self.comm.from_root(save)
+
+    def _pruned_fraction(self) -> dict[str, float]:
+        if not self.training.network.masks:
+            return {}
+        return {"pruned_fraction": share_pruned(self.training, self.session)}
 
     def _finish(self, data: dict[str, DataSet]) -> dict[str, Any]:
         """Evaluate, and put the network in its place; on rank 0."""
@@ -342,6 +407,8 @@ class _Run:
             "n_ranks": self.comm.size,
             "n_steps": n_steps,
             **({"allreduce": self.allreduce} if self.allreduce else {}),
+            **({"origin": self.beginning.sha256} if self.beginning.sha256 else {}),
+            **self._pruned_fraction(),
             "train_time_s": round(seconds, 1),
             "data": {
                 "name": test.name,
@@ -451,25 +518,38 @@ def _allreduce(config: TrainConfig, n_ranks: int) -> str | None:
     return config.allreduce or ("horovod" if is_installed else "mpi")
 
 
-@contextlib.contextmanager
-def _sums(comm: Comm, horovod: Any, threads: tuple[int, int]) -> Iterator[Sum | None]:
-    """What adds an array up over ranks, MPI if not Horovod; None for one rank."""
-    if comm.size == 1:
-        yield None
-    elif horovod is None:
-        yield comm.add_up
-    else:
-        tf = import_tensorflow()
-        with tf.Graph().as_default() as own:
-            array = tf.compat.v1.placeholder(tf.float32, (None,))
-            whole = horovod.allreduce(array, op=horovod.Sum, name="gradients")
-        with contextlib.closing(open_session(own, *threads)) as session:
-            call = call_of(session, whole, [array])
+class _HorovodExchange:
+    """Sums and shares by Horovod; see :class:`bprune_hpc.training.shares.Exchange`."""
 
-            def add_up(values: NDArray[np.float32]) -> None:
-                values[:] = call(values)
+    def __init__(self, horovod: Any, comm: Comm, threads: tuple[int, int]) -> None:
+        self._horovod, self._rank, self._threads = horovod, comm.rank, threads
+        self._calls: dict[tuple[str, int], Callable[[NDArray[np.float32]], NDArray[Any]]] = {}
 
-            yield add_up
+    def sum_shares(
+        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
+    ) -> None:
+        """Add up whole arrays: Horovod divides them evenly alone."""
+        add_up = partial(self._horovod.allreduce, op=self._horovod.Sum)
+        share[:] = self._call(add_up, "gradients", len(array))(array)[self._mine(bounds)]
+
+    def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
+        """Bring together what ranks have of different lengths."""
+        array[:] = self._call(self._horovod.allgather, "weights", len(array))(
+            np.ascontiguousarray(array[self._mine(bounds)])
+        )
+
+    def _mine(self, bounds: Sequence[int]) -> slice:
+        return slice(*bounds[self._rank : self._rank + 2])
+
+    def _call(self, operation: Callable[..., Any], name: str, n: int) -> Callable[..., Any]:
+        """What an operation of Horovod makes of an array, in a session of its own."""
+        if (name, n) not in self._calls:
+            tf = import_tensorflow()
+            with tf.Graph().as_default() as own:
+                array = tf.compat.v1.placeholder(tf.float32, (None,))
+                whole = operation(array, name=f"{name}_{n}")
+            self._calls[name, n] = call_of(open_session(own, *self._threads), whole, [array])
+        return self._calls[name, n]
 
 
 def _start_horovod(comm: Comm) -> Any:

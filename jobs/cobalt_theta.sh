@@ -15,7 +15,7 @@
 set -euo pipefail
 
 # To be changed here, or given by --env.
-BPRUNE_HOME=${BPRUNE_HOME:-$PWD}            # the checkout
+BPRUNE_HOME=${BPRUNE_HOME:-$PWD}            # where to work: results, .venv
 BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                       # to load, as "gcc cray-mpich"

@@ -47,6 +47,8 @@ resubmit() {
   fi
   if [[ -n ${SLURM_JOB_ACCOUNT:-} ]]; then flags+=(--account="$SLURM_JOB_ACCOUNT"); fi
   if [[ -n ${SLURM_JOB_QOS:-} ]]; then flags+=(--qos="$SLURM_JOB_QOS"); fi
+  if [[ -n ${SLURM_GPUS_PER_TASK:-} ]]; then flags+=(--gpus-per-task="$SLURM_GPUS_PER_TASK"); fi
+  if [[ -n ${SLURM_GPUS_PER_NODE:-} ]]; then flags+=(--gpus-per-node="$SLURM_GPUS_PER_NODE"); fi
   if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then flags+=(--array="$SLURM_ARRAY_TASK_ID"); fi
   job=$(sbatch "${flags[@]}" "$0") && echo "${job%%;*}"
 }

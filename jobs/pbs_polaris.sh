@@ -18,7 +18,7 @@
 set -euo pipefail
 
 # To be changed here, or given by -v.
-BPRUNE_HOME=${BPRUNE_HOME:-$PBS_O_WORKDIR}  # the checkout
+BPRUNE_HOME=${BPRUNE_HOME:-$PBS_O_WORKDIR}  # where to work: results, .venv
 BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                       # to load, as "gcc cray-mpich"

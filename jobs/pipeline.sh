@@ -21,7 +21,7 @@ export OUTPUT=${OUTPUT:-$MODEL_DIR.h5}                    # its results
 read -ra train_flags <<<"${TRAIN_FLAGS:-}"
 read -ra sweep_flags <<<"${SWEEP_FLAGS:-}"
 
-jobs=$BPRUNE_HOME/jobs
+jobs="$BPRUNE_HOME/jobs"
 names=(BPRUNE_HOME TRAIN_ARG_FILE MODEL_DIR ARG_FILE OUTPUT)
 # Others that are set go along too: by the user, and not by the job of the training that calls this.
 others=(VENV MODULES THREADS RANKS_PER_NODE MAX_JOBS)

@@ -9,7 +9,8 @@
 #SBATCH --requeue
 ##SBATCH --signal=B:USR1@90
 # (Above: for clusters where a job cannot find out when it ends; the log says "no time limit".)
-# Add --account, --partition and --qos as the site asks; no GPU is needed.
+# Add --account, --partition and --qos as the site asks; no GPU is needed (with --device=gpu:
+# --ntasks-per-node=N --gpus-per-task=1, see docs/clusters.md).
 #
 # A sweep on Slurm. From the root of the checkout:
 #     sbatch jobs/slurm.sh
@@ -18,7 +19,7 @@
 set -euo pipefail
 
 # To be changed here, or given in the environment.
-BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # the checkout
+BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # where to work: results, .venv
 BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                          # to load, as "gcc openmpi/5.0"

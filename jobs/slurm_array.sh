@@ -9,9 +9,10 @@
 #SBATCH --requeue
 ##SBATCH --signal=B:USR1@90
 # (Above: for clusters where a job cannot find out when it ends; the log says "no time limit".)
-# Add --account, --partition and --qos as the site asks; no GPU is needed.
+# Add --account, --partition and --qos as the site asks; no GPU is needed (with --device=gpu:
+# --ntasks-per-node=N --gpus-per-task=1, see docs/clusters.md).
 #
-# One sweep for each TensorFlow checkpoint below a directory, at most 4 at a time. From the root of
+# A sweep for each TensorFlow checkpoint below a directory, at most 4 at a time. From the root of
 # the checkout, say for 12 of them:
 #     CASES=/path/to/cases sbatch --array=0-11%4 jobs/slurm_array.sh
 # How many there are:  find /path/to/cases -name '*.index' | wc -l
@@ -19,7 +20,7 @@
 set -euo pipefail
 
 # To be changed here, or given in the environment.
-BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # the checkout
+BPRUNE_HOME=${BPRUNE_HOME:-$SLURM_SUBMIT_DIR}     # where to work: results, .venv
 BPRUNE_HOME=$(realpath -s -- "${BPRUNE_HOME/#\~\//$HOME/}")
 VENV=${VENV:-$BPRUNE_HOME/.venv}
 MODULES=${MODULES:-}                          # to load, as "gcc openmpi/5.0"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bprune_hpc import tensorflow_import
+from bprune_hpc.errors import InstallationError
 from tests.helpers.bits import all_bits
 from tests.helpers.launch import LIMIT_S
 
@@ -32,6 +33,50 @@ def test_sessions_take_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with tensorflow_import.open_session(graph) as session:
         assert session.run(one) == 1
     assert configs and all(config.device_count["GPU"] == 0 for config in configs)
+
+
+def test_a_session_on_a_gpu_sees_that_one_alone_and_takes_memory_as_it_needs_it() -> None:
+    config = tensorflow_import.session_config(2, 3, device=tensorflow_import.Device(5))
+    assert config.gpu_options.visible_device_list == "5" and config.gpu_options.allow_growth
+    assert config.allow_soft_placement and "GPU" not in config.device_count
+    threads = config.intra_op_parallelism_threads, config.inter_op_parallelism_threads
+    assert threads == (2, 3)
+    processors = tensorflow_import.session_config(2, 3)
+    assert processors.device_count["GPU"] == 0 and not processors.HasField("gpu_options")
+
+
+def test_gpus_are_named_in_tensorflows_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = {"GPU": ["first", "second"]}
+    details = {"first": {"device_name": "A", "compute_capability": (8, 0)}, "second": {}}
+    config = SimpleNamespace(
+        list_physical_devices=listed.get,
+        experimental=SimpleNamespace(get_device_details=details.get),
+    )
+    monkeypatch.setattr(
+        tensorflow_import, "import_tensorflow", lambda: SimpleNamespace(config=config)
+    )
+    monkeypatch.setattr(tensorflow_import, "_uses_gpus", [])
+    assert tensorflow_import.gpus() == ["A", "a GPU without a name"]
+    assert tensorflow_import._uses_gpus  # so that nothing says that they are left alone
+
+
+def test_a_host_without_a_gpu_describes_none() -> None:
+    code = (
+        "from bprune_hpc.tensorflow_import import Device, description_of, gpus, round_alike\n"
+        "assert gpus() == []\n"
+        "round_alike()\n"
+        "import tensorflow as tf\n"
+        "from tensorflow.python.framework import config\n"
+        "assert config.is_op_determinism_enabled()\n"
+        "assert not tf.config.experimental.tensor_float_32_execution_enabled()\n"
+        "try:\n"
+        "    description_of(Device(0))\n"
+        "except RuntimeError as error:\n"
+        "    assert 'cannot use it' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
+    assert run_alone(code).returncode == 0
 
 
 @pytest.mark.parametrize("has_run", [False, True])
@@ -180,12 +225,13 @@ def test_private_names_that_have_moved_are_taken_from_the_whole(moved: str, tmp_
         "from bprune_hpc import tensorflow_import as door\n"
         "from bprune_hpc.mpi.comm import run\n"
         "from bprune_hpc.sweep import sweep\n"
-        "def elsewhere(home, public):\n"
+        "def elsewhere(name, home, public):\n"
         f"    gone = 'python.gone' if {moved == 'modules'} else home.split(':')[0] + ':gone'\n"
-        "    return (gone if public else home), public\n"
+        "    can_move = public or name in door._CAN_BE_DONE_WITHOUT\n"
+        "    return (gone if can_move else home), public\n"
         "if sys.argv[1:]:\n"
         "    for homes in (door.GRAPHS, door.LAYERS):\n"
-        "        homes.update({name: elsewhere(*home) for name, home in homes.items()})\n"
+        "        homes.update({name: elsewhere(name, *home) for name, home in homes.items()})\n"
         f"output = {[str(path) for path in outputs]}[len(sys.argv) - 1]\n"
         f"arguments = [*{arguments}, '--evaluator=graph', '--output=' + output]\n"
         "assert not run(lambda comm: sweep(comm, arguments))\n"
@@ -203,3 +249,30 @@ def test_a_tensorflow_that_lacks_a_name_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tensorflow_import, "GRAPHS", homes)
     with pytest.raises(ImportError, match=r"TensorFlow 2.* lacks compat.v9.Session"):
         tensorflow_import.import_graphs()
+
+
+@pytest.mark.parametrize(
+    ("tensorflow", "probability", "fits"),
+    [
+        ("2.16.2", "0.24.0", True),
+        ("2.17.1", "0.25.0", False),
+        ("2.18.0", "0.25.0", True),
+        ("2.21.0", "0.25.0", True),
+    ],
+)
+def test_probability_for_another_tensorflow_is_refused(
+    tensorflow: str, probability: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = SimpleNamespace(__version__=tensorflow)
+    monkeypatch.setattr(tensorflow_import, "import_tensorflow", lambda: fake)
+    versions = {"tensorflow-probability": probability}
+    monkeypatch.setattr(tensorflow_import.metadata, "version", versions.__getitem__)
+    if fits:
+        tensorflow_import.check_probability()
+        return
+    with pytest.raises(InstallationError) as refused:
+        tensorflow_import.import_probability()
+    assert str(refused.value) == (
+        "TensorFlow Probability 0.25.0 is not for TensorFlow 2.17.1, which is below 2.18; "
+        "pip install 'tensorflow-probability==0.24.*', or a newer TensorFlow"
+    )

@@ -27,7 +27,7 @@ PY
 
 install() {
   python -m pip uninstall --disable-pip-version-check --quiet --yes horovod 2>/dev/null
-  python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt "$1"
+  python -m pip install --disable-pip-version-check --quiet --constraint constraints/horovod.txt "$1"
 }
 
 missing=()

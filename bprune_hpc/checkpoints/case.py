@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError, ConfigError, GraphError
 from ..graph.feeds import fed
 from ..graph.lifted import OF_REGRESSION, LiftedGraph
-from ..graph.lifting import lift
+from ..graph.lifting import Lifted, lift
 from ..graph.priors import find_priors
 from ..graph.source import Endpoints, GraphSource
 from ..posterior.mean_field import Posterior, Prior
@@ -74,6 +74,7 @@ class Source:
 class Case:
     """A lifted network, its posterior, its deterministic variables, and where it came from.
 
+    ``opening`` is how its source is opened again.
     ``scale_variables`` names the variables that each mean-field tensor's scale is computed from;
     they are stored, used, and neither fixed nor stripped. ``prior`` is empty unless it was asked
     for, and lacks the tensors whose prior the source does not say.
@@ -83,8 +84,87 @@ class Case:
     posterior: Posterior
     fixed: dict[str, NDArray[Any]]
     source: Source
+    opening: Opening
     scale_variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prior: Mapping[str, Prior] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a source is opened: what :func:`read_case` was given, as far as files are concerned.
+
+    Attributes
+    ----------
+    model_dir : path, str or tf_keras.Model
+    model_ckpt : str or None
+    model : str, callable or None
+    example_shape : callable or None
+    given : Endpoints
+    output_kind : str
+        ``auto``, or what the output's numbers are taken for.
+    feed : mapping of str to str
+    threads : tuple of int
+        Of TensorFlow, within and between operations.
+    """
+
+    model_dir: Any
+    model_ckpt: str | None = None
+    model: str | Callable[[], Any] | None = None
+    example_shape: ExampleShape | None = None
+    given: Endpoints = field(default_factory=Endpoints)
+    output_kind: str = "auto"
+    feed: Mapping[str, str] = field(default_factory=dict)
+    threads: tuple[int, int] = (1, 1)
+
+    def open(self) -> GraphSource:
+        """Open it.
+
+        Raises
+        ------
+        InputError
+            See :func:`read_case`.
+        """
+        if isinstance(self.model_dir, str | os.PathLike):
+            builder = None
+            if self.model is not None:
+                builder = Builder(self.model, self.example_shape, *self.threads)
+            place = case_directory(os.fspath(self.model_dir))
+            opened = _open(place, self.model_ckpt, builder, self.given, self.feed)
+        else:
+            opened = open_model(self.model_dir)
+        if self.feed:
+            opened = replace(opened, graph_def=fed(opened.graph_def, self.feed, opened.label))
+        return opened
+
+    def lift(self, opened: GraphSource) -> Lifted:
+        """Lift what was opened.
+
+        Raises
+        ------
+        GraphError
+            If it cannot be lifted.
+        """
+        kind = self.output_kind
+        ends = self.given.or_else(opened.ends)
+        if kind in OF_REGRESSION and ends.output_kind is not None:
+            raise GraphError(
+                f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
+                f"--task=regression, --noise_scale and --output_kind={kind} do not fit it"
+            )
+        return lift(
+            opened.graph_def,
+            opened.read,
+            input_op=ends.input_op,
+            logits_op=ends.logits_op,
+            loc_op=ends.loc_op,
+            scale_op=ends.scale_op,
+            output_kind=kind if kind in OF_REGRESSION else ends.output_kind,
+            variable_names=opened.variable_names,
+            variable_types=opened.types,
+            label=opened.label,
+            n_intra=self.threads[0],
+            n_inter=self.threads[1],
+        )
 
 
 def case_directory(name: str | Path) -> Path:
@@ -167,33 +247,12 @@ def read_case(
         If the graph cannot be lifted.
     """
     given = Endpoints(input_op, logits_op, loc_op, scale_op)
-    if isinstance(model_dir, str | os.PathLike):
-        builder = None if model is None else Builder(model, example_shape, n_intra, n_inter)
-        opened = _open(case_directory(os.fspath(model_dir)), model_ckpt, builder, given, feed or {})
-    else:
-        opened = open_model(model_dir)
-    if feed:
-        opened = replace(opened, graph_def=fed(opened.graph_def, feed, opened.label))
-    ends = given.or_else(opened.ends)
-    if output_kind in OF_REGRESSION and ends.output_kind is not None:
-        raise GraphError(
-            f"{opened.label}: gives a distribution of classes, by its {ends.output_kind}; "
-            f"--task=regression, --noise_scale and --output_kind={output_kind} do not fit it"
-        )
-    lifted = lift(
-        opened.graph_def,
-        opened.read,
-        input_op=ends.input_op,
-        logits_op=ends.logits_op,
-        loc_op=ends.loc_op,
-        scale_op=ends.scale_op,
-        output_kind=output_kind if output_kind in OF_REGRESSION else ends.output_kind,
-        variable_names=opened.variable_names,
-        variable_types=opened.types,
-        label=opened.label,
-        n_intra=n_intra,
-        n_inter=n_inter,
-    )
+    opening = Opening(
+        model_dir, model_ckpt, model, example_shape, given, output_kind, feed or {},
+        (n_intra, n_inter),
+    )  # fmt: skip
+    opened = opening.open()
+    lifted = opening.lift(opened)
     _check_weights(opened.path.name, lifted.posterior, lifted.fixed)
     stored = {**opened.types, **opened.others}
     source = Source(
@@ -212,7 +271,15 @@ def read_case(
         prior = find_priors(
             opened, lifted.posterior, lifted.scale_variables, threads=(n_intra, n_inter)
         )
-    case = Case(lifted.graph, lifted.posterior, lifted.fixed, source, lifted.scale_variables, prior)
+    case = Case(
+        lifted.graph,
+        lifted.posterior,
+        lifted.fixed,
+        source,
+        opening,
+        lifted.scale_variables,
+        prior,
+    )
     _log_summary(case)
     return case
 

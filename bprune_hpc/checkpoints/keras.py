@@ -11,13 +11,14 @@ import gc
 import json
 import zipfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, damage
 from ..graph.source import GraphSource, VariableTypes
 from . import keras_tracing, keras_weights
 from .keras_tracing import Builder
@@ -52,14 +53,15 @@ def open_keras(path: Path, builder: Builder) -> GraphSource:
         version, others = _version(path, file), _optimizer(file)
     is_whole = path.name.endswith((".weights.h5", ".keras"))
 
+    def does_not_fit(_: Exception, reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"{path}: does not fit the model of {builder.name}: {reason}; pass the --model that it "
+            "was saved from"
+        )
+
     def load(model: Any, has_values: bool) -> dict[str, Any]:
-        try:
+        with damage(does_not_fit):
             found = keras_weights.data_sets(file, model, is_whole, is_assigned=has_values)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path}: does not fit the model of {builder.name}: "
-                f"{' '.join(str(error).split())[:200]}; pass the --model that it was saved from"
-            ) from error
         # What the file lacks keeps the value that it starts with.
         return {
             name: found[id(v)] if id(v) in found else np.asarray(v.read_value())
@@ -93,6 +95,11 @@ def open_keras(path: Path, builder: Builder) -> GraphSource:
         files=[path],
         tf_version=version,
         others=others,
+        keys={
+            name: source.name
+            for name, source in sources.items()
+            if not isinstance(source, np.ndarray)
+        },
     )
 
 
@@ -123,6 +130,23 @@ def open_model(model: Any) -> GraphSource:
         ends=traced.ends,
         files=[],
     )
+
+
+def open_saved(model: Any, path: Path) -> GraphSource:
+    """A model in memory, with the weights of a ``.weights.h5`` that was saved from it."""
+    source = open_model(model)
+    with reading(path):
+        file = keras_weights.open_hdf5(path)
+        found = keras_weights.data_sets(file, model, is_whole=True)
+        variables = keras_tracing.variables_by_name(model)
+        keys = {name: found[id(v)].name for name, v in variables.items() if id(v) in found}
+        file.close()
+
+    def read(names: Collection[str]) -> dict[str, NDArray[Any]]:
+        with reading(path), keras_weights.open_hdf5(path) as file:
+            return {name: file[keys[name]][()] for name in names}
+
+    return replace(source, path=path, read=read, files=[path], keys=keys)
 
 
 def _version(path: Path, file: Any) -> str:

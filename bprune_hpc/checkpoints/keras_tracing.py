@@ -20,10 +20,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, InstallationError, is_own
 from ..graph.nodes import Node, constant_node
 from ..graph.source import Endpoints
-from ..tensorflow_import import import_tensorflow, limit_threads
+from ..tensorflow_import import (
+    check_probability,
+    import_probability,
+    import_tensorflow,
+    import_variables,
+    limit_threads,
+)
 
 _HINT = (
     "end the model in a Categorical, OneHotCategorical, Bernoulli of one label, Normal, "
@@ -159,15 +165,11 @@ def _imported(builder: Builder) -> Callable[[], Any]:
     if not module_name or not function_name:
         raise ConfigError(f"--model: '{name}' is not MODULE:FUNCTION or FILE.py:FUNCTION")
     import_tensorflow()
-    try:
+    with _of_user(
+        f"--model: {module_name} cannot be imported",
+        "; start in its directory, add that to PYTHONPATH, or name the file, PATH/FILE.py:FUNCTION",
+    ):
         module = _module_of(module_name)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"--model: {module_name} cannot be imported: {_said(error)}; start in its directory, "
-            "add that to PYTHONPATH, or name the file, PATH/FILE.py:FUNCTION"
-        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"--model: {module_name} has no function '{function_name}'")
@@ -206,23 +208,15 @@ def _add_to_path(directory: str) -> None:
 
 def _built(builder: Builder, function: Callable[[], Any]) -> Any:
     name = builder.name
-    try:
-        with fresh_names():
-            model = function()
-    except Exception as error:
-        raise ConfigError(
-            f"--model: {name}() failed: {_said(error)}; it has to return a model without arguments"
-        ) from error
+    fix = "; it has to return a model without arguments"
+    with _of_user(f"--model: {name}() failed", fix), fresh_names():
+        model = function()
     _check_kind(name, model)
     if not model.built:
         shape = _shape_of(builder, model, function)
-        try:
-            with fresh_names():
-                model(import_tensorflow().keras.Input(shape), **_inference(model))
-        except Exception as error:
-            raise ConfigError(
-                f"--model: {name}() cannot be built from examples of shape {shape}: {_said(error)}"
-            ) from error
+        said = f"--model: {name}() cannot be built from examples of shape {shape}"
+        with _of_user(said), fresh_names():
+            model(import_tensorflow().keras.Input(shape), **_inference(model))
     return model
 
 
@@ -246,9 +240,8 @@ def _shape_of(builder: Builder, model: Any, function: Any) -> tuple[int, ...]:
 def _unset_variables() -> Any:
     """The class of variables that have no value, and raise where they are read without one."""
     tensorflow = import_tensorflow()
-    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
 
-    class UnsetVariable(UninitializedVariable):  # type: ignore[misc]
+    class UnsetVariable(import_variables().UninitializedVariable):  # type: ignore[misc]
         # TensorFlow gives an array of no elements, of which much can be computed.
         def _read_variable_op(self, *arguments: Any, **keywords: Any) -> Any:
             if tensorflow.executing_eagerly() and not self.is_initialized():
@@ -338,12 +331,8 @@ def trace(name: str, model: Any) -> Traced:
         told.append((tuple(outputs), kind))
         return [tensorflow.identity(value) for value in outputs.values()]
 
-    try:
+    with _of_user(f"--model: {name}() cannot be called"):
         concrete = tensorflow.function(call, autograph=False).get_concrete_function(spec)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"--model: {name}() cannot be called: {_said(error)}") from error
     graph_def = concrete.graph.as_graph_def()
     names = {id(v.handle): key for key, v in variables_by_name(model).items()}
     handles: dict[str, str] = {}
@@ -383,9 +372,7 @@ def _constant(name: str, value: Any) -> Node:
 
 def _parameters(name: str, output: Any) -> tuple[dict[str, Any], str | None]:
     """What a model returns, as named tensors, and of which kind it says that these are."""
-    import tensorflow_probability as tfp
-
-    tensorflow, tfd = import_tensorflow(), tfp.distributions
+    tensorflow, tfd = import_tensorflow(), import_probability().distributions
     if isinstance(output, list | tuple) and len(output) == 1:
         output = output[0]
     if isinstance(output, dict) and len(output) == 1:
@@ -491,5 +478,17 @@ def _input_spec(name: str, model: Any) -> Any:
     return tensorflow.TensorSpec(open_shape, inputs[0].dtype, name="x")
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+@contextmanager
+def _of_user(finding: str, fix: str = "") -> Iterator[None]:
+    """Refuse in one line what code of the user's raises; errors in our own go through."""
+    try:
+        yield
+    except (ConfigError, InstallationError):
+        raise
+    except Exception as error:
+        if is_own(error):
+            raise
+        if isinstance(error, ImportError):
+            check_probability()
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(f"{finding}: {said}{fix}") from error

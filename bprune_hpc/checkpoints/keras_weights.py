@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError
 from ..tensorflow_import import import_tensorflow
 
-_INSIDE = "model.weights.h5"
+INSIDE = "model.weights.h5"
 # What a compressed member may unpack to, in sizes of its own: Keras stores them uncompressed.
 _MOST_EXPANSION = 100
 _CHUNK = 1 << 20
@@ -46,10 +46,10 @@ def open_hdf5(path: Path) -> Any:
     if path.suffix != ".keras":
         return h5py.File(path, "r")
     with zipfile.ZipFile(path) as archive:
-        member = archive.getinfo(_INSIDE)
+        member = archive.getinfo(INSIDE)
         if member.file_size > _MOST_EXPANSION * member.compress_size:
             raise CheckpointError(
-                f"{path}: {_INSIDE} would unpack from {member.compress_size} bytes to "
+                f"{path}: {INSIDE} would unpack from {member.compress_size} bytes to "
                 f"{member.file_size}; save the model again"
             )
         is_stored = member.compress_type == zipfile.ZIP_STORED
@@ -132,11 +132,8 @@ def _noting(file: Any, found: dict[int, Any], is_assigned: bool) -> Iterator[Non
     """Note what Keras's loaders assign, by the variable's id, and assign it only if asked to."""
     import h5py
 
-    import_tensorflow()
-    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
-
     legacy = importlib.import_module("tf_keras.src.saving.legacy.hdf5_format")
-    assign_of = _with_assign(BaseResourceVariable)
+    assign_of = _with_assign(import_tensorflow().Variable)
 
     def note(variable: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
         if not isinstance(value, h5py.Dataset):

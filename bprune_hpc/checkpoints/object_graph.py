@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..tensorflow_import import import_tensorflow
+
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 _VALUE = "VARIABLE_VALUE"
@@ -71,16 +73,14 @@ def _paths(stored: Any) -> dict[int, str]:
 
 def _model_children(model: Any) -> dict[int, dict[str, Any]]:
     """Children by name of every object below a model, by the object's id."""
-    from tensorflow.python.checkpoint.graph_view import ObjectGraphView
-
-    view = ObjectGraphView(model)
+    view = import_tensorflow().train.TrackableView
     children: dict[int, dict[str, Any]] = {}
     waiting = [model]
     while waiting:
         thing = waiting.pop()
         if id(thing) in children:
             continue
-        children[id(thing)] = {child.name: child.ref for child in view.list_children(thing)}
+        children[id(thing)] = dict(view.children(thing))
         waiting.extend(children[id(thing)].values())
     return children
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError, GraphError
 from ..graph.source import Endpoints, GraphSource
-from ..tensorflow_import import import_tensorflow
+from ..tensorflow_import import import_graphs
 from . import saver
 from .object_graph import OBJECT_GRAPH_KEY
 from .saver_names import restored_names
@@ -78,17 +78,16 @@ def open_saved_model(directory: Path, given: Endpoints, fed: Collection[str] = (
         files=[path, *saver.checkpoint_files(prefix)],
         tf_version=meta.meta_info_def.tensorflow_version,
         others={key: kept for key, kept in reader.types.items() if key not in is_used},
+        keys=key_of,
     )
 
 
 def _meta_graph(path: Path) -> Any:
-    import_tensorflow()
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
+    kind = import_graphs().SavedModel
     with saver.reading(path):
         data = path.read_bytes()
     with saver.reading(path):
-        saved = SavedModel.FromString(data)
+        saved = kind.FromString(data)
     if not saved.meta_graphs or not saved.meta_graphs[0].graph_def.node:
         raise CheckpointError(f"{path}: holds no graph, or is cut short; copy the file again")
     serving = [meta for meta in saved.meta_graphs if "serve" in meta.meta_info_def.tags]

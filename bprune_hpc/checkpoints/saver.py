@@ -6,7 +6,6 @@ which variables a network needs (``graph.lifting``) and what they mean (``checkp
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, damage
+from ..sources import sha256_of
 from ..tensorflow_import import import_graphs
 from .saver_index import check_stored, declared
 
@@ -89,7 +89,7 @@ def file_sha256(paths: Collection[Path]) -> dict[str, str]:
     digests = {}
     for path in paths:
         with reading(path), path.open("rb") as stream:
-            digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            digests[path.name] = sha256_of(stream)
     return digests
 
 
@@ -150,9 +150,13 @@ class CheckpointReader:
 
     def read_bytes(self, name: str) -> bytes:
         """Value of a scalar string tensor."""
+        return bytes(self.read_raw(name))
+
+    def read_raw(self, name: str) -> Any:
+        """Value of a tensor of any type, as TensorFlow's reader gives it."""
         self._check(name)
         with reading(self._prefix, f" at '{name}'"):
-            return bytes(self._reader.get_tensor(name))
+            return self._reader.get_tensor(name)
 
     def _check(self, name: str) -> None:
         if name in self._declared:
@@ -229,18 +233,16 @@ def _checked(prefix: Path) -> Path:
 
 @contextmanager
 def reading(path: Path, where: str = "") -> Iterator[None]:
-    """Say in one line that a file cannot be read, or is damaged at a place, whatever is raised."""
+    """Say in one line that a file cannot be read, or is damaged at a place."""
+
     # TensorFlow's reader raises errors of its own as well as plain RuntimeError and ValueError.
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
+    def refuse(error: Exception, reason: str) -> CheckpointError:
         if isinstance(error, OSError) and error.errno:
-            raise CheckpointError(
-                f"{path}: cannot be read: {error.strerror or error}; check its permissions"
-            ) from error
-        finding = " ".join(str(getattr(error, "message", error)).split())[:200]
-        raise CheckpointError(
-            f"{path}: damaged{where}: {finding}; copy the checkpoint's files again"
-        ) from error
+            reason = error.strerror or reason
+            return CheckpointError(f"{path}: cannot be read: {reason}; check its permissions")
+        return CheckpointError(
+            f"{path}: damaged{where}: {reason}; copy the checkpoint's files again"
+        )
+
+    with damage(refuse):
+        yield

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from ..graph.source import GraphSource
+from ..tensorflow_import import import_graphs
 from . import keras_tracing, object_graph, saver
 from .keras_tracing import Builder
 
@@ -91,15 +92,14 @@ def open_tf2_checkpoint(prefix: Path, builder: Builder) -> GraphSource:
         files=saver.checkpoint_files(prefix),
         step=_step(reader),
         others=others,
+        keys=keys,
     )
 
 
 def _object_graph(prefix: Path, reader: saver.CheckpointReader) -> Any:
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
-
     data = reader.read_bytes(object_graph.OBJECT_GRAPH_KEY)
     with saver.reading(prefix, " at its object graph"):
-        return TrackableObjectGraph.FromString(data)
+        return import_graphs().TrackableObjectGraph.FromString(data)
 
 
 def _find(

@@ -3,7 +3,7 @@
 A line holds ``--flag=value``, ``--flag value`` or ``--flag``; blank lines, ``#`` comments and
 ``$VARIABLES`` are allowed, and a file may name another with ``@FILE``. The last occurrence of a
 flag wins, so that a command line can override a file. A name that is not found as it stands is
-looked for in ``configs/``, here and beside the package.
+looked for in ``configs/``, here and as the package has it.
 
 Reading arguments belongs here; what they mean belongs to the command that has them.
 """
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import sources
 from ..errors import ConfigError
-from ..sources import HOME
 
 _MAX_DEPTH = 8
 
@@ -72,6 +72,11 @@ class ArgumentParser(argparse.ArgumentParser):
             arguments.append(token.text)
         return self.parse_args(arguments)
 
+    @property
+    def given(self) -> list[str]:
+        """Flags that were on the command line, or in an argument file."""
+        return list(self._origins)
+
     def _check_flag(self, flag: str, origin: str) -> None:
         if flag in self._option_string_actions:
             return
@@ -94,8 +99,7 @@ def find(name: str, beside: Path | None = None) -> Path:
     ConfigError
         If there is no such file.
     """
-    package_parent = HOME.parent
-    places = [Path(), *([beside] if beside else []), Path("configs"), package_parent / "configs"]
+    places = [Path(), *([beside] if beside else []), Path("configs"), sources.shipped("configs")]
     for place in places:
         candidate = place / os.path.expanduser(name)
         if candidate.is_file():

@@ -13,8 +13,10 @@ from typing import Any
 from ..data.fitting import LAYOUTS
 from ..data.loading import DATASETS
 from ..errors import ConfigError
+from ..evaluators.draw_noise import DRAW_NOISES
 from ..evaluators.selection import EVALUATORS
 from ..graph.lifted import OUTPUT_KINDS
+from ..job.device import DEVICES
 from ..metrics.tasks import TASKS
 from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
@@ -178,6 +180,19 @@ def parser() -> ArgumentParser:
     targets.add_arguments(sweep)
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
+    sweep.add_argument(
+        "--draw_noise",
+        choices=("auto", *DRAW_NOISES),
+        default="auto",
+        help="which examples share the noise of a draw; auto: what has the least Monte Carlo error "
+        "and is right for the network",
+    )
+    sweep.add_argument(
+        "--noise_block",
+        type=int,
+        metavar="N",
+        help="examples that share it, for per_block; default: what the network says",
+    )
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}
     sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
     sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)
@@ -224,6 +239,12 @@ def parser() -> ArgumentParser:
         type=float,
         metavar="S",
         help="and this long before the end (without: as rounds and writes take, and 30 s)",
+    )
+    machine.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="gpu: the network runs on one GPU a rank (default: %(default)s; GPUs are left alone)",
     )
     machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
     machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")

@@ -6,6 +6,7 @@ any of the files that are named.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -62,6 +63,11 @@ class SweepConfig:
         ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`.
     n_draws : int
         The most, where there is a target; of a prepared sweep in whole replicates.
+    draw_noise : str
+        ``auto``, or one of :data:`bprune_hpc.evaluators.draw_noise.DRAW_NOISES`: which examples
+        share the noise of a draw.
+    noise_block : int or None
+        Examples that do, where it is by block; None for what the network says.
     target : Target or None
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
@@ -87,6 +93,8 @@ class SweepConfig:
         Time for this job; None for what the scheduler says.
     stop_margin_s : float or None
         Time before its end at which to stop; None for what is measured.
+    device : {"cpu", "gpu"}
+        What runs the network; a GPU, the evaluator "graph" alone.
     state_limit_gb : float
         GiB that the exact sums may take on rank 0 before examples are taken in blocks.
     plan : bool
@@ -127,6 +135,8 @@ class SweepConfig:
     n_draws: int
     seed: int
     pairing: str
+    draw_noise: str
+    noise_block: int | None
     target: Target | None
     limit: Limit | None
     choice: str
@@ -142,6 +152,7 @@ class SweepConfig:
     stop_margin_s: float | None
     save_probabilities: bool
     state_limit_gb: float
+    device: str
     num_intra: int
     num_inter: int
     plan: bool
@@ -181,7 +192,34 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     ConfigError
         If an argument is unknown, missing, out of range or does not fit the others.
     """
-    arguments = parser().parse(argv)
+    return from_arguments(parser().parse(argv))
+
+
+def from_json(text: str) -> SweepConfig:
+    """What :meth:`SweepConfig.to_json` gave, as far as it is of network, data and pruning.
+
+    What an older version did not write has its default. The grid and what is to be reached with it
+    are left out.
+
+    Raises
+    ------
+    ValueError
+        If it is not what a sweep writes.
+    """
+    stored = json.loads(text)
+    if not isinstance(stored, dict) or not isinstance(stored.get("model_dir"), str):
+        raise ValueError("its configuration names no network")
+    fields = {field.name for field in dataclasses.fields(SweepConfig)}
+    found = {name: value for name, value in stored.items() if name in fields - _OF_THE_GRID}
+    found["target_columns"] = tuple(found.get("target_columns", ()))
+    return dataclasses.replace(parse([f"--model_dir={stored['model_dir']}"]), **found)
+
+
+_OF_THE_GRID = {"grid", "target", "limit", "plan", "overwrite", "output"}
+
+
+def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
+    """Check what :func:`bprune_hpc.config.flags.parser` has parsed; see :func:`parse`."""
     for name in ("model_dir", "data_path", "data_dir", "output", "x_key", "y_key"):
         if getattr(arguments, name) == "":
             raise ConfigError(f"--{name}: is empty; give a path, or leave the flag out")
@@ -203,10 +241,27 @@ def parse(argv: Sequence[str]) -> SweepConfig:
     for name in ("batch_size", "num_intra", "num_inter"):
         if not 1 <= getattr(arguments, name) <= MAX_COUNT:
             raise ConfigError(f"--{name}: {getattr(arguments, name)} is not in 1 to {MAX_COUNT}")
+    if arguments.device == "gpu" and arguments.evaluator not in ("auto", "graph"):
+        raise ConfigError(
+            f"--device=gpu: runs the evaluator graph, not {arguments.evaluator}; leave one of the "
+            "two flags out"
+        )
     if arguments.ranks is not None and not arguments.plan:
         raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
     if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
         raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
+    if arguments.noise_block is not None:
+        if arguments.draw_noise == "auto":
+            arguments.draw_noise = "per_block"
+        if arguments.draw_noise != "per_block":
+            raise ConfigError("--noise_block: goes with --draw_noise=per_block")
+        if not 1 <= arguments.noise_block <= MAX_COUNT:
+            raise ConfigError(f"--noise_block: {arguments.noise_block} is not in 1 to {MAX_COUNT}")
+    if arguments.draw_noise == "per_block" and arguments.choice == "exact":
+        raise ConfigError(
+            "--choice: exact is of losses that do not hang together, and those of a block of "
+            "--draw_noise=per_block do; pass --draw_noise=shared, or --choice=asymptotic"
+        )
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
     if not abs(arguments.first_label) <= MAX_COUNT:
@@ -262,6 +317,8 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
+        draw_noise=arguments.draw_noise,
+        noise_block=arguments.noise_block,
         target=target,
         limit=limit,
         choice=arguments.choice,
@@ -269,7 +326,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         n_comparisons=arguments.n_comparisons,
         extended=False,
         batch_size=arguments.batch_size,
-        evaluator=arguments.evaluator,
+        evaluator="graph" if arguments.device == "gpu" else arguments.evaluator,
         output=output,
         overwrite=arguments.overwrite,
         lock_timeout_min=arguments.lock_timeout_min,
@@ -277,6 +334,7 @@ def parse(argv: Sequence[str]) -> SweepConfig:
         stop_margin_s=margin_s,
         save_probabilities=arguments.save_probabilities,
         state_limit_gb=arguments.state_limit_gb,
+        device=arguments.device,
         num_intra=arguments.num_intra,
         num_inter=arguments.num_inter,
         plan=arguments.plan,

@@ -1,6 +1,7 @@
 """Data sets: files in many formats as arrays of examples and labels.
 
-May import: ``tensorflow_import``, ``errors``. Begin with ``loading``; each format has a module.
+May import: ``tensorflow_import``, ``sources``, ``errors``. Begin with ``loading``; each format has
+a module.
 """
 
 from .fitting import LAYOUTS, Fitted, NetworkInput, fit

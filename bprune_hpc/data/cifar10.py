@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, damage
 from .values import Part, Request, as_stored, blocks, empty_examples, open_binary, sha256_of
 
 TEST_FILE = "test_batch"
@@ -139,7 +139,11 @@ def _read_batch(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
 
 def _unpickle(stream: io.BufferedReader, name: str) -> Any:
     n_tuples = 0
-    try:
+    # The unpickler is C, so that what it stumbles over seems to be raised here.
+    with damage(
+        lambda _, why: DataError(f"{name}: no pickle, or a damaged one ({why}); copy it again"),
+        accepts=(AttributeError, MemoryError, TypeError),
+    ):
         # Two things that C code would take too far: room for the highest number that a value is
         # remembered under, and tuples in tuples in tuples.
         for code, argument, position in pickletools.genops(stream):
@@ -150,11 +154,6 @@ def _unpickle(stream: io.BufferedReader, name: str) -> Any:
                 raise ValueError(f"more than {_MOST_TUPLES} tuples")
         stream.seek(0)
         return _Reader(stream, name).load()
-    except DataError:
-        raise
-    except Exception as error:  # whatever damaged bytes lead to
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{name}: no pickle, or a damaged one ({reason}); copy it again") from None
 
 
 class _Reader(pickle.Unpickler):

@@ -77,7 +77,7 @@ class NetworkInput:
 
 
 @dataclass(frozen=True)
-class Scale:
+class InputScale:
     """A factor for examples, as a fraction: 1/255 divides by 255.
 
     Attributes
@@ -145,7 +145,7 @@ class Fitted:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_scale(text: str) -> Scale | None:
+def read_scale(text: str) -> InputScale | None:
     """A scale as it is asked for: ``auto`` (None), ``none``, a factor such as ``0.5`` or ``1/255``.
 
     Raises
@@ -156,14 +156,14 @@ def read_scale(text: str) -> Scale | None:
     if text == "auto":
         return None
     if text == "none":
-        return Scale()
+        return InputScale()
     found = _FACTOR.fullmatch(text.strip())
     numbers = [float(number or 1) for number in found.groups()] if found else []
     if not numbers or not all(1e-30 <= number <= 1e30 for number in numbers):
         raise DataError(
             f"--input_scale: '{text}' is neither auto, none nor a positive factor such as 1/255"
         )
-    return Scale(*numbers)
+    return InputScale(*numbers)
 
 
 def fit(
@@ -174,6 +174,7 @@ def fit(
     layout: str | None = None,
     scaling: str | None = None,
     is_scaled: bool = False,
+    with_warnings: bool = True,
 ) -> Fitted:
     """Examples as a network takes them.
 
@@ -191,6 +192,8 @@ def fit(
         What the examples are, in words; without, their type.
     is_scaled : bool
         Whether the data set has a scale of its own, which has been applied.
+    with_warnings : bool
+        Whether to look for any.
 
     Returns
     -------
@@ -216,7 +219,7 @@ def fit(
             "scaled and as integers"
         )
     is_bytes = stored == np.uint8
-    scale, why = asked or Scale(), "by --input_scale"
+    scale, why = asked or InputScale(), "by --input_scale"
     if is_scaled:
         why = "as this data set always is"
     elif asked is None and is_integral:
@@ -224,7 +227,7 @@ def fit(
     elif asked is None and network.own_scaling:
         why = f"as the network {network.own_scaling}"
     elif asked is None and is_bytes:
-        scale, why = Scale(1, 255), f"as the network takes {wanted} and scales nothing itself"
+        scale, why = InputScale(1, 255), f"as the network takes {wanted} and scales nothing itself"
     elif asked is None:
         why = "as all is but bytes"
     name = str(scale)
@@ -237,7 +240,8 @@ def fit(
     for rows in blocks(len(fitted), fitted[:1].nbytes):
         check_finite(fitted[rows], "it", rows.start)
     usual = _OF_BYTES if is_bytes else "none"
-    warnings = [] if is_scaled or asked is not None else _doubts(x, name, network, is_integral)
+    is_sure = is_scaled or asked is not None or not with_warnings
+    warnings = [] if is_sure else _doubts(x, name, network, is_integral)
     return Fitted(fitted, name, is_scaled or name == usual, said, why, warnings)
 
 

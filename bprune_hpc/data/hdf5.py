@@ -7,6 +7,7 @@ values usable (``data.values``), results files (``results``).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, damage
 from .named_arrays import read_arrays
 from .values import (
     Part,
@@ -48,12 +49,11 @@ def read(file: Path, request: Request) -> Part:
             raise DataError(f"{name}: not an HDF5 file; save the arrays with h5py")
         digest = sha256_of(stream)
         file_bytes = file.stat().st_size
-    try:
-        with h5py.File(file, "r") as opened:
-            return read_arrays(_Datasets(name, opened, file_bytes), request, {name: digest})
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{name}: damaged HDF5 file ({reason}); copy it again") from None
+    with (
+        damage(lambda _, why: DataError(f"{name}: damaged HDF5 file ({why}); copy it again")),
+        h5py.File(file, "r") as opened,
+    ):
+        return read_arrays(_Datasets(name, opened, file_bytes), request, {name: digest})
 
 
 class _Datasets:
@@ -65,7 +65,8 @@ class _Datasets:
         self._file_bytes = file_bytes
 
     def keys(self) -> Collection[str]:
-        return list(self._opened)
+        # A name that is not UTF-8 comes as bytes.
+        return [os.fsdecode(key) for key in self._opened]
 
     def has(self, key: str) -> bool:
         first, *rest = [step for step in key.split("/") if step] or [key]

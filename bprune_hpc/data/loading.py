@@ -210,15 +210,17 @@ def load(
 
     Parameters
     ----------
-    dataset, path, split
+    dataset, path, split : str, optional
         See :func:`read`.
-    input_scale, layout
+    input_scale : str or float
         See :func:`bprune_hpc.data.fitting.fit`.
+    layout : str, optional
+        The same.
     network : NetworkInput, optional
         What the examples are for, as ``bprune_hpc.load(...).input`` has it. Without: any network of
         floats; bytes are divided by 255, floats taken as they are, both as float32; other integers
         stay what they are.
-    **how
+    **how : Any
         All else that :func:`read` takes.
 
     Returns

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, damage
 from .named_arrays import read_arrays
 from .values import (
     Part,
@@ -120,18 +118,14 @@ class _Files:
 
 @contextmanager
 def whole(name: str, kind: str) -> Iterator[None]:
-    """Refuse a file in one line, whatever its bytes have led to.
+    """Refuse a file in one line, whatever its bytes lead to.
 
     Raises
     ------
     DataError
     """
-    try:
+    with damage(lambda _, why: DataError(f"{name}: damaged {kind} file ({why}); copy it again")):
         yield
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, KeyError,
-            NotImplementedError, RuntimeError) as error:  # fmt: skip
-        reason = " ".join(str(error).split())
-        raise DataError(f"{name}: damaged {kind} file ({reason}); copy it again") from None
 
 
 def header(stream: Any, name: str, file_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

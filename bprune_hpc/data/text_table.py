@@ -103,7 +103,8 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
         return texts.setdefault(text.strip().strip('"'), len(texts))
 
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no data
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of no data
             table = np.loadtxt(
                 stream,
                 np.float64,

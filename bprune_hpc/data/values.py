@@ -11,7 +11,6 @@ are narrowed on the way.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .. import sources
 from ..errors import DataError
 
 Split = Literal["test", "train"]
@@ -139,7 +139,7 @@ def open_binary(file: Path) -> Iterator[BufferedReader]:
 def sha256_of(stream: BufferedReader) -> str:
     """Digest of a file from its beginning; the file stands at its beginning afterwards."""
     stream.seek(0)
-    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sources.sha256_of(stream)
     stream.seek(0)
     return digest
 

@@ -60,7 +60,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     if not config.overwrite:
         saved = on_root(comm, lambda: resume.read(config.output, with_sums=False))
     sweep = prepare(config, comm, partial(resume.join, saved))
-    run = describe_run(comm, Stopwatch(), config.num_intra, config.num_inter)
+    run = describe_run(comm, Stopwatch(), config.num_intra, config.num_inter, sweep.used_device)
     start_s = age_s()
     if comm.is_root:
         logger.info("timing a few draws of the sweep, which is not run")

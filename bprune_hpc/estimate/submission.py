@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 import shlex
-import tomllib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+
+if sys.version_info < (3, 11):
+    import tomli as tomllib
+else:
+    import tomllib
 
 _STEP_S = 300
 _SHARE = 1.25

@@ -714,7 +714,9 @@ class _Sampled:
         weights.draws(self._noises, out)
         return out
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
         pruned = self._pruned
         n_groups = -(-len(x) // _GROUP)

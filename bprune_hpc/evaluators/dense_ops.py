@@ -18,8 +18,9 @@ def activate(functions: Sequence[str], values: Floats) -> None:
 
     See :data:`bprune_hpc.graph.layer_graph.ACTIVATIONS`.
     """
-    flat = values.view()
-    flat.shape = (values.size,)  # an error, and no copy, if it cannot be
+    if not values.flags.c_contiguous:
+        raise ValueError("an array with gaps")  # of which a copy would be made
+    flat = values.reshape(-1)
     for function in functions:
         _ACTIVATIONS[function](flat)
 

@@ -5,7 +5,7 @@ Nothing is left out, and nothing is shared between draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -59,7 +59,9 @@ class _SampledGraph:
     network: Network
     weights: Sequence[Sequence[Weights]]
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[NDArray[Any]]:
         for noise_batch in noise_batches:
             rows = [
                 self.network(x, weights).reshape(len(x), -1)
@@ -111,8 +113,10 @@ class GraphNetwork:
         with graph.as_default():
             tensorflow.import_graph_def(graph_def, name="")
             output: Any = lifted.output_tensor
-            if with_scale and "loc" in lifted.output_tensors:
-                output = _side_by_side(tensorflow, graph, lifted)
+            if with_scale:
+                output = outputs_of(
+                    tensorflow, lifted, lambda names: [*map(graph.get_tensor_by_name, names)]
+                )
         self.lifted = lifted
         self.n_intra, self.n_inter = n_intra, n_inter
         self._fixed = [
@@ -126,7 +130,8 @@ class GraphNetwork:
             graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype
             for tensor in lifted.loc_tensors.values()
         ]
-        self._output_type = np.float64 if _is_float64(graph, lifted) else np.float32
+        is_float64 = graph.get_tensor_by_name(lifted.output_tensor).dtype == tensorflow.float64
+        self._output_type = np.float64 if is_float64 else np.float32
         self._session = open_session(graph, n_intra, n_inter)
         fed = [lifted.input_tensor, *lifted.loc_tensors.values(), *lifted.fixed_tensors.values()]
         self._call = call_of(self._session, output, fed)
@@ -178,19 +183,26 @@ class GraphNetwork:
         self.close()
 
 
-def _is_float64(graph: Any, lifted: LiftedGraph) -> bool:
-    return bool(graph.get_tensor_by_name(lifted.output_tensor).dtype.as_numpy_dtype == np.float64)
+def outputs_of(
+    tensorflow: Any, lifted: LiftedGraph, tensors: Callable[[list[str]], Sequence[Any]]
+) -> Any:
+    """The outputs of a network as one tensor: of a Normal its means, then its deviations.
 
-
-def _side_by_side(tensorflow: Any, graph: Any, lifted: LiftedGraph) -> Any:
-    """Mean and standard deviation of a Normal as the columns of one tensor."""
-    loc, scale = (
-        tensorflow.cast(
-            graph.get_tensor_by_name(lifted.output_tensors[kind]),
-            tensorflow.float64 if _is_float64(graph, lifted) else tensorflow.float32,
-        )
-        for kind in ("loc", "scale")
+    Parameters
+    ----------
+    tensorflow : module or namespace
+    tensors : callable
+        The tensors of some names, in the graph where the outputs are wanted.
+    """
+    if "loc" not in lifted.output_tensors:
+        (output,) = tensors([lifted.output_tensor])
+        return output
+    output, *both = tensors(
+        [lifted.output_tensor, *(lifted.output_tensors[kind] for kind in ("loc", "scale"))]
     )
+    is_float64 = output.dtype == tensorflow.float64
+    dtype = tensorflow.float64 if is_float64 else tensorflow.float32
+    loc, scale = (tensorflow.cast(one, dtype) for one in both)
     columns = [loc, tensorflow.broadcast_to(scale, tensorflow.shape(loc))]
     n_examples = tensorflow.shape(loc)[0]
     return tensorflow.concat(

@@ -189,6 +189,15 @@ def _back_up(target: Path) -> None:
         second.replace(target.with_name(f"{target.name}.bak"))
 
 
+def sync_tree(directory: Path) -> None:
+    """Make all files below a directory last, before it is given its name."""
+    for at, _, names in os.walk(directory):
+        for name in names:
+            with (Path(at) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        _sync_directory(Path(at))
+
+
 def _sync_directory(directory: Path) -> None:
     """Make a rename last, where the file system lets directories be synced."""
     try:

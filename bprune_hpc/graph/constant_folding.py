@@ -8,7 +8,8 @@ on the input. What does not: the network itself (``graph.lifted``), deciding wha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +120,25 @@ class Evaluator:
                 f"{self._label}: '{tensor_name(tensor)}' cannot be evaluated: "
                 f"{' '.join(error.message.split())[:200]}; export the graph again"
             ) from error
+
+    @contextmanager
+    def function(
+        self, tensors: Sequence[Tensor]
+    ) -> Iterator[Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]]]:
+        """Tensors as a function of the variables, by stored name, where every normal equals 1."""
+        behind = {name: self._nodes[name] for name in ancestors(self._nodes, tensors)}
+        names = {node: self._names[node] for node in behind if node in self._names}
+        graph = import_graph(self._build(_with_noise_level(behind)), self._label)
+        with open_session(graph, *self._threads, is_optimized=False) as session:
+
+            def call(values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+                feeds: dict[str, Any] = {f"{node}:0": values[name] for node, name in names.items()}
+                feeds[f"{_NOISE_LEVEL}:0"] = np.float64(1.0)
+                with quiet_file_descriptor_2():
+                    found = session.run([tensor_name(tensor) for tensor in tensors], feeds)
+                return [np.asarray(one) for one in found]
+
+            yield call
 
     def size(self, tensor: Tensor) -> int | None:
         """Number of a tensor's elements, None where it is not known without evaluating it."""

@@ -8,15 +8,16 @@ Examples come first in every array; their type, float32 or float64, is that of a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .layer_graph import (
     EXAMPLES,
+    NO_BORDERS,
     Activation,
     Add,
     Bias,
@@ -32,9 +33,15 @@ from .layer_graph import (
     Reshape,
     Scale,
     Transpose,
+    n_places,
 )
 
 Array = NDArray[Any]
+
+_GIVES_NEW = Dense, Convolution, Bias, Scale, Activation, Pooling
+"""What gives an array of its own, never a view of another."""
+_TERMS, _TERMS_OF_FEW, _FEW = 1024, 256, 32
+"""Terms of a sum that are added in a row: fewer of fewer outputs, where BLAS makes no blocks."""
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -71,27 +78,44 @@ def run(graph: LayerGraph, weights: Mapping[str, Array], x: Array) -> Array:
     """
     x = x.reshape(len(x), *graph.input_shape)
     last_use = {at: number for number, node in enumerate(graph.nodes) for at in node.inputs}
+    n_uses = Counter(at for node in graph.nodes for at in node.inputs)
     values = {EXAMPLES: x}
     for number, node in enumerate(graph.nodes):
-        values[number] = apply(node.operation, [values[at] for at in node.inputs], weights)
+        inputs, first = [values[at] for at in node.inputs], node.inputs[0]
+        is_free = first >= 0 and n_uses[first] == 1
+        is_free = is_free and isinstance(graph.nodes[first].operation, _GIVES_NEW)
+        out = inputs[0] if is_free else None
+        values[number] = apply(node.operation, inputs, weights, out)
         for at in {at for at in node.inputs if last_use[at] == number}:
             del values[at]
     return values[len(graph.nodes) - 1] if graph.nodes else x
 
 
-def apply(operation: Operation, inputs: Sequence[Array], weights: Mapping[str, Array]) -> Array:
-    """What an operation gives of tensors, whose first axis are the examples."""
+def apply(
+    operation: Operation,
+    inputs: Sequence[Array],
+    weights: Mapping[str, Array],
+    out: Array | None = None,
+) -> Array:
+    """What an operation gives of tensors, whose first axis are the examples.
+
+    ``out`` is an array that the result may be put in, where that is of the same shape.
+    """
     x = inputs[0]
     if isinstance(operation, Dense):
-        return x @ weights[operation.kernel].astype(x.dtype, copy=False)
+        return _product(x, weights[operation.kernel].astype(x.dtype, copy=False))
     if isinstance(operation, Convolution):
         return convolution(x, weights[operation.kernel].astype(x.dtype, copy=False), operation)
     if isinstance(operation, Bias | Scale):
         values = weights[operation.name].astype(x.dtype, copy=False)
-        if values.size == values.shape[-1]:  # else one for each place of an image, too
+        if values.size == x.shape[-1]:  # else one for each place of an image, too
             values = values.reshape(-1)
-        return x + values if isinstance(operation, Bias) else x * values
+        together = np.add if isinstance(operation, Bias) else np.multiply
+        return np.asarray(together(x, values, out=out))
     if isinstance(operation, Activation):
+        if operation.function == "Relu":
+            zeros = np.zeros(x.shape[-1:], x.dtype)  # twice as fast as the number 0
+            return np.asarray(np.maximum(x, zeros, out=out))
         return activation(x, operation)
     if isinstance(operation, Pooling):
         return pooling(x, operation)
@@ -109,31 +133,50 @@ def apply(operation: Operation, inputs: Sequence[Array], weights: Mapping[str, A
     return np.concatenate(inputs, axis=-1)
 
 
+def _product(rows: Array, matrix: Array) -> Array:
+    """``rows @ matrix``; long sums in parts, so that they round less."""
+    n_terms, at_once = rows.shape[-1], _TERMS if matrix.shape[-1] >= _FEW else _TERMS_OF_FEW
+    if n_terms <= 2 * at_once:
+        return np.asarray(rows @ matrix)
+    starts = range(0, n_terms, at_once)
+    parts = (rows[..., at : at + at_once] @ matrix[..., at : at + at_once, :] for at in starts)
+    out: Array = next(parts)
+    for part in parts:
+        out += part
+    return out
+
+
 def convolution(x: Array, kernel: Array, one: Convolution) -> Array:
     """A product of matrices for each group: a row is what the kernel sees at a place."""
-    down, right = one.window
-    seen = _windows(_padded(x, one.borders), one.window, one.strides, one.dilations)
-    n_examples, rows, columns, n_channels = seen.shape[:4]
-    in_groups = seen.reshape(
-        n_examples, rows, columns, one.groups, n_channels // one.groups, down, right
-    )
-    patches = in_groups.transpose(3, 0, 1, 2, 5, 6, 4).reshape(
-        one.groups, n_examples * rows * columns, one.n_terms
-    )
+    x = _padded(x, one.borders)
+    n_seen, shape = x.shape[3] // one.groups, (one.groups, len(x), *one.size)
+    patches = np.empty((*shape, *one.window, n_seen), x.dtype)
+    for down, right in np.ndindex(*one.window):
+        start = down * one.dilations[0], right * one.dilations[1]
+        seen = _at(x, start, one.size, one.strides).reshape(*shape[1:], one.groups, n_seen)
+        patches[..., down, right, :] = np.moveaxis(seen, 3, 0)
     n_out = kernel.size // one.n_terms if one.n_terms else kernel.shape[-1]
     of_groups = kernel.reshape(one.n_terms, one.groups, n_out // one.groups).transpose(1, 0, 2)
-    out = (patches @ of_groups).transpose(1, 0, 2)
-    return np.ascontiguousarray(out).reshape(n_examples, rows, columns, n_out)
+    rows = patches.reshape(one.groups, math.prod(shape[1:]), one.n_terms)
+    out = _product(rows, of_groups).reshape(*shape, n_out // one.groups)
+    return np.moveaxis(out, 0, 3).reshape(*shape[1:], n_out)
 
 
 def pooling(x: Array, one: Pooling) -> Array:
     """The largest number of each window, or their mean; borders do not count."""
-    if one.function == "MaxPool":
-        padded = _padded(x, one.borders, -np.inf)
-        return np.asarray(_windows(padded, one.window, one.strides).max(axis=(4, 5)))
-    total = _windows(_padded(x, one.borders), one.window, one.strides).sum(axis=(4, 5))
+    is_max = one.function == "MaxPool"
+    padded = _padded(x, one.borders, -np.inf if is_max else 0.0)
+    size = tuple(map(n_places, x.shape[1:3], one.window, one.strides, one.borders))
+    together = np.maximum if is_max else np.add
+    seen = [_at(padded, place, size, one.strides) for place in np.ndindex(*one.window)]
+    out = seen[0].copy()
+    for other in seen[1:]:
+        together(out, other, out=out)
+    if is_max:
+        return out
     inside = _padded(np.ones((1, *x.shape[1:3], 1), x.dtype), one.borders)
-    return np.asarray(total / _windows(inside, one.window, one.strides).sum(axis=(4, 5)))
+    counts = [_at(inside, place, size, one.strides) for place in np.ndindex(*one.window)]
+    return np.asarray(out / np.add.reduce(counts))
 
 
 def activation(x: Array, one: Activation) -> Array:
@@ -149,16 +192,15 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _padded(x: Array, borders: Borders, value: float = 0.0) -> Array:
+    if borders == NO_BORDERS:
+        return x
     return np.pad(x, ((0, 0), *borders, (0, 0)), constant_values=value)
 
 
-def _windows(
-    x: Array,
-    window: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int] = (1, 1),
-) -> Array:
-    """A view of shape (n_examples, rows, columns, n_channels, *window)."""
-    spans = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]
-    every: Array = sliding_window_view(x, spans, axis=(1, 2))  # type: ignore[call-overload]
-    return every[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
+def _at(x: Array, start: Sequence[int], size: Sequence[int], strides: Sequence[int]) -> Array:
+    """A view of what each window has at one of its places, shape (n_examples, *size, channels)."""
+    rows, columns = (
+        slice(first, first + (n - 1) * stride + 1, stride)
+        for first, n, stride in zip(start, size, strides, strict=True)
+    )
+    return x[:, rows, columns]

@@ -40,6 +40,7 @@ from .nodes import (
 )
 from .noise import find_noise, find_sampled
 from .noise_removal import NoiseRemoval
+from .parametrization import Parametrization
 from .source import ReadVariables, VariableTypes, VariableValues
 from .variables import expose_variables
 
@@ -58,6 +59,8 @@ class Lifted:
         Deterministic variables that the network reads, by checkpoint name.
     used_variables : tuple of str
         Checkpoint names of all variables that were read, scales included.
+    parametrization : Parametrization
+        How means and scales come of the variables.
     scale_variables : dict of str to tuple of str
         Variables that each mean-field tensor's scale is computed from.
     dropped_ops : dict of str to int
@@ -68,6 +71,7 @@ class Lifted:
     posterior: Posterior
     fixed: dict[str, NDArray[Any]]
     used_variables: tuple[str, ...]
+    parametrization: Parametrization
     scale_variables: dict[str, tuple[str, ...]]
     dropped_ops: dict[str, int]
 
@@ -295,7 +299,10 @@ def _lift(
         posterior=posterior,
         fixed=fixed,
         used_variables=values.names,
-        scale_variables=removal.scale_variables,
+        parametrization=Parametrization(
+            evaluator, removal.ends, {name: loc.shape for name, loc in removal.loc.items()}
+        ),
+        scale_variables={name: ends.scale_variables for name, ends in removal.ends.items()},
         dropped_ops=_dropped(
             graph_def, [nodes[n].op for n in kept if original.get(n) == nodes[n].op]
         ),

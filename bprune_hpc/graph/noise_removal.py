@@ -29,6 +29,7 @@ from .nodes import (
     typed_node,
 )
 from .noise import NoiseSite
+from .parametrization import WeightEnds
 from .source import VariableValues
 
 _FLOAT32, _FLOAT64 = 1, 2
@@ -59,8 +60,8 @@ class NoiseRemoval:
         The posterior so far; float64 where the network's weights are.
     placeholders : dict of str to str
         Node that each mean-field tensor is fed to.
-    scale_variables : dict of str to tuple of str
-        Variables that each mean-field tensor's scale is computed from.
+    ends : dict of str to WeightEnds
+        Where each mean-field tensor comes from.
     notes : list of str
     rows_with_noise : list of Tensor
         What is multiplied by weights that each row had noise of its own of.
@@ -77,7 +78,7 @@ class NoiseRemoval:
         self.loc: dict[str, NDArray[Any]] = {}
         self.scale: dict[str, NDArray[Any]] = {}
         self.placeholders: dict[str, str] = {}
-        self.scale_variables: dict[str, tuple[str, ...]] = {}
+        self.ends: dict[str, WeightEnds] = {}
         self.notes: list[str] = []
         self.rows_with_noise: list[Tensor] = []
         self._values = values
@@ -115,7 +116,16 @@ class NoiseRemoval:
         self._values.release(behind_loc.values())
         loc, scale = self._matched(site, loc, scaled)
         name = self._entry(site, fed, loc, scale)
-        self.scale_variables[name] = tuple(sorted(set(behind_scale.values())))
+        self.ends.setdefault(
+            name,
+            WeightEnds(
+                fed,
+                site.scaled,
+                site.kind == "LocalReparameterization" and site.is_variance,
+                tuple(sorted(set(behind_loc.values()))),
+                tuple(sorted(set(behind_scale.values()))),
+            ),
+        )
         weight = self._typed_weight(name, self._evaluate.static_type(site.loc).dtype_enum, site)
         if site.product is None:
             shape = np.broadcast_shapes(scaled.shape, loc_shape)

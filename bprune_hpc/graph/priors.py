@@ -169,7 +169,8 @@ def fit(
     Parameters
     ----------
     loc, scale, divergence : float array, shape (n_weights,)
-        ``divergence`` as float32 arithmetic has it, nats.
+        ``divergence`` as float32 arithmetic has it, nats. Weights that are exactly zero and cost
+        nothing, as they were pruned before, are passed over.
 
     Returns
     -------
@@ -178,7 +179,9 @@ def fit(
         mean 0 if that does. None too if there are not more weights than unknowns, or they are too
         much alike to tell.
     """
-    if not (np.isfinite(divergence).all() and (scale > 0).all()):
+    is_gone = (loc == 0) & (scale == 0) & (divergence == 0)
+    loc, scale, divergence = loc[~is_gone], scale[~is_gone], divergence[~is_gone]
+    if not (loc.size and np.isfinite(divergence).all() and (scale > 0).all()):
         return None
     everything = loc.astype(np.float64), scale.astype(np.float64), divergence.astype(np.float64)
     # Some are enough for the fit; all have to agree with it.

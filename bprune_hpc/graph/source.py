@@ -66,6 +66,8 @@ class GraphSource:
     step : int or None
     others : mapping of str to (tuple of int, str)
         What is stored besides the variables (an optimizer's, a counter), by name.
+    keys : mapping of str to str
+        Where a variable is stored in the files, if not under its name.
     """
 
     kind: str
@@ -80,6 +82,7 @@ class GraphSource:
     tf_version: str = ""
     step: int | None = None
     others: VariableTypes = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 ReadVariables = Callable[[Collection[str]], Mapping[str, NDArray[Any]]]

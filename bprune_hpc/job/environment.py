@@ -20,6 +20,7 @@ from typing import Any
 from .. import compiled, sources
 from ..mpi.comm import Comm, launcher
 from . import memory
+from .device import PROCESSORS, UsedDevice
 
 BIT_VARIABLES = frozenset(
     {
@@ -28,6 +29,8 @@ BIT_VARIABLES = frozenset(
         "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES",
         "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TF_DISABLE_MKL", "TF_ENABLE_ONEDNN_OPTS",
         "TF_XLA_FLAGS", "XLA_FLAGS",
+        "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TF_CUDNN_USE_AUTOTUNE",
+        "TF_CUDNN_USE_FRONTEND", "TF_USE_CUBLASLT",
     }
 )  # fmt: skip
 """Environment variables by which libraries count their threads or choose their code: with another
@@ -115,8 +118,15 @@ def waiting_share(seconds: Mapping[str, float]) -> float:
     return waiting / (working + waiting) if waiting else 0.0
 
 
-def describe_run(comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int) -> dict[str, Any]:
+def describe_run(
+    comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int, used: UsedDevice = PROCESSORS
+) -> dict[str, Any]:
     """All of ``/run``: facts of the job, and lists with one entry a rank; every rank calls this.
+
+    Parameters
+    ----------
+    used : UsedDevice
+        What this rank's evaluator runs on.
 
     Returns
     -------
@@ -126,6 +136,7 @@ def describe_run(comm: Comm, watch: Stopwatch, n_intra: int, n_inter: int) -> di
     mine = {
         "host": socket.gethostname(),
         "cpu_model": cpu_model(),
+        **used.facts,
         "peak_memory_mib": memory.peak_mib(),
         **{f"{part}_seconds": seconds for part, seconds in watch.seconds.items()},
         "waiting_share": waiting_share(watch.seconds),

@@ -8,9 +8,11 @@ where it has changed, a file says so. What defines a sweep's numbers does not be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..mpi.comm import Comm
+from .device import PROCESSORS
 from .environment import BIT_VARIABLES, cpu_model, variables, versions
 
 Identity = dict[str, Any]
@@ -24,14 +26,19 @@ _NAMES = {
     "pruned_weights": "--pruned_weights",
     "output_kind": "outputs that are",
     "grid": "a grid of",
+    "draw_noise": "--draw_noise",
 }
 _CHOICES = ("layout", "input_scale", "x_key", "y_key", "target_columns", "first_label")
 """Flags that are part of an identity only where they are not at their defaults."""
+SHARED_NOISE = "shared"
+"""Noise of draws in a file that does not say which: older ones, and those without noise by block or
+example."""
 _FAULTS = {
     ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "
     "numbers may be wrong",
 }
 """Why what stood under a name is not used any more, in place of what it was."""
+_OF_CPU = PROCESSORS.facts
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
 
 
@@ -51,8 +58,15 @@ def fault_of(identity: Mapping[str, Any], name: str) -> str:
     return _FAULTS.get((name, value), "") if isinstance(value, str) else ""
 
 
-def environment_of(comm: Comm, n_intra: int, n_inter: int) -> Environment:
+def environment_of(
+    comm: Comm, n_intra: int, n_inter: int, of_device: Mapping[str, str] = MappingProxyType({})
+) -> Environment:
     """Where this job computes; every rank calls this.
+
+    Parameters
+    ----------
+    of_device : mapping of str to str
+        Facts of this rank's GPU, if it has one.
 
     Returns
     -------
@@ -65,6 +79,7 @@ def environment_of(comm: Comm, n_intra: int, n_inter: int) -> Environment:
         "num_inter": str(n_inter),
         **versions(_PACKAGES),
         **variables(BIT_VARIABLES),
+        **of_device,
     }
     del mine["python"]
     everyone = comm.gather(mine) or [mine]
@@ -72,10 +87,14 @@ def environment_of(comm: Comm, n_intra: int, n_inter: int) -> Environment:
 
 
 def union(environments: Sequence[Mapping[str, Sequence[str]]]) -> Environment:
-    """Every value of each fact; what is missing in one of them has the value "unset" there."""
+    """Every value of each fact; what is missing in one of them has the value "unset" there.
+
+    What an environment does not say of a device is that of processors.
+    """
     names = sorted({name for one in environments for name in one})
+    without = {name: [_OF_CPU.get(name, "unset")] for name in names}
     return {
-        name: sorted({value for one in environments for value in one.get(name, ["unset"])})
+        name: sorted({value for one in environments for value in one.get(name, without[name])})
         for name in names
     }
 
@@ -94,6 +113,8 @@ def _name_of(name: str) -> str:
 def _short(value: Any, name: str) -> str:
     if value is None and name in _CHOICES:
         return "at its default"
+    if value is None and name == "draw_noise":
+        return SHARED_NOISE
     if isinstance(value, str):
         return f"{value[:19]}…" if value.startswith("sha256 ") else value
     return "none" if value is None else f"{value}"

@@ -3,7 +3,7 @@
 May import: ``runner`` and all below it. Begin with ``network``.
 """
 
+from ..runner.prediction import NormalPredictive, Predictive
 from .network import BayesianNetwork, load
-from .predictive import NormalPredictive, Predictive
 
 __all__ = ["BayesianNetwork", "NormalPredictive", "Predictive", "load"]

@@ -12,55 +12,76 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checkpoints.case import Source, read_case
+from ..checkpoints.case import Opening, Source, read_case
 from ..data.fitting import NetworkInput
 from ..errors import ConfigError, InputError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork
-from ..evaluators.interface import Evaluator, Weights
+from ..evaluators.interface import Evaluator
 from ..evaluators.selection import choose_evaluator
+from ..formats.card import provenance
+from ..formats.pruned_network import InputFitting, PrunedNetwork
+from ..formats.selection import DEFAULT as DEFAULT_FORMATS
+from ..formats.selection import read_formats
+from ..formats.writing import export
 from ..graph.lifted import OUTPUT_KINDS
 from ..graph.network_input import network_input
-from ..metrics.regression import RegressionStatistics
-from ..metrics.tasks import TASKS, AnyStatistics, AnySums, Classification, Regression, Task
+from ..metrics.tasks import TASKS, Classification, Regression, Task
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
 from ..posterior.pruning import (
     GRANULARITIES,
     PRUNED_SCALE,
     SCOPES,
+    PruningMask,
     PruningRule,
+    cuts_in_words,
     mask_at_threshold,
     pruning_masks,
 )
+from ..runner import prediction
 from ..runner.batch_dependence import check_examples_apart, made_up_examples
-from ..runner.datasets import TEST_SET, EvaluationSet
-from ..runner.evaluation import NotFinite, batches, evaluate
+from ..runner.datasets import TEST_SET, Examples
 from ..runner.network import Network
 from ..runner.output_probe import some_outputs
-from ..runner.problem import check_prior
+from ..runner.prediction import NormalPredictive, Predictive, Sampling
+from ..runner.problem import check_prior, noise_of
 from ..runner.task_selection import choose_task, kind_asked, told_by
-from ..runner.work_split import assign, make_plan
-from .predictive import NormalPredictive, Predictive
 from .validation import (
-    check_outputs,
     checked_batch_size,
     checked_draws,
     checked_examples,
     checked_labels,
+    checked_noise,
     checked_weights,
 )
 
-_SUMS_LIMIT_BYTES = 2**30
+
+@dataclass(frozen=True)
+class _Pruning:
+    """How a network has become what it is: the posterior before, and what went."""
+
+    unpruned: Posterior
+    mask: PruningMask
+    rule: PruningRule | None
+    cut: str
+
+    def then(self, later: _Pruning) -> _Pruning:
+        """This one, and another of the network that was left."""
+        kept = {name: mask & later.mask.kept[name] for name, mask in self.mask.kept.items()}
+        pruned_scale = max(self.mask.pruned_scale, later.mask.pruned_scale)
+        mask = dataclasses.replace(later.mask, kept=kept, pruned_scale=pruned_scale)
+        return _Pruning(self.unpruned, mask, None, f"{self.cut}, then {later.cut}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +114,9 @@ class BayesianNetwork:
     prior: Mapping[str, Prior]
     input: NetworkInput
     _network: GraphNetwork
+    _opening: Opening
     _output_kind: str = "auto"
+    _pruning: _Pruning | None = None
 
     @property
     def n_weights(self) -> int:
@@ -194,7 +217,95 @@ class BayesianNetwork:
                 (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        return dataclasses.replace(self, posterior=_frozen(mask.apply(self.posterior)))
+        (cut,) = cuts_in_words(rule, kind, [mask])
+        pruning = _Pruning(self.posterior, mask, rule, cut)
+        return dataclasses.replace(
+            self,
+            posterior=_frozen(mask.apply(self.posterior)),
+            _pruning=pruning if self._pruning is None else self._pruning.then(pruning),
+        )
+
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        formats: Sequence[str] = DEFAULT_FORMATS,
+        *,
+        x: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        n_draws: int = 200,
+        seed: int = 0,
+        pairing: str = "antithetic",
+        batch_size: int = 500,
+        input_scale: str | float = "auto",
+        layout: str | None = None,
+        bits: int = 32,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Write the network in files that others open, each checked in its own runtime.
+
+        Parameters
+        ----------
+        directory : path
+            That is made, whole or not at all.
+        formats : sequence of str
+            Keys of :data:`bprune_hpc.formats.selection.FORMATS`.
+        x, y : array, optional
+            Examples that the formats are compared on, and their labels, with which the network at
+            its mean, an ensemble and the posterior are measured.
+        n_draws, seed, pairing, batch_size, input_scale, layout
+            See :meth:`predict`; they go into the files.
+        bits : {32, 16}
+            Of means and deviations in a bundle: 16 where the deviation says that no more is known.
+        bits : {32, 16}
+            Of a number in the bundle, where its deviation says that no more are known.
+        overwrite : bool
+            Whether an export that is there is replaced.
+
+        Returns
+        -------
+        dict
+            What stands in ``model_card.json``.
+
+        Raises
+        ------
+        ConfigError
+            If an argument is out of its range, or a format cannot take the network.
+        ExportError
+            If what was written does not give the network's numbers.
+        """
+        n_draws = checked_draws(n_draws, seed, pairing, batch_size, self.task)
+        if bits not in (16, 32):
+            raise ConfigError(f"save: bits {bits} is neither 16 nor 32")
+        with _flags_as_arguments():
+            chosen = read_formats(formats)
+            examples = None
+            if x is not None:
+                fitted = checked_examples(x, self.input, input_scale, layout)
+                label = checked_labels(y, len(fitted), self.task)
+                examples = Examples(TEST_SET, fitted, label)
+            some = made_up_examples(self._network.lifted) if examples is None else examples.x
+            if some is None:
+                raise ConfigError("save: the shape of an example is open; give examples as x")
+            pruning = self._pruning or _Pruning(
+                self.posterior, mask_at_threshold(self.posterior, 0.0), None, "none"
+            )
+            unpruned = dataclasses.replace(
+                self._of_the_sweep(self._told_by(some)), posterior=pruning.unpruned
+            )
+            network = PrunedNetwork(
+                unpruned=unpruned,
+                mask=pruning.mask,
+                rule=pruning.rule,
+                cut=pruning.cut,
+                source=self.source,
+                opening=self._opening,
+                fitting=InputFitting(self.input, str(input_scale), layout),
+                sampling=Sampling(n_draws, seed, pairing, batch_size),
+                provenance=provenance(self.source, pruning.rule),
+                examples=examples,
+                bits=bits,
+            )
+            return export(network, directory, chosen, overwrite=overwrite)
 
     def predict(
         self,
@@ -207,10 +318,13 @@ class BayesianNetwork:
         *,
         input_scale: str | float = "auto",
         layout: str | None = None,
+        draw_noise: str = "auto",
+        noise_block: int | None = None,
+        first_example: int = 0,
     ) -> Predictive | NormalPredictive:
         """The predictive distribution of examples, averaged over draws from the posterior.
 
-        A sweep with the same draws, seed, pairing and batch size writes the same bits.
+        A sweep with the same draws, seed, pairing, noise and batch size writes the same bits.
 
         Parameters
         ----------
@@ -233,6 +347,14 @@ class BayesianNetwork:
             scales them itself, all else as it is.
         layout : {"channels_last", "channels_first"}, optional
             Where the examples have their channels, if that is not clear.
+        draw_noise : {"auto", "shared", "per_block", "per_example"}
+            Which examples share the noise of a draw: what is right for each example by itself, or
+            ``shared``, one network a draw, for statements about several examples together.
+        noise_block : int, optional
+            Examples that share it, for ``per_block``; without, what the network says.
+        first_example : int
+            Position of the first example in its data set: noise that is not shared is a function
+            of positions, so that parts of a set are given what the whole is.
 
         Returns
         -------
@@ -255,34 +377,17 @@ class BayesianNetwork:
             examples = checked_examples(x, self.input, input_scale, layout)
             label = checked_labels(y, len(examples), self.task)
             task = self._told_by(examples)
-        statistics = self._statistics(task, examples, label, n_draws, seed, pairing, batch_size)
-
-        def of(name: str) -> NDArray[np.float64]:
-            return cast(NDArray[np.float64], statistics.per_example(name)[0])
-
-        log_of_label = None if label is None else -of("nll")
-        if isinstance(statistics, RegressionStatistics):
-            names = ("error", "predictive_sd", "epistemic_variance", "aleatoric_variance")
-            of_targets = {name: statistics.of_targets(name)[0] for name in names}
-            return NormalPredictive(
-                predictive_mean=statistics.target + of_targets.pop("error"),
-                **of_targets,
-                log_density=log_of_label,
-                n_draws=n_draws,
-                seed=seed,
-                pairing=pairing,
+        noise = checked_noise(draw_noise, noise_block, first_example, len(examples))
+        network = self._of_the_sweep(task)
+        with _flags_as_arguments():
+            kind, n_together = noise_of(
+                noise, network.evaluator, (network.graph, self.posterior, self.fixed), [examples]
             )
-        mean_probability = statistics.mean_probability
-        assert mean_probability is not None  # it was asked for
-        return Predictive(
-            mean_probability=mean_probability[0],
-            predictive_entropy=of("predictive_entropy"),
-            expected_entropy=of("expected_entropy"),
-            mutual_information=of("mutual_information"),
-            log_probability=log_of_label,
-            n_draws=n_draws,
-            seed=seed,
-            pairing=pairing,
+            network = dataclasses.replace(network, draw_noise=kind, noise_block=n_together)
+            batch_size = network.noise(seed).batch_size(batch_size)
+        sampling = Sampling(n_draws, seed, pairing, batch_size, first_example)
+        return prediction.predict(
+            network, self._evaluator(network), self._network, examples, label, sampling
         )
 
     def _told_by(self, examples: NDArray[Any]) -> Task:
@@ -293,21 +398,10 @@ class BayesianNetwork:
         )
         return told_by(outputs, self.task, lifted, self.source.path, self._output_kind)
 
-    def _statistics(
-        self,
-        task: Task,
-        examples: NDArray[Any],
-        label: NDArray[Any] | None,
-        n_draws: int,
-        seed: int,
-        pairing: str,
-        batch_size: int,
-    ) -> AnyStatistics:
-        """What a sweep at threshold 0 finds of the examples."""
-        if label is None and isinstance(task, Regression):
-            label = self._reference(examples, task.n_targets, batch_size)
+    def _of_the_sweep(self, task: Task) -> Network:
+        """The network as a sweep takes it."""
         lifted = self._network.lifted
-        network = Network(
+        return Network(
             graph=lifted,
             posterior=self.posterior,
             fixed=self.fixed,
@@ -316,45 +410,6 @@ class BayesianNetwork:
             sha256=self.source.sha256,
             evaluator=choose_evaluator("auto", lifted),
         )
-        plan = make_plan(
-            n_draws=n_draws,
-            pairing=pairing,
-            n_thresholds=1,
-            n_examples=len(examples),
-            bytes_per_cell=task.bytes_per_cell,
-            batch_size=batch_size,
-            limit_bytes=_SUMS_LIMIT_BYTES,
-            noises_per_replicate=task.noises_per_replicate,
-        )
-        dataset = EvaluationSet(TEST_SET, examples, label, plan=plan)
-        everything = [mask_at_threshold(self.posterior, 0.0)]
-        evaluator = self._evaluator(network)
-        (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions
-        draw_sums: Any = task.draw_sums(1, n_draws)
-        not_finite: NotFinite = {}
-        statistics: Any = task.statistics(plan, len(examples), True)
-        for block in plan.blocks:
-            sums: dict[int, AnySums] = {}
-            evaluate(
-                evaluator, network, everything, dataset, partition, block,
-                sums, draw_sums, not_finite,
-                seed=seed, advance=lambda n_cells: None,
-            )  # fmt: skip
-            check_outputs(not_finite)
-            statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
-        return cast(AnyStatistics, statistics)
-
-    def _reference(
-        self, examples: NDArray[Any], n_targets: int, batch_size: int
-    ) -> NDArray[np.float64]:
-        """What a regression's moments are taken about where no targets are given.
-
-        Those are the means at the posterior mean, which lose least to rounding; what is asked for
-        does not depend on them.
-        """
-        means = self._outputs(examples, self.posterior.loc, batch_size).astype(np.float64)
-        means = means[:, 0] if n_targets == 1 else means[:, :n_targets]
-        return np.where(np.isfinite(means), means, 0.0)
 
     def logits(
         self,
@@ -374,8 +429,10 @@ class BayesianNetwork:
             One array for each name of ``posterior.loc``, of the same shape; as they are, so that
             pruning is not applied to them.
         batch_size : int
-        input_scale, layout
+        input_scale : str or float
             See :meth:`predict`.
+        layout : str, optional
+            The same.
 
         Returns
         -------
@@ -397,21 +454,8 @@ class BayesianNetwork:
         with _flags_as_arguments():
             task = self._told_by(examples)
         assert isinstance(task, Classification)
-        outputs = self._outputs(examples, chosen, batch_size)
+        outputs = prediction.outputs_at(self._network, examples, chosen, batch_size)
         return np.ascontiguousarray(task.logits(outputs.T[None])[0].T)
-
-    def _outputs(
-        self, examples: NDArray[Any], weights: Weights, batch_size: int
-    ) -> NDArray[np.float32]:
-        """Outputs under one set of weights, shape (n_examples, n_outputs)."""
-        size = min(batch_size, len(examples))
-        parts = [
-            self._network(batch, weights)[: rows.stop - rows.start].reshape(
-                rows.stop - rows.start, -1
-            )
-            for rows, batch in batches(examples, range(len(examples)), size)
-        ]
-        return np.concatenate(parts)
 
     def __repr__(self) -> str:
         shape = self._network.lifted.input_shape
@@ -531,7 +575,7 @@ def load(
     return BayesianNetwork(
         _frozen(found.posterior), _read_only(found.fixed), found.source, chosen,
         MappingProxyType(dict(found.prior)), network_input(found.graph, found.fixed), network,
-        output_kind,
+        found.opening, output_kind,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""From sums over draws to numbers with two standard errors, and the decisions made on them.
+"""From sums over draws to numbers with errors and intervals, and the decisions made on them.
 
 May import: ``accumulators``, ``posterior``, ``compiled``, ``errors``, ``_typing``. Begin with
 ``definitions``, every metric of both tasks, and ``tasks``; ``classification`` and ``regression``

@@ -1,4 +1,4 @@
-"""Statistics of a classifier's predictions at each threshold, with two standard errors each.
+"""Statistics of a classifier's predictions at each threshold, with standard errors and intervals.
 
 Sums in, numbers out: means over examples, and statistics of the whole set, which take the scores of
 every example. What each metric is called and means stands in ``metrics.definitions``.
@@ -17,10 +17,12 @@ from ..accumulators.classification import MAX_NLL, GroupSums, MeanPrediction, me
 from ..posterior.draws import MEAN
 from .calibration import equal_mass_edges, equal_width_edges, reliability
 from .definitions import CLASSIFICATION, TOP_K
-from .detection import area_under_risk_coverage, areas
+from .detection import area_under_risk_coverage, areas, worth
 from .estimates import Estimate, Metric, all_but_one_group
 from .example_means import ExampleMeans, TaskStatistics
-from .jackknife import jackknife
+from .half_samples import half_sample_error, half_samples
+from .intervals import TAIL, freedom_of_sum, of_share
+from .quantiles import t_quantile
 from .row_chunks import by_rows
 
 PER_EXAMPLE = (
@@ -35,16 +37,14 @@ PER_EXAMPLE = (
 SCORES = ("accuracy", "confidence", "predictive_entropy", "mutual_information")
 """Quantities of single examples that statistics of the whole set need."""
 
-SET_STATISTICS = (
-    "ece",
-    "ece_equal_mass",
+RANKED = (
     "aurc",
     "auroc_errors_entropy",
     "aupr_errors_entropy",
     "auroc_errors_mutual_information",
     "aupr_errors_mutual_information",
 )
-"""What :func:`set_statistics` gives, in its order."""
+"""What :func:`ranked_statistics` gives, in its order."""
 
 _NUMBERS = 2**16
 """Sums of a group that are worked on at a time: what comes of them is several times as much."""
@@ -61,30 +61,70 @@ def example_statistics(mean: MeanPrediction, label: Int64Array) -> dict[str, Flo
     Returns
     -------
     mapping of str to float64 array, shape (n_thresholds, n_examples)
-        ``accuracy`` and ``accuracy_top_k`` (0 or 1), ``accuracy_single_draw``, ``nll`` (nats),
-        ``brier`` (sum over classes, between 0 and 2), ``predictive_entropy``,
-        ``expected_entropy`` and ``mutual_information`` (nats), ``probability_variance`` (variance
-        over draws of the class probabilities, summed over classes), ``confidence``.
+        Those of :func:`smooth_statistics` and of :func:`step_statistics`.
     """
-    probability = mean.probability
-    log = np.log(np.where(probability > 0, probability, 1.0))
-    entropy = -(probability * log).sum(axis=2)
+    smooth = smooth_statistics(mean)
+    return {**smooth, **step_statistics(mean, label, smooth["predictive_entropy"])}
+
+
+def smooth_statistics(mean: MeanPrediction) -> dict[str, Float64Array]:
+    """Those that are averages over draws, or smooth functions of such.
+
+    Returns
+    -------
+    mapping of str to float64 array, shape (n_thresholds, n_examples)
+        ``nll`` (nats), ``brier`` (sum over classes, between 0 and 2), ``predictive_entropy``,
+        ``expected_entropy`` and ``mutual_information`` (nats), ``probability_variance`` (variance
+        over draws of the class probabilities, summed over classes), ``accuracy_single_draw``.
+    """
+    probability, true = mean.probability, mean.true_probability
+    entropy = _entropy(probability)
     squares = (probability * probability).sum(axis=2)
-    true, rank = mean.true_probability, _rank(probability, label)
     with np.errstate(divide="ignore"):
         nll = np.minimum(-np.log(true), MAX_NLL)
     return {
-        "accuracy": (rank == 0).astype(np.float64),
-        "accuracy_top_k": (rank < TOP_K).astype(np.float64),
-        "accuracy_single_draw": mean.single_draw_accuracy,
         "nll": nll,
         "brier": squares - 2.0 * true + 1.0,
         "predictive_entropy": entropy,
         "expected_entropy": mean.expected_entropy,
         "mutual_information": entropy - mean.expected_entropy,
         "probability_variance": np.maximum(mean.expected_squares - squares, 0.0),
-        "confidence": probability.max(axis=2),
+        "accuracy_single_draw": mean.single_draw_accuracy,
     }
+
+
+def step_statistics(
+    mean: MeanPrediction, label: Int64Array, entropy: Float64Array | None = None
+) -> dict[str, Float64Array]:
+    """Those that move in steps with the draws, or that what moves in steps is made of.
+
+    Parameters
+    ----------
+    entropy : float64 array, shape (n_thresholds, n_examples), optional
+        Of the averaged predictive, where it is known, nats.
+
+    Returns
+    -------
+    mapping of str to float64 array, shape (n_thresholds, n_examples)
+        ``accuracy`` and ``accuracy_top_k`` (0 or 1), and each of ``SCORES``.
+    """
+    probability = mean.probability
+    rank = _rank(probability, label)
+    entropy = _entropy(probability) if entropy is None else entropy
+    return {
+        "accuracy": (rank == 0).astype(np.float64),
+        "accuracy_top_k": (rank < TOP_K).astype(np.float64),
+        "confidence": probability.max(axis=2),
+        "predictive_entropy": entropy,
+        "mutual_information": entropy - mean.expected_entropy,
+    }
+
+
+def _entropy(probability: Float64Array) -> Float64Array:
+    """In nats, over the last axis."""
+    log = np.log(np.where(probability > 0, probability, 1.0))
+    entropy: Float64Array = -(probability * log).sum(axis=2)
+    return entropy
 
 
 def _rank(probability: Float64Array, label: Int64Array) -> Int64Array:
@@ -94,10 +134,10 @@ def _rank(probability: Float64Array, label: Int64Array) -> Int64Array:
     return ((probability > true) | ((probability == true) & is_before)).sum(axis=2)
 
 
-def set_statistics(
+def ranked_statistics(
     scores: Mapping[str, Float64Array], keep: BoolArray | None = None
 ) -> dict[str, Float64Array]:
-    """Every one of ``SET_STATISTICS``.
+    """Every one of ``RANKED``: what orders all examples by a score.
 
     Parameters
     ----------
@@ -113,18 +153,39 @@ def set_statistics(
 
     def of_rows(*columns: Float64Array) -> list[Float64Array]:
         accuracy, confidence, entropy, mutual_information = columns
-        correct, wrong = accuracy == 1, accuracy == 0
-        values = [
-            reliability(confidence, correct, edges, keep).error
-            for edges in (equal_width_edges(), equal_mass_edges(confidence))
-        ]
-        values.append(area_under_risk_coverage(confidence, wrong, keep))
+        wrong = accuracy == 0
+        values = [area_under_risk_coverage(confidence, wrong, keep)]
         for score in (entropy, mutual_information):
             values += areas(score, wrong, keep)
         return [value.reshape(-1, len(accuracy)) for value in values]
 
     values = by_rows(of_rows, keep, *(scores[name] for name in SCORES))
-    return dict(zip(SET_STATISTICS, values, strict=True))
+    return dict(zip(RANKED, values, strict=True))
+
+
+def calibration_errors(confidence: Float64Array, correct: BoolArray) -> dict[str, Estimate]:
+    """Calibration errors, with all draws and with each half of them.
+
+    Parameters
+    ----------
+    confidence, correct : float64 and bool array, shape (1 + n_halves, n_thresholds, n_examples)
+    """
+    of_width = reliability(confidence, correct, equal_width_edges())
+    of_mass = reliability(confidence, correct, equal_mass_edges(confidence))
+    n_examples = (confidence.shape[2],)
+    out = {}
+    for name, diagram in (("ece", of_width), ("ece_equal_mass", of_mass)):
+        whole = diagram.first()
+        out[name] = Estimate(
+            whole.error, diagram.error[1:], None, (), n_examples, True,
+            error_of_examples=whole.error_of_examples, bias=whole.bias,
+        )  # fmt: skip
+    squares, whole = of_mass.squared_l2, of_mass.first()
+    out["calibration_error_l2_squared"] = Estimate(
+        squares[0], squares[1:], None, (), n_examples, True,
+        error_of_examples=whole.error_of_squared_l2,
+    )  # fmt: skip
+    return out
 
 
 @dataclass
@@ -141,7 +202,7 @@ class Statistics(TaskStatistics):
     keep_probabilities: bool = False
 
     def _no_examples(self) -> ExampleMeans:
-        return ExampleMeans(self.plan.batch_size, ("whole", "deleted", "scores"), SCORES)
+        return ExampleMeans(self.plan.batch_size, ("whole", "deleted", "halves", "scores"), SCORES)
 
     def add_block(self, sums: Mapping[int, GroupSums], label: Int64Array) -> None:
         """Take in a block of examples.
@@ -182,14 +243,25 @@ class Statistics(TaskStatistics):
         if self.keep_probabilities:
             whole["probability"] = mean.probability.astype(np.float32)
 
+        of_groups = np.stack([sums[group] for group in range(len(sizes))]).astype(np.float64)
+        size_of = np.array(sizes) * self.plan.draws_per_replicate
+
         def without_each() -> Iterator[dict[str, Float64Array]]:
-            for group, size in enumerate(sizes) if len(sizes) > 1 else ():
-                n_left = n_draws - size * (n_draws // len(self.plan.replicates))
-                rest = np.subtract(total, sums[group], order="C")
-                yield example_statistics(mean_prediction(rest, n_left, label), label)
+            for of_group, n_left in zip(of_groups, n_draws - size_of, strict=True):
+                if n_left:
+                    yield smooth_statistics(mean_prediction(total - of_group, n_left, label))
+
+        def halves() -> Iterator[dict[str, Float64Array]]:
+            for half in half_samples(len(sizes)):
+                first, *others = np.flatnonzero(half)
+                of_half = of_groups[first].copy()
+                for group in others:
+                    of_half += of_groups[group]
+                mean = mean_prediction(of_half, int(size_of[half].sum()), label)
+                yield step_statistics(mean, label)
 
         means = self._no_examples()
-        means.add(whole, without_each())
+        means.add(whole, without_each(), halves())
         return means.columns()
 
     def columns(self) -> dict[str, AnyArray]:
@@ -225,23 +297,27 @@ class Statistics(TaskStatistics):
         return self._means.values("predicted")
 
     def scores(self) -> dict[str, Float64Array]:
-        """Scores of every example, of all draws and without each group of them in turn.
+        """Scores of every example, of all draws and of each half of them.
 
         Returns
         -------
-        mapping of str to float64 array, shape (1 + n_groups, n_thresholds, n_examples)
+        mapping of str to float64 array, shape (1 + n_halves, n_thresholds, n_examples)
         """
         return {name: self._means.score(name) for name in SCORES}
 
     def _of_the_set(self) -> dict[str, Estimate]:
         scores, n_examples = self.scores(), len(self.label)
         keep = all_but_one_group(np.ones(n_examples, bool))
-        draws = set_statistics(scores)
-        examples = set_statistics({name: values[0] for name, values in scores.items()}, keep)
-        return {
-            name: Estimate(of_all[0], of_all[1:], None, (examples[name],), (n_examples,))
+        draws = ranked_statistics(scores)
+        examples = ranked_statistics({name: values[0] for name, values in scores.items()}, keep)
+        n_wrong = (scores["accuracy"][0] == 0).sum(axis=1).astype(np.float64)
+        return calibration_errors(scores["confidence"], scores["accuracy"] == 1) | {
+            name: Estimate(
+                of_all[0], of_all[1:], None, (examples[name],), (n_examples,), True,
+                n_worth=None if name == "aurc" else worth(name, n_wrong, n_examples - n_wrong),
+            )
             for name, of_all in draws.items()
-        }
+        }  # fmt: skip
 
     def class_accuracy(self, n_classes: int) -> Metric:
         """Accuracy of the averaged predictive over the examples of each class.
@@ -252,11 +328,14 @@ class Statistics(TaskStatistics):
             NaN for a class without examples.
         """
         correct, one_hot = self.scores()["accuracy"], np.eye(n_classes)[self.label]
-        count = one_hot.sum(axis=0)
+        count: Float64Array = one_hot.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             accuracy = correct @ one_hot / count
             p = accuracy[0]
-            se_data = np.sqrt(p * (1 - p) / (count - 1))
-        se_data = np.where(count > 1, se_data, np.nan)
-        _, se = jackknife(p, accuracy[1:], self.plan.group_sizes)
-        return Metric(p, se, se_data)
+            spread = np.sqrt(p * (1 - p) / (count - 1))
+        se_data: Float64Array = np.where(count > 1, spread, np.nan)
+        sizes = self.plan.group_sizes
+        se = half_sample_error(p, accuracy[1:], sizes)
+        freedom = freedom_of_sum(se**2, len(sizes) - 1, se_data**2, len(self.label) - 1)
+        low, high = of_share(p, np.maximum(count, 1), se**2, t_quantile(freedom, TAIL))
+        return Metric(p, se, se_data, low, high)

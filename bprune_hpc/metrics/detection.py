@@ -64,6 +64,23 @@ def average_precision(
     return areas(score, positive, keep)[1]
 
 
+def worth(name: str, n_positive: Float64Array, n_negative: Float64Array) -> Float64Array:
+    """Independent outcomes that an area is worth at most, as a share: of few of either kind few.
+
+    Near an area of 1 the variance of Hanley and McNeil (1982) is that of a share of twice as many
+    as there are of the rarer kind, and an average precision is taken for one of the positives (K.
+    Boyd, K. Eng, C. D. Page, ECML PKDD 2013).
+
+    Parameters
+    ----------
+    name : str
+        Begins with ``auroc`` or ``aupr``.
+    n_positive, n_negative : float64 array, shape (...)
+    """
+    either: Float64Array = np.minimum(n_positive, n_negative)
+    return 2.0 * either if name.startswith("auroc") else np.where(either > 0, n_positive, 0.0)
+
+
 def risk_at_coverage(
     confidence: Float64Array, wrong: BoolArray, n_points: int = 100
 ) -> Float64Array:

@@ -1,4 +1,4 @@
-"""Means over examples, whole and without each group of draws: what all tasks' statistics share.
+"""Means over examples, of all draws and of parts of them: what all tasks' statistics share.
 
 Pure. Sums over examples are taken batch by batch, so that they do not depend on the blocks in
 which examples came. Which quantities there are is not known here.
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._typing import AnyArray, Float64Array
+from .._typing import AnyArray, BoolArray, Float64Array
 from ..posterior.draws import DrawDesign
 from .definitions import Definition
 from .estimates import Estimate, Metric, with_errors
@@ -27,19 +27,22 @@ class ExampleMeans:
     batch_size : int
         Blocks are whole batches, but for the last.
     kinds : tuple of str
-        What columns begin with: of values, of their sums without each group of draws, of values
-        with all draws and without each group.
+        What columns begin with: of values, of their sums without each group of draws, of their
+        sums with each half of the draws, of values with all draws and with each half.
     scores : tuple of str
-        Quantities of which the last are kept too.
+        Quantities of which the last are kept, in place of the sums with each half.
     """
 
     batch_size: int
-    kinds: tuple[str, str, str] = ("values", "without", "scores")
+    kinds: tuple[str, str, str, str] = ("values", "without", "halves", "scores")
     scores: tuple[str, ...] = ()
     _columns: dict[str, list[AnyArray]] = field(default_factory=dict)
 
     def add(
-        self, whole: Mapping[str, AnyArray], without: Iterable[Mapping[str, Float64Array]]
+        self,
+        whole: Mapping[str, AnyArray],
+        without: Iterable[Mapping[str, Float64Array]],
+        halves: Iterable[Mapping[str, Float64Array]] = (),
     ) -> None:
         """Take in a block.
 
@@ -47,20 +50,26 @@ class ExampleMeans:
         ----------
         whole : mapping of str to array, shape (n_thresholds, n_examples, ...) of the block
         without : iterable of the same
-            Without each group of draws in turn; what is missing there depends on no draw.
+            Without each group of draws in turn: of what is smooth in the draws.
+        halves : iterable of the same
+            With each half of the draws: of what moves in steps.
         """
-        of_values, of_sums, of_scores = self.kinds
+        of_values, of_sums, of_halves, of_scores = self.kinds
         for name, values in whole.items():
             self._append(f"{of_values}/{name}", values)
-        groups: dict[str, list[Float64Array]] = {
+        parts: dict[str, list[Float64Array]] = {
             f"{of_scores}/{name}": [whole[name]] for name in self.scores
         }
         for quantities in without:
             for name, values in quantities.items():
-                groups.setdefault(f"{of_sums}/{name}", []).append(self._batch_sums(values))
+                parts.setdefault(f"{of_sums}/{name}", []).append(self._batch_sums(values))
+        for quantities in halves:
+            for name, values in quantities.items():
                 if name in self.scores:
-                    groups[f"{of_scores}/{name}"].append(values)
-        for key, arrays in groups.items():
+                    parts[f"{of_scores}/{name}"].append(values)
+                else:
+                    parts.setdefault(f"{of_halves}/{name}", []).append(self._batch_sums(values))
+        for key, arrays in parts.items():
             self._append(key, np.stack(arrays))
 
     def columns(self) -> dict[str, AnyArray]:
@@ -82,29 +91,31 @@ class ExampleMeans:
         return self._column(f"{self.kinds[0]}/{name}")
 
     def score(self, name: str) -> Float64Array:
-        """The same with all draws and without each group, (1 + n_groups, n_thresholds, ...)."""
-        return self._column(f"{self.kinds[2]}/{name}")
+        """The same with all draws and with each half, (1 + n_halves, n_thresholds, ...)."""
+        return self._column(f"{self.kinds[3]}/{name}")
 
     def estimates(self, definitions: Mapping[str, Definition]) -> dict[str, Estimate]:
         """Those metrics, but for differences, that are means over examples, or roots of such."""
         out = {}
         for name, definition in definitions.items():
             if not (definition.is_of_set or definition.difference_of):
-                mean = self._mean(definition.quantity or name, definition.has_draws)
+                mean = self._mean(definition.quantity or name, definition)
                 out[name] = mean.root() if definition.is_root else mean
         return out
 
-    def _mean(self, quantity: str, has_draws: bool) -> Estimate:
+    def _mean(self, quantity: str, definition: Definition) -> Estimate:
         values = self.values(quantity)
-        n_examples = values.shape[1]
-        value = self._batch_sums(values).sum(axis=1) / n_examples
-        if not has_draws:
+        value = self._batch_sums(values).sum(axis=1) / values.shape[1]
+        if not definition.has_draws:
             return Estimate(value, None, values)
-        sums = f"{self.kinds[1]}/{quantity}"
-        without = np.zeros((0, *value.shape))  # of one group, without which there is nothing
-        if sums in self._columns:
-            without = self._column(sums).sum(axis=2) / n_examples
-        return Estimate(value, without, values)
+        parts = np.zeros((0, *value.shape))  # of one group, of which there are none
+        of_sums, of_halves, of_scores = self.kinds[1:]
+        key = f"{of_halves if definition.has_halves else of_sums}/{quantity}"
+        if definition.has_halves and f"{of_scores}/{quantity}" in self._columns:
+            parts = self.score(quantity)[1:].mean(axis=2)
+        elif key in self._columns:
+            parts = self._column(key).sum(axis=2) / values.shape[1]
+        return Estimate(value, parts, values, has_halves=definition.has_halves)
 
     def _batch_sums(self, values: Float64Array) -> Float64Array:
         return np.add.reduceat(values, np.arange(0, values.shape[1], self.batch_size), axis=1)
@@ -161,10 +172,16 @@ class TaskStatistics:
         """A quantity of every example so far, shape (n_thresholds, n_examples)."""
         return self._means.values(name)
 
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric that is defined, of the examples so far."""
+    def metrics(self, failed: BoolArray | None = None) -> dict[str, Metric]:
+        """Every metric that is defined, of the examples so far.
+
+        Parameters
+        ----------
+        failed : bool array, shape (n_thresholds,), optional
+            Thresholds that mean nothing, and that bands over the others are not about.
+        """
         estimates = self._means.estimates(self.definitions) | self._of_the_set()
-        return with_errors(estimates, self.definitions, self.plan.group_sizes)
+        return with_errors(estimates, self.definitions, self.plan.group_sizes, failed)
 
     def _of_the_set(self) -> dict[str, Estimate]:
         """Those that are no means over examples."""

@@ -53,6 +53,22 @@ def jackknife(
     return corrected, np.sqrt(np.where(is_same, 0.0, variance))
 
 
+def jackknife_deviations(
+    estimate: Float64Array, deleted: Float64Array, sizes: Sequence[int]
+) -> Float64Array:
+    """What the squares of which add up to the jackknife's variance, shape (n_groups, ...).
+
+    Parameters and shapes as for :func:`jackknife`; their products over several numbers add up to
+    covariances.
+    """
+    corrected, _ = jackknife(estimate, deleted, sizes)
+    share = np.asarray(sizes, np.float64) / sum(sizes)
+    share = share.reshape(-1, *[1] * estimate.ndim)
+    pseudo = estimate / share - (1 / share - 1) * deleted
+    away: Float64Array = (pseudo - corrected) / np.sqrt((1 / share - 1) * len(sizes))
+    return np.where((deleted == estimate).all(axis=0), 0.0, away)
+
+
 def with_correction(
     estimate: Float64Array, corrected: Float64Array, se: Float64Array
 ) -> Float64Array:

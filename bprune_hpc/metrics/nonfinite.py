@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +29,9 @@ def without_failed(metrics: Mapping[str, Metric], failed: BoolArray) -> dict[str
     out = {}
     for name, metric in metrics.items():
         rows = counts_not(name, failed)
-        out[name] = Metric(
-            blank(metric.value, rows), blank(metric.se, rows), blank(metric.se_data, rows)
-        )
+        arrays = (getattr(metric, field.name) for field in fields(metric))
+        blanked: list[Any] = [None if array is None else blank(array, rows) for array in arrays]
+        out[name] = Metric(*blanked)
     return out
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._typing import BoolArray, Float64Array
 from .definitions import OUT_OF_DISTRIBUTION
-from .detection import areas
+from .detection import areas, worth
 from .estimates import Estimate, Metric, all_but_one_group, with_errors
 from .row_chunks import by_rows
 
@@ -29,8 +29,8 @@ def ood_metrics(
 
     Parameters
     ----------
-    test, other : mapping of str to float64 array, shape (1 + n_groups, n_thresholds, n_examples)
-        Scores of all draws and without each group of draws, as of
+    test, other : mapping of str to float64 array, shape (1 + n_halves, n_thresholds, n_examples)
+        Scores of all draws and of each half of them, as of
         :meth:`bprune_hpc.metrics.classification.Statistics.scores`.
     group_sizes : sequence of int
         Of the groups of draws.
@@ -42,6 +42,7 @@ def ood_metrics(
     estimates = {}
     for short, score in _SCORES.items():
         n_examples = test[score].shape[2], other[score].shape[2]
+        n_test, n_other = np.array(n_examples, np.float64)
         is_other = np.repeat([False, True], n_examples)
         of_draws = _areas(test[score], other[score], is_other, None)
         without = [
@@ -50,8 +51,9 @@ def ood_metrics(
         ]
         for area, draws, *examples in zip(_AREAS, of_draws, *without, strict=True):
             estimates[f"{area}_ood_{short}"] = Estimate(
-                draws[0], draws[1:], None, tuple(examples), n_examples
-            )
+                draws[0], draws[1:], None, tuple(examples), n_examples, True,
+                n_worth=np.broadcast_to(worth(area, n_other, n_test), draws[0].shape),
+            )  # fmt: skip
     return with_errors(estimates, OUT_OF_DISTRIBUTION, group_sizes)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a regression's predictions at each threshold, with two standard errors each.
+"""Statistics of a regression's predictions at each threshold, with standard errors and intervals.
 
 The counterpart of ``metrics.classification`` for Normals: sums in, numbers out. The predictive
 distribution of an example is the mixture of the draws' Normals.
@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._typing import Float64Array
-from ..accumulators.regression import GroupValues, MeanNormal, NormalSums
+from ..accumulators.regression import MOMENTS, GroupValues, MeanNormal, NormalSums
 from ..posterior.draws import MEAN
 from .definitions import LEVELS, REGRESSION
 from .estimates import Metric, with_errors
 from .example_means import TaskStatistics
+from .half_samples import half_samples
 
 _OF_ONE_TARGET = ("error", "pit")
 """Quantities of which an average over targets means nothing."""
@@ -48,15 +49,19 @@ def example_quantities(mean: MeanNormal) -> dict[str, Float64Array]:
         "nll": -mean.log_density,
         "crps": mean.distance - 0.5 * mean.spread,
         "pit": pit,
-        **{
-            f"inside_{level}": (np.abs(pit - 0.5) <= level / 200).astype(np.float64)
-            for level in LEVELS
-        },
+        **_inside(pit),
         "aleatoric_variance": mean.variance,
         "epistemic_variance": epistemic,
         "predictive_sd": np.sqrt(mean.variance + epistemic),
     }
     return {**_over_targets(quantities), "nll": -mean.joint_log_density}
+
+
+def _inside(pit: Float64Array) -> dict[str, Float64Array]:
+    """Whether each target is in the central intervals: what moves in steps."""
+    return {
+        f"inside_{level}": (np.abs(pit - 0.5) <= level / 200).astype(np.float64) for level in LEVELS
+    }
 
 
 def _over_targets(quantities: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
@@ -96,9 +101,16 @@ class RegressionStatistics(TaskStatistics):
         self._means.add(
             whole,
             (
-                example_quantities(self._mean(rest, sum(sizes) - size))
+                {
+                    name: values
+                    for name, values in example_quantities(
+                        self._mean(rest, sum(sizes) - size)
+                    ).items()
+                    if not name.startswith("inside")
+                }
                 for rest, size in zip(without, sizes, strict=False)
             ),
+            self._of_halves(groups),
         )
         self._labels.append(label)
 
@@ -119,11 +131,27 @@ class RegressionStatistics(TaskStatistics):
     def metrics_by_target(self) -> dict[str, Metric]:
         """Every metric of each of several targets, arrays of shape (n_thresholds, n_targets)."""
         of_targets = {
-            name: replace(definition, quantity=f"{definition.quantity or name}_by_target")
+            name: replace(
+                definition,
+                quantity=f"{definition.quantity or name}_by_target",
+                has_band=False,
+            )
             for name, definition in self.definitions.items()
         }
         estimates = self._means.estimates(of_targets)
         return with_errors(estimates, of_targets, self.plan.group_sizes)
+
+    def _of_halves(self, groups: Sequence[GroupValues]) -> Iterator[dict[str, Float64Array]]:
+        """What moves in steps, of each half of the draws."""
+        sizes = np.array(self.plan.group_sizes)
+        below = [group.sums[..., MOMENTS.index("below")] for group in groups]
+        for half in half_samples(len(sizes)):
+            first, *others = np.flatnonzero(half)
+            total = below[first].copy()
+            for group in others:
+                total += below[group]
+            n_draws = int(sizes[half].sum()) * self.plan.draws_per_replicate
+            yield _over_targets(_inside(np.clip(total / n_draws, 0.0, 1.0)))
 
     def _mean(self, values: GroupValues, n_replicates: int) -> MeanNormal:
         replicate = self.plan.replicates[0]

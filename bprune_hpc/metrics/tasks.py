@@ -17,7 +17,7 @@ import numpy as np
 from .. import compiled
 from .._typing import Float32Array, Float64Array, Int64Array
 from ..accumulators import classification, regression
-from ..accumulators.classification import DrawSums, GroupSums, Predictions
+from ..accumulators.classification import MAX_NLL, DrawSums, GroupSums, Predictions
 from ..accumulators.classification_compiled import add_logits
 from ..accumulators.regression import NormalDrawSums, NormalPrediction, NormalSums
 from ..errors import BpruneError
@@ -43,6 +43,29 @@ def _by_group(draws: Sequence[tuple[int, Draw]]) -> Iterator[tuple[int, slice]]:
         stop = start + len(list(members))
         yield group, slice(start, stop)
         start = stop
+
+
+def class_logits(outputs: Float32Array, output_kind: str | None, is_binary: bool) -> Float32Array:
+    """Logits of classes, from what a network gives; see :meth:`Classification.logits`."""
+    if output_kind is None:
+        raise ValueError("not told yet whether outputs are logits or probabilities")
+    if output_kind == "logits":
+        if not is_binary:
+            return outputs
+        return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
+    least, largest = outputs.min(initial=0), outputs.max(initial=0)
+    if least < -ROUNDING or (is_binary and largest > 1 + ROUNDING):
+        raise BpruneError(
+            f"the network gives {least if least < -ROUNDING else largest:g} where it gave "
+            "probabilities before; pass --output_kind=logits"
+        )
+    outputs = np.maximum(outputs, np.float32(0))
+    with np.errstate(divide="ignore"):
+        of_outputs = np.log(outputs)
+        if is_binary:
+            of_zero = np.log1p(-np.minimum(outputs, np.float32(1)))
+            of_outputs = np.concatenate([of_zero, of_outputs], axis=1)
+    return np.maximum(of_outputs, np.float32(-MAX_NLL))
 
 
 @dataclass(frozen=True)
@@ -93,25 +116,7 @@ class Classification:
         BpruneError
             If a probability is negative, or a single one above 1, by more than rounding.
         """
-        if self.output_kind is None:
-            raise ValueError("not told yet whether outputs are logits or probabilities")
-        if self.output_kind == "logits":
-            if not self.is_binary:
-                return outputs
-            return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
-        least, largest = outputs.min(initial=0), outputs.max(initial=0)
-        if least < -ROUNDING or (self.is_binary and largest > 1 + ROUNDING):
-            raise BpruneError(
-                f"the network gives {least if least < -ROUNDING else largest:g} where it gave "
-                "probabilities before; pass --output_kind=logits"
-            )
-        outputs = np.maximum(outputs, np.float32(0))
-        with np.errstate(divide="ignore"):
-            of_outputs = np.log(outputs)
-            if self.is_binary:
-                of_zero = np.log1p(-np.minimum(outputs, np.float32(1)))
-                of_outputs = np.concatenate([of_zero, of_outputs], axis=1)
-        return np.maximum(of_outputs, np.float32(-classification.MAX_NLL))
+        return class_logits(outputs, self.output_kind, self.is_binary)
 
     def sums(self, n_thresholds: int, n_examples: int, draws_per_replicate: int) -> GroupSums:
         """Empty sums of a group of draws."""

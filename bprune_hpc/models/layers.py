@@ -7,11 +7,11 @@ What does not: placeholders, training (``models``), models without arguments (``
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..tensorflow_import import import_tensorflow
+from ..tensorflow_import import import_probability, import_tensorflow
 
 THETA_FILTERS = 64
 THETA_KERNEL = 5
@@ -23,6 +23,7 @@ _SMALLEST_IMAGE = 4
 # Keras's 0.99 would take hundreds of steps to follow, longer than many a training here.
 _NORM_MOMENTUM = 0.9
 UNTRANSFORMED_SCALE = "kernel_posterior_untransformed_scale"
+MASK = "kernel_posterior_mask"
 _SMALLEST_SCALE = 2.0**-23  # as TFP's layers have it: the rounding error of float32
 
 
@@ -41,21 +42,25 @@ class Flipout:
     is_deep : bool
         Whether means start with a variance of 2 over the number of inputs (K. He et al.,
         "Delving deep into rectifiers", ICCV 2015) instead of a standard deviation of 0.1.
+    is_masked : bool
+        Whether each weight has a number beside it, 1 or 0, that its standard deviation is
+        multiplied by. One with a standard deviation of 0 costs no divergence.
     """
 
     n_train: int
     prior_scale: float = 1.0
     posterior_scale_init: float = 0.05
     is_deep: bool = False
+    is_masked: bool = False
 
     def dense(self, units: int, **arguments: Any) -> Any:
         """A DenseFlipout layer."""
-        layer = probability().layers.DenseFlipout
+        layer = import_probability().layers.DenseFlipout
         return layer(units, **{**self._arguments(), **arguments})
 
     def conv(self, filters: int, size: int, **arguments: Any) -> Any:
         """A Convolution2DFlipout layer with SAME padding."""
-        layer = probability().layers.Convolution2DFlipout
+        layer = import_probability().layers.Convolution2DFlipout
         return layer(
             filters, kernel_size=size, padding="SAME", **{**self._arguments(), **arguments}
         )
@@ -65,34 +70,68 @@ class Flipout:
         prior_scale, n_train = self.prior_scale, self.n_train
 
         def prior(dtype: Any, shape: Sequence[int], *_: Any) -> Any:
-            tf, tfd = import_tensorflow(), probability().distributions
+            tf, tfd = import_tensorflow(), import_probability().distributions
             normal = tfd.Normal(tf.zeros(shape, dtype), tf.cast(prior_scale, dtype))
             return tfd.Independent(normal, reinterpreted_batch_ndims=len(shape))
 
         def kl_per_example(posterior: Any, prior: Any, _: Any) -> Any:
-            return probability().distributions.kl_divergence(posterior, prior) / n_train
+            return import_probability().distributions.kl_divergence(posterior, prior) / n_train
+
+        def kl_of_kept(posterior: Any, prior: Any, _: Any) -> Any:
+            tf, tfd = import_tensorflow(), import_probability().distributions
+            normal, of_prior = posterior.distribution, prior.distribution
+            is_kept = normal.scale > 0  # the prior has no divergence from itself
+            kept = tfd.Normal(
+                tf.where(is_kept, normal.loc, of_prior.loc),
+                tf.where(is_kept, normal.scale, of_prior.scale),
+            )
+            whole = tfd.Independent(kept, posterior.reinterpreted_batch_ndims)
+            return tfd.kl_divergence(whole, prior) / n_train
 
         # TF1 initializers follow the graph's seed; Keras's own draw one from Python's global state.
         initial = import_tensorflow().compat.v1.initializers
         softplus_inverse = math.log(math.expm1(self.posterior_scale_init))
         loc = initial.variance_scaling(2.0) if self.is_deep else initial.random_normal(stddev=0.1)
-        mean_field = probability().layers.default_mean_field_normal_fn
+        mean_field = import_probability().layers.default_mean_field_normal_fn
+        kernel = mean_field(
+            loc_initializer=loc,
+            untransformed_scale_initializer=initial.random_normal(
+                mean=softplus_inverse, stddev=0.1
+            ),
+        )
         return {
             "kernel_prior_fn": prior,
-            "kernel_posterior_fn": mean_field(
-                loc_initializer=loc,
-                untransformed_scale_initializer=initial.random_normal(
-                    mean=softplus_inverse, stddev=0.1
-                ),
-            ),
+            "kernel_posterior_fn": _masked(kernel) if self.is_masked else kernel,
             "bias_posterior_fn": mean_field(
                 is_singular=True,
                 loc_initializer=initial.zeros()
                 if self.is_deep
                 else initial.random_normal(stddev=0.1),
             ),
-            "kernel_divergence_fn": kl_per_example,
+            "kernel_divergence_fn": kl_of_kept if self.is_masked else kl_per_example,
         }
+
+
+def _masked(posterior_of: Callable[..., Any]) -> Callable[..., Any]:
+    """A mean-field posterior with standard deviations times a variable of ones and zeros."""
+
+    def make(dtype: Any, shape: Any, name: str, trainable: bool, add_variable_fn: Any) -> Any:
+        tfd, initial = (
+            import_probability().distributions,
+            import_tensorflow().compat.v1.initializers,
+        )
+        posterior = posterior_of(dtype, shape, name, trainable, add_variable_fn)
+        mask = add_variable_fn(
+            name=f"{name}_mask", shape=shape, initializer=initial.ones(), dtype=dtype,
+            trainable=False,
+        )  # fmt: skip
+        normal = posterior.distribution
+        return tfd.Independent(
+            tfd.Normal(normal.loc, mask * normal.scale),
+            reinterpreted_batch_ndims=posterior.reinterpreted_batch_ndims,
+        )
+
+    return make
 
 
 def dense(n_classes: int, flipout: Flipout, hidden: Sequence[int]) -> list[Any]:
@@ -231,7 +270,10 @@ def local_dense(layers: Sequence[Any], inputs: Any) -> tuple[Any, dict[str, Any]
             variable_of(layer, f"{name}:0")
             for name in ("kernel_posterior_loc", UNTRANSFORMED_SCALE, "bias_posterior_loc")
         )
-        scale = scales[layer.name] = _SMALLEST_SCALE + tf.nn.softplus(raw)
+        scale = scales[layer.name] = scale_of(raw)
+        mask = mask_of(layer)
+        if mask is not None:
+            scale = mask * scale
         mean = tf.nn.bias_add(tf.matmul(units, loc), bias)
         # The root has no derivative at 0, where all inputs of a unit are 0.
         variance = _SMALLEST_SCALE**2 + tf.matmul(tf.square(units), tf.square(scale))
@@ -240,14 +282,25 @@ def local_dense(layers: Sequence[Any], inputs: Any) -> tuple[Any, dict[str, Any]
     return units, scales
 
 
+def scale_of(raw: Any) -> Any:
+    """Standard deviations of the variables below them, as TFP's layers make them."""
+    return _SMALLEST_SCALE + import_tensorflow().nn.softplus(raw)
+
+
 def variable_of(layer: Any, ending: str) -> Any:
     """The variable of a layer whose name ends so."""
     (variable,) = (one for one in layer.trainable_variables if one.name.endswith(ending))
     return variable
 
 
+def mask_of(layer: Any) -> Any | None:
+    """The variable of a layer that says which weights stay; None where all do."""
+    found = [one for one in layer.non_trainable_variables if one.name.endswith(f"{MASK}:0")]
+    return found[0] if found else None
+
+
 def drawn_scale(layer: Any) -> Any:
-    """The tensor of standard deviations that a Flipout layer's draw is made of."""
+    """The standard deviations that a Flipout layer's draw is made of, before any mask."""
     (softplus,) = (
         op for op in ancestors(layer.kernel_posterior_affine_tensor) if op.type == "Softplus"
     )
@@ -272,11 +325,3 @@ def keras() -> Any:
     import tf_keras
 
     return tf_keras
-
-
-def probability() -> Any:
-    """TensorFlow Probability."""
-    import_tensorflow()
-    import tensorflow_probability
-
-    return tensorflow_probability

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..tensorflow_import import import_tensorflow
 from . import layers as models_layers
-from .layers import UNTRANSFORMED_SCALE, Flipout, drawn_scale, keras, variable_of
+from .layers import UNTRANSFORMED_SCALE, Flipout, drawn_scale, keras, mask_of, variable_of
 
 MODELS = ("dense", "conv_flipout", "resnet18", "vgg")
 
@@ -41,7 +41,9 @@ class Network:
         The variable under each scale, which is its softplus.
     loc_variables : dict of str to float32 variable
     drawn_scales : dict of str to float32 tensor
-        The scales again, as the logits depend on them.
+        The scales again, as the logits depend on them, before they are multiplied by the mask.
+    masks : dict of str to float32 variable
+        1 where a weight stays, 0 where it is pruned; empty where nothing can be.
     layers : sequence
         All layers, in order.
     is_training : bool tensor or None
@@ -59,6 +61,7 @@ class Network:
     loc_variables: dict[str, Any]
     drawn_scales: dict[str, Any]
     layers: Sequence[Any]
+    masks: dict[str, Any]
     is_training: Any = None
     updates: tuple[Any, ...] = ()
 
@@ -74,6 +77,7 @@ def build(
     width: int = 16,
     prior_scale: float = 1.0,
     posterior_scale_init: float = 0.05,
+    is_masked: bool = False,
 ) -> Network:
     """Build a network of the zoo by its name into the current TF1 graph.
 
@@ -94,6 +98,8 @@ def build(
         Standard deviation of the weights' Gaussian prior.
     posterior_scale_init : float
         Standard deviation of the posterior before training, about.
+    is_masked : bool
+        Whether weights can be pruned while it is trained.
 
     Raises
     ------
@@ -104,7 +110,8 @@ def build(
     """
     if name not in MODELS:
         raise ConfigError(f"no model is called '{name}'; choose {' or '.join(MODELS)}")
-    flipout = Flipout(n_train, prior_scale, posterior_scale_init, name in ("resnet18", "vgg"))
+    is_deep = name in ("resnet18", "vgg")
+    flipout = Flipout(n_train, prior_scale, posterior_scale_init, is_deep, is_masked)
     if name == "dense":
         return _sequential(models_layers.dense(n_classes, flipout, hidden), inputs)
     reshape = keras().layers.Reshape(image_shape(example_shape))
@@ -165,6 +172,7 @@ def _network(layers: Sequence[Any], logits: Any, is_training: Any = None) -> Net
         },
         drawn_scales={layer.name: drawn_scale(layer) for layer in flipout},
         layers=layers,
+        masks={layer.name: mask for layer in flipout if (mask := mask_of(layer)) is not None},
         is_training=is_training,
         updates=tuple(update for layer in layers for update in layer.updates),
     )

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -80,13 +81,26 @@ class Comm(Protocol):
     def any_of(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
 
-    def add_up(self, array: NDArray[np.float32]) -> None:
-        """Put the sum over all ranks in an array's place, the same bits on each.
+    def sum_shares(
+        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
+    ) -> None:
+        """Add up arrays of all ranks; of the sum, each rank gets a share of its own.
 
         Ranks are not asked first whether they are there, as this is called at every step of a
         training. MPI adds up in an order of its own: with two ranks the bits are those of any
         order, with more those of one library, number of ranks and layout over hosts.
+
+        Parameters
+        ----------
+        array : float32 array, one axis
+        bounds : sequence of int
+            Where each rank's share begins, and the end.
+        share : float32 array
+            Is written.
         """
+
+    def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
+        """Put every rank's share of an array, which it has there, into that of all ranks."""
 
     def close(self) -> None:
         """Leave together: nothing is asked of the ranks after this."""
@@ -140,7 +154,13 @@ class SerialComm:
         """See :class:`Comm`."""
         return flag
 
-    def add_up(self, array: NDArray[np.float32]) -> None:
+    def sum_shares(
+        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
+    ) -> None:
+        """See :class:`Comm`."""
+        share[:] = array
+
+    def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
         """See :class:`Comm`."""
 
     def close(self) -> None:
@@ -242,10 +262,18 @@ class MPIComm:
             self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
         return bool(vote[0])
 
-    def add_up(self, array: NDArray[np.float32]) -> None:
+    def sum_shares(
+        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
+    ) -> None:
         """See :class:`Comm`."""
         with self._rendezvous.inside("gradients of all ranks"):
-            self._world.Allreduce(self._mpi.IN_PLACE, array, op=self._mpi.SUM)
+            self._world.Reduce_scatter(array, share, _sizes(bounds), op=self._mpi.SUM)
+
+    def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
+        """See :class:`Comm`."""
+        whole = [array, (_sizes(bounds), list(bounds[:-1])), self._mpi.FLOAT]
+        with self._rendezvous.inside("weights of all ranks"):
+            self._world.Allgatherv(self._mpi.IN_PLACE, whole)
 
     def close(self) -> None:
         """See :class:`Comm`."""
@@ -277,6 +305,10 @@ class MPIComm:
             if not part.is_empty:
                 part.add(at, came)
         part.is_empty = False
+
+
+def _sizes(bounds: Sequence[int]) -> list[int]:
+    return [stop - start for start, stop in pairwise(bounds)]
 
 
 def world() -> SerialComm | MPIComm:

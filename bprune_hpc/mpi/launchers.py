@@ -19,6 +19,14 @@ LAUNCHERS = (
     ("Slurm srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 )
 
+# Number of a process among those on its host. MPICH's launcher and PALS set these besides.
+_LOCAL_RANKS = {
+    "Open MPI mpirun": ("OMPI_COMM_WORLD_LOCAL_RANK",),
+    "PALS mpiexec": ("PALS_LOCAL_RANKID",),
+    "PMI launcher": ("MPI_LOCALRANKID", "PMI_LOCAL_RANK"),
+    "Slurm srun": ("SLURM_LOCALID",),
+}
+
 
 def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, int] | None:
     """Launcher of this process by its own variables: name, number of processes, rank.
@@ -38,6 +46,13 @@ def launcher(environ: Mapping[str, str] = os.environ) -> tuple[str, int | None, 
         if is_number(environ.get(size_variable, "")):
             return name, int(environ[size_variable]), int(rank)
     return None
+
+
+def local_rank(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Number of this process among those on its host; None where its launcher does not tell."""
+    started = launcher(environ)
+    names = _LOCAL_RANKS.get(started[0], ()) if started else ()
+    return next((int(environ[one]) for one in names if is_number(environ.get(one, ""))), None)
 
 
 def is_number(text: str) -> bool:

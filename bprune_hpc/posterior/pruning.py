@@ -195,12 +195,15 @@ class _Units:
     shape : mapping of str to tuple of int
         Of every mean-field tensor.
     pruned_scale : float
+    gone : mapping of str to bool array
+        Of tensors that have such: True where mean and deviation are exactly zero already.
     """
 
     scores: Mapping[str, Floats]
     owner: Mapping[str, str | None]
     shape: Mapping[str, tuple[int, ...]]
     pruned_scale: float
+    gone: Mapping[str, Mask]
 
     def mask(
         self,
@@ -213,7 +216,8 @@ class _Units:
         masks, thresholds = {}, {}
         for name, shape in self.shape.items():
             owner = self.owner[name]
-            masks[name] = np.broadcast_to(np.True_ if owner is None else kept[owner], shape)
+            mask = np.broadcast_to(np.True_ if owner is None else kept[owner], shape)
+            masks[name] = mask & ~self.gone[name] if name in self.gone else mask
             thresholds[name] = math.nan if owner is None else layer_threshold[owner]
         return PruningMask(threshold, fraction, masks, thresholds, self.pruned_scale)
 
@@ -225,12 +229,29 @@ def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
     return [f"{value:.4g}" if np.isfinite(value) else "none" for value in values]
 
 
+def cuts_in_words(rule: PruningRule, kind: str, masks: Sequence[PruningMask]) -> list[str]:
+    """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing.
+
+    Parameters
+    ----------
+    kind : {"threshold", "fraction"}
+        See :func:`pruning_masks`.
+    """
+    heading = rule.heading(kind)
+    if kind == "fraction":
+        labels = labels_of([mask.requested_fraction for mask in masks], is_share=True)
+        return [f"the {label} of {heading}" for label in labels]
+    labels = labels_of([mask.threshold for mask in masks], is_share=False)
+    return [label if label == "none" else f"{heading} {label}" for label in labels]
+
+
 def pruning_masks(
     posterior: Posterior, kind: str, grid: Sequence[float], rule: PruningRule = SNR
 ) -> list[PruningMask]:
     """One mask for each value of a grid of thresholds or fractions.
 
-    Scores are computed, and ordered, once for all.
+    Scores are computed, and ordered, once for all. Weights whose mean and deviation are exactly
+    zero already count as pruned in every mask.
 
     Parameters
     ----------
@@ -276,7 +297,15 @@ def _units(posterior: Posterior, rule: PruningRule) -> _Units:
         together = CRITERIA[rule.criterion].of_units
         of_units = {name: together(score) for name, score in of_units.items()}
     shapes = {name: loc.shape for name, loc in posterior.loc.items()}
-    return _Units(of_units, owner, shapes, rule.pruned_scale)
+    return _Units(
+        of_units, owner, shapes, rule.pruned_scale, {} if rule.pruned_scale else _gone(posterior)
+    )
+
+
+def _gone(posterior: Posterior) -> dict[str, Mask]:
+    """Weights that were pruned before, of the tensors that have such."""
+    found = {name: (loc == 0) & (posterior.scale[name] == 0) for name, loc in posterior.loc.items()}
+    return {name: mask for name, mask in found.items() if mask.any()}
 
 
 def _mask_at_threshold(units: _Units, criterion: Criterion, threshold: float) -> PruningMask:

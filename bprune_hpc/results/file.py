@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from .._typing import AnyArray
-from ..errors import ResultsError
+from ..errors import ResultsError, damage
 from ..files.atomic_write import Signature, put
 from ..files.checksum import check, header
 
@@ -160,14 +160,10 @@ def _fill_group(group: Any, variables: Mapping[str, Variable]) -> None:
 
 @contextlib.contextmanager
 def _damage_named(source: Path) -> Iterator[None]:
-    # h5py raises errors of many kinds on files that are cut short, damaged or incomplete.
-    try:
+    with damage(
+        lambda _, why: ResultsError(f"{source}: damaged or incomplete ({why}); run the sweep again")
+    ):
         yield
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ResultsError(
-            f"{source}: damaged or incomplete ({reason}); run the sweep again"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -254,6 +250,11 @@ class Results:
 
     def chosen_pruning(self) -> dict[str, Any]:
         """The same of the point that ``--max_accuracy_drop`` or ``--max_nll_rise`` has chosen.
+
+        Returns
+        -------
+        dict
+            Arguments of :meth:`BayesianNetwork.prune`.
 
         Raises
         ------

@@ -15,7 +15,7 @@ import numpy as np
 from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
-from ..job.provenance import Identity
+from ..job.provenance import SHARED_NOISE, Identity
 from ..metrics.tasks import Classification, Task
 from ..runner.datasets import Examples
 from ..runner.network import Network
@@ -25,11 +25,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
     """What defines the numbers of a sweep."""
     test, *others = examples
     return {
-        "checkpoint": _sha256(
-            [*_named(network.posterior.loc), *_named(network.posterior.scale)],
-            _named(network.fixed),
-        ),
-        "graph": graph_sha256(network.graph),
+        **network_identity(network),
         "data": _sha256([("x", test.x), ("label", test.summed_label)]),
         "ood data": _sha256([("x", others[0].x)]) if others else None,
         **_feed(config),
@@ -40,25 +36,47 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "grid": f"{config.grid_kind}s",
         "seed": config.seed,
         "pairing": config.pairing,
+        **_draw_noise(network),
         "criterion": config.criterion,
         "scope": config.scope,
         "granularity": config.granularity,
         "prior_scale": config.prior_scale,
-        "prior of the graph": None
-        if network.prior is None
-        else _sha256(
-            [(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()]
-        ),
+        "prior of the graph": _prior(network),
         "pruned_weights": config.pruned_weights,
         "evaluator": network.evaluator,
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
 
 
+def network_identity(network: Network) -> Identity:
+    """What defines the function and its weights, before pruning."""
+    return {
+        "checkpoint": _sha256(
+            [*_named(network.posterior.loc), *_named(network.posterior.scale)],
+            _named(network.fixed),
+        ),
+        "graph": graph_sha256(network.graph),
+    }
+
+
+def _prior(network: Network) -> str | None:
+    if network.prior is None:
+        return None
+    return _sha256([(name, np.array([one.loc, one.scale])) for name, one in network.prior.items()])
+
+
 def _feed(config: SweepConfig) -> Identity:
     """Values of placeholders; not of sweeps without, as files were before there were any."""
     said = ", ".join(f"{name}={value}" for name, value in sorted(config.feed.items()))
     return {"feed": said} if said else {}
+
+
+def _draw_noise(network: Network) -> Identity:
+    """Which examples share noise; not where all do, as in files before there was a choice."""
+    if network.draw_noise == SHARED_NOISE:
+        return {}
+    block = f" of {network.noise_block}" if network.noise_block else ""
+    return {"draw_noise": f"{network.draw_noise}{block}"}
 
 
 def _output_kind(task: Task) -> Identity:

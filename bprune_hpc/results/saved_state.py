@@ -16,7 +16,7 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..accumulators.classification import MAX_DRAWS
-from ..errors import ResultsError
+from ..errors import ResultsError, damage
 from ..posterior.draws import MEAN, N_GROUPS
 from ..runner.datasets import Layout
 from ..runner.preparation import PreparedSweep
@@ -46,16 +46,13 @@ def as_written(path: str) -> Iterator[None]:
     ------
     ResultsError
     """
-    try:
+    with damage(
+        lambda _, why: ResultsError(
+            f"{path}: its state is not what a sweep writes ({why}); {ANEW}"
+        ),
+        accepts=(MemoryError,),
+    ):
         yield
-    except ResultsError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
-            TypeError, ValueError) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:200]
-        raise ResultsError(
-            f"{path}: its state is not what a sweep writes ({reason}); {ANEW}"
-        ) from error
 
 
 def arrays_of(group: Any, names: Sequence[str] | None = None) -> Arrays:

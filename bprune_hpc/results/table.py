@@ -12,11 +12,13 @@ import numpy as np
 
 from .._typing import Float64Array
 from ..job.provenance import fault_of
-from ..metrics.estimates import Metric
+from ..metrics.definitions import ALL
+from ..metrics.estimates import Metric, number_with_error
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .choice import StoredChoice, read_choice
 from .file import STATE, open_results
+from .metric_variables import stored_metric
 
 _COLUMNS = (
     ("accuracy", "accuracy"),
@@ -34,21 +36,34 @@ _REGRESSION_COLUMNS = (
 )
 
 
-def number_with_error(value: float, error: float) -> str:
-    """``value ± error``, with two significant digits of the error.
+LEGEND = "± is one standard error, [ ] a 95 % interval: of draws and test set together."
 
-    >>> number_with_error(0.96875, 0.0219)
-    '0.969 ± 0.022'
+
+def number_with_interval(value: float, low: float, high: float) -> str:
+    """``value [low, high]``, with two significant digits of their distance.
+
+    >>> number_with_interval(0.96875, 0.8954, 0.9914)
+    '0.969 [0.895, 0.991]'
     """
     if not np.isfinite(value):
         return f"{value}"
-    if not np.isfinite(error) or error == 0:
-        return f"{value + 0.0:.4f} ± {'0' if error == 0 else 'n/a'}"
-    rounded = float(f"{error:.1e}")
-    decimals = max(1 - int(np.floor(np.log10(rounded))), 0)
-    if decimals > 6:
-        return f"{value + 0.0:.6f} ± {error:.0e}"
-    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
+    if not np.isfinite(low + high):
+        return f"{value + 0.0:.4f} [n/a]"
+    width = float(f"{max(high - low, 1e-5):.1e}")
+    decimals = max(1 - int(np.floor(np.log10(width))), 0)
+    return f"{value + 0.0:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _numbers(name: str, metric: Metric) -> list[str]:
+    """A column: shares with their intervals, which are not symmetric, all else with an error."""
+    if ALL[name].interval == "share" and metric.low is not None and metric.high is not None:
+        return list(map(number_with_interval, metric.value, metric.low, metric.high))
+    return list(map(number_with_error, metric.value, metric.se_combined))
+
+
+def columns_of(metrics: Mapping[str, Metric]) -> Sequence[tuple[str, str]]:
+    """Metrics that a table shows, and their titles."""
+    return _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
 
 
 def table(
@@ -58,7 +73,7 @@ def table(
     heading: str = "SNR <=",
     failures: Sequence[str] = (),
 ) -> str:
-    """Table of a sweep: one line a threshold; errors are both kinds combined.
+    """Table of a sweep: one line a threshold; errors are of draws and test set together.
 
     Parameters
     ----------
@@ -76,14 +91,13 @@ def table(
     str
         Lines of equal width, without a newline at the end.
     """
-    columns = _REGRESSION_COLUMNS if "rmse" in metrics else _COLUMNS
+    columns = columns_of(metrics)
     failure_at = dict(enumerate(failures))
     rows = [[heading, "pruned", *(title for _, title in columns)]]
-    numbers = [(metrics[name].value, metrics[name].se_combined) for name, _ in columns]
+    numbers = [_numbers(name, metrics[name]) for name, _ in columns]
     for index, label in enumerate(labels):
         row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
-        for value, error in numbers if not failure_at.get(index) else ():
-            row.append(number_with_error(value[index], error[index]))
+        row += [column[index] for column in numbers if not failure_at.get(index)]
         rows.append(row)
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
@@ -133,6 +147,7 @@ class ResultsTable:
             Choices that are shown together, of which this file's is one.
         """
         show(table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures))
+        show(LEGEND)
         for remark in self.remarks:
             show(remark)
         if self.choice is not None:
@@ -164,11 +179,7 @@ def read_table(path: str | Path) -> ResultsTable:
         return ResultsTable(
             labels=labels_of(points[()], is_share=is_share),
             pruned_fraction=file["sparsity/pruned_fraction"][()],
-            metrics={
-                name: Metric(group[name][()], group[f"{name}_se"][()], group[f"{name}_se_data"][()])
-                for name in group
-                if f"{name}_se" in group
-            },
+            metrics={name: stored_metric(group, name) for name in group if f"{name}_se" in group},
             heading=str(points.attrs.get("heading", "SNR <=")),
             failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
             remarks=[str(text) for text in remarks if text is not None],

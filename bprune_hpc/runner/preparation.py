@@ -12,7 +12,10 @@ from functools import cached_property
 
 from ..config import targets
 from ..config.sweep_config import SweepConfig
+from ..evaluators.draw_noise import DRAW_NOISES
 from ..evaluators.interface import Evaluator
+from ..job import device
+from ..job.device import PROCESSORS, UsedDevice
 from ..job.provenance import Environment, Identity, environment_of
 from ..mpi.comm import Comm
 from ..posterior.draws import draws_per_replicate, in_whole_replicates
@@ -47,6 +50,8 @@ class PreparedSweep:
         What defines the numbers.
     environment : Environment
         Where they are made; whole on rank 0 only.
+    used_device : UsedDevice
+        What this rank's evaluator runs on.
     """
 
     config: SweepConfig
@@ -57,6 +62,7 @@ class PreparedSweep:
     costs: Sequence[int]
     identity: Identity
     environment: Environment
+    used_device: UsedDevice = PROCESSORS
 
     @property
     def plan(self) -> Plan:
@@ -101,9 +107,10 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     InputError
         If something that is named cannot be read, or does not fit the rest.
     """
-    network, examples = problem.load(config, comm)
+    used = device.take(config.device, comm)
+    network, examples = problem.load(config, comm, used.device)
     size = draws_per_replicate(config.pairing, network.task.noises_per_replicate)
-    asked = comm.from_root(lambda: _in_whole_replicates(config, network.task.name, size))
+    asked = comm.from_root(lambda: _in_whole_parts(config, network, size))
     joined = comm.from_root(lambda: join(asked, network, examples, size))
     config = joined.config
     comm.from_root(lambda: tensors_of_units(network.posterior, config.granularity))
@@ -111,7 +118,7 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     masks = pruning_masks(network.posterior, config.grid_kind, config.grid, rule)
     datasets = lay_out(config, network.task, examples, len(masks), joined.layout)
     comm.from_root(lambda: check_memory(config, network.task, datasets))
-    evaluator = network.make_evaluator(config.num_intra, config.num_inter)
+    evaluator = network.make_evaluator(config.num_intra, config.num_inter, used.device)
     costs = [1] * len(masks)  # which count where work is split
     if config.plan or comm.size > 1:
         costs = comm.from_root(lambda: costs_of(evaluator, network.posterior, masks))
@@ -123,20 +130,25 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
         evaluator=evaluator,
         costs=costs,
         identity=joined.identity,
-        environment=environment_of(comm, config.num_intra, config.num_inter),
+        environment=environment_of(comm, config.num_intra, config.num_inter, used.environment),
+        used_device=used,
     )
 
 
-def _in_whole_replicates(config: SweepConfig, task: str, size: int) -> SweepConfig:
-    """Draws rounded up to what the task takes together.
+def _in_whole_parts(config: SweepConfig, network: Network, size: int) -> SweepConfig:
+    """Draws rounded up to what the task takes together, batches to parts of blocks of noise.
 
     Raises
     ------
     ConfigError
-        If what is to be reached is not of this task, or not with so few draws.
+        If what is to be reached is not of this task, or not with so few draws; if there are no
+        such batches.
     """
-    n_draws = in_whole_replicates(config.n_draws, size)
+    noise = network.noise(config.seed)
+    block = f" of {noise.block} examples" if noise.block else ""
+    logger.info("noise of a draw: %s%s: %s", noise.kind, block, DRAW_NOISES[noise.kind])
+    n_draws, task = in_whole_replicates(config.n_draws, size), network.task.name
     targets.check_task(config.target, config.limit, config.choice, task, n_draws // size, size)
     if n_draws != config.n_draws:
         logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
-    return replace(config, n_draws=n_draws)
+    return replace(config, n_draws=n_draws, batch_size=noise.batch_size(config.batch_size))

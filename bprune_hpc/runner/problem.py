@@ -6,26 +6,32 @@ Rank 0 alone reads files; the other ranks get the arrays as buffers.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import data
 from ..config.sweep_config import SweepConfig
 from ..errors import ConfigError
-from ..evaluators.selection import choose_evaluator, make_evaluator
+from ..evaluators.compaction import Weights
+from ..evaluators.draw_noise import default_block
+from ..evaluators.selection import choose_draw_noise, choose_evaluator, make_evaluator
+from ..graph import flops, weight_uses
+from ..graph.layer_graph import LayerGraph
+from ..graph.lifted import LiftedGraph
 from ..graph.network_input import network_input
 from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior, Prior
-from ..tensorflow_import import import_graphs
+from ..sources import sha256_of
+from ..tensorflow_import import CPU, Device, import_graphs
 from .batch_dependence import check_examples_apart
 from .datasets import Examples
 from .examples import check_paths, read_sets
@@ -42,14 +48,20 @@ Problem = tuple[Network, list[Examples]]
 """A network, and every set of examples that it is given, the test set first."""
 
 
-def load(config: SweepConfig, comm: Comm) -> Problem:
-    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this."""
+def load(config: SweepConfig, comm: Comm, device: Device = CPU) -> Problem:
+    """Read a sweep's problem on rank 0 and give it to every rank; all ranks call this.
+
+    Parameters
+    ----------
+    device : Device
+        What runs the network on this rank.
+    """
     if not comm.is_root and config.evaluator == "graph":
         import_graphs()  # which takes seconds, while rank 0 reads
-    return share(on_root(comm, lambda: read(config)), comm)
+    return share(on_root(comm, lambda: read(config, device)), comm)
 
 
-def read(config: SweepConfig) -> Problem:
+def read(config: SweepConfig, device: Device = CPU) -> Problem:
     """Read the network and the data sets that a sweep names, and check that they fit.
 
     Raises
@@ -57,13 +69,47 @@ def read(config: SweepConfig) -> Problem:
     InputError
         If either cannot be read, or they do not fit each other.
     """
-    from ..checkpoints import case
-
     _check_named(config)
     check_paths(config)
-    needs_prior = CRITERIA[config.criterion].needs_prior and config.prior_scale is None
-    output_kind = kind_asked(config.task, config.output_kind, config.noise_scale)
-    network = case.read_case(
+    found, task = read_network(config)
+    if task.name == "regression" and config.ood_dataset is not None:
+        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
+    takes = network_input(found.graph, found.fixed)
+    sets, hashes = read_sets(config, task, takes)
+    x = sets[0].x
+    of_the_sweep = network_of(config, found, task, x, device)
+    check_examples_apart(
+        found.graph, found.posterior, found.fixed, x, found.source.path,
+        (config.num_intra, config.num_inter),
+    )  # fmt: skip
+    hashes |= found.source.sha256
+    _check_not_read(config.output, hashes.values())
+    is_exact = config.limit is not None and config.choice != "asymptotic"
+    draw_noise, noise_block = noise_of(
+        (config.draw_noise, config.noise_block),
+        of_the_sweep.evaluator,
+        (found.graph, found.posterior, found.fixed),
+        [one.x for one in sets],
+        is_exact and task.name == "classification" and config.target is None,
+    )
+    return (
+        replace(of_the_sweep, sha256=hashes, draw_noise=draw_noise, noise_block=noise_block),
+        sets,
+    )
+
+
+def read_network(config: SweepConfig) -> tuple[Case, Task]:
+    """Read the network that a sweep names; of its task all that can be told without examples.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is not what was asked for.
+    """
+    from ..checkpoints import case
+
+    needs_prior = _needs_prior(config)
+    found = case.read_case(
         config.model_dir,
         config.model_ckpt,
         model=config.model,
@@ -72,46 +118,100 @@ def read(config: SweepConfig) -> Problem:
         logits_op=config.logits_op,
         loc_op=config.loc_op,
         scale_op=config.scale_op,
-        output_kind=output_kind,
+        output_kind=kind_asked(config.task, config.output_kind, config.noise_scale),
         feed=config.feed,
         with_prior=needs_prior,
         n_intra=config.num_intra,
         n_inter=config.num_inter,
     )
     if needs_prior:
-        check_prior(config.criterion, network.posterior, network.prior, network.source.path)
+        check_prior(config.criterion, found.posterior, found.prior, found.source.path)
     task = choose_task(
-        config.task, config.noise_scale, network.graph, network.source.path, config.output_kind
+        config.task, config.noise_scale, found.graph, found.source.path, config.output_kind
     )
-    if task.name == "regression" and config.ood_dataset is not None:
-        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
-    takes = network_input(network.graph, network.fixed)
-    sets, hashes = read_sets(config, task, takes)
-    hashes |= network.source.sha256
-    evaluator, x = choose_evaluator(config.evaluator, network.graph), sets[0].x
-    task = _told(config, network, task, evaluator, x)
-    check_examples_apart(
-        network.graph, network.posterior, network.fixed, x, network.source.path,
-        (config.num_intra, config.num_inter),
-    )  # fmt: skip
-    _check_not_read(config.output, hashes.values())
-    of_the_sweep = Network(
-        graph=network.graph,
-        posterior=network.posterior,
-        fixed=network.fixed,
-        task=task,
-        checkpoint=network.source.path,
-        sha256=hashes,
+    return found, task
+
+
+def network_of(
+    config: SweepConfig, found: Case, task: Task, x: NDArray[Any], device: Device = CPU
+) -> Network:
+    """A network as a sweep takes it, its task told by some outputs for examples."""
+    evaluator = choose_evaluator(config.evaluator, found.graph)
+    return Network(
+        graph=found.graph,
+        posterior=found.posterior,
+        fixed=found.fixed,
+        task=_told(config, found, task, evaluator, x, device),
+        checkpoint=found.source.path,
+        sha256=found.source.sha256,
         evaluator=evaluator,
-        prior=network.prior if needs_prior else None,
+        prior=found.prior if _needs_prior(config) else None,
     )
-    return of_the_sweep, sets
 
 
-def _told(config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any]) -> Task:
+def _needs_prior(config: SweepConfig) -> bool:
+    return CRITERIA[config.criterion].needs_prior and config.prior_scale is None
+
+
+def noise_of(
+    asked: tuple[str, int | None],
+    evaluator: str,
+    case: tuple[LiftedGraph, Posterior, Mapping[str, NDArray[Any]]],
+    sets: Sequence[NDArray[Any]],
+    is_one_network: bool = False,
+) -> tuple[str, int]:
+    """Which examples share the noise of a draw, and how many where it is by block (else 0).
+
+    Parameters
+    ----------
+    asked : tuple
+        As ``draw_noise`` and ``noise_block`` of the configuration.
+    evaluator : str
+        What runs the network.
+    case : tuple
+        Graph, posterior and fixed weights.
+    sets : sequence of array
+        Sets of examples, of which shapes alone count.
+    is_one_network : bool
+        See :func:`bprune_hpc.evaluators.selection.choose_draw_noise`.
+
+    Raises
+    ------
+    ConfigError
+        If what was asked for is not right for the network.
+    """
+    graph, posterior, fixed = case
+    weights = Weights(posterior, fixed)
+    kind = choose_draw_noise(asked[0], evaluator, graph, weights, is_one_network)
+    if kind != "per_block":
+        return kind, 0
+    block = asked[1] or default_block(
+        posterior.n_weights, _multiplications(graph, {**fixed, **posterior.loc}, sets[0])
+    )
+    if asked[0] == "auto" and max(map(len, sets)) <= block:
+        return "shared", 0  # a single block has nothing of its own
+    return kind, block
+
+
+def _multiplications(
+    graph: LiftedGraph, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]
+) -> int:
+    """Of a draw for an example."""
+    if isinstance(graph.layers, LayerGraph):
+        shapes = {
+            name: array.shape for name, array in {**weights, **graph.layers.constants}.items()
+        }
+        return weight_uses.multiplications(graph.layers, shapes)
+    some = np.repeat(x[:1], graph.batch_size or 1, axis=0)
+    return flops.multiplications(graph, some, weights) // len(some)
+
+
+def _told(
+    config: SweepConfig, network: Case, task: Task, name: str, x: NDArray[Any], device: Device
+) -> Task:
     """The task, by some outputs of the evaluator that the sweep will have."""
     evaluator = make_evaluator(
-        name, network.graph, network.fixed, config.num_intra, config.num_inter
+        name, network.graph, network.fixed, config.num_intra, config.num_inter, device
     )
     outputs = some_outputs(evaluator, network.posterior, x, network.graph.batch_size)
     return told_by(outputs, task, network.graph, network.source.path, config.output_kind)
@@ -146,7 +246,7 @@ def _check_not_read(output: str, sha256: Collection[str]) -> None:
     """Refuse to replace a file that was read, by whatever name."""
     for path in (Path(output), Path(f"{output}.bak")):
         with contextlib.suppress(OSError), path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() in sha256:
+            if sha256_of(file) in sha256:
                 raise ConfigError(
                     f"--output: {path} is one of the files that are read; choose another file"
                 )

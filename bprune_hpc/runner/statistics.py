@@ -75,7 +75,7 @@ class SweepStatistics:
     def metrics(self) -> dict[str, Metric]:
         """Every metric."""
         test, *others = self.statistics
-        metrics: dict[str, Metric] = test.metrics()
+        metrics: dict[str, Metric] = test.metrics(self.failed)
         for other in others:
             metrics |= ood_metrics(test.scores(), other.scores(), test.plan.group_sizes)
         return without_failed(metrics, self.failed)

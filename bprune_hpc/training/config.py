@@ -21,9 +21,12 @@ from ..data.loading import DATASETS
 from ..errors import ConfigError
 from ..metrics.tasks import TASKS
 from ..models.zoo import MODELS
+from ..posterior.criteria import CRITERIA
 
 ALLREDUCES = ("horovod", "mpi")
 ESTIMATORS = ("flipout", "local")
+SCHEDULES = ("constant", "polynomial")
+_POWER = 3  # of a polynomial schedule
 _MOST_UNITS = 10**6  # of a layer
 
 
@@ -65,6 +68,16 @@ class TrainConfig:
     allreduce: str | None
     num_intra: int
     num_inter: int
+    start_from: str | None
+    mask: str | None
+    at: str
+    prune_schedule: str | None
+    prune_criterion: str
+    initial_fraction: float
+    final_fraction: float | None
+    begin_epoch: int
+    end_epoch: int | None
+    frequency: int
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_draws_eval", "width"):
@@ -89,9 +102,30 @@ class TrainConfig:
         fits = all(1 <= width <= _MOST_UNITS for width in self.hidden)
         self._require("hidden", fits, f"widths of 1 to {_MOST_UNITS}")
         self._require("model_dir", bool(self.model_dir), "a directory")
+        self._check_pruning()
         margin_s = self.stop_margin_s
         if margin_s is not None:
             self._require("stop_margin_s", 0 <= margin_s < math.inf, "seconds, 0 or more")
+
+    def _check_pruning(self) -> None:
+        if self.start_from is None and self.mask is not None:
+            raise ConfigError("--mask: is of a trained network; name it with --start_from")
+        if self.prune_schedule is None:
+            for name in ("final_fraction", "end_epoch"):
+                self._require(name, getattr(self, name) is None, "left out without a schedule")
+            return
+        self._require("final_fraction", self.final_fraction is not None, "given with a schedule")
+        for name in ("initial_fraction", "final_fraction"):
+            self._require(name, 0 <= getattr(self, name) < 1, "0 or more, and below 1")
+        self._require("frequency", self.frequency >= 1, "1 or more")
+        begin, end = self.begin_epoch, self.end_epoch
+        self._require("begin_epoch", 0 <= begin < self.epochs, f"0 to {self.epochs - 1}")
+        if self.prune_schedule == "polynomial":
+            self._require("end_epoch", end is not None, "given with --prune_schedule=polynomial")
+            assert end is not None
+            self._require(
+                "end_epoch", begin < end < self.epochs, f"{begin + 1} to {self.epochs - 1}"
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,9 +135,9 @@ class TrainConfig:
 
     @property
     def defining(self) -> dict[str, Any]:
-        """Settings that decide the numbers, by flag; data are known by what is in them."""
+        """Settings that decide the numbers, by flag; files are known by what is in them."""
         other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
-                 "num_intra", "num_inter")  # fmt: skip
+                 "num_intra", "num_inter", "start_from", "mask", "at")  # fmt: skip
         return {f"--{name}": value for name, value in self.settings.items() if name not in other}
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
@@ -129,7 +163,7 @@ def parse(argv: Sequence[str], prog: str) -> TrainConfig:
     return TrainConfig(**arguments)
 
 
-def parser(prog: str) -> ArgumentParser:
+def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     """Flags of the trainer.
 
     Parameters
@@ -236,6 +270,52 @@ def parser(prog: str) -> ArgumentParser:
         help="epochs over which the KL term grows to its weight; default: 0, at once",
     )
     training.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    pruning = flags.add_argument_group("pruning")
+    pruning.add_argument(
+        "--start_from",
+        metavar="CASE",
+        help="directory of a network that this command has trained: go on from its newest "
+        "checkpoint; what is pruned in it stays pruned",
+    )
+    pruning.add_argument(
+        "--mask",
+        metavar="FILE",
+        help="and prune it first, for good: a results file of its sweep, or mask.npz of an export",
+    )
+    pruning.add_argument(
+        "--at",
+        default="choice",
+        metavar="POINT",
+        help="of a results file: choice, index=K, threshold=X or fraction=F; default: %(default)s",
+    )
+    pruning.add_argument(
+        "--prune_schedule",
+        choices=SCHEDULES,
+        help="prune while training: at once ('constant'), or more and more (tfmot's formulas)",
+    )
+    pruning.add_argument(
+        "--prune_criterion",
+        choices=tuple(CRITERIA),
+        default="snr",
+        help="which weights go first; default: %(default)s",
+    )
+    pruning.add_argument(
+        "--initial_fraction", type=float, default=0.0, metavar="F",
+        help="of 'polynomial': pruned at --begin_epoch; default: 0",
+    )  # fmt: skip
+    pruning.add_argument(
+        "--final_fraction", type=float, metavar="F", help="of the weights to be pruned in the end"
+    )
+    pruning.add_argument(
+        "--begin_epoch", type=int, default=0, metavar="N",
+        help="epochs before the first weights go; default: 0",
+    )  # fmt: skip
+    pruning.add_argument(
+        "--end_epoch", type=int, metavar="N", help="epochs before the last weights go"
+    )
+    pruning.add_argument(
+        "--frequency", type=int, default=1, metavar="N", help="epochs between cuts; default: 1"
+    )
     run = flags.add_argument_group("run")
     run.add_argument(
         "--n_draws_eval",
@@ -286,6 +366,30 @@ def parser(prog: str) -> ArgumentParser:
         "--num_inter", type=int, default=1, help="ops at once; 0: all cores; default: 1"
     )
     return flags
+
+
+def fraction_to_prune(config: TrainConfig, epoch: int) -> float | None:
+    """Fraction of the weights that is to be pruned before an epoch; None: nothing is due.
+
+    That of ``ConstantSparsity`` and of ``PolynomialDecay`` with its power of 3, in epochs.
+
+    References
+    ----------
+    M. Zhu and S. Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+    compression", arXiv:1710.01878, 2017.
+    """
+    final, begin = config.final_fraction, config.begin_epoch
+    if config.prune_schedule is None or final is None or epoch < begin:
+        return None
+    if config.prune_schedule == "constant":
+        return final if epoch == begin else None
+    end = config.end_epoch
+    assert end is not None
+    is_due = (epoch - begin) % config.frequency == 0 or epoch == end
+    if epoch > end or not is_due:
+        return None
+    left = 1 - (epoch - begin) / (end - begin)
+    return final + (config.initial_fraction - final) * left**_POWER
 
 
 def learning_rate(config: TrainConfig, n_ranks: int, epoch: float) -> float:

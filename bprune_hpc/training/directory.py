@@ -36,6 +36,8 @@ from .graph import Training, write_checkpoint
 CHECKPOINT = "model.ckpt"
 RECORD = "train.json"
 UNFINISHED = "unfinished.json"
+ORIGINS = ("--start_from", "--mask")
+"""Flags whose files are known by their digests."""
 
 _LISTING = "checkpoint"
 _CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
@@ -118,7 +120,13 @@ class TrainingDirectory:
             return None
         return record
 
-    def join(self, sha256: Mapping[str, str], n_steps: int, environment: Environment) -> str:
+    def join(
+        self,
+        sha256: Mapping[str, str],
+        n_steps: int,
+        environment: Environment,
+        origin: Mapping[str, str] = {},
+    ) -> str:
         """Find out whether there is something to go on with; writes nothing.
 
         Parameters
@@ -127,6 +135,8 @@ class TrainingDirectory:
             Digest of every data file.
         n_steps : int
             Of the whole training.
+        origin : mapping of str to str
+            Digests of what it begins with, by flag.
 
         Returns
         -------
@@ -145,7 +155,7 @@ class TrainingDirectory:
                 f"{self.work}: is there, and is no unfinished training; move it away, or choose "
                 "another --model_dir"
             )
-        identity = self._identity(sha256)
+        identity = self._identity(sha256, origin)
         step = _newest(self.work)
         if step is None and max(self._steps(), default=0) > 0 and not self._config.overwrite:
             raise ConfigError(
@@ -315,9 +325,10 @@ class TrainingDirectory:
         if not at.is_dir() or not os.access(at, os.W_OK | os.X_OK):
             raise ConfigError(f"{given}: cannot be made, as {at} cannot be written; choose another")
 
-    def _identity(self, sha256: Mapping[str, str]) -> dict[str, Any]:
+    def _identity(self, sha256: Mapping[str, str], origin: Mapping[str, str]) -> dict[str, Any]:
         digest = hashlib.sha256("".join(sorted(set(sha256.values()))).encode()).hexdigest()
-        made = {**self._config.defining, "ranks": self._n_ranks, "data": f"sha256 {digest}"}
+        made = {**self._config.defining, "ranks": self._n_ranks, "data": f"sha256 {digest}",
+                **{name: origin.get(name, "none") for name in ORIGINS}}  # fmt: skip
         return json.loads(json.dumps(made))  # type: ignore[no-any-return]
 
     def _differences(self, before: Any, now: Mapping[str, Any] | None = None) -> list[str]:
@@ -410,7 +421,9 @@ def _identity_in(record: Mapping[str, Any]) -> dict[str, Any] | None:
         found = {f"--{name}": value for name, value in record["config"].items()}
         digests = sorted(set(record["data"]["sha256"].values()))
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-        return {**found, "ranks": record["n_ranks"], "data": f"sha256 {digest}"}
+        origin = record.get("origin", {})
+        begun = {name: origin.get(name, "none") for name in ORIGINS}
+        return {**found, "ranks": record["n_ranks"], "data": f"sha256 {digest}", **begun}
     except (KeyError, TypeError, AttributeError):
         return None
 

@@ -24,10 +24,10 @@ from ..job import memory
 from ..models import zoo as models_zoo
 from ..models.layers import local_dense
 from ..posterior.mean_field import snr
-from ..tensorflow_import import call_of, calls_of, import_tensorflow
+from ..tensorflow_import import call_of, calls_of, import_probability, import_tensorflow
 from .config import TrainConfig, op_seed
-from .gradients import of_elbo
-from .noise import Noise, aligned
+from .gradients import of_elbo, of_nll
+from .noise import Noise
 
 _SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
 
@@ -63,9 +63,7 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
 
 def mean_nll(outputs: Any, labels: Any, noise_scale: Any | None) -> Any:
     """Mean negative log-likelihood of classes or, with a standard deviation, of Normals."""
-    tf = import_tensorflow()
-    from tensorflow_probability import distributions
-
+    tf, distributions = import_tensorflow(), import_probability().distributions
     if noise_scale is None:
         predictive = distributions.Categorical(logits=outputs, name="label_dist")
     else:
@@ -124,8 +122,12 @@ class Training:
     ----------
     nll : float32 tensor, shape ()
         Mean negative log-likelihood, as it is trained by.
+    scales : mapping of str to float32 tensor
+        Standard deviations that it depends on, by the layer's name.
+    nll_gradients : list of float32 tensor
+        See :func:`bprune_hpc.training.gradients.of_nll`.
     gradients : list of float32 tensor
-        This rank's share of the mean over ranks, from which ``step`` goes on.
+        This rank's share of the mean over ranks of the whole loss's.
     noise_scale : float32 tensor or None
         Of a regression.
     """
@@ -137,6 +139,8 @@ class Training:
     kl_factor: Any
     network: models_zoo.Network
     nll: Any
+    scales: Mapping[str, Any]
+    nll_gradients: list[Any]
     gradients: list[Any]
     step: Any
     init: Any
@@ -151,6 +155,7 @@ def build(
     n_train: int,
     rank: int = 0,
     n_ranks: int = 1,
+    is_masked: bool = False,
 ) -> Training:
     """Build network, ELBO and optimizer into a new TF1 graph.
 
@@ -168,6 +173,8 @@ def build(
     rank, n_ranks : int
         The first decides the seed of this process's initial values, the second the share of its
         gradients.
+    is_masked : bool
+        Whether weights can be pruned.
     """
     tf = import_tensorflow()
     v1 = tf.compat.v1
@@ -188,6 +195,7 @@ def build(
             width=config.width,
             prior_scale=config.prior_scale,
             posterior_scale_init=config.posterior_scale_init,
+            is_masked=is_masked,
         )
         noise_scale = None
         if is_regression:
@@ -198,7 +206,8 @@ def build(
         if config.estimator == "local":
             logits, scales = local_dense(network.layers, inputs)
             nll = mean_nll(logits, labels, noise_scale)
-        pairs = of_elbo(network, nll, scales, factor / n_train, config.prior_scale, 1 / n_ranks)
+        found = of_nll(network, nll, scales, 1 / n_ranks)
+        pairs = of_elbo(network, found, scales, factor / n_train, config.prior_scale, 1 / n_ranks)
         gradients = [gradient for gradient, _ in pairs]
         step = v1.train.AdamOptimizer(rate).apply_gradients(
             pairs, global_step=v1.train.get_or_create_global_step()
@@ -206,8 +215,9 @@ def build(
         init = v1.global_variables_initializer()
         saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
     return Training(
-        graph, inputs, labels, rate, factor, network, nll, gradients, step, init, saver, noise_scale
-    )
+        graph, inputs, labels, rate, factor, network, nll, scales, found, gradients, step, init,
+        saver, noise_scale,
+    )  # fmt: skip
 
 
 def check_memory(training: Training, asked_for: str) -> None:
@@ -232,50 +242,25 @@ def check_memory(training: Training, asked_for: str) -> None:
         )
 
 
-def step_of(
-    training: Training,
-    session: Any,
-    noise: Noise,
-    add_up: Callable[[NDArray[np.float32]], None] | None = None,
-) -> Callable[..., np.float32]:
-    """A training step as a call.
+def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., np.float32]:
+    """A training step of one rank alone as a call.
 
     It takes examples, labels, learning rate and weight of the KL term as arrays of the graph's
-    types, and gives this rank's negative log-likelihood in nats an example.
-
-    Parameters
-    ----------
-    add_up : callable, optional
-        Puts in an array's place its sum over ranks; for a graph that was built for several.
+    types, and gives the negative log-likelihood in nats an example. That of several ranks is
+    :class:`bprune_hpc.training.shares.SharedSteps`.
     """
     network = training.network
-    fed = [training.inputs, training.labels, training.kl_factor, *noise.fed]
-    flags = []
+    fed = [training.learning_rate, training.inputs, training.labels, training.kl_factor]
+    fed, flags = [*fed, *noise.fed], []
     if network.is_training is not None:
         fed, flags = [*fed, network.is_training], [np.bool_(True)]
-    if add_up is None:
-        targets = [training.step, *network.updates]
-        whole = calls_of(session, [training.nll], [training.learning_rate, *fed], targets)
+    whole = calls_of(session, [training.nll], fed, [training.step, *network.updates])
 
-        def alone(x: Any, y: Any, rate: np.float32, factor: np.float32) -> np.float32:
-            (nll,) = whole(rate, x, y, factor, *noise.next(len(x)), *flags)
-            return nll  # type: ignore[no-any-return]
-
-        return alone
-    gradients = training.gradients
-    backward = calls_of(session, [training.nll, *gradients], fed, network.updates)
-    apply = calls_of(session, [], [training.learning_rate, *gradients], [training.step])
-    array, parts = aligned([gradient.shape.as_list() for gradient in gradients])
-
-    def together(x: Any, y: Any, rate: np.float32, factor: np.float32) -> np.float32:
-        nll, *mine = backward(x, y, factor, *noise.next(len(x)), *flags)
-        for part, gradient in zip(parts, mine, strict=True):
-            part[...] = gradient
-        add_up(array)
-        apply(rate, *parts)
+    def step(x: Any, y: Any, rate: np.float32, factor: np.float32) -> np.float32:
+        (nll,) = whole(rate, x, y, factor, *noise.next(len(x)), *flags)
         return nll  # type: ignore[no-any-return]
 
-    return together
+    return step
 
 
 def state_of(training: Training, session: Any) -> dict[str, NDArray[Any]]:

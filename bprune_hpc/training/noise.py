@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..models.layers import ancestors
 
-_ALIGNED = 16  # float32 numbers: TensorFlow takes an array as it lies if it begins at 64 bytes
+ALIGNED = 16  # float32 numbers: TensorFlow takes an array as it lies if it begins at 64 bytes
 _BLOCK = 2**16  # numbers that stay in the cache
 _UNIT = np.float32(2.0**-31 * (1 - 2.0**-23))  # makes numbers below 1 of 32 bits
 _TURN = np.float32(np.pi * 2.0**-31)
@@ -118,9 +118,9 @@ def aligned(shapes: list[list[int]]) -> tuple[NDArray[np.float32], list[NDArray[
     starts, end = [], 0
     for shape in shapes:
         starts.append(end)
-        end += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
-    whole = np.zeros(end + _ALIGNED, np.float32)
-    first = -(whole.ctypes.data // whole.itemsize) % _ALIGNED
+        end += -(-math.prod(shape) // ALIGNED) * ALIGNED
+    whole = np.zeros(end + ALIGNED, np.float32)
+    first = -(whole.ctypes.data // whole.itemsize) % ALIGNED
     whole = whole[first : first + end]
     return whole, [
         whole[start : start + math.prod(shape)].reshape(shape)

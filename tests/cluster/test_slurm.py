@@ -236,6 +236,25 @@ def test_ranks_and_end_of_job_are_told(
     assert told and 240 <= int(told[1]) <= 420, log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("asked", "seen"), [("--gpus-per-task=1", "0 1 2"), ("--gpus-per-node=3", "0,1,2 0,1,2 0,1,2")]
+)
+def test_ranks_see_their_gpus_in_every_job_of_a_chain(
+    cluster: Cluster, site_mpi: dict[str, str], checkout: Path, asked: str, seen: str
+) -> None:
+    """Bound by Slurm each sees its own; else all see all, and take that of their local rank."""
+    first = int(
+        cluster.submit(
+            "slurm.sh", "--nodes=1", "--ntasks-per-node=3", asked, "--time=7",
+            f"--output={checkout}/of-%j.log", cwd=checkout, PYTHONPATH=str(STAND_IN),
+            ARG_FILE=arguments(checkout, "--num_monte_carlo=6", "--at_most=3"), **site_mpi,
+        )
+    )  # fmt: skip
+    for job, state in ((first, "FAILED 3:0"), (first + 1, "COMPLETED 0:0")):
+        assert cluster.wait(str(job)) == state
+        assert f"GPUs of ranks: {seen}\n" in (checkout / f"of-{job}.log").read_text()
+
+
 def test_a_plugin_that_does_not_join_the_ranks_is_refused(cluster: Cluster, checkout: Path) -> None:
     log = checkout / "job.log"
     job = cluster.submit(

@@ -104,6 +104,13 @@ def test_out_of_range(argument: str, message: str) -> None:
         sweep_config.parse([*CASE, argument])
 
 
+def test_a_gpu_runs_the_graph_alone() -> None:
+    assert sweep_config.parse(CASE).device == "cpu"
+    assert sweep_config.parse([*CASE, "--device=gpu"]).evaluator == "graph"
+    with pytest.raises(ConfigError, match="--device=gpu: runs the evaluator graph, not chain"):
+        sweep_config.parse([*CASE, "--device=gpu", "--evaluator=chain"])
+
+
 def test_the_data_are_not_written_over() -> None:
     with pytest.raises(ConfigError, match="x.npz is the data set itself"):
         sweep_config.parse([*CASE, "--data_path=a/../x.npz", "--output=x.npz"])

@@ -76,7 +76,7 @@ def hot_draws(seed: int = 0) -> list[int]:
     return [k for k, size in enumerate(sizes) if size > largest]
 
 
-def load(config: Any, comm: Comm) -> Problem:
+def load(config: Any, comm: Comm, *device: Any) -> Problem:
     """Stands for :func:`bprune_hpc.runner.problem.load`."""
     return problems.share(problem(config.evaluator) if comm.is_root else None, comm)
 

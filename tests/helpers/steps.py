@@ -18,12 +18,15 @@ SHAPE = (8, 8)
 class Steps:
     """A training's graph in a session of its own, with examples."""
 
-    def __init__(self, *flags: str, rank: int = 0, n_ranks: int = 1, n_examples: int = 5) -> None:
+    def __init__(
+        self, *flags: str, rank: int = 0, n_ranks: int = 1, n_examples: int = 5,
+        is_masked: bool = False,
+    ) -> None:  # fmt: skip
         given = config("--width=2", "--hidden=6,4", "--posterior_scale_init=0.3", *flags)
         is_regression = given.task == "regression"
         self.config = given
         n_outputs = 1 if is_regression else N_CLASSES
-        self.training = graph.build(given, SHAPE, n_outputs, N_TRAIN, rank, n_ranks)
+        self.training = graph.build(given, SHAPE, n_outputs, N_TRAIN, rank, n_ranks, is_masked)
         self.session = open_session(self.training.graph)
         self.session.run(self.training.init)
         self.noise = Noise(self.training.nll, given.seed, rank)
@@ -42,3 +45,9 @@ class Steps:
 
     def close(self) -> None:
         self.session.close()
+
+
+def random_masks(training: graph.Training, share: float = 0.4) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    locs = training.network.loc_variables.values()
+    return {loc.op.name: rng.random(loc.shape.as_list()) < share for loc in locs}

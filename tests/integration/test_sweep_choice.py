@@ -16,7 +16,7 @@ from tests.helpers.bits import all_bits
 from tests.helpers.rewriting import rewritten
 from tests.helpers.sweeps import FLAGS, KINDS, start
 
-DIGITS = ["--model_dir=embedded:digits_fc", "--dataset=digits", "--thresholds=0,0.5,3"]
+DIGITS = ["--model_dir=embedded:digits_fc", "--draw_noise=shared", "--thresholds=0,0.5,3"]
 
 
 def run(*argv: str | Path) -> int:
@@ -208,8 +208,8 @@ def test_several_files_share_the_level(tmp_path: Path, capsys: pytest.CaptureFix
     assert [line for line in said.out.splitlines() if line.endswith(".h5:")] == [
         f"{path}:" for path in paths
     ]
-    assert report.main([*map(str, paths), "--plot=x.png"]) == 2
-    assert "--plot: draws one results file" in capsys.readouterr().err
+    assert report.main([*map(str, paths), "--html=x.html"]) == 2
+    assert "--html: is of one results file" in capsys.readouterr().err
 
 
 def test_a_file_of_before_is_read_and_gone_on_from(

@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -457,3 +458,19 @@ def test_the_document_runs_as_it_stands(tmp_path, monkeypatch):
             assert block == printed
             printed = ""
     assert not printed
+
+
+def test_what_is_pruned_twice_is_saved_once(tmp_path: Path) -> None:
+    net = bprune_hpc.load("embedded:digits_fc")
+    twice = net.prune(snr=0.5).prune(fraction=0.3, criterion="magnitude", granularity="neuron")
+    card = twice.save(tmp_path / "out", formats=["checkpoint"])
+    assert card["n_active"] == twice.n_active < net.prune(snr=0.5).n_active
+    again = bprune_hpc.load(tmp_path / "out" / "checkpoint")
+    for name, loc in twice.posterior.loc.items():
+        np.testing.assert_array_equal(again.posterior.loc[name], loc)
+    noisy = net.prune(snr=0.5, pruned_weights="bprune").prune(snr=1)
+    with pytest.raises(ConfigError, match="leaves pruned weights as noise"):
+        noisy.save(tmp_path / "no", formats=["checkpoint"])
+    with pytest.raises(ConfigError, match="bits 8 is neither 16 nor 32"):
+        net.save(tmp_path / "no", bits=8)
+    assert not (tmp_path / "no").exists()

@@ -47,17 +47,6 @@ def test_against_scikit_learn() -> None:
     np.testing.assert_allclose(found.confidence[filled], mean)
 
 
-def test_subsets_are_what_they_are_alone() -> None:
-    confidence, correct = example(2)
-    keep = np.random.default_rng(3).random((6, 500)) < 0.5
-    edges = equal_width_edges()
-    many = reliability(confidence, correct, edges, keep)
-    for row, k in enumerate(keep):
-        alone = reliability(confidence[k], correct[k], edges)
-        assert (many.count[row] == alone.count).all()
-        assert many.error[row] == pytest.approx(alone.error)
-
-
 def test_equal_mass_bins_hold_equal_numbers() -> None:
     confidence, correct = example(4, n=450)
     found = reliability(confidence, correct, equal_mass_edges(confidence, 15))
@@ -89,19 +78,14 @@ def test_many_rows_are_bit_for_bit_what_each_is_alone(
     confidence[0, 1] = confidence[0, 1].round(1)
     confidence[1, 2] = 1.0
     correct = rng.random(confidence.shape) < confidence
-    keep = np.arange(211) % 50 != np.arange(50)[:, None]
     of_mass = equal_mass_edges(confidence)
     for edges in (equal_width_edges(), of_mass):
         together = reliability(confidence, correct, edges)
-        subsets = reliability(confidence, correct, edges, keep)
         for at in np.ndindex(2, 3):
             own = edges if edges.ndim == 1 else edges[at]
             one = reliability(confidence[at], correct[at], own)
-            of_subsets = reliability(confidence[at], correct[at], own, keep)
             for name in ("count", "confidence", "accuracy", "error"):
                 np.testing.assert_array_equal(getattr(together, name)[at], getattr(one, name))
-                many = getattr(subsets, name)[(slice(None), *at)]
-                np.testing.assert_array_equal(many, getattr(of_subsets, name))
 
 
 @pytest.mark.parametrize("n_bins", [1, 7, 15])
@@ -112,3 +96,53 @@ def test_edges_of_equal_mass_are_quantiles(n_bins: int) -> None:
         wanted = np.arange(1, n_bins) / n_bins
         inner = np.quantile(confidence, wanted, axis=1, method="lower").T
         assert (equal_mass_edges(confidence, n_bins)[:, 1:-1] == inner).all()
+
+
+def test_the_bias_lies_between_its_bounds() -> None:
+    """Of calibrated, and of overconfident, predictions, in many test sets."""
+    rng = np.random.default_rng(8)
+    for power in (1.0, 1.5):
+        confidence = rng.uniform(0.3, 1, (2000, 150))
+        correct = rng.random(confidence.shape) < confidence**power
+        found = reliability(confidence, correct, equal_width_edges())
+        many = rng.uniform(0.3, 1, (1, 10**6))
+        truth = reliability(many, rng.random(many.shape) < many**power, equal_width_edges()).error
+        least, most = found.bias
+        bias = found.error.mean() - truth[0]
+        if power == 1:  # calibrated: the most that it can be
+            assert bias == pytest.approx(most.mean(), rel=0.05)
+            assert 0.02 < least.mean() < bias
+        else:
+            assert bias == pytest.approx(least.mean(), rel=0.2)
+            assert bias < most.mean()
+        # Signs of gaps that are not seen make the sum of their sizes more certain, not less.
+        assert found.error.std() < np.sqrt((found.error_of_examples**2).mean())
+
+
+def test_the_squared_l2_error_is_without_bias_and_its_error_right() -> None:
+    """Against a loop after Kumar, Liang and Ma's definition, and over many test sets."""
+    rng = np.random.default_rng(9)
+    for power in (1.0, 2.0):
+        confidence = rng.uniform(0.3, 1, (3000, 150))
+        correct = rng.random(confidence.shape) < confidence**power
+        found = reliability(confidence, correct, equal_mass_edges(confidence))
+        loop, edges = 0.0, equal_mass_edges(confidence[0])
+        for b in range(15):
+            inside = (confidence[0] > edges[b]) & (confidence[0] <= edges[b + 1])
+            y, c = correct[0, inside], confidence[0, inside]
+            loop += inside.mean() * ((c.mean() - y.mean()) ** 2 - y.var(ddof=1) / len(y))
+        assert found.squared_l2[0] == pytest.approx(loop)
+        many = rng.uniform(0.3, 1, 10**6)
+        exact = reliability(many, rng.random(10**6) < many**power, equal_mass_edges(many))
+        spread = found.squared_l2.std()
+        assert abs(found.squared_l2.mean() - exact.squared_l2) < 4 * spread / np.sqrt(3000)
+        plain = (found.count * (found.accuracy - found.confidence) ** 2).sum(axis=1) / 150
+        assert plain.mean() - exact.squared_l2 > 40 * spread / np.sqrt(3000)
+        assert 1 < np.sqrt((found.error_of_squared_l2**2).mean()) / spread < 1.5
+
+
+def test_a_single_bin_and_a_single_example_have_errors() -> None:
+    found = reliability(np.array([0.9]), np.array([True]), equal_width_edges())
+    assert 0 < found.error_of_examples < 0.5 and found.squared_l2 == 0
+    least, most = found.bias
+    assert 0 < least <= most < 0.5

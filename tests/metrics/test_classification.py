@@ -19,6 +19,7 @@ from bprune_hpc.accumulators.classification import MAX_NLL, GroupSums, bytes_per
 from bprune_hpc.metrics.classification import Statistics
 from bprune_hpc.metrics.definitions import CLASSIFICATION
 from bprune_hpc.metrics.estimates import Metric
+from bprune_hpc.metrics.half_samples import half_samples
 from bprune_hpc.metrics.jackknife import jackknife
 from bprune_hpc.posterior.draws import MEAN, group_of
 from bprune_hpc.runner.work_split import Plan, make_plan
@@ -152,6 +153,8 @@ def test_errors_are_the_jackknife_over_groups_of_pairs(case: Case) -> None:
     left_out = [case.oracle(np.flatnonzero(group != g)) for g in range(20)]
     metrics = case.statistics.metrics()
     for name, estimate in whole.items():
+        if CLASSIFICATION[name].has_halves:
+            continue
         # Busing et al. 1999, eq. for unequal groups, written out term by term.
         h = 50 / sizes
         corrected = 20 * estimate - sum((1 - 1 / h[g]) * left_out[g][name] for g in range(20))
@@ -166,6 +169,24 @@ def test_errors_are_the_jackknife_over_groups_of_pairs(case: Case) -> None:
         )
         if is_corrected(name):
             np.testing.assert_allclose(metrics[name].value, corrected, rtol=1e-7, atol=1e-12)
+
+
+def test_errors_of_steps_are_those_of_balanced_half_samples(case: Case) -> None:
+    whole = case.oracle(np.arange(100))
+    group = (np.arange(100) // 2) % 20
+    halves = [case.oracle(np.flatnonzero(half[group])) for half in half_samples(20)]
+    share = [half[group].mean() for half in half_samples(20)]
+    metrics = case.statistics.metrics()
+    steps = [name for name in whole if CLASSIFICATION[name].has_halves]
+    assert {"accuracy", "accuracy_drop", "ece", "aurc", "auroc_errors_entropy"} <= set(steps)
+    for name in steps:
+        squares = [
+            w / (1 - w) * (half[name] - whole[name]) ** 2
+            for w, half in zip(share, halves, strict=True)
+        ]
+        np.testing.assert_allclose(
+            metrics[name].se, np.sqrt(np.mean(squares, axis=0)), atol=1e-12, err_msg=name
+        )
 
 
 def test_bias_of_order_one_over_draws_is_taken_off() -> None:
@@ -215,7 +236,6 @@ def test_data_errors_of_the_set_leave_groups_of_examples_out(case: Case) -> None
         for name, function, score, outcome in (
             ("auroc_errors_entropy", roc_auc_score, entropy[t], wrong[t]),
             ("aurc", lambda w, c: _loop_aurc(c, w), confidence[t], wrong[t]),
-            ("ece", lambda w, c: _loop_ece(c, ~w), confidence[t], wrong[t]),
         ):
             left = [function(outcome[groups != g], score[groups != g]) for g in range(50)]
             _, se = jackknife(np.float64(function(outcome, score)), np.array(left), sizes)
@@ -240,7 +260,7 @@ def test_blocks_of_examples_change_no_bit(case: Case) -> None:
     other = Case(plan_of(100), blocks)
     for name, metric in case.statistics.metrics().items():
         again = other.statistics.metrics()[name]
-        for field in ("value", "se", "se_data"):
+        for field in ("value", "se", "se_data", "low", "high"):
             assert getattr(metric, field).tobytes() == getattr(again, field).tobytes(), name
     one, two = case.statistics.mean_probability, other.statistics.mean_probability
     assert one is not None and two is not None and one.tobytes() == two.tobytes()

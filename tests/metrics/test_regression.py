@@ -9,7 +9,8 @@ import pytest
 from scipy import integrate, optimize, special, stats
 
 from bprune_hpc.accumulators.regression import MAX_LOG2
-from bprune_hpc.metrics.definitions import LEVELS
+from bprune_hpc.metrics.definitions import LEVELS, REGRESSION
+from bprune_hpc.metrics.half_samples import half_samples
 from bprune_hpc.runner.work_split import Plan
 from tests.helpers.regression_case import Normals, plan_of, random_normals
 
@@ -88,14 +89,26 @@ def test_values_are_those_of_all_draws_at_once(n_draws: int, pairing: str) -> No
             np.testing.assert_allclose(metrics[name].value, value, atol=1e-12, err_msg=name)
 
 
-def test_errors_are_the_jackknife_over_groups_of_units(case: Normals) -> None:
+def test_errors_are_the_jackknifes_and_of_steps_those_of_halves(
+    case: Normals,
+) -> None:
     n_units = len(case.plan.replicates)
     group = np.arange(n_units) % 20
     whole = oracle(case, np.arange(n_units))
     left_out = [oracle(case, np.flatnonzero(group != g)) for g in range(20)]
     h = n_units / np.bincount(group)
     metrics = case.statistics().metrics()
+    halves = [oracle(case, np.flatnonzero(half[group])) for half in half_samples(20)]
+    share = [half[group].mean() for half in half_samples(20)]
     for name, estimate in whole.items():
+        if REGRESSION[name].has_halves:
+            squares = [
+                w / (1 - w) * (half[name] - estimate) ** 2
+                for w, half in zip(share, halves, strict=True)
+            ]
+            se = np.sqrt(np.mean(squares, axis=0))
+            np.testing.assert_allclose(metrics[name].se, se, atol=1e-12, err_msg=name)
+            continue
         corrected = 20 * estimate - sum((1 - 1 / h[g]) * left_out[g][name] for g in range(20))
         variance = sum(
             (h[g] * estimate - (h[g] - 1) * left_out[g][name] - corrected) ** 2 / (h[g] - 1)

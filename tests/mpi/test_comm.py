@@ -49,6 +49,26 @@ def test_the_launcher_is_told_by_its_own_variables(
 
 
 @pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_LOCALID": "1"}, None),  # of a batch script, which is no rank
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3",
+          "OMPI_COMM_WORLD_LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 1),
+        ({"PALS_RANKID": "5", "PALS_LOCAL_RANKID": "1"}, 1),
+        ({"PMI_SIZE": "3", "PMI_RANK": "2", "MPI_LOCALRANKID": "0"}, 0),
+        ({"PMI_SIZE": "3", "PMI_RANK": "2", "PMI_LOCAL_RANK": "1"}, 1),
+        ({"ALPS_APP_PE": "6"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "7", "SLURM_LOCALID": "3"}, 3),
+    ],
+)  # fmt: skip
+def test_the_local_rank_is_told_by_the_launcher(
+    variables: dict[str, str], expected: int | None
+) -> None:
+    assert launchers.local_rank(variables) == expected
+
+
+@pytest.mark.parametrize(
     ("variables", "layer"),
     [
         ({}, None),

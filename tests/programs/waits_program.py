@@ -59,7 +59,8 @@ def unsummed(comm: Comm, rank: int) -> int:
     """One rank does not come to a sum of gradients, which has no roll call."""
     if comm.rank == rank:
         time.sleep(3600)
-    comm.add_up(np.ones(3, np.float32))
+    bounds = range(comm.size + 1)
+    comm.sum_shares(np.ones(comm.size, np.float32), bounds, np.ones(1, np.float32))
     return 0
 
 

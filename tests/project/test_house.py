@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from bprune_hpc import __version__
@@ -39,9 +40,11 @@ SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in SOURCES.items()}
 
 LAYERS = (
-    {"sweep", "train", "inspect", "report"},
-    {"estimate"},
-    {"results", "library", "training"},
+    {"__main__"},
+    {"sweep", "train", "inspect", "report", "export", "jobs"},
+    {"estimate", "training"},
+    {"results", "library"},
+    {"formats"},
     {"runner"},
     {"config", "inspection"},
     {"metrics", "evaluators", "checkpoints"},
@@ -52,10 +55,14 @@ LAYERS = (
     {"errors", "_typing"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
-WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results"}
+WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results", "training"}
 
 HEAVY = ("tensorflow", "tensorflow_probability", "tf_keras", "horovod", "mpi4py")
-IMPORTERS = {"mpi4py": {"mpi.comm"}, "horovod": {"train"}}
+# TensorFlow comes through its door, which imports by names.
+IMPORTERS: dict[str, set[str]] = {
+    "mpi4py": {"mpi.comm"}, "horovod": {"train"}, "tensorflow": set(),
+    "tensorflow_probability": set(),
+}  # fmt: skip
 # What says of itself that it is pure: arrays in, arrays out.
 PURE = sorted(
     name for name, tree in TREES.items() if re.search(r"\bPure\b", ast.get_docstring(tree) or "")
@@ -66,7 +73,7 @@ PRINTER = "streams"
 
 SCRIPTS = sorted(
     path
-    for pattern in ("jobs/*.sh", "tools/*.sh", "tests/slurm/*.sh", ".ci/run")
+    for pattern in ("jobs/*.sh", "tools/*.sh", "containers/*.sh", "tests/slurm/*.sh", ".ci/run")
     for path in ROOT.glob(pattern)
 )
 CONFIGS = sorted((ROOT / "configs").glob("*.txt"))
@@ -277,8 +284,8 @@ def test_no_file_names_a_place_of_one_machine() -> None:
 
 def test_ci_calls_targets_that_exist_and_sets_variables_that_are_read() -> None:
     ci = (ROOT / ".ci/run").read_text()
-    targets = re.findall(r"\bmake (\w+)$", ci, re.MULTILINE)
-    assert targets == ["check", "test", "fast"]
+    targets = re.findall(r"\bmake ([\w-]+)$", ci, re.MULTILINE)
+    assert targets == ["check", "test", "docs", "wheel", "fast-newest"]
     assert set(targets) <= make_targets()
     assert os.access(ROOT / ".ci/run", os.X_OK)
     variables = re.findall(r"^(BPRUNE_\w+)=", ci, re.MULTILINE)
@@ -289,7 +296,8 @@ def test_ci_calls_targets_that_exist_and_sets_variables_that_are_read() -> None:
 
 
 def make_targets() -> set[str]:
-    phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    phony = re.search(r"^\.PHONY:(.*)$", makefile, re.MULTILINE)
     assert phony
     return set(phony.group(1).split())
 
@@ -297,26 +305,90 @@ def make_targets() -> set[str]:
 def test_make_says_what_there_is() -> None:
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
     assert said.returncode == 0, said.stderr
-    assert set(re.findall(r"^make (\w+)", said.stdout, re.MULTILINE)) == make_targets() - {"help"}
+    assert set(re.findall(r"^make ([\w-]+)", said.stdout, re.MULTILINE)) == make_targets() - {
+        "help"
+    }
 
 
-def requirements() -> list[Requirement]:
+def setup_cfg() -> configparser.ConfigParser:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    texts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    return config
+
+
+def requirements(left_out: str) -> list[Requirement]:
+    config = setup_cfg()
+    extras = dict(config["options.extras_require"])
+    extras.pop(left_out, None)
+    texts = [config["options"]["install_requires"], *extras.values()]
     return [Requirement(line) for text in texts for line in text.splitlines() if line.strip()]
 
 
-def test_every_requirement_is_pinned_to_a_version_it_allows() -> None:
-    pinned = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            pinned[canonicalize_name(name)] = version
-    for requirement in requirements():
+def pins(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
+
+
+COMBINATIONS = {"oldest": ["3.10"], "horovod": ["3.11"], "newest": ["3.12", "3.13"]}
+"""Versions of Python by the name of their constraints."""
+
+
+def test_the_combinations_are_those_of_the_metadata() -> None:
+    assert {path.stem for path in (ROOT / "constraints").iterdir()} == set(COMBINATIONS)
+    versions = [version for versions in COMBINATIONS.values() for version in versions]
+    classifiers = setup_cfg()["metadata"]["classifiers"].splitlines()
+    assert versions == [
+        line.rpartition(" ")[2] for line in classifiers if re.search(r":: 3\.\d+$", line)
+    ]
+    python = SpecifierSet(setup_cfg()["options"]["python_requires"])
+    assert all(python.contains(version) for version in versions)
+    assert not python.contains("3.9") and not python.contains("3.14")
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_every_requirement_is_pinned_to_a_version_it_allows(name: str) -> None:
+    pinned = pins(ROOT / f"constraints/{name}.txt")
+    # The site is not built with the oldest.
+    for requirement in requirements("docs" if name == "oldest" else ""):
+        environments = [{"python_version": version} for version in COMBINATIONS[name]]
+        if requirement.marker and not any(map(requirement.marker.evaluate, environments)):
+            continue
         version = pinned.get(canonicalize_name(requirement.name))
-        assert version is not None, f"{requirement.name}: not in constraints.txt"
+        assert version is not None, f"{requirement.name}: not in constraints/{name}.txt"
         assert requirement.specifier.contains(version), f"{requirement}: pinned to {version}"
+    tensorflow = pinned["tensorflow"].split(".")[:2]
+    assert pinned["tf-keras"].split(".")[:2] == tensorflow
+    belongs = "0.25.0" if int(tensorflow[1]) >= 18 else "0.24.0"
+    assert pinned["tensorflow-probability"] == belongs
+
+
+def test_an_interpreter_is_found_by_running_it(tmp_path: Path) -> None:
+    find = ROOT / "tools/find_python.sh"
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    empty, kept = tmp_path / "shims", tmp_path / f"pyenv/versions/{here}.99/bin"
+    for directory in (empty, kept):
+        directory.mkdir(parents=True)
+    name = empty / f"python{here}"
+    name.write_text("#!/bin/sh\necho no such version >&2\nexit 127\n")
+    name.chmod(0o755)
+    (kept / f"python{here}").symlink_to(sys.executable)
+    places = {"PATH": f"{empty}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")}
+
+    def found(*asked: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([find, *asked], env=places, capture_output=True, text=True)
+
+    for asked in (here, f"python{here}"):
+        done = found("9.9", asked)
+        assert done.returncode == 0, done.stderr
+        version = subprocess.run(
+            [done.stdout.strip(), "-c", "import sys; print(*sys.version_info[:2], sep='.')"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert version.stdout.strip() == here
+    for asked in ("9.9", "/bin/false", "no-such-python"):
+        done = found(asked)
+        assert done.returncode == 1 and not done.stdout and done.stderr.count("\n") == 1
+        assert f"make environments: {asked}; install one" in done.stderr
 
 
 @pytest.mark.slow
@@ -342,6 +414,11 @@ def test_a_wheel_made_from_the_sdist_holds_the_embedded_case(tmp_path: Path) -> 
         path.relative_to(ROOT).as_posix()
         for path in tracked_files()
         if path.is_relative_to(PACKAGE) and path.suffix not in (".pyc", ".c", ".h")
+    }
+    wanted |= {
+        f"bprune_hpc/shipped/{name_of(path)}"
+        for name in ("configs", "jobs")
+        for path in (ROOT / name).iterdir()
     }
     assert wanted <= packed
     assert "bprune_hpc/embedded/digits.npz" in packed

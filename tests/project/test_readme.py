@@ -125,7 +125,7 @@ def test_commands_are_found_in_a_sample() -> None:
 
 
 def test_make_targets_and_variables_exist() -> None:
-    phony = re.search(r"^\.PHONY:(.*)$", MAKEFILE, re.MULTILINE)
+    phony = re.search(r"^\.PHONY:(.*)$", MAKEFILE.replace("\\\n", ""), re.MULTILINE)
     assert phony
     targets = phony.group(1).split()
     variables = set(re.findall(r"^(?:export )?(\w+) [?:]?= ?", MAKEFILE, re.MULTILINE))

@@ -2,9 +2,9 @@
 # Usage: up.sh ROOT PORT [NODES]
 #
 # Starts a Slurm of this user's own on the loopback address, without systemd: munged, slurmctld
-# and one slurmd for each virtual node n1, n2, ..., with 8 pretended cores each. Everything
-# is kept below ROOT, which `down.sh ROOT` ends again. The controller listens on PORT, node i on PORT + i.
-# ROOT/env.sh has what a client needs.
+# and one slurmd for each virtual node n1, n2, ..., with 8 pretended cores and 4 pretended GPUs each.
+# Everything is kept below ROOT, which `down.sh ROOT` ends again. The controller listens on PORT,
+# node i on PORT + i. ROOT/env.sh has what a client needs.
 set -euo pipefail
 
 root=$1 port=$2 n_nodes=${3:-2}
@@ -57,6 +57,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=100000,batch_sched_delay=0
 MpiDefault=none
+GresTypes=gpu
 ReturnToService=2
 InactiveLimit=0
 KillWait=10
@@ -67,10 +68,15 @@ JobCompType=jobcomp/filetxt
 JobCompLoc=$root/log/jobs.txt
 CONF
   for ((i = 1; i <= n_nodes; i++)); do
-    echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + i)) CPUs=8 State=UNKNOWN"
+    echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + i)) CPUs=8 Gres=gpu:4 State=UNKNOWN"
   done
   echo "PartitionName=test Nodes=ALL Default=YES MaxTime=1:00:00 DefaultTime=5 State=UP"
 } >"$root/slurm.conf"
+
+# Any devices do for pretended GPUs: without control groups Slurm only counts and names them.
+for device in full null random zero; do
+  echo "NodeName=n[1-$n_nodes] Name=gpu File=/dev/$device"
+done >"$root/gres.conf"
 
 # One machine's nodes share its memory, over which Open MPI would talk across them and fail.
 cat >"$root/env.sh" <<ENV

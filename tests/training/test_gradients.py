@@ -1,4 +1,4 @@
-"""Gradients against TensorFlow's own, steps against Adam written out, and units against weights."""
+"""Gradients against TensorFlow's own, and units against weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from bprune_hpc.models.zoo import MODELS
 from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 from bprune_hpc.training import graph
-from bprune_hpc.training.noise import aligned
 from tests.helpers.steps import N_CLASSES, N_TRAIN, Steps
 
 KINDS = [
@@ -70,59 +69,6 @@ def test_the_divergence_alone_is_the_closed_form(make):
     for mine, other, expected in zip(found, without, by_hand, strict=True):
         difference = np.float64(mine) - other
         np.testing.assert_allclose(difference, weight * expected, rtol=1e-5, atol=1e-6 * weight)
-
-
-def test_ranks_together_take_adams_step_with_the_mean_of_their_gradients(make):
-    ranks = [make(rank=rank, n_ranks=2) for rank in (0, 1)]
-    start = graph.state_of(ranks[0].training, ranks[0].session)
-    graph.set_state(ranks[1].training, ranks[1].session, start)
-    shares = [one.session.run(one.training.gradients, one.feed(1.0)) for one in ranks]
-    for one in ranks:
-        one.noise.n_runs = 0
-    after = []
-    sums = [one + other for one, other in zip(*shares, strict=True)]
-    for one in ranks:
-        take = graph.step_of(one.training, one.session, one.noise, putting(sums))
-        take(one.x, one.y, np.float32(0.01), np.float32(1))
-        after.append(graph.state_of(one.training, one.session))
-    assert after[0].keys() == after[1].keys() == start.keys()
-    for name, value in after[0].items():
-        assert value.tobytes() == after[1][name].tobytes(), name
-    assert after[0]["global_step:0"] == 1
-    # Adam (Kingma and Ba 2015), algorithm 1, from moments of 0.
-    variables = ranks[0].training.graph.get_collection("trainable_variables")
-    for variable, g in zip(variables, sums, strict=True):
-        before = start[variable.name]
-        rate = 0.01 * np.sqrt(1 - 0.999) / (1 - 0.9)
-        expected = before - rate * 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-8)
-        np.testing.assert_allclose(after[0][variable.name], expected, rtol=1e-4, atol=1e-7)
-
-
-def putting(sums: list[np.ndarray]) -> Callable[[np.ndarray], None]:
-    """Puts these in the place of a rank's gradients, where it has them in one array."""
-
-    def add_up(mine: np.ndarray) -> None:
-        whole, parts = aligned([one.shape for one in sums])
-        for part, one in zip(parts, sums, strict=True):
-            part[...] = one
-        mine[:] = whole
-
-    return add_up
-
-
-def test_a_rank_alone_takes_the_step_of_ranks_that_are_alike(make):
-    one, two = make(), make(n_ranks=2)
-    graph.set_state(two.training, two.session, graph.state_of(one.training, one.session))
-    graph.step_of(one.training, one.session, one.noise)(
-        one.x, one.y, np.float32(0.1), np.float32(1)
-    )
-    both = graph.step_of(
-        two.training, two.session, two.noise, lambda mine: np.add(mine, mine, out=mine)
-    )
-    both(two.x, two.y, np.float32(0.1), np.float32(1))
-    after = [graph.state_of(each.training, each.session) for each in (one, two)]
-    for name, value in after[0].items():
-        np.testing.assert_allclose(after[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_units_drawn_have_the_moments_of_units_under_drawn_weights(make):

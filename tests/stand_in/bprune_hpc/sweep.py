@@ -37,7 +37,9 @@ def main() -> int:
     n_draws = int(arguments["--num_monte_carlo"])
     left_s = float(os.environ["BPRUNE_END_TIME"]) - time.time()
     until = int(arguments.get("--at_most", n_draws))
+    gpus = world.gather(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
     if world.rank == 0:
+        print("GPUs of ranks:", *gpus)
         print(
             f"{world.size} ranks, {os.environ.get('OMP_NUM_THREADS')} threads, {left_s:.0f} s left"
         )

@@ -1,0 +1,156 @@
+"""A pruned network without what is idle, and its weights that are left.
+
+What belongs here: which numbers of which tensors a format has to hold. What does not: what is idle
+(``evaluators.compact_graph``), or how a format holds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluators.compact_graph import CompactGraph, compact_graph
+from ..evaluators.compaction import GaussianSlice, Weights
+from ..evaluators.interface import Noise
+from ..graph.layer_graph import LayerGraph, Shape
+from ..posterior.draws import Draw, standard_normal
+from ..posterior.mean_field import Posterior
+from .portable import PackedTensor
+from .pruned_network import PrunedNetwork
+
+
+@dataclass(frozen=True)
+class PackedNetwork:
+    """A graph of layers on what is left.
+
+    Attributes
+    ----------
+    layers : LayerGraph
+    shapes : tuple of tuple of int
+        Of what each of its nodes gives for an example.
+    inputs : int array or None
+        Numbers of an example, in one row, that it takes; None for all.
+    tensors : mapping of str to PackedTensor
+        All that the graph names.
+    """
+
+    layers: LayerGraph
+    shapes: tuple[Shape, ...]
+    inputs: NDArray[np.intp] | None
+    tensors: Mapping[str, PackedTensor]
+
+    @property
+    def at_mean(self) -> dict[str, NDArray[np.float32]]:
+        """Weights at the posterior mean."""
+        return {name: tensor.dense(tensor.loc) for name, tensor in self.tensors.items()}
+
+
+def pack(network: PrunedNetwork, *, only_mean: bool = False) -> PackedNetwork:
+    """Leave out what is idle.
+
+    A constant that has a deviation, its own or that of a weight which takes it, stays as a channel.
+
+    Parameters
+    ----------
+    only_mean : bool
+        Whether the posterior's mean alone is wanted: then every constant becomes a part of a bias,
+        and nothing has a deviation.
+    """
+    layers, posterior = network.layers, network.posterior
+    assert layers is not None  # formats refuse such a network by name
+    fixed = {
+        name: np.asarray(value, np.float32)
+        for name, value in {**network.fixed, **layers.constants}.items()
+    }
+    if only_mean:
+        fixed |= posterior.loc
+        posterior = Posterior({}, {})
+    weights = Weights(posterior, fixed)
+    compact = compact_graph(layers, weights)
+    constants = _constants(compact, posterior)
+    if constants is None:
+        compact = compact_graph(layers, weights, folds_constants=False)
+        constants = {}
+    is_empty = any(0 in shape for shape in (compact.graph.input_shape, *compact.shapes))
+    if is_empty:  # which no runtime takes
+        return _whole(layers, weights)
+    tensors = {name: _of_slice(one) for name, one in compact.weights.items()}
+    tensors |= {name: packed(name, value, None) for name, value in constants.items()}
+    inputs = compact.inputs
+    if inputs is not None:
+        n_channels = layers.input_shape[-1]
+        n_places = math.prod(layers.input_shape[:-1])
+        inputs = (n_channels * np.arange(n_places)[:, None] + inputs).reshape(-1)
+    return PackedNetwork(compact.graph, compact.shapes, inputs, tensors)
+
+
+def _constants(
+    compact: CompactGraph, posterior: Posterior
+) -> dict[str, NDArray[np.float32]] | None:
+    """The biases that constants become; None if they differ from draw to draw."""
+    values = {
+        name: standard_normal(0, name, 0, scale.shape) for name, scale in posterior.scale.items()
+    }
+    noise = Noise(0, (Draw(0, 1, 0), Draw(1, -1, 0)), values)
+    first, second = compact.biases(noise)
+    is_same = all(np.array_equal(first[name], second[name]) for name in compact.bias_names)
+    return dict(first) if is_same else None
+
+
+def _whole(layers: LayerGraph, weights: Weights) -> PackedNetwork:
+    """A network with all that it has."""
+    names = {
+        name
+        for node in layers.nodes
+        for name in (getattr(node.operation, "kernel", None), getattr(node.operation, "name", None))
+        if name is not None
+    }
+    loc, scale = weights.posterior.loc, weights.posterior.scale
+    tensors = {
+        name: packed(name, (loc if name in loc else weights.fixed)[name], scale.get(name))
+        for name in sorted(names)
+    }
+    return PackedNetwork(layers, tuple(layers.shapes(weights.shapes)), None, tensors)
+
+
+def _of_slice(one: GaussianSlice) -> PackedTensor:
+    return packed(one.name, one.loc, one.scale, one.shape, tuple(one.indices))
+
+
+def packed(
+    name: str,
+    loc: NDArray[np.floating],
+    scale: NDArray[np.floating] | None,
+    full_shape: Shape | None = None,
+    axes: tuple[NDArray[np.intp] | None, ...] | None = None,
+) -> PackedTensor:
+    """What is left of a tensor: sparse where that takes less memory.
+
+    Parameters
+    ----------
+    loc, scale : array
+        What is not idle.
+    name, full_shape, axes
+        See :class:`bprune_hpc.formats.portable.PackedTensor`.
+    """
+    is_left = loc != 0 if scale is None else (loc != 0) | (scale != 0)
+    n_bytes = 4 if scale is None else 8
+    places = None
+    loc_left, scale_left = loc.reshape(-1), None if scale is None else scale.reshape(-1)
+    if loc.ndim > 1 and np.count_nonzero(is_left) * (n_bytes + 2) < loc.size * n_bytes:
+        places = np.flatnonzero(is_left)
+        loc_left = loc_left[places]
+        scale_left = None if scale_left is None else scale_left[places]
+    return PackedTensor(
+        name=name,
+        shape=loc.shape,
+        loc=loc_left.astype(np.float32),
+        scale=None if scale_left is None else scale_left.astype(np.float32),
+        places=places,
+        full_shape=loc.shape if full_shape is None else full_shape,
+        axes=(None,) * loc.ndim if axes is None else axes,
+    )

@@ -1,0 +1,66 @@
+"""TFLite files in the LiteRT interpreter, and a network that structured pruning makes smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bprune_hpc
+from bprune_hpc import data
+from bprune_hpc.formats.onnx_graph import import_onnx
+from bprune_hpc.formats.packing import pack
+from bprune_hpc.formats.reference import Reference, compare, tolerance_of
+from bprune_hpc.formats.tensorflow_layers import apply
+from bprune_hpc.models import digits_conv_flipout
+from bprune_hpc.tensorflow_import import import_tensorflow
+from tests.helpers.exports import random_export
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs_of_layers(seed: int) -> None:
+    """In TensorFlow's operations, against the graph that they were found in."""
+    network = random_export(seed)
+    packed = pack(network, only_mean=True)
+    with Reference(network) as reference:
+        x, expected = reference.x, reference.mean_outputs
+    if packed.inputs is not None:
+        x = x.reshape(len(x), -1)[:, packed.inputs]
+    x = x.reshape(-1, *packed.layers.input_shape)
+    found = apply(import_tensorflow(), packed.layers, packed.at_mean, x).numpy()
+    compare(found.reshape(expected.shape), expected, "layers", tolerance_of(network))
+
+
+def test_filters_that_are_pruned_are_gone_from_every_format(tmp_path: Path) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    pytest.importorskip("onnxruntime")
+    net = bprune_hpc.load(digits_conv_flipout(), output_kind="logits")
+    examples = data.load("digits")
+    x = examples.x[:20].reshape(-1, 8, 8, 1)
+    pruned = net.prune(fraction=0.5, granularity="filter")
+    card = pruned.save(tmp_path / "export", ["bundle", "onnx", "tflite"], x=x)
+    kernel = next(name for name in net.posterior.names if "conv" in name)
+    n_filters = net.posterior.loc[kernel].shape[-1]
+    model = import_onnx().load(tmp_path / "export" / "model.onnx")
+    first = next(node for node in model.graph.node if node.op_type == "Conv").input[1]
+    sizes = {one.name: tuple(one.dims) for one in model.graph.initializer}
+    sizes |= {one.values.name: tuple(one.dims) for one in model.graph.sparse_initializer}
+    assert sizes[first][0] == n_filters // 2
+    found = card["size_and_speed"]
+    assert found["multiplications"]["dense"] < 0.6 * found["multiplications"]["before"]
+    for name in ("onnx", "tflite"):
+        sizes_of_files = found["formats"][name]["bytes"]
+        assert sizes_of_files["after"] < 0.75 * sizes_of_files["before"]
+    runner = interpreter.Interpreter(model_path=str(tmp_path / "export" / "model.tflite"))
+    (given,), (shown,) = runner.get_input_details(), runner.get_output_details()
+    runner.resize_tensor_input(given["index"], x.shape)
+    runner.allocate_tensors()
+    runner.set_tensor(given["index"], x)
+    runner.invoke()
+    logits = pruned.logits(x)
+    np.testing.assert_allclose(
+        runner.get_tensor(shown["index"]), logits, rtol=0, atol=1e-5 * np.abs(logits).max()
+    )

@@ -1,0 +1,150 @@
+"""Figures, the web page and tables of real sweeps: they have the file's numbers, and open."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bprune_hpc import report, results, sweep
+from bprune_hpc.results.figure import PANELS, panels_of
+from bprune_hpc.results.html_report import summary
+from bprune_hpc.results.swept import comparison_fault, read_swept
+
+FLAGS = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=20"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("sweeps")
+    asked = {
+        "snr": ["--thresholds=0,0.5,1,3", "--max_accuracy_drop=0.05", "--ood_dataset=digits"],
+        "magnitude": ["--prune_fractions=0,0.5,0.9", "--criterion=magnitude"],
+    }
+    for name, flags in asked.items():
+        assert sweep.main([*FLAGS, *flags, f"--output={home / name}.h5"]) == 0
+    return {name: home / f"{name}.h5" for name in asked}
+
+
+def test_every_panel_is_drawn_and_every_format_written(files, tmp_path, capsys):
+    swept = [read_swept(str(files["snr"]))]
+    of_classes = set(PANELS) - {"rmse", "crps", "sharpness", "pit", "coverage"}
+    assert set(panels_of(swept, None)) == of_classes
+    for ending, x in (("pdf", "weights_left"), ("svg", "fraction"), ("png", "threshold")):
+        out = tmp_path / f"f.{ending}"
+        assert report.main([str(files["snr"]), f"--plot={out}", f"--x={x}"]) == 0
+        assert out.stat().st_size > 10_000
+    text = (tmp_path / "f.svg").read_text()
+    assert "weights pruned (%)" in text and "200" not in text.partition("posterior draws")[0][-4:]
+    both = [str(files["snr"]), str(files["magnitude"])]
+    assert report.main([*both, f"--plot={tmp_path / 'both.svg'}", "--panels=accuracy,nll"]) == 0
+    text = (tmp_path / "both.svg").read_text()
+    assert "magnitude" in text and "NOT COMPARABLE" not in text
+    assert "the same 5 %" not in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_compared_say_so(files):
+    one, other = (read_swept(str(path)) for path in files.values())
+    assert comparison_fault([one, other]) == ""
+    other.identity["data"] = "sha256 other"
+    assert "test set" in comparison_fault([one, other])
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--panels=nonsense", "is none of accuracy, "), ("--panels=ood", "has nothing for 'ood'")],
+)
+def test_panels_that_cannot_be(files, capsys, flag, message):
+    assert report.main([str(files["magnitude"]), flag]) == 2
+    assert message in capsys.readouterr().err
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.ids: list[str] = []
+        self.n_labelled = 0
+        self.cells: list[float] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        for name in ("src", "href", "xlink:href"):
+            value = named.get(name) or ""
+            if value and not value.startswith(("#", "data:")):
+                self.outside.append(value)
+        self.ids += [named["id"]] if named.get("id") else []
+        self.n_labelled += tag == "svg" and bool(named.get("aria-label"))
+        self.cells += [float(str(named["data-value"]))] if "data-value" in named else []
+
+
+def test_the_page_is_one_file_with_the_files_numbers(files, tmp_path):
+    out = tmp_path / "r.html"
+    assert report.main([str(files["snr"]), f"--html={out}"]) == 0
+    text, page = out.read_text(), _Page()
+    page.feed(text)
+    assert page.outside == [] and "@import" not in text
+    assert page.n_labelled == len(panels_of([read_swept(str(files["snr"]))], None))
+    metrics = results.read(str(files["snr"])).metrics
+    for name in ("accuracy", "nll", "mutual_information"):
+        assert set(metrics[name].values) <= set(page.cells)
+
+
+def test_the_summary_is_made_of_the_numbers(files):
+    swept = read_swept(str(files["snr"]))
+    chosen = swept.chosen
+    assert chosen
+    said = " ".join(summary(swept))
+    read = results.read(str(files["snr"]))
+    change = float(read.metrics.mutual_information_change[chosen])
+    found = re.search(r"mutual information (falls|rises) by ([\d.]+) ± ([\d.]+)", said)
+    assert found and (found[1] == "falls") == (change < 0)
+    assert float(found[2]) == pytest.approx(abs(change), abs=0.6 * 10 ** -len(found[2][2:]))
+    errors = [
+        float(read.metrics[f"mutual_information_change_{e}"][chosen]) for e in ("se", "se_data")
+    ]
+    assert float(found[3]) == pytest.approx(np.hypot(*errors), rel=0.1)
+    assert "within its error" in said or "falls" in said
+
+
+def test_tables_to_take_along(files, tmp_path):
+    outs = {kind: tmp_path / f"t.{kind}" for kind in ("csv", "latex", "markdown")}
+    flags = [f"--{kind}={out}" for kind, out in outs.items()]
+    assert report.main([str(files["snr"]), *flags]) == 0
+    metrics = results.read(str(files["snr"])).metrics
+    with outs["csv"].open() as stream:
+        rows = list(csv.DictReader(stream))
+    for name in ("nll", "nll_se", "accuracy_low", "ece_change_se_data"):
+        np.testing.assert_array_equal([float(row[name]) for row in rows], metrics[name])
+    assert outs["markdown"].read_text().count("\n") == 2 + len(rows)
+    latex = outs["latex"].read_text()
+    assert latex.count(r"\\") == 1 + len(rows) and r"\pm" in latex and "±" not in latex
+
+
+def test_the_page_in_a_browser(files, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no chromium here")
+    out = tmp_path / "r.html"
+    assert report.main([str(files["snr"]), f"--html={out}"]) == 0
+    # Sort by accuracy, as a click does, and show what is there then.
+    text = out.read_text().replace(
+        "</script>", 'document.querySelectorAll("thead button")[2].click();</script>'
+    )
+    out.write_text(text)
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", out.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    body = done.stdout.partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = [re.findall(r'data-value="([^"]+)"', row) for row in body.split("</tr>")[:-1]]
+    accuracy = [float(row[2]) for row in rows]
+    assert len(accuracy) == 4 and accuracy == sorted(accuracy)
