@@ -112,7 +112,8 @@ test-oldest:
 
 # Every kind of network and data set, every evaluator, trainings and sweeps on ranks.
 OF_VERSIONS := $(wildcard tests/test_*.py) $(addprefix tests/,checkpoints data evaluators graph library \
-  models results training integration/test_mpi.py integration/test_sweep.py integration/test_train.py)
+  models results training integration/test_mpi.py::test_collectives integration/test_sweep.py \
+  integration/test_train.py)
 fast-newest: export BPRUNE_TEST_DATA := $(abspath $(NEWEST_VENV))/no-data
 fast-newest:
 	+$(MAKE) test $(NEWEST) PYTEST_ARGS="-m 'not (slow or slurm or horovod)' \

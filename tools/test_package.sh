@@ -18,7 +18,7 @@ fail() {
   exit 1
 }
 
-sed -n '/^SNR <=   pruned         accuracy/,/^results:/p' "$checkout/README.md" | grep -v ^results >table
+sed -n '/^SNR <= *pruned *accuracy/,/^results:/p' "$checkout/README.md" | grep -v ^results >table
 [[ -s table ]] || fail README.md "has no table of the sweep that make demo runs"
 
 use() { # NAME HAS_COMPILED

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,7 +69,10 @@ def train(place: Path, seed: int, *flags: str) -> None:
 
 def in_child(place: Path, kill_at: int, *flags: str) -> int:
     """Train with seed 2 in a process that is killed before its so-many-th change; its status."""
-    child = os.fork()
+    # The threads that Python warns of are TensorFlow's and OpenBLAS's, which do nothing here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
     n_changes = 0

@@ -45,3 +45,9 @@ class Steps:
 
     def close(self) -> None:
         self.session.close()
+
+
+def random_masks(training: graph.Training, share: float = 0.4) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    locs = training.network.loc_variables.values()
+    return {loc.op.name: rng.random(loc.shape.as_list()) < share for loc in locs}

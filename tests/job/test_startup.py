@@ -16,11 +16,11 @@ MIB = 2**20
 @pytest.mark.parametrize(
     ("command", "limit_mib"),
     [
-        ("report none.h5", 75),  # not enough for NumPy
+        ("report none.h5", 50),  # not enough for NumPy
         ("report none.h5", 95),
-        ("inspect --status none.h5", 75),
-        ("train", 75),
-        ("sweep --model_dir=embedded:digits_fc", 75),
+        ("inspect --status none.h5", 50),
+        ("train", 50),
+        ("sweep --model_dir=embedded:digits_fc", 50),
         ("sweep --model_dir=embedded:digits_fc", 400),  # not enough for TensorFlow
         ("inspect embedded:digits_fc", 400),
     ],

@@ -17,9 +17,8 @@ from bprune_hpc.results import read
 from bprune_hpc.tensorflow_import import import_tensorflow
 from bprune_hpc.training import graph
 from bprune_hpc.training.config import fraction_to_prune
-from bprune_hpc.training.noise import aligned
 from bprune_hpc.training.pruning import prune
-from tests.helpers.steps import Steps
+from tests.helpers.steps import Steps, random_masks
 from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
 
 KINDS = [
@@ -41,12 +40,6 @@ def make() -> Iterator[Make]:
     yield build
     for one in made:
         one.close()
-
-
-def random_masks(training: graph.Training, share: float = 0.4) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(3)
-    locs = training.network.loc_variables.values()
-    return {loc.op.name: rng.random(loc.shape.as_list()) < share for loc in locs}
 
 
 def pruned_values(training: graph.Training, session, masks) -> dict[str, np.ndarray]:
@@ -148,30 +141,6 @@ def test_logits_are_those_of_a_network_without_these_weights(make):
         x = np.maximum(x, 0) if at < len(names) - 1 else x
         assert layer
     np.testing.assert_allclose(found, x, atol=1e-5)  # 1.2e-7 of noise is left by TFP's softplus
-
-
-def test_ranks_stay_the_same_to_the_last_bit(make):
-    ranks = [make(rank=rank, n_ranks=2) for rank in (0, 1)]
-    start = graph.state_of(ranks[0].training, ranks[0].session)
-    masks = random_masks(ranks[0].training)
-    for one in ranks:
-        graph.set_state(one.training, one.session, start)
-        prune(one.training, one.session, masks)
-    for _ in range(3):
-        shares = [one.session.run(one.training.gradients, one.feed(1.0)) for one in ranks]
-        shapes = [list(share.shape) for share in shares[0]]
-        whole, parts = aligned(shapes)
-        for part, *both in zip(parts, *shares, strict=True):
-            part[...] = both[0] + both[1]
-        for one in ranks:
-            take = graph.step_of(
-                one.training, one.session, one.noise, lambda a, w=whole: a.__setitem__(..., w)
-            )
-            take(one.x, one.y, np.float32(0.01), np.float32(1))
-        states = [graph.state_of(one.training, one.session) for one in ranks]
-        assert_same_bits(*states)
-        for values in pruned_values(ranks[1].training, ranks[1].session, masks).values():
-            assert not values.any()
 
 
 @pytest.mark.parametrize(

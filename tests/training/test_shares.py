@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from bprune_hpc.training import graph
+from bprune_hpc.training.pruning import prune
 from bprune_hpc.training.shares import SharedSteps
 from tests.helpers.launch import LIMIT_S
-from tests.helpers.steps import N_TRAIN, Steps
+from tests.helpers.steps import N_TRAIN, Steps, random_masks
 
 Array = np.ndarray
 RATE, FACTOR = np.float32(0.01), np.float32(0.7)
@@ -86,15 +87,37 @@ class Ranks:
 def make() -> Iterator[Callable[..., Ranks]]:
     made: list = []
 
-    def ranks(*flags: str, n: int = 2, alike: bool = False) -> Ranks:
+    def ranks(*flags: str, n: int = 2, alike: bool = False, masks: float | None = None) -> Ranks:
         seeds = [0] * n if alike else range(n)
-        steps = [Steps(*flags, rank=seed, n_ranks=n) for seed in seeds]
+        steps = [Steps(*flags, rank=seed, n_ranks=n, is_masked=masks is not None) for seed in seeds]
+        if masks is not None:
+            prune(steps[0].training, steps[0].session, random_masks(steps[0].training, masks))
         made.extend([Ranks(steps), *steps])
         return made[-n - 1]
 
     yield ranks
     for one in made:
         one.close()
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_pruned_weights_are_exactly_zero_after_every_step_on_every_rank(make, n):
+    ranks = make(n=n, masks=0.4)
+    masks = random_masks(ranks.steps[0].training, 0.4)
+    for _ in range(20):
+        ranks.step()
+        state = ranks.state()
+        for layer, loc in ranks.steps[0].training.network.loc_variables.items():
+            kept = masks[loc.op.name]
+            raw = ranks.steps[0].training.network.untransformed_scales[layer].op.name
+            assert not state[loc.name][~kept].any() and state[loc.name][kept].all()
+            for slot in ("Adam:0", "Adam_1:0"):
+                assert not state[f"{loc.op.name}/{slot}"][~kept].any()
+                assert not state[f"{raw}/{slot}"][~kept].any()
+    first, *others = ([one.values.copy() for one in shared._groups] for shared in ranks.shared)
+    for other in others:
+        for mine, theirs in zip(first, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("n", [2, 3])
