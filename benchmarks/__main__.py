@@ -18,7 +18,18 @@ from pathlib import Path
 
 from bprune_hpc.job import memory as process_memory
 
-from . import bprune, convolutions, dense, memory, peers, ranks, standard_error, start, training
+from . import (
+    bprune,
+    convolutions,
+    dense,
+    export,
+    memory,
+    peers,
+    ranks,
+    standard_error,
+    start,
+    training,
+)
 from .record import Measured, Record, measure
 from .timing import Settings, use_one_thread
 
@@ -32,6 +43,7 @@ PARTS: dict[str, Callable[[Settings], Measured]] = {
     "memory": memory.run,
     "start": start.run,
     "training": training.run,
+    "export": export.run,
 }
 _CORE_VARIABLE = "OPENBLAS_CORETYPE"
 _CLOCKS = {"wall": time.perf_counter, "process": time.process_time}

@@ -86,6 +86,10 @@ REQUIREMENTS = (
                 "training, dense: two ranks / one", 1.8),
     Requirement("training", "dense_two_ranks_over_fit_two_threads",
                 "training, dense: two ranks / tf_keras' fit, two threads", 1),
+    Requirement("export", "posterior_over_bundle_bytes",
+                "dense net, 95 % pruned: bytes of its posterior / of the bundle", 10),
+    Requirement("export", "plain_over_mean_1000",
+                "the same: all weights in NumPy / predict.py, mean, batch of 1,000", 3),
 )  # fmt: skip
 
 

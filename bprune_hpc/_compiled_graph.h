@@ -16,7 +16,7 @@ struct tensor {
 };
 
 struct operation {
-  enum { CONVOLUTION, ELEMENTWISE, POOLING } kind;
+  enum { CONVOLUTION, ELEMENTWISE, POOLING, SQUARES } kind;
   ptrdiff_t in, out, other; /* tensors; -1 for none */
   ptrdiff_t noise;          /* of a shared one, what it gives with a noise */
   union {
@@ -42,117 +42,275 @@ struct kernel {
   ptrdiff_t n_taps, n_in, n_out, channel_stride, block, width, n_classes;
 };
 
-/* Count each list's entries, or write them to where `next` says. */
-static void make_lists(const struct kernel *k, int32_t *next, int32_t *offsets, int32_t *places)
+/* Where lists are written to. */
+struct lists {
+  const int32_t *starts;
+  int32_t *offsets, *places;
+  float *loc, *scale;
+};
+
+#define KEPT_BYTES 4096 /* of a row, at a time; a multiple of what any width divides */
+
+/* Which of n weights are not zero, one byte each, and zeros up to whole words. */
+static void find_kept(const float *loc, const float *scale, ptrdiff_t n, uint8_t *kept)
 {
-  const ptrdiff_t n_lists = (k->n_out + k->width - 1) / k->width;
-  for (ptrdiff_t start = 0; start == 0 || start < k->n_in; start += k->block) {
-    int32_t *of_block = next + start / k->block * n_lists * k->n_classes;
-    const ptrdiff_t stop = k->n_in - start > k->block ? start + k->block : k->n_in;
-    for (ptrdiff_t at = 0; at < k->n_taps; at++) {
-      const ptrdiff_t tap = k->taps[at];
-      int32_t *of_class = of_block + k->classes[at];
-      for (ptrdiff_t c = start; c < stop; c++) {
-        const ptrdiff_t row = (tap * k->n_in + c) * k->n_out;
-        const float *loc = k->loc + row, *scale = k->scale ? k->scale + row : NULL;
-        const int32_t offset = (int32_t)(c * k->channel_stride + k->tap_offsets[tap]);
-        for (ptrdiff_t list = 0; list < n_lists; list++) {
-          const ptrdiff_t first = list * k->width;
-          const ptrdiff_t last = k->n_out - first > k->width ? first + k->width : k->n_out;
-          int is_kept = 0;
-          for (ptrdiff_t f = first; f < last; f++)
-            is_kept |= loc[f] != 0 || (scale && scale[f] != 0);
-          if (!is_kept)
-            continue;
-          const ptrdiff_t entry = of_class[list * k->n_classes]++;
-          if (!offsets)
-            continue;
-          offsets[entry] = offset;
-          for (ptrdiff_t f = 0; f < k->width; f++)
-            places[entry * k->width + f] = first + f < last ? (int32_t)(row + first + f) : -1;
-        }
+  if (scale)
+    for (ptrdiff_t f = 0; f < n; f++)
+      kept[f] = (loc[f] != 0) | (scale[f] != 0);
+  else
+    for (ptrdiff_t f = 0; f < n; f++)
+      kept[f] = loc[f] != 0;
+  memset(kept + n, 0, 8);
+}
+
+/* Weights that are not zero, and runs of FILTERS of a row with any of them. */
+static void count_kept(const struct kernel *k, int64_t *alone, int64_t *together)
+{
+  uint8_t kept[FILTERS * KEPT_BYTES + 8];
+  for (ptrdiff_t row = 0; row < k->n_taps * k->n_in; row++)
+    for (ptrdiff_t first = 0; first < k->n_out; first += FILTERS * KEPT_BYTES) {
+      const ptrdiff_t n_left = k->n_out - first, at = row * k->n_out + first;
+      const ptrdiff_t n = n_left > FILTERS * KEPT_BYTES ? FILTERS * KEPT_BYTES : n_left;
+      find_kept(k->loc + at, k->scale ? k->scale + at : NULL, n, kept);
+      int32_t sum = 0, sum_of_runs = 0;
+      for (ptrdiff_t f = 0; f < n; f++)
+        sum += kept[f];
+      for (ptrdiff_t f = 0; f < n; f += FILTERS) {
+        int any = 0;
+        for (ptrdiff_t i = f; i < f + FILTERS && i < n; i++)
+          any |= kept[i];
+        sum_of_runs += any;
       }
+      *alone += sum, *together += sum_of_runs;
     }
+}
+
+/* Entry of a list, of the weights of its width from f on. */
+static void put_entry(const struct kernel *k, const struct lists *lists, ptrdiff_t entry,
+                      ptrdiff_t row, ptrdiff_t f, int32_t offset)
+{
+  lists->offsets[entry] = offset;
+  for (ptrdiff_t i = 0; i < k->width; i++) {
+    const int is_one = f + i < k->n_out;
+    const ptrdiff_t to = entry * k->width + i, from = row * k->n_out + f + i;
+    lists->places[to] = is_one ? (int32_t)from : -1;
+    lists->loc[to] = is_one ? k->loc[from] : 0;
+    if (lists->scale)
+      lists->scale[to] = is_one ? k->scale[from] : 0;
   }
 }
 
-/* Lists of a kernel (taps, in, out): for each block of inputs, and filter or FILTERS of them.
+/* Count each list's entries, next[list], or write them from there on; 0 if they do not fit. */
+static int make_lists(const struct kernel *k, int32_t *next, const struct lists *lists)
+{
+  uint8_t kept[FILTERS * KEPT_BYTES + 8];
+  const ptrdiff_t n_lists = (k->n_out + k->width - 1) / k->width;
+  for (ptrdiff_t start = 0; start == 0 || start < k->n_in; start += k->block) {
+    const ptrdiff_t of_block = start / k->block * n_lists * k->n_classes;
+    const ptrdiff_t stop = k->n_in - start > k->block ? start + k->block : k->n_in;
+    for (ptrdiff_t at = 0; at < k->n_taps; at++)
+      for (ptrdiff_t c = start; c < stop; c++) {
+        const ptrdiff_t row = k->taps[at] * k->n_in + c;
+        const int32_t offset = (int32_t)(c * k->channel_stride + k->tap_offsets[k->taps[at]]);
+        for (ptrdiff_t first = 0; first < k->n_out; first += FILTERS * KEPT_BYTES) {
+          const ptrdiff_t n_left = k->n_out - first, from = row * k->n_out + first;
+          const ptrdiff_t n = n_left > FILTERS * KEPT_BYTES ? FILTERS * KEPT_BYTES : n_left;
+          find_kept(k->loc + from, k->scale ? k->scale + from : NULL, n, kept);
+          for (ptrdiff_t f = 0; f < n;) {
+            if (k->width == 1) { /* eight at a time, of which most are none */
+              uint64_t word;
+              memcpy(&word, kept + f, sizeof word);
+              if (!word) {
+                f += 8;
+                continue;
+              }
+              f += __builtin_ctzll(word) / 8;
+              kept[f] = 0;
+            } else {
+              int any = 0;
+              for (ptrdiff_t i = f; i < f + k->width && i < n; i++)
+                any |= kept[i];
+              if (!any) {
+                f += k->width;
+                continue;
+              }
+            }
+            const ptrdiff_t list =
+                of_block + (first + f) / k->width * k->n_classes + k->classes[at];
+            const int32_t entry = next[list]++;
+            if (lists && entry >= lists->starts[list + 1])
+              return 0;
+            if (lists)
+              put_entry(k, lists, entry, row, first + f, offset);
+            f = k->width == 1 ? f / 8 * 8 : f + k->width;
+          }
+        }
+      }
+  }
+  return 1;
+}
 
-   Within a list come the taps in their order, those of a class together, and then the inputs.
-   Without offsets the entries of list i are counted into starts[i + 1]; else starts are sums of
-   these, and offsets and places, among the kernel's weights, are written; -1 for none. */
+static int take_kernel(struct buffers *buffers, PyObject *tuple, struct kernel *k)
+{
+  PyObject *loc, *scale, *taps, *classes, *tap_offsets;
+  if (!is_tuple(tuple) ||
+      !PyArg_ParseTuple(tuple, "OOOOOnnnn", &loc, &scale, &taps, &classes, &tap_offsets, &k->n_in,
+                        &k->n_out, &k->channel_stride, &k->n_classes))
+    return 0;
+  k->taps = numbers_of(buffers, taps, 'i', 0, 1);
+  k->n_taps = k->taps ? n_taken(buffers) : 0;
+  k->classes = k->taps ? numbers_of(buffers, classes, 'i', 0, k->n_taps) : NULL;
+  k->tap_offsets = k->classes ? numbers_of(buffers, tap_offsets, 'i', 0, k->n_taps) : NULL;
+  const ptrdiff_t n_weights = times(times(k->n_taps, k->n_in), k->n_out);
+  k->loc = k->tap_offsets ? numbers_of(buffers, loc, 'f', 0, n_weights) : NULL;
+  k->scale = NULL;
+  if (!k->loc || (scale != Py_None && !(k->scale = numbers_of(buffers, scale, 'f', 0, n_weights))))
+    return 0;
+  int is_right = k->n_classes > 0 && n_weights <= INT32_MAX && k->channel_stride >= 0;
+  int64_t most = 0;
+  for (ptrdiff_t at = 0; is_right && at < k->n_taps; at++) {
+    is_right = k->taps[at] >= 0 && k->taps[at] < k->n_taps && k->classes[at] >= 0 &&
+               k->classes[at] < k->n_classes && (at == 0 || k->classes[at] >= k->classes[at - 1]);
+    most = k->tap_offsets[at] > most ? k->tap_offsets[at] : most;
+  }
+  const ptrdiff_t reach = times(k->n_in, k->channel_stride);
+  is_right = is_right && reach >= 0 && most + reach <= INT32_MAX;
+  if (!is_right)
+    PyErr_SetString(PyExc_ValueError, "no such kernel");
+  return is_right;
+}
+
+/* How many weights of a kernel are not zero, and how many runs of FILTERS of a row have one. */
+static PyObject *weight_counts(PyObject *self, PyObject *kernel)
+{
+  struct buffers buffers;
+  buffers.n = 0;
+  struct kernel k;
+  int64_t alone = 0, together = 0;
+  const int is_right = take_kernel(&buffers, kernel, &k);
+  if (is_right) {
+    Py_BEGIN_ALLOW_THREADS;
+    count_kept(&k, &alone, &together);
+    Py_END_ALLOW_THREADS;
+  }
+  give_back(&buffers);
+  return is_right ? Py_BuildValue("LL", (long long)alone, (long long)together) : NULL;
+}
+
+/* Lists of a kernel (taps, in, out): for each block of inputs, and filter or `width` of them.
+
+   Within a list come the taps in their order, those of a class together, and then the inputs. The
+   entries of each list are counted; or, where these sums are given as starts, offsets, places among
+   the kernel's weights, -1 for none, means and deviations are written. */
 static PyObject *weight_lists(PyObject *self, PyObject *args)
 {
-  PyObject *loc, *scale, *taps, *classes, *tap_offsets, *starts, *offsets, *places;
+  PyObject *kernel, *starts, *written;
   struct kernel k;
-  if (!PyArg_ParseTuple(args, "OOOOOnnnnnnOOO", &loc, &scale, &taps, &classes, &tap_offsets,
-                        &k.n_in, &k.n_out, &k.channel_stride, &k.block, &k.width, &k.n_classes,
-                        &starts, &offsets, &places))
+  if (!PyArg_ParseTuple(args, "OnnOO", &kernel, &k.block, &k.width, &starts, &written))
     return NULL;
   struct buffers buffers;
   buffers.n = 0;
-  PyObject *result = NULL;
+  PyObject *result = NULL, *offsets, *places, *loc, *scale;
   int32_t *next = NULL;
-  k.taps = numbers_of(&buffers, taps, 'i', 0, 1);
-  k.n_taps = k.taps ? n_taken(&buffers) : 0;
-  k.classes = k.taps ? numbers_of(&buffers, classes, 'i', 0, k.n_taps) : NULL;
-  k.tap_offsets = k.classes ? numbers_of(&buffers, tap_offsets, 'i', 0, k.n_taps) : NULL;
-  const ptrdiff_t n_weights = times(times(k.n_taps, k.n_in), k.n_out);
-  k.loc = k.tap_offsets ? numbers_of(&buffers, loc, 'f', 0, n_weights) : NULL;
-  k.scale = NULL;
-  if (!k.loc || (scale != Py_None && !(k.scale = numbers_of(&buffers, scale, 'f', 0, n_weights))))
+  if (!take_kernel(&buffers, kernel, &k))
     goto end;
-  int is_right = k.block > 0 && k.width > 0 && k.width <= FILTERS && k.n_classes > 0 &&
-                 n_weights <= INT32_MAX && k.channel_stride >= 0;
-  int64_t least = 0, most = 0;
-  for (ptrdiff_t at = 0; is_right && at < k.n_taps; at++) {
-    is_right = k.taps[at] >= 0 && k.taps[at] < k.n_taps && k.classes[at] >= 0 &&
-               k.classes[at] < k.n_classes && (at == 0 || k.classes[at] >= k.classes[at - 1]);
-    least = k.tap_offsets[at] < least ? k.tap_offsets[at] : least;
-    most = k.tap_offsets[at] > most ? k.tap_offsets[at] : most;
-  }
-  is_right = is_right && most + times(k.n_in, k.channel_stride) <= INT32_MAX && least > INT32_MIN;
-  if (!is_right) {
-    PyErr_SetString(PyExc_ValueError, "no such kernel");
+  if (k.block < 1 || (k.width != 1 && k.width != FILTERS)) {
+    PyErr_SetString(PyExc_ValueError, "no such lists");
     goto end;
   }
   const ptrdiff_t n_blocks = k.n_in > k.block ? (k.n_in + k.block - 1) / k.block : 1;
-  const ptrdiff_t n_lists =
-      times(times(n_blocks, (k.n_out + k.width - 1) / k.width), k.n_classes);
-  const int counts = offsets == Py_None;
+  const ptrdiff_t n_lists = times(times(n_blocks, (k.n_out + k.width - 1) / k.width), k.n_classes);
+  const int counts = written == Py_None;
   int32_t *bounds = numbers_of(&buffers, starts, 'i', counts, plus(n_lists, 1));
   if (!bounds)
     goto end;
   if (counts) {
     Py_BEGIN_ALLOW_THREADS;
-    make_lists(&k, bounds + 1, NULL, NULL);
+    make_lists(&k, bounds + 1, NULL);
     Py_END_ALLOW_THREADS;
     result = Py_NewRef(Py_None);
     goto end;
   }
-  /* The same entries as were counted, or nothing outside is written: each is counted again. */
-  int32_t *to = numbers_of(&buffers, offsets, 'i', 1, bounds[n_lists]);
-  int32_t *of = to ? numbers_of(&buffers, places, 'i', 1, times(bounds[n_lists], k.width)) : NULL;
-  if (!of || !(next = PyMem_RawCalloc((size_t)n_lists + 1, sizeof *next)))
+  struct lists lists = {bounds, NULL, NULL, NULL, NULL};
+  if (!is_tuple(written) || !PyArg_ParseTuple(written, "OOOO", &offsets, &places, &loc, &scale) ||
+      !(lists.offsets = numbers_of(&buffers, offsets, 'i', 1, 0)))
     goto end;
-  make_lists(&k, next, NULL, NULL);
-  int32_t sum = 0;
-  for (ptrdiff_t at = 0; at < n_lists; at++) {
-    const int32_t n = next[at];
-    is_right &= bounds[at] == sum;
-    next[at] = sum;
-    sum += n;
-  }
-  if (!is_right || bounds[n_lists] != sum) {
-    PyErr_SetString(PyExc_ValueError, "lists of another kernel");
+  const ptrdiff_t n_entries = n_taken(&buffers), n_values = times(n_entries, k.width);
+  if (!(lists.places = numbers_of(&buffers, places, 'i', 1, n_values)) ||
+      !(lists.loc = numbers_of(&buffers, loc, 'f', 1, n_values)) ||
+      (k.scale && !(lists.scale = numbers_of(&buffers, scale, 'f', 1, n_values))))
+    goto end;
+  if (!are_starts(bounds, n_lists, n_entries)) {
+    PyErr_SetString(PyExc_ValueError, "no such lists");
     goto end;
   }
+  if (!(next = PyMem_RawMalloc((size_t)(n_lists + 1) * sizeof *next))) {
+    PyErr_NoMemory();
+    goto end;
+  }
+  memcpy(next, bounds, (size_t)n_lists * sizeof *next);
+  int fit;
   Py_BEGIN_ALLOW_THREADS;
-  make_lists(&k, next, to, of);
+  fit = make_lists(&k, next, &lists);
+  for (ptrdiff_t list = 0; fit && list < n_lists; list++)
+    fit = next[list] == bounds[list + 1];
+  Py_END_ALLOW_THREADS;
+  if (fit)
+    result = Py_NewRef(Py_None);
+  else
+    PyErr_SetString(PyExc_ValueError, "lists of another kernel");
+end:
+  PyMem_RawFree(next);
+  give_back(&buffers);
+  return result;
+}
+
+/* Kernels (3, 3, in, out) -> [16][FILTERS of out][in][one of FILTERS], in each draw. */
+static PyObject *square_weights(PyObject *self, PyObject *args)
+{
+  PyObject *kernels, *written;
+  Py_ssize_t n_draws, n_in, n_out;
+  if (!PyArg_ParseTuple(args, "OnnnO", &kernels, &n_draws, &n_in, &n_out, &written))
+    return NULL;
+  struct buffers buffers;
+  buffers.n = 0;
+  PyObject *result = NULL;
+  const ptrdiff_t n_lists = (n_out + FILTERS - 1) / FILTERS, n_plane = times(n_in, n_out);
+  const ptrdiff_t of_place = times(n_in, n_lists * FILTERS);
+  const float *from = numbers_of(&buffers, kernels, 'f', 0, times(n_draws, times(9, n_plane)));
+  float *to = from ? numbers_of(&buffers, written, 'f', 1, times(n_draws, times(16, of_place))) : NULL;
+  if (!to)
+    goto end;
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t draw = 0; draw < n_draws; draw++, from += 9 * n_plane, to += 16 * of_place)
+    for (ptrdiff_t c = 0; c < n_in; c++)
+      for (ptrdiff_t list = 0; list < n_lists; list++) {
+        float g[3][3][FILTERS], t[4][3][FILTERS], u[4][4][FILTERS];
+        for (ptrdiff_t f = 0; f < FILTERS; f++) {
+          const ptrdiff_t filter = list * FILTERS + f;
+          for (int r = 0; r < 3; r++)
+            for (int q = 0; q < 3; q++)
+              g[r][q][f] = filter < n_out ? from[(3 * r + q) * n_plane + c * n_out + filter] : 0;
+        }
+        for (int q = 0; q < 3; q++)
+          for (int f = 0; f < FILTERS; f++) {
+            t[0][q][f] = g[0][q][f], t[3][q][f] = g[2][q][f];
+            t[1][q][f] = 0.5f * (g[0][q][f] + g[1][q][f] + g[2][q][f]);
+            t[2][q][f] = 0.5f * (g[0][q][f] - g[1][q][f] + g[2][q][f]);
+          }
+        for (int r = 0; r < 4; r++)
+          for (int f = 0; f < FILTERS; f++) {
+            u[r][0][f] = t[r][0][f], u[r][3][f] = t[r][2][f];
+            u[r][1][f] = 0.5f * (t[r][0][f] + t[r][1][f] + t[r][2][f]);
+            u[r][2][f] = 0.5f * (t[r][0][f] - t[r][1][f] + t[r][2][f]);
+          }
+        for (int place = 0; place < 16; place++)
+          memcpy(to + place * of_place + (list * n_in + c) * FILTERS, u[place / 4][place % 4],
+                 FILTERS * sizeof *to);
+      }
   Py_END_ALLOW_THREADS;
   result = Py_NewRef(Py_None);
 end:
-  PyMem_RawFree(next);
   give_back(&buffers);
   return result;
 }
@@ -334,6 +492,66 @@ static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
          (!c->n_filters || op->other < 0 || are_inside(program, op->other, added));
 }
 
+static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
+                        struct program *program, struct operation *op)
+{
+  PyObject *values, *scale, *shift, *squares;
+  struct convolution *c = &op->convolution;
+  int kind;
+  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnOOOO", &kind, &op->in, &op->out, &op->other,
+                        &c->bounds.low, &c->bounds.high, &c->tiles_at_once, &c->in_step, &c->room,
+                        &squares, &values, &scale, &shift) ||
+      !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
+      !is_tensor(program, op->other, -1))
+    return 0;
+  const struct tensor *in = &program->tensors[op->in], *out = &program->tensors[op->out];
+  const struct strides from = strides_of(program, op->in), to = strides_of(program, op->out);
+  const struct strides added = strides_of(program, op->other);
+  c->n_channels = in->n_channels, c->n_filters = out->n_channels;
+  c->in_channel = from.channel, c->in_row = from.row, c->in_column = from.column;
+  c->out_row = to.row, c->out_column = to.column;
+  c->other_row = added.row, c->other_column = added.column;
+  const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS, n_units = n_lists * FILTERS;
+  c->n_values = times(16, times(c->n_channels, n_units));
+  const int32_t *numbers = numbers_of(buffers, squares, 'i', 0, 1);
+  const ptrdiff_t n_numbers = sizeof *c->squares / sizeof *numbers;
+  c->n_squares = numbers ? n_taken(buffers) / n_numbers : 0;
+  c->squares = (const struct square *)numbers;
+  if (!numbers ||
+      !(c->values = numbers_of(buffers, values, 'f', 0, times(n_sets, c->n_values))) ||
+      !(c->scale = numbers_of(buffers, scale, 'f', 0, times(n_sets, c->n_filters))) ||
+      !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
+    return 0;
+  const ptrdiff_t n_rows = plus(plus(c->n_channels, n_units), 1);
+  const ptrdiff_t n_room = times(times(16, n_rows), times(c->tiles_at_once, SLAB));
+  int is_right = c->tiles_at_once > 0 && c->tiles_at_once % 4 == 0 && n_room >= 0 &&
+                 c->room >= 0 && c->room <= program->n_scratch - n_room && c->n_squares > 0;
+  for (ptrdiff_t at = 0; is_right && at < c->n_squares; at++) {
+    const struct square *one = &c->squares[at];
+    struct span read = {INT32_MAX, INT32_MIN};
+    for (int tap = 0; tap < 16; tap++)
+      if (one->rows >> tap / 4 & one->columns >> tap % 4 & 1) {
+        const int64_t place = one->in + tap / 4 * from.row + tap % 4 * from.column;
+        read.least = place < read.least ? place : read.least;
+        read.most = place > read.most ? place : read.most;
+      }
+    read.most += (c->n_channels - 1) * from.channel;
+    is_right = one->n_rows >= 0 && one->n_rows <= 2 && one->n_columns >= 0 && one->n_columns <= 2;
+    const struct span written = {one->out, one->out + to.row * (one->n_rows - 1) +
+                                               to.column * (one->n_columns - 1) +
+                                               (c->n_filters - 1) * to.channel};
+    const struct span other = {one->other, one->other + added.row * (one->n_rows - 1) +
+                                               added.column * (one->n_columns - 1) +
+                                               (c->n_filters - 1) * added.channel};
+    is_right = is_right && (!c->n_channels || are_inside(program, op->in, read)) &&
+               (!c->n_filters || (are_inside(program, op->out, written) &&
+                                  (op->other < 0 || are_inside(program, op->other, other))));
+  }
+  if (!is_right && !PyErr_Occurred())
+    PyErr_SetString(PyExc_ValueError, "no such squares");
+  return is_right && is_like(program, op->other, op->out);
+}
+
 static int take_elementwise(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
                             struct program *program, struct operation *op)
 {
@@ -416,9 +634,12 @@ static int take_operations(struct buffers *buffers, PyObject *shared, PyObject *
     if (PyErr_Occurred())
       return 0;
     int is_right = 0;
-    op->kind = kind == CONVOLUTION ? CONVOLUTION : kind == ELEMENTWISE ? ELEMENTWISE : POOLING;
-    if (kind == CONVOLUTION) {
-      is_right = take_convolution(buffers, tuple, n, program, op);
+    op->kind = kind == CONVOLUTION   ? CONVOLUTION
+               : kind == SQUARES     ? SQUARES
+               : kind == ELEMENTWISE ? ELEMENTWISE
+                                     : POOLING;
+    if (kind == CONVOLUTION || kind == SQUARES) {
+      is_right = (kind == SQUARES ? take_squares : take_convolution)(buffers, tuple, n, program, op);
       op->noise = op->other;
       op->other = is_shared ? -1 : op->other;
       is_right = is_right && (!is_shared || is_tensor(program, op->noise, 1));
@@ -503,9 +724,8 @@ static void run_operation(const struct program *program, const struct operation 
       const int has_other = !e->is_pair || draws->column[draw] >= 0;
       program->set->combine(e, e->scale + set * e->n_channels, e->shift + set * e->n_channels,
                             draws->sign[draw], read, has_other ? other : NULL, written);
-    } else if (c->in_step || slab == first)
-      program->set->convolve(c,
-                             (struct sums){
+    } else if (c->in_step || slab == first) {
+      const struct sums sums = {
                                  .offsets = c->offsets,
                                  .values = c->values + set * c->n_values,
                                  .scale = c->scale + set * c->n_filters,
@@ -517,8 +737,14 @@ static void run_operation(const struct program *program, const struct operation 
                                  .out_channel = out->channel_stride,
                                  .other_channel = added->channel_stride,
                                  .bounds = c->bounds,
-                             },
-                             read, written, other);
+      };
+      const struct slabs slabs = {c->in_step ? 1 : last - first, in->slab_stride,
+                                  out->slab_stride, added->slab_stride};
+      if (op->kind == SQUARES)
+        program->set->convolve_squares(c, &sums, &slabs, read, written, other, scratch + c->room);
+      else
+        program->set->convolve(c, sums, read, written, other);
+    }
   }
 }
 

@@ -11,6 +11,7 @@ import gc
 import json
 import zipfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,23 @@ def open_model(model: Any) -> GraphSource:
         ends=traced.ends,
         files=[],
     )
+
+
+def open_saved(model: Any, path: Path) -> GraphSource:
+    """A model in memory, with the weights of a ``.weights.h5`` that was saved from it."""
+    source = open_model(model)
+    with reading(path):
+        file = keras_weights.open_hdf5(path)
+        found = keras_weights.data_sets(file, model, is_whole=True)
+        variables = keras_tracing.variables_by_name(model)
+        keys = {name: found[id(v)].name for name, v in variables.items() if id(v) in found}
+        file.close()
+
+    def read(names: Collection[str]) -> dict[str, NDArray[Any]]:
+        with reading(path), keras_weights.open_hdf5(path) as file:
+            return {name: file[keys[name]][()] for name in names}
+
+    return replace(source, path=path, read=read, files=[path], keys=keys)
 
 
 def _version(path: Path, file: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..errors import CheckpointError
 from ..graph.source import GraphSource
 from ..tensorflow_import import import_tensorflow
 from . import saver
+from .case import Opening
+from .keras import open_saved
 from .keras_weights import INSIDE
 
 Values = Mapping[str, NDArray[Any]]
@@ -27,28 +30,30 @@ _TEXT = ".txt"
 _MOST_TEXT_BYTES = 1 << 20
 
 
-def rewrite(source: GraphSource, values: Values, directory: Path) -> Path:
+def rewrite(opening: Opening, source: GraphSource, values: Values, directory: Path) -> None:
     """Write a source's files below a directory, with new values of some variables.
+
+    Of a model in memory its weights are saved.
 
     Parameters
     ----------
+    opening : Opening
+        Which gave the source.
     source : GraphSource
-        Of files, not of a model in memory.
     values : mapping of str to array
         By the source's names of variables; of the type and shape that is stored.
     directory : Path
         That is there, and empty.
-
-    Returns
-    -------
-    Path
-        What to open: the checkpoint without suffixes, the file, or the directory.
 
     Raises
     ------
     CheckpointError
         If a variable is not stored, or a file is damaged.
     """
+    place = place_in(directory, source)
+    if not source.files:
+        opening.model_dir.save_weights(place)
+        source = open_saved(opening.model_dir, place)
     stored = {source.keys.get(name, name): value for name, value in values.items()}
     if source.kind == "saved_model":
         shutil.copytree(source.path, directory, dirs_exist_ok=True)
@@ -56,19 +61,32 @@ def rewrite(source: GraphSource, values: Values, directory: Path) -> Path:
         for old in saver.checkpoint_files(prefix):
             old.unlink()
         _write_bundle(source.path / "variables" / "variables", stored, prefix)
+    elif source.kind == "keras":
+        _write_keras(source.path, stored, place)
+    else:
+        _copy_texts(source.path.parent, directory)
+        meta = source.path.with_name(f"{source.path.name}.meta")
+        if meta.is_file():
+            shutil.copyfile(meta, directory / meta.name)
+        _write_bundle(source.path, stored, place)
+        (directory / "checkpoint").write_text(
+            f'model_checkpoint_path: "{place.name}"\nall_model_checkpoint_paths: "{place.name}"\n'
+        )
+
+
+def place_in(directory: Path, source: GraphSource) -> Path:
+    """What is to be opened: the checkpoint without suffixes, the file, or the directory."""
+    if source.kind == "saved_model":
         return directory
-    if source.kind == "keras":
-        return _write_keras(source, stored, directory)
-    _copy_texts(source.path.parent, directory)
-    prefix = directory / source.path.name
-    meta = source.path.with_name(f"{source.path.name}.meta")
-    if meta.is_file():
-        shutil.copyfile(meta, prefix.with_name(meta.name))
-    _write_bundle(source.path, stored, prefix)
-    (directory / "checkpoint").write_text(
-        f'model_checkpoint_path: "{prefix.name}"\nall_model_checkpoint_paths: "{prefix.name}"\n'
-    )
-    return prefix
+    return directory / (source.path.name if source.files else f"{source.path.name}.weights.h5")
+
+
+def open_again(opening: Opening, source: GraphSource, directory: Path) -> GraphSource:
+    """Open what :func:`rewrite` has written, in the way that the source was opened."""
+    place = place_in(directory, source)
+    if not source.files:
+        return open_saved(opening.model_dir, place)
+    return replace(opening, model_dir=str(place), model_ckpt=None).open()
 
 
 def _copy_texts(home: Path, directory: Path) -> None:
@@ -108,17 +126,17 @@ def _write_bundle(source: Path, values: Values, prefix: Path) -> None:
         tensorflow.raw_ops.Save(filename=str(prefix), tensor_names=names, data=tensors)
 
 
-def _write_keras(source: GraphSource, values: Values, directory: Path) -> Path:
+def _write_keras(source: Path, values: Values, path: Path) -> None:
     import h5py
 
-    path = directory / source.path.name
     if path.suffix != ".keras":
-        shutil.copyfile(source.path, path)
+        if path != source:
+            shutil.copyfile(source, path)
         with h5py.File(path, "r+") as file:
-            _assign(source.path, file, values)
-        return path
-    inside = directory / INSIDE
-    with zipfile.ZipFile(source.path) as old, zipfile.ZipFile(path, "w") as new:
+            _assign(source, file, values)
+        return
+    inside = path.with_name(INSIDE)
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
         for member in old.infolist():
             if member.filename != INSIDE:
                 new.writestr(member, old.read(member))
@@ -126,10 +144,9 @@ def _write_keras(source: GraphSource, values: Values, directory: Path) -> Path:
             with old.open(member) as stream, inside.open("wb") as copy:
                 shutil.copyfileobj(stream, copy)
             with h5py.File(inside, "r+") as file:
-                _assign(source.path, file, values)
+                _assign(source, file, values)
             new.write(inside, INSIDE, member.compress_type)
             inside.unlink()
-    return path
 
 
 def _assign(source: Path, file: Any, values: Values) -> None:

@@ -174,6 +174,7 @@ def fit(
     layout: str | None = None,
     scaling: str | None = None,
     is_scaled: bool = False,
+    with_warnings: bool = True,
 ) -> Fitted:
     """Examples as a network takes them.
 
@@ -191,6 +192,8 @@ def fit(
         What the examples are, in words; without, their type.
     is_scaled : bool
         Whether the data set has a scale of its own, which has been applied.
+    with_warnings : bool
+        Whether to look for any.
 
     Returns
     -------
@@ -237,7 +240,8 @@ def fit(
     for rows in blocks(len(fitted), fitted[:1].nbytes):
         check_finite(fitted[rows], "it", rows.start)
     usual = _OF_BYTES if is_bytes else "none"
-    warnings = [] if is_scaled or asked is not None else _doubts(x, name, network, is_integral)
+    is_sure = is_scaled or asked is not None or not with_warnings
+    warnings = [] if is_sure else _doubts(x, name, network, is_integral)
     return Fitted(fitted, name, is_scaled or name == usual, said, why, warnings)
 
 

@@ -46,7 +46,6 @@ from .interface import Noise
 
 Mask = NDArray[np.bool_]
 Array = NDArray[Any]
-Key = tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -383,21 +382,19 @@ class _Constants:
         self.live = live
         self._nodes = graph.nodes
         self.names: dict[int, str] = {}
-        self._slices: dict[Key, GaussianSlice] = {}
+        self._slices: dict[int, GaussianSlice] = {}
         constant = {at: np.flatnonzero(mask) for at, mask in live.constant.items()}
         for at, node in enumerate(graph.nodes):
-            one, first = node.operation, node.inputs[0]
+            one, first, outputs = node.operation, node.inputs[0], constant[at]
             if not isinstance(one, Dense | Convolution | Bias | Scale):
                 continue
             if at in live.feeds and live.feeds[at][constant[first]][:, live.kept[at]].any():
                 self.names[at] = f"constants at {at}"
-                kept = np.flatnonzero(live.kept[at])
-                self._slices[at, "kept"] = _slice(one, weights, constant[first], kept)
-            if len(constant[at]):
-                outputs = constant[at]
-                if isinstance(one, Convolution) and one.groups > 1:
-                    outputs = np.arange(live.shapes[at][-1])
-                self._slices[at, "constant"] = _slice(one, weights, constant[first], outputs)
+                outputs = np.concatenate([np.flatnonzero(live.kept[at]), outputs])
+            if isinstance(one, Convolution) and one.groups > 1 and len(outputs):
+                outputs = np.arange(live.shapes[at][-1])
+            if len(outputs):
+                self._slices[at] = _slice(one, weights, constant[first], outputs)
 
     def biases(self, noise: Noise) -> list[dict[str, Floats]]:
         """See :class:`CompactGraph`."""
@@ -408,30 +405,28 @@ class _Constants:
             drawn[key] = np.empty((len(noise.draws), *weights.loc.shape), np.float32)
             weights.draws([noise], drawn[key])
         return [
-            self._of_draw({key: values[draw].astype(float) for key, values in drawn.items()})
+            self._of_draw({at: values[draw] for at, values in drawn.items()})
             for draw in range(len(noise.draws))
         ]
 
-    def _of_draw(self, weights: Mapping[Key, Array]) -> dict[str, Floats]:
+    def _of_draw(self, weights: Mapping[int, Array]) -> dict[str, Floats]:
         constant, shapes = self.live.constant, self.live.shapes
-        found = {EXAMPLES: np.zeros((1,) * (len(shapes[EXAMPLES])) + (0,))}
+        found = {at: np.zeros((1,) * len(shape) + (0,), np.float32) for at, shape in shapes.items()}
         out = {}
         for at, node in enumerate(self._nodes):
             one, inputs = node.operation, [found[of] for of in node.inputs]
-            if at in self.names:
-                bias = self._product(one, inputs[0], weights[at, "kept"])
-                bias = bias[0] if bias[0].size > bias.shape[-1] else bias.reshape(-1)
-                out[self.names[at]] = bias.astype(np.float32)
-            n_constant = int(constant[at].sum())
-            if not n_constant:
-                found[at] = np.zeros((1,) * len(shapes[at]) + (0,))
-            elif isinstance(one, Convolution) and one.groups > 1:
+            if at in self._slices and isinstance(one, Convolution) and one.groups > 1:
                 whole = _spread(inputs[0], constant[node.inputs[0]])
                 whole = np.broadcast_to(whole, (1, *one.image))
-                found[at] = convolution(whole, weights[at, "constant"], one)[..., constant[at]]
-            elif isinstance(one, Dense | Convolution):
-                found[at] = self._product(one, inputs[0], weights[at, "constant"])
-            else:
+                found[at] = convolution(whole, weights[at], one)[..., constant[at]]
+            elif at in self._slices and isinstance(one, Dense | Convolution):
+                found[at] = self._product(one, inputs[0], weights[at])
+                if at in self.names:
+                    n_kept = int(self.live.kept[at].sum())
+                    bias, found[at] = found[at][0, ..., :n_kept], found[at][..., n_kept:]
+                    bias = bias.reshape(-1) if bias.size == n_kept else bias
+                    out[self.names[at]] = np.ascontiguousarray(bias)
+            elif constant[at].any():
                 found[at] = self._of_others(at, node, inputs, weights)
         return out
 
@@ -446,7 +441,7 @@ class _Constants:
         return convolution(values, kernel, replace(one, image=image))
 
     def _of_others(
-        self, at: int, node: LayerNode, inputs: Sequence[Array], weights: Mapping[Key, Array]
+        self, at: int, node: LayerNode, inputs: Sequence[Array], weights: Mapping[int, Array]
     ) -> Array:
         one, constant, shapes = node.operation, self.live.constant, self.live.shapes
         (first, *_), wanted = node.inputs, constant[at]
@@ -468,7 +463,7 @@ class _Constants:
             for of, values in zip(node.inputs, inputs, strict=True)
         ]
         if isinstance(one, Bias | Scale):
-            return apply(one, chosen, {one.name: weights[at, "constant"]})
+            return apply(one, chosen, {one.name: weights[at]})
         is_of_one_place = chosen[0].shape[1:3] == (1, 1)
         if isinstance(one, Pooling) and is_of_one_place:
             return chosen[0]
@@ -479,6 +474,6 @@ class _Constants:
 
 def _spread(values: Array, mask: Mask) -> Array:
     """Values of some channels among zeros for the others."""
-    out = np.zeros((*values.shape[:-1], len(mask)))
+    out = np.zeros((*values.shape[:-1], len(mask)), values.dtype)
     out[..., mask] = values
     return out

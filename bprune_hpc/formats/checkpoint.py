@@ -8,7 +8,7 @@ slots too. ``mask.npz`` beside it says which weights stay, by tensor, for whoeve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.rewriting import rewrite
+from ..checkpoints.rewriting import open_again, place_in, rewrite
 from ..errors import ExportError
 from ..evaluators.graph import GraphNetwork
 from ..graph.lifting import Lifted
@@ -37,8 +37,6 @@ class Checkpoint:
 
     def why_not(self, network: PrunedNetwork) -> str | None:
         """See :class:`Format`."""
-        if not network.source.sha256:
-            return "is a model in memory, which has no file; save its weights and load these"
         try:
             _rewritten(network)
         except SharedError as error:
@@ -51,7 +49,7 @@ class Checkpoint:
         home = directory / self.place
         home.mkdir()
         new = _rewritten(network)
-        rewrite(new.source, new.values, home)
+        rewrite(network.opening, new.source, new.values, home)
         masks: dict[str, Any] = dict(network.mask.kept)
         np.savez_compressed(home / MASK, **masks)
 
@@ -59,11 +57,9 @@ class Checkpoint:
         self, network: PrunedNetwork, directory: Path, reference: Reference
     ) -> dict[str, Any]:
         """See :class:`Format`."""
-        home = directory / self.place
-        kind, path = network.source.kind, Path(network.source.path)
-        place = home if kind == "saved_model" else home / path.name
-        opening = replace(network.opening, model_dir=str(place), model_ckpt=None)
-        lifted = opening.lift(opening.open())
+        home, opening = directory / self.place, network.opening
+        source = _rewritten(network).source
+        lifted = opening.lift(open_again(opening, source, home))
         _check_weights(network, lifted)
         _rewritten.cache_clear()
         with GraphNetwork(
@@ -76,7 +72,7 @@ class Checkpoint:
         expected = reference.sample(reference.x, [0, 1])
         largest = float(np.abs(expected).max(initial=0)) or 1.0
         return {
-            "file": place.name if kind != "saved_model" else "",
+            "file": place_in(home, source).relative_to(directory).as_posix(),
             "difference": {
                 "mean": off_by,
                 "draws": float(np.abs(drawn - expected).max()) / largest,

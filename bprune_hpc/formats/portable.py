@@ -49,7 +49,8 @@ from ..posterior.draws import (
 from ..runner.prediction import NormalPredictive, Predictive
 
 FORMAT = "bprune-hpc-bundle/1"
-_NUMBERS_AT_ONCE = 2**21
+_NUMBERS_AT_ONCE = 2**23
+"""Of the largest tensor: memory that is given back and taken anew costs more than its use."""
 OPERATIONS = {
     operation.__name__: operation
     for operation in (
@@ -371,16 +372,19 @@ class PortableNetwork:
             raise DataError("x: has masked values, which are no numbers; drop these examples")
         scale = self.input_scale if input_scale is None else str(input_scale)
         try:
-            fitted = fit(examples, self.input, input_scale=scale, layout=layout or self.layout).x
+            fitted = fit(
+                examples, self.input, input_scale=scale, layout=layout or self.layout,
+                with_warnings=False,
+            ).x  # fmt: skip
         except DataError as error:
             raise DataError(f"x: {str(error).replace('--', '')}") from None
         if self.inputs is not None:
-            fitted = np.take(fitted.reshape(len(fitted), -1), self.inputs, axis=1)
+            fitted = np.take(fitted.reshape(len(fitted), -1), self.inputs, axis=1, mode="clip")
         return fitted.astype(np.float32, copy=False)
 
     @cached_property
     def _at_once(self) -> int:
-        """Examples whose largest tensor stays in a cache."""
+        """Examples that go through all layers together."""
         return max(1, _NUMBERS_AT_ONCE // max(self.largest, 1))
 
     @cached_property

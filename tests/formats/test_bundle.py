@@ -18,6 +18,7 @@ import pytest
 
 import bprune_hpc
 from benchmarks import overpruned
+from benchmarks.export import exported_network
 from bprune_hpc import data
 from bprune_hpc.errors import ConfigError, DataError
 from bprune_hpc.formats.bundle import Bundle, in_16_bits, opened
@@ -28,7 +29,7 @@ from bprune_hpc.graph.layer_graph import Operation
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.pruning import mask_at_fraction
 from tests.helpers import small_models
-from tests.helpers.exports import exported_network, random_export
+from tests.helpers.exports import random_export
 from tests.helpers.launch import LIMIT_S
 from tests.helpers.regressions import trained
 
@@ -79,7 +80,7 @@ def test_alone_it_gives_the_numbers_of_the_library(
     subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, timeout=LIMIT_S)
     found = np.load(tmp_path / "found.npz")
     logits, largest = digits.logits(x), np.abs(found["sample"]).max()
-    for name, values in vars(digits.predict(x, N_DRAWS, SEED)).items():
+    for name, values in vars(digits.predict(x, N_DRAWS, SEED, draw_noise="shared")).items():
         if isinstance(values, np.ndarray):
             atol = 1e-6 * (1 if name == "mean_probability" else largest)  # entropies go with logits
             np.testing.assert_allclose(found[name], values, rtol=0, atol=atol, err_msg=name)
@@ -156,7 +157,8 @@ def test_bad_input_is_refused_in_one_line(
 def test_labels_and_unpaired_draws(digits: Any, predict: ModuleType, x: np.ndarray) -> None:
     label = data.load("digits").y[:50]
     chosen: dict[str, Any] = {"n_draws": 3, "pairing": "none", "y": label}
-    found, expected = predict.load().predict(x, **chosen), digits.predict(x, **chosen)
+    found = predict.load().predict(x, **chosen)
+    expected = digits.predict(x, **chosen, draw_noise="shared")
     assert (found.n_draws, found.pairing) == (expected.n_draws, expected.pairing) == (3, "none")
     np.testing.assert_allclose(found.log_probability, expected.log_probability, atol=2e-6)
     np.testing.assert_array_equal(found.predicted_class, expected.predicted_class)
@@ -221,7 +223,7 @@ def test_a_regression(tmp_path: Path) -> None:
         assert max(of_format["difference"].values()) <= 1e-6
     with opened(tmp_path / "export" / "bundle") as predict:
         found = predict.load().predict(examples.x, 8, SEED, y=examples.y)
-    expected = net.predict(examples.x, 8, SEED, y=examples.y)
+    expected = net.predict(examples.x, 8, SEED, y=examples.y, draw_noise="shared")
     for name, values in vars(expected).items():
         if isinstance(values, np.ndarray):
             np.testing.assert_allclose(getattr(found, name), values, rtol=2e-6, err_msg=name)

@@ -250,6 +250,13 @@ def test_shared_scales_are_refused_by_name(tmp_path: Path, make: Callable[..., A
     net.save(tmp_path / "out", formats=["savedmodel"])
 
 
-def test_a_model_in_memory_has_no_file(tmp_path: Path, trained: Any) -> None:
-    with pytest.raises(ConfigError, match="formats=checkpoint.*is a model in memory.*save its"):
-        bprune_hpc.load(trained).prune(fraction=0.5).save(tmp_path / "out", formats=["checkpoint"])
+def test_a_model_in_memory(tmp_path: Path, trained: Any) -> None:
+    net = bprune_hpc.load(trained).prune(fraction=0.6)
+    net.save(tmp_path / "out", formats=["checkpoint"])
+    home = tmp_path / "out" / "checkpoint"
+    before = _posterior_of(trained)  # the model itself stays as it was
+    assert all((loc != 0).all() for loc, _ in before.values())
+    model = small_models.dense_flipout()
+    model.load_weights(home / f"{trained.name}.weights.h5")
+    found = dict(zip(before, _posterior_of(model).values(), strict=True))
+    _check(found, before, np.load(home / "mask.npz"))

@@ -1,24 +1,15 @@
-"""A pruned network as formats get it, without a source on disk."""
+"""Random networks as formats get them, without a source on disk."""
 
 from __future__ import annotations
 
 import math
 
-from bprune_hpc.checkpoints.case import Opening, Source
-from bprune_hpc.data.fitting import NetworkInput
-from bprune_hpc.formats.pruned_network import InputFitting, PrunedNetwork
+from benchmarks.export import exported_network
+from bprune_hpc.formats.pruned_network import PrunedNetwork
 from bprune_hpc.metrics.tasks import Classification
 from bprune_hpc.posterior.pruning import PruningMask
 from bprune_hpc.runner.network import Network
 from tests.helpers.random_layers import random_network
-
-
-def exported_network(network: Network, mask: PruningMask) -> PrunedNetwork:
-    source = Source("tf1", "made up", "", None, {}, {}, {})
-    taken = NetworkInput(network.graph.input_shape)
-    return PrunedNetwork(
-        network, mask, None, "made up", source, Opening("made up"), InputFitting(taken)
-    )
 
 
 def random_export(seed: int) -> PrunedNetwork:

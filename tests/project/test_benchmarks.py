@@ -67,7 +67,14 @@ def test_parts_of_another_machine_do_not_stay(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_a_quick_run_finds_every_number_that_is_asked_for(tmp_path: Path) -> None:
-    parts = ("dense", "peers", "standard_error", "ranks", "training")  # what is quick enough
+    parts = (
+        "dense",
+        "peers",
+        "standard_error",
+        "ranks",
+        "training",
+        "export",
+    )  # what is quick enough
     output = tmp_path / "results.json"
     names = [f"--name={part}" for part in parts]
     done = run_group([sys.executable, "-m", "benchmarks", "--quick", f"--output={output}", *names])
