@@ -88,7 +88,20 @@ struct sums {
   struct bounds bounds;
 };
 
+/* Two rows and columns of places, the taps of which see four rows and columns, one bit each. */
+struct square {
+  int32_t in, out, other, rows, columns, n_rows, n_columns;
+};
+
+/* Slabs that are worked on together, and their strides. */
+struct slabs {
+  ptrdiff_t n, in, out, other;
+};
+
 struct convolution {
+  const struct square *squares; /* NULL, if it has lists */
+  ptrdiff_t n_squares, room, n_channels;
+  ptrdiff_t in_channel, in_row, in_column, out_row, out_column, other_row, other_column;
   const struct tile *tiles;
   const uint8_t *masks; /* bases that are inside, of each tile and class */
   const int32_t *starts, *offsets;
@@ -241,6 +254,8 @@ struct set {
   void (*add_classes)(const float *, ptrdiff_t, ptrdiff_t, const int32_t *, int, double *,
                       int64_t *, ptrdiff_t, int64_t *, int64_t *);
   void (*convolve)(const struct convolution *, struct sums, const float *, float *, const float *);
+  void (*convolve_squares)(const struct convolution *, const struct sums *, const struct slabs *,
+                           const float *, float *, const float *, float *);
   void (*combine)(const struct elementwise *, const float *, const float *, float, const float *,
                   const float *, float *);
   void (*pool)(const struct pooling *, const float *, float *);
@@ -249,7 +264,8 @@ struct set {
 #define SET_OF(set)                                                                               \
   {                                                                                               \
     #set, forward_##set, run_layer_##set, forward_local_##set, four_normals_##set,                \
-        tile_normals_##set, add_classes_##set, convolve_##set, combine_##set, pool_##set          \
+        tile_normals_##set, add_classes_##set, convolve_##set, convolve_squares_##set,            \
+        combine_##set, pool_##set                                                                 \
   }
 static const struct set sets[] = {
 #ifdef __x86_64__
@@ -970,6 +986,7 @@ static PyMethodDef methods[] = {
     {"normals_of", normals_of, METH_VARARGS, "Standard normals of all places at a position."},
     {"weight_counts", weight_counts, METH_O, "How many of a kernel's weights are not zero."},
     {"weight_lists", weight_lists, METH_VARARGS, "A kernel's weights that are not zero."},
+    {"square_weights", square_weights, METH_VARARGS, "Weights of Winograd's products."},
     {"fill_slabs", fill_slabs, METH_VARARGS, "Examples as slabs."},
     {"run_graph", run_graph, METH_VARARGS, "Outputs of a graph of layers."},
     {"add_predictions", add_predictions, METH_VARARGS, "Sums over draws of predictions."},

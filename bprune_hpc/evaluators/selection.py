@@ -217,7 +217,7 @@ def make_evaluator(
             return CompiledGraph(layers, fixed, n_intra)
         from .reference import ReferenceNetwork
 
-        return ReferenceNetwork(layers, fixed)
+        return ReferenceNetwork(layers, fixed, n_intra)
     if device != CPU:
         from .stacked_graph import StackedGraph
 

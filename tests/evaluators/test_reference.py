@@ -71,7 +71,8 @@ def check_networks(seeds: range) -> Counter[str]:
 
 def test_random_networks() -> None:
     seen = check_networks(range(N_NETWORKS))
-    assert seen["smaller"] > N_NETWORKS / 2 and min(seen["constants"], seen["of places"]) > 5, seen
+    assert min(seen["smaller"], 2 * seen["constants"]) > N_NETWORKS / 2, seen
+    assert seen["of places"] > 1, seen
 
 
 @pytest.mark.slow
