@@ -401,7 +401,8 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
     n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
     kernel = (
-        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride, n_classes,
+        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride,
+        n_classes,
     )  # fmt: skip
     alone, runs = compiled.module.weight_counts(kernel)
     width, n_entries = 1, alone
@@ -430,7 +431,7 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         np.maximum(places, 0, out=places)
         if places.size and any(one is not None for one in weights.indices):
             places = index_of(weights).reshape(-1).take(places, mode="clip")
-        values = Values(weights.name, *of_list, places, False)
+        values = Values(weights.name, of_list[0], of_list[1], places, False)
     return Lists(width, n_blocks, starts, offsets, values, cost)
 
 
