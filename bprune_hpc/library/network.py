@@ -252,10 +252,14 @@ class BayesianNetwork:
         x, y : array, optional
             Examples that the formats are compared on, and their labels, with which the network at
             its mean, an ensemble and the posterior are measured.
-        n_draws, seed, pairing, batch_size, input_scale, layout
+        n_draws, seed, batch_size : int
             See :meth:`predict`; they go into the files.
-        bits : {32, 16}
-            Of means and deviations in a bundle: 16 where the deviation says that no more is known.
+        pairing : str
+            The same.
+        input_scale : str or float
+            The same.
+        layout : str, optional
+            The same.
         bits : {32, 16}
             Of a number in the bundle, where its deviation says that no more are known.
         overwrite : bool
