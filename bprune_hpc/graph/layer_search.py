@@ -66,7 +66,10 @@ X = object()
 _CUBIC = ("AddV2", X, ("Mul", 0.044715, ("Pow", X, 3.0)))
 _PRODUCTS: Mapping[str, tuple[Any, ...]] = {
     "Swish": (("Mul", X, ("Sigmoid", X)), ("Mul", X, ("Sigmoid", ("Mul", 1.0, X)))),
-    "Gelu": (("Mul", ("Mul", 0.5, X), ("AddV2", 1.0, ("Erf", ("RealDiv", X, math.sqrt(2))))),),
+    "Gelu": (
+        ("Mul", ("Mul", 0.5, X), ("AddV2", 1.0, ("Erf", ("RealDiv", X, math.sqrt(2))))),
+        ("Mul", ("Mul", 0.5, X), ("Erfc", ("Mul", ("Neg", X), math.sqrt(0.5)))),  # 2.21
+    ),
     "GeluTanh": (
         (
             "Mul",
