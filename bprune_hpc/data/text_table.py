@@ -114,6 +114,7 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
                 skiprows=int(columns.names is not None),
                 converters={columns.targets[0]: code_of} if is_class else None,
                 ndmin=2,
+                encoding=None,  # NumPy 1 would give converters bytes
             )
     except ValueError as error:
         raise DataError(f"{name}: {_said(error, columns)}") from None

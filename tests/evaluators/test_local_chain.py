@@ -111,8 +111,10 @@ def test_an_example_has_its_bits_whatever_is_beside_it() -> None:
     chain = random_chain(*SIZES, kept=0.4, n_examples=200)
     whole = outputs(chain, [AT_MEAN, *of_examples(8)], first=64)
     np.testing.assert_array_equal(outputs(chain, of_examples(8)[3:4], first=64), whole[7:9])
-    np.testing.assert_array_equal(outputs(chain, of_examples(8), first=64, n_threads=3), whole[1:])
-    if compiled.instructions() != compiled.NONE:  # BLAS rounds a smaller batch differently
+    # BLAS rounds a smaller batch differently, and some do with other threads.
+    if compiled.instructions() != compiled.NONE:
+        threaded = outputs(chain, of_examples(8), first=64, n_threads=3)
+        np.testing.assert_array_equal(threaded, whole[1:])
         part = replace(chain, x=chain.x[70:90])
         np.testing.assert_array_equal(outputs(part, of_examples(8), first=134), whole[1:, :, 70:90])
     other = outputs(chain, of_examples(8, dataset="out of distribution"), first=64)
