@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -74,11 +75,22 @@ def test_a_weight_exactly_at_the_threshold_is_pruned() -> None:
     assert mask_at_threshold(posterior, 2.0).kept["a"].tolist() == [False, False, True]
 
 
-def test_threshold_zero_prunes_nothing_not_even_zeros() -> None:
-    zero = np.zeros(3, np.float32)
-    posterior = Posterior({"a": zero}, {"a": zero})
+def test_threshold_zero_prunes_nothing_not_even_a_mean_of_zero() -> None:
+    zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    posterior = Posterior({"a": zero}, {"a": one})
     assert mask_at_threshold(posterior, 0).pruned_fraction == 0
     assert mask_at_threshold(posterior, 1e-300).pruned_fraction == 1
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+def test_weights_that_are_zero_already_count_as_pruned(granularity: str) -> None:
+    loc = np.array([[0, 0], [2, 0]], np.float32)
+    scale = np.array([[0, 1], [1, 0]], np.float32)
+    posterior, rule = Posterior({"a": loc}, {"a": scale}), PruningRule(granularity=granularity)
+    kept = mask_at_threshold(posterior, 0, rule).kept["a"]
+    np.testing.assert_array_equal(kept, [[False, True], [True, False]])
+    left = mask_at_threshold(posterior, 0, replace(rule, pruned_scale=0.5))
+    assert left.pruned_fraction == 0  # nothing is made of them but what they are
 
 
 @pytest.mark.parametrize("fraction", [0, 0.1, 1 / 3, 0.5, 0.95])
