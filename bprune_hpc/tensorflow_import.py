@@ -241,14 +241,22 @@ def description_of(device: Device) -> str:
     raise RuntimeError("TensorFlow cannot use it; TF_CPP_MIN_LOG_LEVEL=0 shows why")
 
 
-def round_alike() -> None:
-    """Have GPUs give the same bits each time, and products all digits of float32.
+def keep_digits() -> None:
+    """Have products on GPUs keep all digits of float32, in place of TF32's three."""
+    import_tensorflow().config.experimental.enable_tensor_float_32_execution(False)
 
-    From here on TensorFlow refuses random operations without a seed.
+
+@contextmanager
+def same_bits() -> Iterator[None]:
+    """Have GPUs give the same bits each time, in the body alone.
+
+    There TensorFlow refuses random operations without a seed, which networks have that are read.
     """
-    experimental = import_tensorflow().config.experimental
-    experimental.enable_op_determinism()
-    experimental.enable_tensor_float_32_execution(False)
+    import_tensorflow().config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        _from_home("python.framework.config", "disable_op_determinism")()
 
 
 def import_graphs() -> Any:

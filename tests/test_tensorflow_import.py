@@ -62,12 +62,15 @@ def test_gpus_are_named_in_tensorflows_order(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_host_without_a_gpu_describes_none() -> None:
     code = (
-        "from bprune_hpc.tensorflow_import import Device, description_of, gpus, round_alike\n"
+        "from bprune_hpc.tensorflow_import import Device, description_of, gpus\n"
+        "from bprune_hpc.tensorflow_import import keep_digits, same_bits\n"
         "assert gpus() == []\n"
-        "round_alike()\n"
+        "keep_digits()\n"
         "import tensorflow as tf\n"
         "from tensorflow.python.framework import config\n"
-        "assert config.is_op_determinism_enabled()\n"
+        "with same_bits():\n"
+        "    assert config.is_op_determinism_enabled()\n"
+        "assert not config.is_op_determinism_enabled()\n"
         "assert not tf.config.experimental.tensor_float_32_execution_enabled()\n"
         "try:\n"
         "    description_of(Device(0))\n"

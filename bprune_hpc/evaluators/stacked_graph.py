@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from ..graph.lifted import LiftedGraph
 from ..posterior.mean_field import Posterior
-from ..tensorflow_import import CPU, Device, call_of, calls_of, import_tensorflow, open_session
+from ..tensorflow_import import (
+    CPU,
+    Device,
+    call_of,
+    calls_of,
+    import_tensorflow,
+    open_session,
+    same_bits,
+)
 from .graph import outputs_of, weights_of
 from .interface import Noise, Pruned, Sampled, noise_batches_of
 
@@ -135,10 +143,11 @@ class StackedGraph:
         size = self._lifted.batch_size or len(examples)
         missing = -len(examples) % size
         padded = np.concatenate([examples, np.repeat(examples[-1:], missing, axis=0)])
-        parts = [
-            np.array(self._call(padded[start : start + size]))
-            for start in range(0, len(padded), size)
-        ]
+        with same_bits():
+            parts = [
+                np.array(self._call(padded[start : start + size]))
+                for start in range(0, len(padded), size)
+            ]
         found = np.concatenate([part.reshape(len(weights), size, -1) for part in parts], axis=1)
         return found[:, : len(examples)].transpose(0, 2, 1)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from ..errors import ConfigError, message_of
 from ..mpi.comm import Comm
 from ..mpi.launchers import local_rank
-from ..tensorflow_import import CPU, Device, description_of, gpus, round_alike
+from ..tensorflow_import import CPU, Device, description_of, gpus, keep_digits
 
 DEVICES = ("cpu", "gpu")
 
@@ -109,7 +109,7 @@ def take(kind: str, comm: Comm) -> UsedDevice:
     host = socket.gethostname()
     everyone = comm.gather((host, address_in(description), failure))
     comm.from_root(lambda: check_apart(everyone or []))
-    round_alike()
+    keep_digits()
     used = UsedDevice(device, name_in(description), driver())
     names = comm.gather(used.name)
     if names is not None:

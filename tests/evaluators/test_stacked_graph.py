@@ -129,6 +129,23 @@ def test_the_network_runs_on_the_device(
     assert sum(name.endswith("/network/matmul") for _, name in of_network) == 7  # one a draw
 
 
+def test_operations_are_told_to_give_the_same_bits_while_the_network_runs(
+    graph: LiftedGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not beyond: what else is run may have noise without a seed."""
+    import_tensorflow()
+    from tensorflow.python.framework.config import is_op_determinism_enabled
+
+    table, fixed, x = arrays()
+    evaluator, seen = StackedGraph(graph, fixed, device=DEVICE), []
+    call = evaluator._call
+    monkeypatch.setattr(
+        evaluator, "_call", lambda x: (seen.append(is_op_determinism_enabled()), call(x))[1]
+    )
+    run(evaluator, table, x)
+    assert seen == [True] and not is_op_determinism_enabled()
+
+
 def test_weights_are_brought_to_the_device_once_for_all_batches(
     graph: LiftedGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:

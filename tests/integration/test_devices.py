@@ -10,7 +10,6 @@ import h5py
 import pytest
 
 from bprune_hpc import results, tensorflow_import
-from bprune_hpc.job import device
 from tests.helpers import logical_devices
 from tests.helpers.bits import DIGITS, all_bits
 from tests.helpers.launch import MpiRun
@@ -74,7 +73,6 @@ def test_a_file_of_processors_goes_on_on_a_gpu_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "sweep.h5"
-    monkeypatch.setattr(device, "round_alike", lambda: None)  # which is for the whole process
     monkeypatch.setattr(tensorflow_import, "_uses_gpus", [])
     assert start(path, *FLAGS, "--evaluator=graph") == 0
     assert "mixed_environment" not in results.read(path).attrs
@@ -89,7 +87,6 @@ def test_of_another_evaluator_it_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "sweep.h5"
-    monkeypatch.setattr(device, "round_alike", lambda: None)
     assert start(path, *FLAGS) == 0
     logical_devices.install(set_attribute=monkeypatch.setattr)
     assert start(path, *FLAGS, "--device=gpu") == 2

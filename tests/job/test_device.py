@@ -107,7 +107,7 @@ def test_a_gpu_is_taken_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "local_rank", lambda: 1)
     monkeypatch.setattr(device, "description_of", lambda taken: A100)
     monkeypatch.setattr(device, "driver", lambda: "535.129.03")
-    monkeypatch.setattr(device, "round_alike", lambda: done.append(1))
+    monkeypatch.setattr(device, "keep_digits", lambda: done.append(1))
     used = device.take("gpu", SerialComm())
     assert used.device == Device(1) and done
     facts = {"device": "NVIDIA A100-SXM4-40GB, compute capability: 8.0", "driver": "535.129.03"}
