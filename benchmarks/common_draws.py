@@ -236,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the script."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model_dir", nargs="?", default="embedded:digits_fc", help="(%(default)s)")
+    parser.add_argument("--draw_noise", default="shared", help="of the draws (%(default)s)")
     parser.add_argument("--data_path", help="test set; without, the embedded digits")
     parser.add_argument("--thresholds", default="0,0.01,0.02,0.1,0.25,0.5,1,2,3")
     parser.add_argument("--num_monte_carlo", type=int, default=100, help="draws (%(default)s)")
@@ -244,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [
         f"--model_dir={asked.model_dir}",
         f"--thresholds={asked.thresholds}",
+        f"--draw_noise={asked.draw_noise}",
         f"--num_monte_carlo={asked.num_monte_carlo}",
         *([f"--data_path={asked.data_path}"] if asked.data_path else []),
     ]

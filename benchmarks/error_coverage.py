@@ -199,6 +199,7 @@ def network(asked: argparse.Namespace) -> Iterator[str]:
     arguments = [
         f"--model_dir={asked.model_dir}",
         f"--thresholds={asked.thresholds}",
+        f"--draw_noise={asked.draw_noise}",
         *([f"--data_path={asked.data_path}"] if asked.data_path else []),
     ]
     logging.disable(logging.INFO)
@@ -237,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", nargs="?", default="all", choices=["all", "simulated", "network"])
     parser.add_argument("model_dir", nargs="?", default="embedded:digits_fc", help="(%(default)s)")
+    parser.add_argument("--draw_noise", default="shared", help="of the draws (%(default)s)")
     parser.add_argument("--data_path", help="test set; without, the embedded digits")
     parser.add_argument("--thresholds", default="0,0.5,1")
     parser.add_argument("--num_monte_carlo", type=int, default=200, help="draws (%(default)s)")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
+from bprune_hpc.evaluators.compaction import live_units
 from bprune_hpc.graph.layer_graph import Activation, Bias, Dense, LayerGraph, Operation
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.metrics.tasks import Classification
@@ -67,7 +67,7 @@ class Work:
 
 def work(cut: PruningMask) -> Work:
     """Count the operations that are left at a threshold."""
-    live = live_units([ZeroPattern(kept) for kept in cut.kept.values()])
+    live = live_units(list(cut.kept.values()))
     alive = tuple(len(units.varying) for units in live)
     each = [n_in * n_out for n_in, n_out in itertools.pairwise(alive)]
     kept = [int(np.count_nonzero(of_layer)) for of_layer in cut.kept.values()]

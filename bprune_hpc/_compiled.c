@@ -54,6 +54,14 @@ struct layer {
   struct bounds bounds;
 };
 
+/* A layer whose units are drawn: products with the mean, and of squares with variances. */
+struct local {
+  struct layer mean, variance;
+  const uint32_t *key; /* NULL where nothing varies */
+  const int32_t *places;
+  struct bounds bounds;
+};
+
 struct draws {
   ptrdiff_t n;
   int column[MOST_DRAWS]; /* of the first layer's products; -1 for the mean */
@@ -80,7 +88,20 @@ struct sums {
   struct bounds bounds;
 };
 
+/* Two rows and columns of places, the taps of which see four rows and columns, one bit each. */
+struct square {
+  int32_t in, out, other, rows, columns, n_rows, n_columns;
+};
+
+/* Slabs that are worked on together, and their strides. */
+struct slabs {
+  ptrdiff_t n, in, out, other;
+};
+
 struct convolution {
+  const struct square *squares; /* NULL, if it has lists */
+  ptrdiff_t n_squares, room, n_channels;
+  ptrdiff_t in_channel, in_row, in_column, out_row, out_column, other_row, other_column;
   const struct tile *tiles;
   const uint8_t *masks; /* bases that are inside, of each tile and class */
   const int32_t *starts, *offsets;
@@ -142,6 +163,17 @@ static ptrdiff_t most_units(const struct layer *layers, ptrdiff_t n_layers)
   return most;
 }
 
+static ptrdiff_t most_local_units(const struct local *layers, ptrdiff_t n_layers)
+{
+  ptrdiff_t most = 0;
+  for (ptrdiff_t at = 0; at < n_layers; at++)
+    most = padded(&layers[at].mean) > most ? padded(&layers[at].mean) : most;
+  for (ptrdiff_t at = 1; at < n_layers; at++)
+    if (layers[at].key)
+      most = padded(&layers[at].variance) > most ? padded(&layers[at].variance) : most;
+  return most;
+}
+
 static void put_out(const float *values, ptrdiff_t n_units, float *out, ptrdiff_t out_columns)
 {
   for (ptrdiff_t unit = 0; unit < n_units; unit++)
@@ -166,6 +198,8 @@ static int64_t bits_of(double number)
 #define FEWER_VECTORS 2
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
+#include "_compiled_normals.h"
+#include "_compiled_local.h"
 #include "_compiled_slabs.h"
 #undef SET
 #undef TARGET
@@ -181,6 +215,8 @@ static int64_t bits_of(double number)
 #define FEWER_VECTORS 2
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
+#include "_compiled_normals.h"
+#include "_compiled_local.h"
 #include "_compiled_slabs.h"
 #undef SET
 #undef TARGET
@@ -195,6 +231,8 @@ static int64_t bits_of(double number)
 #define FEWER_VECTORS 4
 #include "_compiled_classes.h"
 #include "_compiled_forward.h"
+#include "_compiled_normals.h"
+#include "_compiled_local.h"
 #include "_compiled_slabs.h"
 #undef SET
 #undef TARGET
@@ -208,9 +246,16 @@ struct set {
   void (*forward)(const struct first *, const struct layer *, ptrdiff_t, const struct draws *,
                   const float *, const float *, float *, float *, ptrdiff_t);
   void (*run_layer)(const struct layer *, ptrdiff_t, const float *, float *);
+  void (*forward_local)(const struct local *, ptrdiff_t, const struct draws *, uint32_t, uint32_t,
+                        const float *, const float *, float *, float *, ptrdiff_t);
+  void (*four_normals)(const uint32_t *, const uint32_t *, const uint32_t *, uint32_t, float *);
+  void (*tile_normals)(const uint32_t *, uint32_t, uint32_t, const int32_t *, ptrdiff_t, float *,
+                       ptrdiff_t, int);
   void (*add_classes)(const float *, ptrdiff_t, ptrdiff_t, const int32_t *, int, double *,
                       int64_t *, ptrdiff_t, int64_t *, int64_t *);
   void (*convolve)(const struct convolution *, struct sums, const float *, float *, const float *);
+  void (*convolve_squares)(const struct convolution *, const struct sums *, const struct slabs *,
+                           const float *, float *, const float *, float *);
   void (*combine)(const struct elementwise *, const float *, const float *, float, const float *,
                   const float *, float *);
   void (*pool)(const struct pooling *, const float *, float *);
@@ -218,8 +263,9 @@ struct set {
 
 #define SET_OF(set)                                                                               \
   {                                                                                               \
-    #set, forward_##set, run_layer_##set, add_classes_##set, convolve_##set, combine_##set,       \
-        pool_##set                                                                                \
+    #set, forward_##set, run_layer_##set, forward_local_##set, four_normals_##set,                \
+        tile_normals_##set, add_classes_##set, convolve_##set, convolve_squares_##set,            \
+        combine_##set, pool_##set                                                                 \
   }
 static const struct set sets[] = {
 #ifdef __x86_64__
@@ -672,6 +718,191 @@ end:
   return result;
 }
 
+/* Draws of one noise: signs alone. */
+static int take_signs(PyObject *signs, struct draws *draws)
+{
+  draws->n = PyTuple_Check(signs) ? PyTuple_GET_SIZE(signs) : 0;
+  if (draws->n < 1 || draws->n > MOST_DRAWS) {
+    PyErr_Format(PyExc_ValueError, "at most %d draws at a time", MOST_DRAWS);
+    return 0;
+  }
+  for (ptrdiff_t draw = 0; draw < draws->n; draw++)
+    draws->sign[draw] = (float)PyFloat_AsDouble(PyTuple_GET_ITEM(signs, draw));
+  return !PyErr_Occurred();
+}
+
+static int are_places(const int32_t *places, ptrdiff_t n)
+{
+  int are = 1;
+  for (ptrdiff_t k = 0; k < n; k++)
+    are &= places[k] >= 0;
+  if (!are)
+    PyErr_SetString(PyExc_ValueError, "no such places");
+  return are;
+}
+
+/* n_in: units before it; those of the first layer are given with their means. */
+static int take_local(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_in, int is_first,
+                      struct local *local)
+{
+  PyObject *mean, *variance, *key, *places;
+  if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "OOOO(ff)", &mean, &variance, &key, &places,
+                                            &local->bounds.low, &local->bounds.high))
+    return 0;
+  local->key = NULL, local->places = NULL;
+  if (!(local->places = numbers_of(buffers, places, 'i', 0, 0)))
+    return 0;
+  const ptrdiff_t n_out = n_taken(buffers);
+  if (!are_places(local->places, n_out) ||
+      (key != Py_None && !(local->key = numbers_of(buffers, key, 'I', 0, 5))))
+    return 0;
+  if (is_first) {
+    local->mean = (struct layer){.n_out = n_out, .width = 1};
+    return 1;
+  }
+  if (!take_layer(buffers, mean, n_in, 1, &local->mean) ||
+      (local->key && !take_layer(buffers, variance, n_in, 1, &local->variance)))
+    return 0;
+  if (local->mean.n_out != n_out || (local->key && local->variance.n_out != n_out)) {
+    PyErr_SetString(PyExc_ValueError, "a layer's places are not those of its units");
+    return 0;
+  }
+  return 1;
+}
+
+/* Outputs of tiles first_tile..last_tile in the draws of a noise: out[draw][output][example]. */
+static PyObject *forward_local(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *means_object, *deviations_object, *layer_objects, *signs, *out_object, *scratch;
+  Py_ssize_t n_means, n_deviations, first_tile, last_tile;
+  unsigned int replicate, position;
+  if (!PyArg_ParseTuple(args, "sOnOnO!O!IIOOnn", &name, &means_object, &n_means,
+                        &deviations_object, &n_deviations, &PyTuple_Type, &layer_objects,
+                        &PyTuple_Type, &signs, &replicate, &position, &out_object, &scratch,
+                        &first_tile, &last_tile))
+    return NULL;
+  const struct set *set = set_of(name);
+  struct buffers buffers = {0};
+  struct local layers[MOST_LAYERS];
+  struct draws draws;
+  PyObject *result = NULL;
+  const ptrdiff_t n_layers = PyTuple_GET_SIZE(layer_objects);
+  const ptrdiff_t n_numbers = set ? n_numbers_of_tile(n_means) : -1;
+  if (n_numbers < 0 || !take_signs(signs, &draws))
+    goto end;
+  if (n_layers < 1 || n_layers > MOST_LAYERS) {
+    PyErr_SetString(PyExc_ValueError, "no such number of layers");
+    goto end;
+  }
+  ptrdiff_t n_units = 0, n_out = 0;
+  for (ptrdiff_t at = 0; at < n_layers; at++) {
+    if (!take_local(&buffers, PyTuple_GET_ITEM(layer_objects, at), n_out, !at, &layers[at]))
+      goto end;
+    n_out = layers[at].mean.n_out;
+    n_units += n_out;
+  }
+  const float *means = numbers_of(&buffers, means_object, 'f', 0, n_numbers);
+  if (!means)
+    goto end;
+  const ptrdiff_t n_tiles = n_taken(&buffers) / n_numbers, n_examples = n_tiles * TILE;
+  if (layers[0].mean.n_out > n_means || (layers[0].key && layers[0].mean.n_out > n_deviations)) {
+    PyErr_SetString(PyExc_ValueError, "too few means or deviations");
+    goto end;
+  }
+  const float *deviations = NULL;
+  const ptrdiff_t n_of_tile = times(n_deviations, TILE);
+  if (layers[0].key &&
+      !(deviations = numbers_of(&buffers, deviations_object, 'f', 0, times(n_tiles, n_of_tile))))
+    goto end;
+  float *out = numbers_of(&buffers, out_object, 'f', 1, times(times(draws.n, n_out), n_examples));
+  const ptrdiff_t n_scratch = 4 * most_local_units(layers, n_layers) + n_units;
+  float *room = out ? numbers_of(&buffers, scratch, 'f', 1, times(n_scratch, TILE)) : NULL;
+  if (!room || !are_tiles(first_tile, last_tile, n_tiles))
+    goto end;
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t tile = first_tile; tile < last_tile; tile++)
+    set->forward_local(layers, n_layers, &draws, replicate, position + (uint32_t)(tile * TILE),
+                       means + tile * n_numbers,
+                       deviations ? deviations + tile * n_of_tile : NULL, room,
+                       out + tile * TILE, n_examples);
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+/* Standard normals of some places at some positions: out[place][position]. */
+static PyObject *normals_at(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *key_object, *places_object, *out_object;
+  unsigned int replicate, first;
+  Py_ssize_t n_positions;
+  if (!PyArg_ParseTuple(args, "sOIInOO", &name, &key_object, &replicate, &first, &n_positions,
+                        &places_object, &out_object))
+    return NULL;
+  const struct set *set = set_of(name);
+  struct buffers buffers = {0};
+  PyObject *result = NULL;
+  const uint32_t *key = set ? numbers_of(&buffers, key_object, 'I', 0, 5) : NULL;
+  const int32_t *places = key ? numbers_of(&buffers, places_object, 'i', 0, 0) : NULL;
+  const ptrdiff_t n_places = places ? n_taken(&buffers) : 0;
+  if (!places || !are_places(places, n_places))
+    goto end;
+  float *out = numbers_of(&buffers, out_object, 'f', 1, times(n_places, n_positions));
+  if (!out)
+    goto end;
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t at = 0; at < n_positions; at += TILE)
+    set->tile_normals(key, replicate, first + (uint32_t)at, places, n_places, out + at,
+                      n_positions, n_positions - at > TILE ? TILE : (int)(n_positions - at));
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
+/* Standard normals of the first places at a position: out[four][place % 4]. */
+static PyObject *normals_of(PyObject *self, PyObject *args)
+{
+  const char *name;
+  PyObject *key_object, *out_object;
+  unsigned int replicate, position;
+  Py_ssize_t n_fours;
+  if (!PyArg_ParseTuple(args, "sOIInO", &name, &key_object, &replicate, &position, &n_fours,
+                        &out_object))
+    return NULL;
+  const struct set *set = set_of(name);
+  struct buffers buffers = {0};
+  PyObject *result = NULL;
+  const uint32_t *key = set ? numbers_of(&buffers, key_object, 'I', 0, 5) : NULL;
+  float *out = key ? numbers_of(&buffers, out_object, 'f', 1, times(n_fours, 4)) : NULL;
+  if (!out)
+    goto end;
+  Py_BEGIN_ALLOW_THREADS;
+  uint32_t positions[TILE], fours[TILE];
+  float normals[4 * TILE];
+  for (int lane = 0; lane < TILE; lane++)
+    positions[lane] = position;
+  for (ptrdiff_t at = 0; at < n_fours; at += TILE) {
+    for (int lane = 0; lane < TILE; lane++)
+      fours[lane] = (uint32_t)(at + lane);
+    set->four_normals(key, positions, fours, replicate, normals);
+    const int n = n_fours - at > TILE ? TILE : (int)(n_fours - at);
+    for (int lane = 0; lane < n; lane++)
+      for (int place = 0; place < 4; place++)
+        out[4 * (at + lane) + place] = normals[place * TILE + lane];
+  }
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
 /* Add what draws say of classes to sums; see add_classes in _compiled_classes.h.
 
    logits: float32, shape (n_draws, n_classes, n_examples), examples next to each other. */
@@ -750,8 +981,12 @@ static PyMethodDef methods[] = {
     {"draw_values", draw_values, METH_VARARGS, "Weights of a draw."},
     {"multiply", multiply, METH_VARARGS, "One layer."},
     {"forward", forward, METH_VARARGS, "Outputs of a chain of layers."},
+    {"forward_local", forward_local, METH_VARARGS, "Outputs with noise of each example's own."},
+    {"normals_at", normals_at, METH_VARARGS, "Standard normals of places at positions."},
+    {"normals_of", normals_of, METH_VARARGS, "Standard normals of all places at a position."},
     {"weight_counts", weight_counts, METH_O, "How many of a kernel's weights are not zero."},
     {"weight_lists", weight_lists, METH_VARARGS, "A kernel's weights that are not zero."},
+    {"square_weights", square_weights, METH_VARARGS, "Weights of Winograd's products."},
     {"fill_slabs", fill_slabs, METH_VARARGS, "Examples as slabs."},
     {"run_graph", run_graph, METH_VARARGS, "Outputs of a graph of layers."},
     {"add_predictions", add_predictions, METH_VARARGS, "Sums over draws of predictions."},

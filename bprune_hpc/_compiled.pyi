@@ -40,6 +40,27 @@ def forward(
     first_tile: int,
     last_tile: int,
 ) -> None: ...
+def forward_local(
+    name: str,
+    means: Any,
+    n_means: int,
+    deviations: Any,
+    n_deviations: int,
+    layers: tuple[Any, ...],
+    signs: tuple[float, ...],
+    replicate: int,
+    position: int,
+    out: Any,
+    scratch: Any,
+    first_tile: int,
+    last_tile: int,
+) -> None: ...
+def normals_at(
+    name: str, key: Any, replicate: int, first: int, n_positions: int, places: Any, out: Any
+) -> None: ...
+def normals_of(
+    name: str, key: Any, replicate: int, position: int, n_fours: int, out: Any
+) -> None: ...
 def add_predictions(
     name: str,
     logits: Any,

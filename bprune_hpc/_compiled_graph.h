@@ -16,7 +16,7 @@ struct tensor {
 };
 
 struct operation {
-  enum { CONVOLUTION, ELEMENTWISE, POOLING } kind;
+  enum { CONVOLUTION, ELEMENTWISE, POOLING, SQUARES } kind;
   ptrdiff_t in, out, other; /* tensors; -1 for none */
   ptrdiff_t noise;          /* of a shared one, what it gives with a noise */
   union {
@@ -265,6 +265,56 @@ end:
   return result;
 }
 
+/* Kernels (3, 3, in, out) -> [16][FILTERS of out][in][one of FILTERS], in each draw. */
+static PyObject *square_weights(PyObject *self, PyObject *args)
+{
+  PyObject *kernels, *written;
+  Py_ssize_t n_draws, n_in, n_out;
+  if (!PyArg_ParseTuple(args, "OnnnO", &kernels, &n_draws, &n_in, &n_out, &written))
+    return NULL;
+  struct buffers buffers;
+  buffers.n = 0;
+  PyObject *result = NULL;
+  const ptrdiff_t n_lists = (n_out + FILTERS - 1) / FILTERS, n_plane = times(n_in, n_out);
+  const ptrdiff_t of_place = times(n_in, n_lists * FILTERS);
+  const float *from = numbers_of(&buffers, kernels, 'f', 0, times(n_draws, times(9, n_plane)));
+  float *to = from ? numbers_of(&buffers, written, 'f', 1, times(n_draws, times(16, of_place))) : NULL;
+  if (!to)
+    goto end;
+  Py_BEGIN_ALLOW_THREADS;
+  for (ptrdiff_t draw = 0; draw < n_draws; draw++, from += 9 * n_plane, to += 16 * of_place)
+    for (ptrdiff_t c = 0; c < n_in; c++)
+      for (ptrdiff_t list = 0; list < n_lists; list++) {
+        float g[3][3][FILTERS], t[4][3][FILTERS], u[4][4][FILTERS];
+        for (ptrdiff_t f = 0; f < FILTERS; f++) {
+          const ptrdiff_t filter = list * FILTERS + f;
+          for (int r = 0; r < 3; r++)
+            for (int q = 0; q < 3; q++)
+              g[r][q][f] = filter < n_out ? from[(3 * r + q) * n_plane + c * n_out + filter] : 0;
+        }
+        for (int q = 0; q < 3; q++)
+          for (int f = 0; f < FILTERS; f++) {
+            t[0][q][f] = g[0][q][f], t[3][q][f] = g[2][q][f];
+            t[1][q][f] = 0.5f * (g[0][q][f] + g[1][q][f] + g[2][q][f]);
+            t[2][q][f] = 0.5f * (g[0][q][f] - g[1][q][f] + g[2][q][f]);
+          }
+        for (int r = 0; r < 4; r++)
+          for (int f = 0; f < FILTERS; f++) {
+            u[r][0][f] = t[r][0][f], u[r][3][f] = t[r][2][f];
+            u[r][1][f] = 0.5f * (t[r][0][f] + t[r][1][f] + t[r][2][f]);
+            u[r][2][f] = 0.5f * (t[r][0][f] - t[r][1][f] + t[r][2][f]);
+          }
+        for (int place = 0; place < 16; place++)
+          memcpy(to + place * of_place + (list * n_in + c) * FILTERS, u[place / 4][place % 4],
+                 FILTERS * sizeof *to);
+      }
+  Py_END_ALLOW_THREADS;
+  result = Py_NewRef(Py_None);
+end:
+  give_back(&buffers);
+  return result;
+}
+
 /* rows of examples -> groups first..last of slabs, in an array whose numbers outside are zeros.
 
    columns: where each number of an example goes, from a slab's beginning. */
@@ -419,6 +469,9 @@ static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
     return 0;
   }
   const struct tensor *other = op->other < 0 ? out : &program->tensors[op->other];
+  const struct strides from = strides_of(program, op->in);
+  c->n_channels = program->tensors[op->in].n_channels;
+  c->in_channel = from.channel, c->in_row = from.row, c->in_column = from.column;
   c->out_step = c->in_step ? out->column_stride : out->slab_stride;
   c->other_step = c->in_step ? other->column_stride : other->slab_stride;
   /* Steps that are slabs are looked at with all of a tensor's slabs. */
@@ -440,6 +493,66 @@ static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
          (!c->n_filters || are_inside(program, op->out, written)) &&
          is_like(program, op->other, op->out) &&
          (!c->n_filters || op->other < 0 || are_inside(program, op->other, added));
+}
+
+static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
+                        struct program *program, struct operation *op)
+{
+  PyObject *values, *scale, *shift, *squares;
+  struct convolution *c = &op->convolution;
+  int kind;
+  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnOOOO", &kind, &op->in, &op->out, &op->other,
+                        &c->bounds.low, &c->bounds.high, &c->tiles_at_once, &c->in_step, &c->room,
+                        &squares, &values, &scale, &shift) ||
+      !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
+      !is_tensor(program, op->other, -1))
+    return 0;
+  const struct tensor *in = &program->tensors[op->in], *out = &program->tensors[op->out];
+  const struct strides from = strides_of(program, op->in), to = strides_of(program, op->out);
+  const struct strides added = strides_of(program, op->other);
+  c->n_channels = in->n_channels, c->n_filters = out->n_channels;
+  c->in_channel = from.channel, c->in_row = from.row, c->in_column = from.column;
+  c->out_row = to.row, c->out_column = to.column;
+  c->other_row = added.row, c->other_column = added.column;
+  const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS, n_units = n_lists * FILTERS;
+  c->n_values = times(16, times(c->n_channels, n_units));
+  const int32_t *numbers = numbers_of(buffers, squares, 'i', 0, 1);
+  const ptrdiff_t n_numbers = sizeof *c->squares / sizeof *numbers;
+  c->n_squares = numbers ? n_taken(buffers) / n_numbers : 0;
+  c->squares = (const struct square *)numbers;
+  if (!numbers ||
+      !(c->values = numbers_of(buffers, values, 'f', 0, times(n_sets, c->n_values))) ||
+      !(c->scale = numbers_of(buffers, scale, 'f', 0, times(n_sets, c->n_filters))) ||
+      !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
+    return 0;
+  const ptrdiff_t n_rows = plus(plus(c->n_channels, n_units), 1);
+  const ptrdiff_t n_room = times(times(16, n_rows), times(c->tiles_at_once, SLAB));
+  int is_right = c->tiles_at_once > 0 && c->tiles_at_once % 4 == 0 && n_room >= 0 &&
+                 c->room >= 0 && c->room <= program->n_scratch - n_room && c->n_squares > 0;
+  for (ptrdiff_t at = 0; is_right && at < c->n_squares; at++) {
+    const struct square *one = &c->squares[at];
+    struct span read = {INT32_MAX, INT32_MIN};
+    for (int tap = 0; tap < 16; tap++)
+      if (one->rows >> tap / 4 & one->columns >> tap % 4 & 1) {
+        const int64_t place = one->in + tap / 4 * from.row + tap % 4 * from.column;
+        read.least = place < read.least ? place : read.least;
+        read.most = place > read.most ? place : read.most;
+      }
+    read.most += (c->n_channels - 1) * from.channel;
+    is_right = one->n_rows >= 0 && one->n_rows <= 2 && one->n_columns >= 0 && one->n_columns <= 2;
+    const struct span written = {one->out, one->out + to.row * (one->n_rows - 1) +
+                                               to.column * (one->n_columns - 1) +
+                                               (c->n_filters - 1) * to.channel};
+    const struct span other = {one->other, one->other + added.row * (one->n_rows - 1) +
+                                               added.column * (one->n_columns - 1) +
+                                               (c->n_filters - 1) * added.channel};
+    is_right = is_right && (!c->n_channels || are_inside(program, op->in, read)) &&
+               (!c->n_filters || (are_inside(program, op->out, written) &&
+                                  (op->other < 0 || are_inside(program, op->other, other))));
+  }
+  if (!is_right && !PyErr_Occurred())
+    PyErr_SetString(PyExc_ValueError, "no such squares");
+  return is_right && is_like(program, op->other, op->out);
 }
 
 static int take_elementwise(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
@@ -524,9 +637,12 @@ static int take_operations(struct buffers *buffers, PyObject *shared, PyObject *
     if (PyErr_Occurred())
       return 0;
     int is_right = 0;
-    op->kind = kind == CONVOLUTION ? CONVOLUTION : kind == ELEMENTWISE ? ELEMENTWISE : POOLING;
-    if (kind == CONVOLUTION) {
-      is_right = take_convolution(buffers, tuple, n, program, op);
+    op->kind = kind == CONVOLUTION   ? CONVOLUTION
+               : kind == SQUARES     ? SQUARES
+               : kind == ELEMENTWISE ? ELEMENTWISE
+                                     : POOLING;
+    if (kind == CONVOLUTION || kind == SQUARES) {
+      is_right = (kind == SQUARES ? take_squares : take_convolution)(buffers, tuple, n, program, op);
       op->noise = op->other;
       op->other = is_shared ? -1 : op->other;
       is_right = is_right && (!is_shared || is_tensor(program, op->noise, 1));
@@ -611,9 +727,8 @@ static void run_operation(const struct program *program, const struct operation 
       const int has_other = !e->is_pair || draws->column[draw] >= 0;
       program->set->combine(e, e->scale + set * e->n_channels, e->shift + set * e->n_channels,
                             draws->sign[draw], read, has_other ? other : NULL, written);
-    } else if (c->in_step || slab == first)
-      program->set->convolve(c,
-                             (struct sums){
+    } else if (c->in_step || slab == first) {
+      const struct sums sums = {
                                  .offsets = c->offsets,
                                  .values = c->values + set * c->n_values,
                                  .scale = c->scale + set * c->n_filters,
@@ -625,8 +740,14 @@ static void run_operation(const struct program *program, const struct operation 
                                  .out_channel = out->channel_stride,
                                  .other_channel = added->channel_stride,
                                  .bounds = c->bounds,
-                             },
-                             read, written, other);
+      };
+      const struct slabs slabs = {c->in_step ? 1 : last - first, in->slab_stride,
+                                  out->slab_stride, added->slab_stride};
+      if (op->kind == SQUARES)
+        program->set->convolve_squares(c, &sums, &slabs, read, written, other, scratch + c->room);
+      else
+        program->set->convolve(c, sums, read, written, other);
+    }
   }
 }
 

@@ -179,6 +179,21 @@ TARGET static void NAME(together)(const struct sums *s, const struct tile *tile,
   }
 }
 
+/* Ask the caches for a part of the next tile's inputs, a part for each list of this tile. */
+static inline __attribute__((always_inline)) void
+NAME(ask_for)(const struct convolution *c, const struct tile *next, const float *in, ptrdiff_t list,
+              ptrdiff_t n_lists)
+{
+  const ptrdiff_t last = c->n_channels * (list + 1) / n_lists;
+  for (ptrdiff_t channel = c->n_channels * list / n_lists; channel < last; channel++)
+    for (int b = 0; b < next->n_bases; b++)
+      for (int v = 0; v < STEPS; v++) { /* those in the middle of a window of 3 x 3 taps */
+        const ptrdiff_t place = channel * c->in_channel + next->in[b] + c->in_row +
+                                v * c->in_step + 2 * c->in_column;
+        __builtin_prefetch((const void *)((uintptr_t)in + (uintptr_t)place * sizeof *in));
+      }
+}
+
 /* All filters of a convolution, in a slab, or in all of a group. */
 TARGET static void NAME(convolve)(const struct convolution *c, struct sums s, const float *in,
                                   float *out, const float *other)
@@ -195,6 +210,8 @@ TARGET static void NAME(convolve)(const struct convolution *c, struct sums s, co
         const int is_near =
             s.in_step == SLAB && tile->n_bases == BASES && tile->n_steps == STEPS;
         for (ptrdiff_t list = 0; list < n_lists; list++) {
+          if (c->in_step && block == c->n_blocks - 1 && at + 1 < c->n_tiles)
+            NAME(ask_for)(c, tile + 1, in, list, n_lists);
           const int32_t *starts = c->starts + (block * n_lists + list) * s.n_classes;
           const ptrdiff_t filter = list * c->width, to = filter * s.out_channel;
           const float *of_other = other ? other + filter * s.other_channel : NULL;
@@ -209,6 +226,104 @@ TARGET static void NAME(convolve)(const struct convolution *c, struct sums s, co
         }
       }
     }
+}
+
+/* Winograd's products for 2 x 2 places and 3 x 3 taps (Lavin and Gray 2016): 16 for 36.
+
+   room: of the inputs of some squares of places, transformed, [16][channel][square], and of their
+   sums, [16][filter][square]; n_slabs of each square, one beside the other. */
+TARGET static void NAME(convolve_squares)(const struct convolution *c, const struct sums *s,
+                                          const struct slabs *slabs, const float *in, float *out,
+                                          const float *other, float *room)
+{
+  const ptrdiff_t n_at_once = c->tiles_at_once, stride = n_at_once * SLAB;
+  const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS;
+  const ptrdiff_t of_in = c->n_channels * stride + SLAB, of_sums = n_lists * FILTERS * stride + SLAB;
+  const ptrdiff_t n_all = c->n_squares * slabs->n, row = c->in_row, column = c->in_column;
+  float *transformed = room, *sums = room + 16 * of_in;
+  for (ptrdiff_t first = 0; first < n_all; first += n_at_once) {
+    const ptrdiff_t n = n_all - first > n_at_once ? n_at_once : n_all - first;
+    for (ptrdiff_t at = 0; at < n; at++) {
+      const struct square *square = &c->squares[(first + at) / slabs->n];
+      const float *from = in + square->in + (first + at) % slabs->n * slabs->in;
+      float *to = transformed + at * SLAB;
+      for (ptrdiff_t channel = 0; channel < c->n_channels; channel++, from += c->in_channel, to += stride)
+        for (int e = 0; e < SLAB; e += LANES) {
+          VECTOR x[4][4], t[4][4];
+          for (int r = 0; r < 4; r++)
+            for (int q = 0; q < 4; q++)
+              x[r][q] = square->rows >> r & square->columns >> q & 1
+                            ? *(const VECTOR *)(from + r * row + q * column + e)
+                            : (VECTOR){0};
+          for (int q = 0; q < 4; q++) {
+            t[0][q] = x[0][q] - x[2][q], t[1][q] = x[1][q] + x[2][q];
+            t[2][q] = x[2][q] - x[1][q], t[3][q] = x[1][q] - x[3][q];
+          }
+          for (int r = 0; r < 4; r++) {
+            float *of_row = to + 4 * r * of_in + e;
+            *(VECTOR *)of_row = t[r][0] - t[r][2];
+            *(VECTOR *)(of_row + of_in) = t[r][1] + t[r][2];
+            *(VECTOR *)(of_row + 2 * of_in) = t[r][2] - t[r][1];
+            *(VECTOR *)(of_row + 3 * of_in) = t[r][1] - t[r][3];
+          }
+        }
+    }
+    const float *weights = s->values;
+    for (int place = 0; place < 16; place++, weights += c->n_channels * n_lists * FILTERS)
+      for (ptrdiff_t part = 0; part < n * SLAB; part += PART)
+        for (ptrdiff_t list = 0; list < n_lists; list++) {
+          const float *x = transformed + place * of_in + part;
+          const float *w = weights + list * c->n_channels * FILTERS;
+          VECTOR sum[FILTERS][AT_ONCE] = {0};
+          for (ptrdiff_t channel = 0; channel < c->n_channels; channel++, x += stride, w += FILTERS) {
+            VECTOR numbers[AT_ONCE];
+            for (int v = 0; v < AT_ONCE; v++)
+              numbers[v] = *(const VECTOR *)(x + v * LANES);
+            for (int f = 0; f < FILTERS; f++) {
+              VECTOR weight = w[f] - (VECTOR){0};
+              HELD(weight);
+              for (int v = 0; v < AT_ONCE; v++)
+                sum[f][v] += weight * numbers[v];
+            }
+          }
+          float *to = sums + place * of_sums + list * FILTERS * stride + part;
+          for (int f = 0; f < FILTERS; f++)
+            for (int v = 0; v < AT_ONCE; v++)
+              *(VECTOR *)(to + f * stride + v * LANES) = sum[f][v];
+        }
+    for (ptrdiff_t at = 0; at < n; at++) {
+      const struct square *square = &c->squares[(first + at) / slabs->n];
+      const ptrdiff_t slab = (first + at) % slabs->n;
+      for (ptrdiff_t filter = 0; filter < c->n_filters; filter++) {
+        const float *from = sums + at * SLAB + filter * stride;
+        float *to = out + square->out + slab * slabs->out + filter * s->out_channel;
+        const float *added = other ? other + square->other + slab * slabs->other +
+                                         filter * s->other_channel
+                                   : NULL;
+        for (int e = 0; e < SLAB; e += LANES) {
+          VECTOR t[2][4], y[2][2];
+          for (int q = 0; q < 4; q++) {
+            const VECTOR a = *(const VECTOR *)(from + q * of_sums + e);
+            const VECTOR b = *(const VECTOR *)(from + (4 + q) * of_sums + e);
+            const VECTOR d = *(const VECTOR *)(from + (8 + q) * of_sums + e);
+            t[0][q] = a + b + d;
+            t[1][q] = b - d - *(const VECTOR *)(from + (12 + q) * of_sums + e);
+          }
+          for (int r = 0; r < 2; r++) {
+            y[r][0] = t[r][0] + t[r][1] + t[r][2];
+            y[r][1] = t[r][1] - t[r][2] - t[r][3];
+            for (int q = 0; q < 2; q++)
+              if (r < square->n_rows && q < square->n_columns) {
+                const float *one =
+                    added ? added + r * c->other_row + q * c->other_column + e : NULL;
+                *(VECTOR *)(to + r * c->out_row + q * c->out_column + e) = NAME(finished)(
+                    y[r][q], s->scale[filter], s->shift[filter], one, s->bounds);
+              }
+          }
+        }
+      }
+    }
+  }
 }
 
 /* exp(x) for -87 <= x <= 88, with an error of some 1e-7 of it: 2**n times a polynomial. */

@@ -13,6 +13,7 @@ from typing import Any
 from ..data.fitting import LAYOUTS
 from ..data.loading import DATASETS
 from ..errors import ConfigError
+from ..evaluators.draw_noise import DRAW_NOISES
 from ..evaluators.selection import EVALUATORS
 from ..graph.lifted import OUTPUT_KINDS
 from ..job.device import DEVICES
@@ -179,6 +180,19 @@ def parser() -> ArgumentParser:
     targets.add_arguments(sweep)
     sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
     sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
+    sweep.add_argument(
+        "--draw_noise",
+        choices=("auto", *DRAW_NOISES),
+        default="auto",
+        help="which examples share the noise of a draw; auto: what has the least Monte Carlo error "
+        "and is right for the network",
+    )
+    sweep.add_argument(
+        "--noise_block",
+        type=int,
+        metavar="N",
+        help="examples that share it, for per_block; default: what the network says",
+    )
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}
     sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
     sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)

@@ -63,6 +63,11 @@ class SweepConfig:
         ``auto``, or one of :data:`bprune_hpc.graph.lifted.OUTPUT_KINDS`.
     n_draws : int
         The most, where there is a target; of a prepared sweep in whole replicates.
+    draw_noise : str
+        ``auto``, or one of :data:`bprune_hpc.evaluators.draw_noise.DRAW_NOISES`: which examples
+        share the noise of a draw.
+    noise_block : int or None
+        Examples that do, where it is by block; None for what the network says.
     target : Target or None
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
@@ -130,6 +135,8 @@ class SweepConfig:
     n_draws: int
     seed: int
     pairing: str
+    draw_noise: str
+    noise_block: int | None
     target: Target | None
     limit: Limit | None
     choice: str
@@ -243,6 +250,18 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
     if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
         raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
+    if arguments.noise_block is not None:
+        if arguments.draw_noise == "auto":
+            arguments.draw_noise = "per_block"
+        if arguments.draw_noise != "per_block":
+            raise ConfigError("--noise_block: goes with --draw_noise=per_block")
+        if not 1 <= arguments.noise_block <= MAX_COUNT:
+            raise ConfigError(f"--noise_block: {arguments.noise_block} is not in 1 to {MAX_COUNT}")
+    if arguments.draw_noise == "per_block" and arguments.choice == "exact":
+        raise ConfigError(
+            "--choice: exact is of losses that do not hang together, and those of a block of "
+            "--draw_noise=per_block do; pass --draw_noise=shared, or --choice=asymptotic"
+        )
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
     if not abs(arguments.first_label) <= MAX_COUNT:
@@ -298,6 +317,8 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         n_draws=n_draws,
         seed=arguments.seed,
         pairing=arguments.pairing,
+        draw_noise=arguments.draw_noise,
+        noise_block=arguments.noise_block,
         target=target,
         limit=limit,
         choice=arguments.choice,

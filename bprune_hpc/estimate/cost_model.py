@@ -190,7 +190,7 @@ class SimulatedWorker:
         """Time of a partition; noise is made anew for each block of examples."""
         draws_per_replicate = self.sweep.plan.draws_per_replicate
         seconds = 0.0
-        for chunk in chunks(partition, replicates_at_once(self.sweep.network.posterior.n_weights)):
+        for chunk in chunks(partition, replicates_at_once(self.sweep.network)):
             seconds += (
                 self.rates.noise_s * sum(replicate != MEAN for replicate in chunk) * len(n_batches)
             )
@@ -246,7 +246,7 @@ def timeline(
 def replicates_held(sweep: PreparedSweep, n_ranks: int) -> int:
     """Units of draws whose noise a rank holds at a time, at most."""
     partitions = assign(range(len(sweep.plan.replicates)), sweep.costs, n_ranks).partitions
-    most = replicates_at_once(sweep.network.posterior.n_weights)
+    most = replicates_at_once(sweep.network)
     return min(most, max(sum(replicate != MEAN for replicate, _ in one) for one in partitions))
 
 

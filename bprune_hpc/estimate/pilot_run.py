@@ -27,7 +27,7 @@ from ..posterior.draws import MEAN, N_GROUPS
 from ..results import file as results_file
 from ..results import resume
 from ..results.contents import contents
-from ..runner.evaluation import evaluate, noises_of
+from ..runner.evaluation import evaluate
 from ..runner.preparation import PreparedSweep
 from ..runner.reduction import PendingReductions, reduce_draws, reduce_groups
 from ..runner.state import SweepState, ThresholdIndices
@@ -100,16 +100,19 @@ class Trial:
         return [_least(before, after) for before, after in pairwise(ticks)]
 
     def noise_s(self, n_replicates: int) -> float:
-        """Time of the normals of a replicate, where those of several are made together."""
+        """Time of the normals of a replicate, where those of several are made together.
+
+        0 where they are made for some examples at a time, and count with these.
+        """
         sweep = self.sweep
-        posterior, replicates, seed = (
-            sweep.network.posterior,
-            sweep.plan.replicates,
-            sweep.config.seed,
-        )
+        noise, dataset = sweep.network.noise(sweep.config.seed), sweep.datasets[0]
+        if noise.kind != "shared":
+            return 0.0
+        posterior, replicates = sweep.network.posterior, sweep.plan.replicates
         start = _now()
         held = [
-            noises_of(posterior, replicate, replicates, seed) for replicate in range(n_replicates)
+            noise.of_replicate(posterior, replicate, replicates, dataset.name, 0)
+            for replicate in range(n_replicates)
         ]
         return _least(start, _now()) / len(held)
 

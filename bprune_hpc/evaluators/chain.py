@@ -51,7 +51,7 @@ class ChainNetwork:
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`bprune_hpc.evaluators.interface.Evaluator`."""
-        layers = compact(self._layers, Weights(table, self._fixed), folds_constants=True)
+        layers = compact(self._layers, Weights(table, self._fixed))
         if is_faster(layers):
             return CompiledChain(layers, self._patches, self._workspace, self._threads)
         return NumpyChain(layers, self._patches, self._workspace)

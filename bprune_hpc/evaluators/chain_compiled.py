@@ -29,9 +29,9 @@ _OUTPUT_BYTES = 2**18
 """Outputs that are worked on together: enough that calls take no time, and little memory."""
 _OUTPUT_COST = 900
 """Work on an output of a draw, in operations of a product that take as long; measured."""
-_NEAR_BYTES = 2**20
+NEAR_BYTES = 2**20
 """Numbers of a draw that stay in a core's cache from one tile to the next."""
-_SPARSE = 0.45
+SPARSE = 0.45
 """Share of weights up to which leaving out the others gains more than reading once; measured."""
 _MOST_INPUTS, _MOST_WEIGHTS = 2**24, 2**31 - 1
 """That places are counted to, in 32 bits."""
@@ -44,19 +44,24 @@ def is_faster(layers: Sequence[CompactLayer]) -> bool:
     they are many, a network that is hardly pruned is faster as whole matrices, which are read once
     for all examples.
     """
-    if compiled.instructions() == compiled.NONE or len(layers) > compiled.module.MOST_LAYERS:
+    if not can_run(layers):
         return False
     kernels = [layer.kernel for layer in layers]
-    if any(
-        layer.activations not in BOUNDS
-        or kernel.loc.shape[0] > _MOST_INPUTS
-        or math.prod(kernel.shape) > _MOST_WEIGHTS
-        for layer, kernel in zip(layers, kernels, strict=True)
-    ):
-        return False
     first, *others = (int(np.count_nonzero(nonzero(kernel))) for kernel in kernels)
-    is_near = 4 * (first // 2 + sum(others)) <= _NEAR_BYTES
-    return is_near or first + sum(others) < _SPARSE * sum(kernel.loc.size for kernel in kernels)
+    is_near = 4 * (first // 2 + sum(others)) <= NEAR_BYTES
+    return is_near or first + sum(others) < SPARSE * sum(kernel.loc.size for kernel in kernels)
+
+
+def can_run(layers: Sequence[CompactLayer]) -> bool:
+    """Whether there is a compiled module, and it has what the layers need."""
+    if compiled.instructions() == compiled.NONE or len(layers) > compiled.module.MOST_LAYERS:
+        return False
+    return all(
+        layer.activations in BOUNDS
+        and layer.kernel.loc.shape[0] <= _MOST_INPUTS
+        and math.prod(layer.kernel.shape) <= _MOST_WEIGHTS
+        for layer in layers
+    )
 
 
 class Tiles:
@@ -236,7 +241,9 @@ class _Sampled:
                 weights, bias,
             )  # fmt: skip
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
         chain = self._chain
         tiles = chain.tiles.fill(x, chain.workspace, chain.threads)

@@ -133,7 +133,9 @@ class _Sampled:
             kernels[:, n_in + 1 :] = 0
             self._kernels.append(kernels)
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
         chain = self._chain
         n_at_once = len(x) if chain.patches is None else self._n_images(_CHUNK_BYTES)

@@ -1,8 +1,8 @@
 """A chain of layers without what pruning has made idle: live neurons, and the weights left. Pure.
 
 A neuron or filter that no varying one feeds is a constant; one that feeds nothing is not needed.
-Leaving both out is exact. This is the only place that decides what is left; running it does not
-belong here (``evaluators.chain``, ``evaluators.channels``).
+Leaving both out is exact. What does not belong here: running it (``evaluators.chain``), and any
+other network (``evaluators.compact_graph``).
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph.layer_graph import NO_BORDERS, Convolution, Layer
+from ..graph.layer_graph import Convolution, Layer
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import Mask
 from .interface import Noise
 
 Indices = NDArray[np.intp]
-
-_ZERO_AT_ZERO = frozenset({"Relu", "Relu6", "Tanh", "Elu"})
-_ZERO_BELOW = frozenset({"Relu", "Relu6"})
 
 
 @dataclass(frozen=True)
@@ -33,39 +30,22 @@ class LiveUnits:
     Attributes
     ----------
     varying : int array
-        Those that depend on the example, or differ from place to place.
+        Those that depend on the example.
     constant : int array
         The others; their value is that of their bias and of other constants.
-    nonzero : int array
-        Those of either kind that may differ from zero.
     """
 
     varying: Indices
     constant: Indices
-    nonzero: Indices
 
 
-@dataclass(frozen=True)
-class ZeroPattern:
-    """What is exactly zero in a layer.
-
-    Attributes
-    ----------
-    feeds : bool array, shape (n_in, n_out)
-        Whether any weight from a neuron or channel to another one is not zero.
-    zero_unfed : bool array, shape (n_out,), or None
-        Which ones are zero where all that feeds them is; None for none.
-    has_border : bool
-        Whether zeros are put around images, so that a constant does not count in full there.
-    """
-
-    feeds: Mask
-    zero_unfed: Mask | None = None
-    has_border: bool = False
-
-
-def live_units(layers: Sequence[ZeroPattern]) -> list[LiveUnits]:
+def live_units(feeds: Sequence[Mask]) -> list[LiveUnits]:
     """Find what is left between layers that follow one another.
+
+    Parameters
+    ----------
+    feeds : sequence of bool array, shape (n_in, n_out)
+        Of each layer: whether any weight from a neuron or channel to another one is not zero.
 
     Returns
     -------
@@ -73,21 +53,17 @@ def live_units(layers: Sequence[ZeroPattern]) -> list[LiveUnits]:
         One more than there are layers: the inputs first, of which none is constant, and the
         outputs last, all of which count as varying.
     """
-    inputs = np.ones(layers[0].feeds.shape[0], bool)
-    varies, may_differ = [inputs], [inputs]
-    for layer in layers:
-        is_fed = layer.feeds[may_differ[-1]].any(axis=0)
-        varies.append(is_fed if layer.has_border else layer.feeds[varies[-1]].any(axis=0))
-        is_zero = is_fed & False if layer.zero_unfed is None else ~is_fed & layer.zero_unfed
-        may_differ.append(~is_zero)
-    varies[-1] = may_differ[-1] = np.ones_like(varies[-1])
+    varies = [np.ones(feeds[0].shape[0], bool)]
+    for layer in feeds:
+        varies.append(layer[varies[-1]].any(axis=0))
+    varies[-1] = np.ones_like(varies[-1])
     needed = [np.ones_like(varies[-1])]
-    for layer in reversed(layers):
-        needed.append(layer.feeds[:, needed[-1]].any(axis=1))
+    for layer in reversed(feeds):
+        needed.append(layer[:, needed[-1]].any(axis=1))
     needed.reverse()
     return [
-        LiveUnits(*map(np.flatnonzero, (need & vary, need & ~vary, need & differs)))
-        for need, vary, differs in zip(needed, varies, may_differ, strict=True)
+        LiveUnits(np.flatnonzero(need & vary), np.flatnonzero(need & ~vary))
+        for need, vary in zip(needed, varies, strict=True)
     ]
 
 
@@ -239,55 +215,35 @@ class Weights:
         loc = self._loc(name).reshape(shape)
         return GaussianSlice.of(name, loc, self.posterior.scale.get(name), loc.shape, indices)
 
-    def zero_unfed(self, layer: Layer) -> Mask:
-        """Which neurons or channels are zero everywhere where all that feeds them is."""
-        n_out = self._loc(layer.kernel).shape[-1]
-        if not _ZERO_AT_ZERO.issuperset(layer.activations):
-            return np.zeros(n_out, bool)
-        if layer.bias is None:
-            return np.ones(n_out, bool)
-        if layer.bias in self.posterior.loc:
-            return ~self.nonzero(layer.bias).reshape(-1)
-        bias = self.fixed[layer.bias].reshape(-1)
-        # None of these activations changes the sign.
-        return bias <= 0 if _ZERO_BELOW.intersection(layer.activations) else bias == 0
-
     def _loc(self, name: str) -> NDArray[Any]:
         return self.posterior.loc[name] if name in self.posterior.loc else self.fixed[name]
 
 
 def compact(
-    layers: Sequence[Layer], weights: Weights, *, folds_constants: bool
+    layers: Sequence[Layer], weights: Weights, *, folds_constants: bool = True
 ) -> tuple[CompactLayer, ...]:
-    """The layers of a chain without what is idle.
+    """The layers of a chain, of which the first alone may be a convolution, without what is idle.
 
     Parameters
     ----------
     folds_constants : bool
-        Whether constants become a part of the biases that they feed; at most the first layer may
-        be a convolution then. Else those that may differ from zero stay, and so does what they
-        feed: at the border of a padded image they do not count in full. Then there is at least
-        one of all channels, as TensorFlow takes no image without them, and examples stay whole.
+        Whether constants become a part of the biases that they feed; a convolution takes whole
+        images. Else they stay: with noise of each example's own a bias that varies is no constant.
     """
     kernels = [weights.nonzero(layer.kernel) for layer in layers]
     n_units = [kernels[0].shape[-2], *(kernel.shape[-1] for kernel in kernels)]
     by_row = [kernel.reshape(-1, kernel.shape[-1]) for kernel in kernels]
     live = live_units(
         [
-            ZeroPattern(
-                kernel.reshape(-1, n_before, kernel.shape[1]).any(axis=0),
-                weights.zero_unfed(layer),
-                isinstance(layer.product, Convolution) and layer.product.borders != NO_BORDERS,
-            )
-            for layer, kernel, n_before in zip(layers, by_row, n_units, strict=False)
+            kernel.reshape(-1, n_before, kernel.shape[1]).any(axis=0)
+            for kernel, n_before in zip(by_row, n_units, strict=False)
         ]
     )
     varying, constant = [units.varying for units in live], [units.constant for units in live]
     if not folds_constants:
-        first = np.zeros(1, np.intp)
-        varying = [units.nonzero if len(units.nonzero) else first for units in live]
-        constant = [first[:0] for _ in live]
-    if not folds_constants or isinstance(layers[0].product, Convolution):
+        varying = [np.union1d(units.varying, units.constant) for units in live]
+        constant = [units.constant[:0] for units in live]
+    if isinstance(layers[0].product, Convolution):
         varying[0] = np.arange(n_units[0])
     inputs, fed = [], []
     for at, kernel in enumerate(by_row):

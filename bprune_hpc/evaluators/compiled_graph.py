@@ -45,13 +45,23 @@ from .compact_graph import CompactGraph, compact_graph
 from .compaction import Floats, GaussianSlice, Weights
 from .compiled_layers import Values, index_of
 from .interface import Noise, Pruned, Sampled, noise_batches_of
-from .slabs import BASES, SLAB, STEPS, Layout, Tiles, Window, tiles_of, windows_of
+from .slabs import (
+    BASES,
+    SLAB,
+    STEPS,
+    Layout,
+    Tiles,
+    Window,
+    squares_of,
+    tiles_of,
+    windows_of,
+)
 
 _NO_BOUNDS = (-math.inf, math.inf)
 _BOUNDS = {"Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
 _FUNCTIONS = {"Tanh": 1, "Sigmoid": 2, "Elu": 3, "Softplus": 4}
 """As the compiled module numbers them."""
-_CONVOLUTION, _ELEMENTWISE, _POOLING = range(3)
+_CONVOLUTION, _ELEMENTWISE, _POOLING, _SQUARES = range(4)
 _GROUP = SLAB * STEPS
 """Examples that go through all layers together."""
 _MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
@@ -168,15 +178,24 @@ class Steps:
         size = self.tensors[self.steps[at].output].size
         return Layout(*size, 0, 0, self.layouts[0].column_stride)
 
-    def tiles(self, at: int, is_shared: bool = False) -> Tiles:
-        """Those of a step that is a convolution."""
+    def sizes(self, at: int) -> tuple[int, int]:
+        """Channels that a step takes, and that it gives."""
+        step = self.steps[at]
+        return self.tensors[step.inputs[0]].n_channels, self.tensors[step.output].n_channels
+
+    def around(self, at: int, is_shared: bool = False) -> tuple[Window, Layout, Layout, Layout]:
+        """A convolution's window, and layouts of what it takes, gives and adds."""
         step = self.steps[at]
         assert step.window is not None
         after = self.layouts[step.output]
         other = self.layouts[step.inputs[1]] if len(step.inputs) > 1 else after
         if is_shared:
             after = other = self.sums_layout(at)
-        return tiles_of(step.window, self.layouts[step.inputs[0]], after, other)
+        return step.window, self.layouts[step.inputs[0]], after, other
+
+    def tiles(self, at: int) -> Tiles:
+        """Those of a step that is a convolution."""
+        return tiles_of(*self.around(at))
 
 
 class _Builder:
@@ -336,7 +355,7 @@ class Lists:
     Attributes
     ----------
     width : int
-        Filters that share a list.
+        Filters that share a list; 0 for Winograd's products, which have none.
     n_blocks : int
         Of inputs.
     starts, offsets : int32 array
@@ -354,8 +373,14 @@ class Lists:
     cost: float
 
 
-_COST_ALONE = 1.25
-"""Time of a weight of a filter alone, relative to one of filters that share inputs; measured."""
+_COST_ALONE, _COST_OF_LISTS = 1.75, 0.05
+"""Time of a weight of a filter alone, relative to one of filters that share inputs, and that of a
+list, relative to all of its weights together, zeros too; measured."""
+_COST_OF_SQUARES = 1.15
+"""Time of one of Winograd's products, relative to one of filters that share inputs; measured."""
+_COST_OF_CHANNEL = 40
+"""Operations for each place to transform a channel for these."""
+_EMPTY = np.zeros(1, np.int32), np.zeros(0, np.int32)
 _NEAR_VECTORS = 1152
 """Vectors of a tile's inputs that stay in a core's first cache."""
 _FEWEST_ENTRIES = 56
@@ -368,7 +393,7 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     """The lists of a convolution, in the form that takes less time for its own zeros."""
     step, tiles = steps.steps[at], steps.tiles(at)
     assert step.window is not None
-    n_in, n_out = (steps.tensors[one].n_channels for one in (step.inputs[0], step.output))
+    n_in, n_out = steps.sizes(at)
     channel_stride = steps.layouts[step.inputs[0]].channel_stride
     loc = np.ascontiguousarray(weights.loc, np.float32).reshape(-1)
     scale = weights.scale
@@ -376,12 +401,17 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
     n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
     kernel = (
-        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride, n_classes,
+        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride,
+        n_classes,
     )  # fmt: skip
     alone, runs = compiled.module.weight_counts(kernel)
     width, n_entries = 1, alone
-    if runs * filters < _COST_ALONE * alone:
-        width, n_entries = filters, runs
+    cost = 2 * (_COST_ALONE * alone + _COST_OF_LISTS * loc.size)
+    if 2 * runs * filters < cost:
+        width, n_entries, cost = filters, runs, 2.0 * runs * filters
+    of_squares = 8 * _COST_OF_SQUARES * n_in * n_out + _COST_OF_CHANNEL * (n_in + n_out)
+    if step.window.has_squares and of_squares < cost:
+        return Lists(0, 0, *_EMPTY, _all_values(weights, loc, scale), of_squares)
     # A block's inputs stay near, and its lists are not too short.
     n_lists = max(1, -(-n_out // width))
     fewest = _FEWEST_ENTRIES * max(1.0, tiles.n_runs / 3)
@@ -401,9 +431,16 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         np.maximum(places, 0, out=places)
         if places.size and any(one is not None for one in weights.indices):
             places = index_of(weights).reshape(-1).take(places, mode="clip")
-        values = Values(weights.name, *of_list, places, False)
-    cost = 2 * (runs * filters if width > 1 else _COST_ALONE * alone)
+        values = Values(weights.name, of_list[0], of_list[1], places, False)
     return Lists(width, n_blocks, starts, offsets, values, cost)
+
+
+def _all_values(weights: GaussianSlice, loc: Floats, scale: Floats | None) -> Values:
+    """All of a slice's weights, in their own order."""
+    if scale is None:
+        nothing = np.zeros(0, np.float32)
+        return Values(weights.name, loc, nothing, nothing.astype(np.int32), True)
+    return Values(weights.name, loc, scale, index_of(weights).reshape(-1), False)
 
 
 class CompiledGraph:
@@ -509,7 +546,8 @@ class CompiledPruned:
     @cached_property
     def program(self) -> Program:
         """The operations, and where their tensors are."""
-        return Program(self.steps, self.shared)
+        of_squares = [self.steps.sizes(at) for at, lists in self.lists.items() if not lists.width]
+        return Program(self.steps, self.shared, of_squares)
 
     def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
@@ -533,11 +571,15 @@ class Program:
         For each shared step the tensors of its products with means and with a noise.
     slack : int
         Numbers before and after tensors that tiles may touch.
+    room : int
+        Where in the scratch Winograd's products have their own.
     n_scratch, n_group : int
         Numbers of the scratch, and of a group of examples.
     """
 
-    def __init__(self, steps: Steps, shared: Sequence[int]) -> None:
+    def __init__(
+        self, steps: Steps, shared: Sequence[int], of_squares: Sequence[tuple[int, int]]
+    ) -> None:
         layouts, tensors = list(steps.layouts), list(steps.tensors)
         self.slack = max(
             (_slack(one.window, layouts[one.inputs[0]]) for one in steps.steps if one.window),
@@ -559,7 +601,8 @@ class Program:
                 sizes[tensor] *= STEPS
         self.n_group = sizes[0]
         starts, n_numbers = self._places(steps, sizes)
-        self.n_scratch = n_numbers + 2 * self.slack
+        self.room = n_numbers + 2 * self.slack
+        self.n_scratch = self.room + max((_room(*sizes) for sizes in of_squares), default=0)
         self.tensors = np.array(
             [
                 (
@@ -598,6 +641,17 @@ class Program:
         return starts, max(one[1] for one in taken)
 
 
+def squares_at_once(n_in: int, n_out: int) -> int:
+    """Squares of places that Winograd's products are made of together: their room stays near."""
+    return 8 if max(n_in, n_out) <= 128 else 16
+
+
+def _room(n_in: int, n_out: int) -> int:
+    """Numbers of Winograd's products."""
+    filters: int = compiled.module.FILTERS
+    return 16 * SLAB * squares_at_once(n_in, n_out) * (n_in + -(-n_out // filters) * filters + 1)
+
+
 def _slack(window: Window, before: Layout) -> int:
     """Numbers that a tile may touch before and after its tensor."""
     rows, columns = (
@@ -617,12 +671,19 @@ class _Sampled:
         n_draws = self._starts[-1]
         self._values: dict[int, Floats] = {}
         for at, lists in pruned.lists.items():
+            n_sets = len(noises) + 1 if at in pruned.shared else n_draws
+            kind = f"values {at}" if lists.width else "kernel"
+            values = workspace.array(kind, n_sets, len(lists.weights))
             if at in pruned.shared:
-                values = workspace.array(f"values {at}", len(noises) + 1, len(lists.weights))
                 _means_and_noises(lists.weights, noises, values)
             else:
-                values = workspace.array(f"values {at}", n_draws, len(lists.weights))
                 lists.weights.draws(noises, values)
+            if not lists.width:
+                sizes = pruned.steps.sizes(at)
+                n_values = 16 * sizes[0] * -(-sizes[1] // compiled.module.FILTERS)
+                kernel, n_values = values, n_values * compiled.module.FILTERS
+                values = workspace.array(f"values {at}", n_sets, n_values)
+                compiled.module.square_weights(kernel, n_sets, *sizes, values)
             self._values[at] = values
         self._affine = {
             at: self._of_channels(step, pruned.steps.tensors[step.output].n_channels)
@@ -654,7 +715,9 @@ class _Sampled:
         weights.draws(self._noises, out)
         return out
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[Floats]:
         """See :class:`bprune_hpc.evaluators.interface.Sampled`."""
         pruned = self._pruned
         n_groups = -(-len(x) // _GROUP)
@@ -780,7 +843,14 @@ class _Sampled:
         """A convolution as the compiled module takes it."""
         pruned = self._pruned
         step, lists = pruned.steps.steps[at], pruned.lists[at]
-        tiles = pruned.steps.tiles(at, at in pruned.shared)
+        around = pruned.steps.around(at, at in pruned.shared)
+        tiles = tiles_of(*around)
+        if not lists.width:
+            return (
+                _SQUARES, step.inputs[0], output, added, bounds,
+                squares_at_once(*pruned.steps.sizes(at)), tiles.step, pruned.program.room,
+                squares_of(*around), values, scale, shift,
+            )  # fmt: skip
         n_bytes = 1 + 4 * _GROUP * BASES * pruned.steps.tensors[step.output].n_channels
         return (
             _CONVOLUTION, step.inputs[0], output, added, bounds, lists.width, lists.n_blocks,

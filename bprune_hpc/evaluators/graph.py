@@ -59,7 +59,9 @@ class _SampledGraph:
     network: Network
     weights: Sequence[Sequence[Weights]]
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[NDArray[Any]]:
         for noise_batch in noise_batches:
             rows = [
                 self.network(x, weights).reshape(len(x), -1)

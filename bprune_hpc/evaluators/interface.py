@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..posterior.draws import Draw
+from ..posterior.draws import Draw, ExampleNormals
 from ..posterior.mean_field import Posterior
 
 Weights = Mapping[str, NDArray[np.floating]]
@@ -23,7 +23,7 @@ Weights = Mapping[str, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Noise:
-    """The draws that share one set of standard normals.
+    """The draws that share standard normals.
 
     Attributes
     ----------
@@ -32,19 +32,35 @@ class Noise:
     draws : tuple of Draw
         Each with the sign that it gives the noise; 0 for the posterior mean.
     values : mapping of str to float32 array, or None
-        For every mean-field tensor; None for the posterior mean.
+        For every mean-field tensor; None for the posterior mean, and where examples have noise of
+        their own.
+    of_examples : ExampleNormals or None
+        Those of examples, where they have their own.
     """
 
     replicate: int
     draws: tuple[Draw, ...]
     values: Weights | None
+    of_examples: ExampleNormals | None = None
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it stands for the posterior mean, without any noise."""
+        return self.values is None and self.of_examples is None
 
 
 class Sampled(Protocol):
     """A pruned network under some draws of its weights."""
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[NDArray[Any]]:
         """Outputs of a batch for each batch of noises, one draw after the other.
+
+        Parameters
+        ----------
+        first_example : int
+            Position of the batch in its data set, where examples have noise of their own.
 
         Yields
         ------
@@ -91,7 +107,7 @@ def noise_batches_of(noises: Sequence[Noise], most: int, group: int = 1) -> list
     """
     if not noises:
         return []
-    with_noise = [at for at, noise in enumerate(noises) if noise.values is not None]
+    with_noise = [at for at, noise in enumerate(noises) if not noise.is_mean]
     groups = _evenly(len(with_noise), group)
     starts = [groups[at] for at in _evenly(len(groups) - 1, max(1, most // group))[:-1]]
     bounds = [0, *(with_noise[start] for start in starts[1:]), len(noises)]

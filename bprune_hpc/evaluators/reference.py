@@ -83,7 +83,9 @@ class _SampledReference:
     network: CompactGraph
     noises: Sequence[Noise]
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[Floats]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[Floats]:
         examples = self.network.take(np.asarray(x, np.float32))
         largest = max([math.prod(shape) for shape in self.network.shapes], default=1)
         n_at_once = max(1, _CHUNK_BYTES // (4 * max(1, largest)))

@@ -1,6 +1,6 @@
-"""Which evaluator runs a network: decided by the network and by what was asked for.
+"""Which evaluator runs a network, with which noise: decided by the network and by what was asked.
 
-Never by ranks, since the bits depend on it; its name is stored with the results.
+Never by ranks, since the bits depend on it; the names are stored with the results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from ..graph.layer_graph import (
     layers_of,
 )
 from ..graph.lifted import LiftedGraph
+from ..graph.weight_uses import weight_uses
 from ..tensorflow_import import CPU, Device
+from .compaction import Weights
 from .compiled_graph import is_known
 from .interface import Evaluator
 
@@ -42,6 +44,9 @@ FORMS = {
 """What each evaluator takes."""
 RUNS_TENSORFLOW = {"chain": False, "layers": False, "graph": True}
 """Whether ranks load TensorFlow for it, and need the memory."""
+
+_MOST_SCALE = 1e18
+"""Deviations whose squares, and sums of these, float32 holds."""
 
 _LETTERS: Mapping[type[Operation], str] = {
     Dense: "D", Convolution: "C", Bias: "B", Activation: "A", Pooling: "P", Reshape: "R",
@@ -84,6 +89,63 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
     return name
 
 
+def choose_draw_noise(
+    asked: str,
+    evaluator: str,
+    graph: LiftedGraph,
+    weights: Weights,
+    is_one_network: bool,
+) -> str:
+    """Which examples share the noise of a draw.
+
+    Parameters
+    ----------
+    asked : str
+        ``auto``, or one of ``evaluators.draw_noise.DRAW_NOISES``. ``auto`` is the one with the
+        least Monte Carlo error that leaves each example's predictive distribution as it is.
+    evaluator : str
+        What :func:`choose_evaluator` gave.
+    weights : Weights
+    is_one_network : bool
+        Whether something is wanted that blocks of examples with noise of their own cannot give.
+
+    Raises
+    ------
+    ConfigError
+        If examples of this network cannot have noise of their own.
+    """
+    reason = _why_not_per_example(evaluator, graph, weights)
+    if asked == "per_example" and reason:
+        raise ConfigError(
+            "--draw_noise: per_example is for dense layers one after the other, whose weights are "
+            f"used once for an example, and {reason}; pass --draw_noise=per_block"
+        )
+    if asked != "auto":
+        return asked
+    if not reason:
+        return "per_example"
+    return "shared" if is_one_network else "per_block"
+
+
+def _why_not_per_example(evaluator: str, graph: LiftedGraph, weights: Weights) -> str:
+    """What keeps examples from having noise of their own; empty if nothing does."""
+    layers, posterior = graph.layers, weights.posterior
+    if isinstance(layers, UnknownOperation):
+        return f"this network has '{layers.name}' ({layers.operation})"
+    if layers is None:
+        return "this network has two outputs"
+    shapes = {**weights.shapes, **{name: one.shape for name, one in layers.constants.items()}}
+    for name, n_uses in weight_uses(layers, shapes).items():
+        if n_uses > 1 and name in posterior.loc:
+            return f"'{name}' is used {n_uses} times"
+    for name, scale in posterior.scale.items():
+        if scale.size and float(scale.max()) > _MOST_SCALE:
+            return f"'{name}' has a deviation of {scale.max():.2g}, whose square is beyond float32"
+    if evaluator != "chain" or any(isinstance(one, Convolution) for one in _chain_of(graph)):
+        return f"this network is run by the evaluator {evaluator}, with other layers or as it is"
+    return ""
+
+
 def _is_dense(chain: Sequence[Operation]) -> bool:
     """Whether a chain is for ``chain``: what pools its convolution are maxima of tiles."""
     if not _DENSE.fullmatch(_form(chain)):
@@ -124,6 +186,7 @@ def make_evaluator(
     n_intra: int = 1,
     n_inter: int = 1,
     device: Device = CPU,
+    draw_noise: str = "shared",
 ) -> Evaluator:
     """The evaluator of a name that :func:`choose_evaluator` gave.
 
@@ -135,8 +198,14 @@ def make_evaluator(
         Threads of this process.
     device : Device
         A GPU runs the graph alone.
+    draw_noise : str
+        What :func:`choose_draw_noise` gave.
     """
     layers = graph.layers
+    if isinstance(layers, LayerGraph) and draw_noise == "per_example":
+        from .local_chain import LocalChain
+
+        return LocalChain(layers_of(_chain_of(graph)), {**fixed, **layers.constants}, n_intra)
     if isinstance(layers, LayerGraph) and name == "chain":
         from .chain import ChainNetwork
 
@@ -148,7 +217,7 @@ def make_evaluator(
             return CompiledGraph(layers, fixed, n_intra)
         from .reference import ReferenceNetwork
 
-        return ReferenceNetwork(layers, fixed)
+        return ReferenceNetwork(layers, fixed, n_intra)
     if device != CPU:
         from .stacked_graph import StackedGraph
 

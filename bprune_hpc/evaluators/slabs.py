@@ -24,6 +24,8 @@ SLAB, STEPS, BASES = 16, 4, 4
 """As the compiled module has them, which is looked at when it is used."""
 _FEWEST_COLUMNS = 8
 """Of a convolution whose steps are columns; below, they are slabs."""
+_FEWEST_OF_SQUARES = 4
+"""Rows and columns; of fewer, much of a window is outside, which sums by taps leave out."""
 
 Places = NDArray[np.int32]
 
@@ -129,6 +131,12 @@ class Window:
             )
         ]
         return math.prod(spans) * (STEPS if self.is_across else 1)
+
+    @property
+    def has_squares(self) -> bool:
+        """Whether it is one for Winograd's products of 2 x 2 places."""
+        is_plain = self.taps == (3, 3) and self.strides == self.dilations == (1, 1)
+        return is_plain and min(self.places) >= _FEWEST_OF_SQUARES
 
     def starts(self, row: int, column: int) -> tuple[int, int]:
         """Row and column of the image at a place's first tap."""
@@ -238,6 +246,33 @@ def _is_inside(window: Window, row: int, column: int) -> NDArray[Any]:
     if not window.is_across:
         columns[:] = True
     return (rows[:, None] & columns).reshape(-1)
+
+
+@lru_cache(maxsize=256)
+def squares_of(window: Window, before: Layout, after: Layout, other: Layout) -> Places:
+    """Places of a convolution with 3 x 3 taps, two rows and columns at a time.
+
+    Returns
+    -------
+    int32 array, shape (n_squares, 7)
+        Where four rows and columns of the input begin, and two of the output and of what is added;
+        which of the former are inside, one bit each; how many there are of the latter.
+    """
+    squares = []
+    n_rows, n_columns = window.places
+    for row, column in product(range(0, n_rows, 2), range(0, n_columns, 2)):
+        start = window.starts(row, column)
+        inside = [
+            sum(1 << at for at in range(4) if 0 <= first + at < size)
+            for first, size in zip(start, window.size, strict=True)
+        ]
+        squares.append(
+            [
+                before.place(*start), after.place(row, column), other.place(row, column), *inside,
+                min(2, n_rows - row), min(2, n_columns - column),
+            ]
+        )  # fmt: skip
+    return np.array(squares, np.int32)
 
 
 @lru_cache(maxsize=256)

@@ -164,7 +164,9 @@ class _SampledStack:
     network: StackedGraph
     weights: Sequence[Sequence[Mapping[str, NDArray[Any]]]]
 
-    def outputs(self, x: NDArray[Any], noise_batches: Sequence[slice]) -> Iterator[NDArray[Any]]:
+    def outputs(
+        self, x: NDArray[Any], noise_batches: Sequence[slice], first_example: int = 0
+    ) -> Iterator[NDArray[Any]]:
         every = [weights for of_noise in self.weights for weights in of_noise]
         found = self.network.outputs(x, self, every)
         starts = np.cumsum([0, *map(len, self.weights)])

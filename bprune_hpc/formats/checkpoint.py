@@ -72,7 +72,7 @@ class Checkpoint:
         expected = reference.sample(reference.x, [0, 1])
         largest = float(np.abs(expected).max(initial=0)) or 1.0
         return {
-            "file": place_in(directory, source).relative_to(directory).as_posix(),
+            "file": place_in(home, source).relative_to(directory).as_posix(),
             "difference": {
                 "mean": off_by,
                 "draws": float(np.abs(drawn - expected).max()) / largest,

@@ -137,9 +137,13 @@ def outputs_of_draws(
 
 
 def _some_examples(network: PrunedNetwork) -> NDArray[Any]:
+    graph = network.unpruned.graph
     if network.examples is not None:
-        return network.examples.x[:_MOST_EXAMPLES]
-    made = made_up_examples(network.unpruned.graph)
+        given = network.examples.x
+        # A graph for a certain number of examples is given as many.
+        size = graph.batch_size or min(_MOST_EXAMPLES, len(given))
+        return np.take(given, np.arange(size), axis=0, mode="wrap")
+    made = made_up_examples(graph)
     if made is None:
         raise ConfigError(
             f"{network.source.path}: the shape of its examples is open, so that what is exported "

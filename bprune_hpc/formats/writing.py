@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from .measurement import measure
 from .pruned_network import PrunedNetwork
 from .reference import Reference
 from .selection import check_possible
+
+_OLD_S = 24 * 3600.0
 
 
 def export(
@@ -102,6 +106,7 @@ def check_place(target: Path, overwrite: bool) -> None:
 @contextlib.contextmanager
 def _in_its_place(target: Path, overwrite: bool) -> Iterator[Path]:
     """A directory that takes the place of ``target`` at the end, or is gone."""
+    _clean(target)
     building = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     old = building.with_suffix(".old")
     try:
@@ -122,3 +127,12 @@ def _in_its_place(target: Path, overwrite: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _clean(target: Path) -> None:
+    """Remove what killed exports to the same place have left, unless one may still be at work."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.part")
+    for entry in target.parent.iterdir() if target.parent.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if ours.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _OLD_S:
+                shutil.rmtree(entry)

@@ -157,8 +157,9 @@ def convolution(x: Array, kernel: Array, one: Convolution) -> Array:
         patches[..., down, right, :] = np.moveaxis(seen, 3, 0)
     n_out = kernel.size // one.n_terms if one.n_terms else kernel.shape[-1]
     of_groups = kernel.reshape(one.n_terms, one.groups, n_out // one.groups).transpose(1, 0, 2)
-    out = _product(patches.reshape(one.groups, -1, one.n_terms), of_groups)
-    return np.moveaxis(out.reshape(*shape, -1), 0, 3).reshape(*shape[1:], n_out)
+    rows = patches.reshape(one.groups, math.prod(shape[1:]), one.n_terms)
+    out = _product(rows, of_groups).reshape(*shape, n_out // one.groups)
+    return np.moveaxis(out, 0, 3).reshape(*shape[1:], n_out)
 
 
 def pooling(x: Array, one: Pooling) -> Array:

@@ -251,14 +251,14 @@ class _Search:
         of_input = dependences(nodes, ancestors(nodes, [output]), input_tensor, weights)
         self._of_input = {name for name, what in of_input.items() if what & Depends.INPUT}
         self._operations = {
-            "MatMul": self._dense, "BiasAdd": self._sum, "Add": self._sum, "AddV2": self._sum,
-            "AddN": self._sum, "Sub": self._difference, "Mul": self._product,
-            "RealDiv": self._quotient, "Conv2D": self._convolution,
-            "DepthwiseConv2dNative": self._convolution, "BatchToSpaceND": self._dilated,
-            "MaxPool": self._pooling,
-            "AvgPool": self._pooling, "Mean": self._reduced, "Max": self._reduced,
-            "Transpose": self._transpose, "Pad": self._padding, "ConcatV2": self._concatenation,
-            "LeakyRelu": self._leaky_relu,
+            "MatMul": self._dense, "BatchMatMulV2": self._dense_at_places,
+            "Conv2D": self._convolution, "DepthwiseConv2dNative": self._convolution,
+            "BatchToSpaceND": self._dilated, "MaxPool": self._pooling, "AvgPool": self._pooling,
+            "Mean": self._reduced, "Max": self._reduced, "Pad": self._padding,
+            "ConcatV2": self._concatenation, "Transpose": self._transpose,
+            "LeakyRelu": self._leaky_relu, "Sub": self._difference, "Mul": self._product,
+            "RealDiv": self._quotient,
+            **dict.fromkeys(("Add", "AddN", "AddV2", "BiasAdd"), self._sum),
             **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), self._reshape),
             **dict.fromkeys(_BATCH_NORMALIZATIONS, self._batch_normalization),
         }  # fmt: skip
@@ -318,6 +318,18 @@ class _Search:
         if node.attr["transpose_a"].b or node.attr["transpose_b"].b:
             raise _UnknownError
         return (Dense(self._kernel(node.inputs[1])),), (node.inputs[0],)
+
+    def _dense_at_places(self, node: Node, _: Tensor) -> Found:
+        if node.attr["adj_x"].b or node.attr["adj_y"].b:
+            raise _UnknownError
+        return self._at_places(node.inputs[0], node.inputs[1])
+
+    def _at_places(self, data: Tensor, kernel: Tensor) -> Found:
+        """A product at each place of an image: a convolution whose window is one place."""
+        shape = self._shape(data)
+        if len(shape) != 3 or len(self._static(kernel)) != 2:
+            raise _UnknownError
+        return (Convolution(self._kernel(kernel), (1, 1), (shape[0], shape[1], shape[2])),), (data,)
 
     def _leaky_relu(self, node: Node, _: Tensor) -> Found:
         return (Activation(node.op, node.attr["alpha"].f),), (node.inputs[0],)
@@ -453,6 +465,8 @@ class _Search:
 
     def _transpose(self, node: Node, _: Tensor) -> Found:
         examples, *axes = (int(axis) for axis in self._value(node.inputs[1]))
+        if axes == list(range(1, 1 + len(axes))):
+            return (), (node.inputs[0],)
         if examples or len(axes) != 3:
             raise _UnknownError
         first, second, third = (axis - 1 for axis in axes)
@@ -481,9 +495,26 @@ class _Search:
         before, after = (
             _known(static_type(self._graph, one).shape) for one in (node.inputs[0], at)
         )
+        if before[:1] != (_N_EXAMPLES,) and after[:1] == (_N_EXAMPLES,):
+            return self._product_of_rows(node, after)
         if not before[:1] == after[:1] == (_N_EXAMPLES,):
             raise _UnknownError
         return _reshaped(_of_example(before), _of_example(after)), (node.inputs[0],)
+
+    def _product_of_rows(self, node: Node, after: Shape) -> Found:
+        """A product whose rows were the places of all examples."""
+        inner = self._nodes[source_of(self._nodes, node.inputs[0])[0]]
+        outer = self._nodes[source_of(self._nodes, inner.inputs[0])[0]] if inner.inputs else inner
+        is_product = inner.op == "MatMul" and outer.op == "Reshape"
+        if not is_product or inner.attr["transpose_a"].b or inner.attr["transpose_b"].b:
+            raise _UnknownError
+        data, kernel = outer.inputs[0], inner.inputs[1]
+        of_data, rows, of_kernel = map(self._static, (data, inner.inputs[0], kernel))
+        # Each row is of one place, before and after.
+        is_of_places = (*of_data[:-1], of_kernel[1]) == after and rows[-1] == of_data[-1]
+        if not is_of_places:
+            raise _UnknownError
+        return self._at_places(data, kernel)
 
     # What tensors are.
 

@@ -26,9 +26,13 @@ _NAMES = {
     "pruned_weights": "--pruned_weights",
     "output_kind": "outputs that are",
     "grid": "a grid of",
+    "draw_noise": "--draw_noise",
 }
 _CHOICES = ("layout", "input_scale", "x_key", "y_key", "target_columns", "first_label")
 """Flags that are part of an identity only where they are not at their defaults."""
+SHARED_NOISE = "shared"
+"""Noise of draws in a file that does not say which: older ones, and those without noise by block or
+example."""
 _FAULTS = {
     ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "
     "numbers may be wrong",
@@ -109,6 +113,8 @@ def _name_of(name: str) -> str:
 def _short(value: Any, name: str) -> str:
     if value is None and name in _CHOICES:
         return "at its default"
+    if value is None and name == "draw_noise":
+        return SHARED_NOISE
     if isinstance(value, str):
         return f"{value[:19]}…" if value.startswith("sha256 ") else value
     return "none" if value is None else f"{value}"

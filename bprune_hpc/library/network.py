@@ -55,13 +55,14 @@ from ..runner.datasets import TEST_SET, Examples
 from ..runner.network import Network
 from ..runner.output_probe import some_outputs
 from ..runner.prediction import NormalPredictive, Predictive, Sampling
-from ..runner.problem import check_prior
+from ..runner.problem import check_prior, noise_of
 from ..runner.task_selection import choose_task, kind_asked, told_by
 from .validation import (
     checked_batch_size,
     checked_draws,
     checked_examples,
     checked_labels,
+    checked_noise,
     checked_weights,
 )
 
@@ -291,6 +292,10 @@ class BayesianNetwork:
             unpruned = dataclasses.replace(
                 self._of_the_sweep(self._told_by(some)), posterior=pruning.unpruned
             )
+            draw_noise = noise_of(
+                ("auto", None), unpruned.evaluator,
+                (unpruned.graph, unpruned.posterior, self.fixed), [some],
+            )  # fmt: skip
             network = PrunedNetwork(
                 unpruned=unpruned,
                 mask=pruning.mask,
@@ -302,6 +307,7 @@ class BayesianNetwork:
                 sampling=Sampling(n_draws, seed, pairing, batch_size),
                 provenance=provenance(self.source, pruning.rule),
                 examples=examples,
+                draw_noise=draw_noise,
                 bits=bits,
             )
             return export(network, directory, chosen, overwrite=overwrite)
@@ -317,10 +323,13 @@ class BayesianNetwork:
         *,
         input_scale: str | float = "auto",
         layout: str | None = None,
+        draw_noise: str = "auto",
+        noise_block: int | None = None,
+        first_example: int = 0,
     ) -> Predictive | NormalPredictive:
         """The predictive distribution of examples, averaged over draws from the posterior.
 
-        A sweep with the same draws, seed, pairing and batch size writes the same bits.
+        A sweep with the same draws, seed, pairing, noise and batch size writes the same bits.
 
         Parameters
         ----------
@@ -343,6 +352,14 @@ class BayesianNetwork:
             scales them itself, all else as it is.
         layout : {"channels_last", "channels_first"}, optional
             Where the examples have their channels, if that is not clear.
+        draw_noise : {"auto", "shared", "per_block", "per_example"}
+            Which examples share the noise of a draw: what is right for each example by itself, or
+            ``shared``, one network a draw, for statements about several examples together.
+        noise_block : int, optional
+            Examples that share it, for ``per_block``; without, what the network says.
+        first_example : int
+            Position of the first example in its data set: noise that is not shared is a function
+            of positions, so that parts of a set are given what the whole is.
 
         Returns
         -------
@@ -365,8 +382,15 @@ class BayesianNetwork:
             examples = checked_examples(x, self.input, input_scale, layout)
             label = checked_labels(y, len(examples), self.task)
             task = self._told_by(examples)
+        noise = checked_noise(draw_noise, noise_block, first_example, len(examples))
         network = self._of_the_sweep(task)
-        sampling = Sampling(n_draws, seed, pairing, batch_size)
+        with _flags_as_arguments():
+            kind, n_together = noise_of(
+                noise, network.evaluator, (network.graph, self.posterior, self.fixed), [examples]
+            )
+            network = dataclasses.replace(network, draw_noise=kind, noise_block=n_together)
+            batch_size = network.noise(seed).batch_size(batch_size)
+        sampling = Sampling(n_draws, seed, pairing, batch_size, first_example)
         return prediction.predict(
             network, self._evaluator(network), self._network, examples, label, sampling
         )

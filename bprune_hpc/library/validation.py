@@ -18,6 +18,7 @@ from ..data.fitting import NetworkInput, fit
 from ..data.loading import check_labels, check_targets
 from ..data.values import read_labels
 from ..errors import ConfigError, DataError
+from ..evaluators.draw_noise import DRAW_NOISES
 from ..metrics.tasks import Classification, Task
 from ..posterior.draws import draws_per_replicate, in_whole_replicates
 from ..posterior.mean_field import Posterior
@@ -53,6 +54,29 @@ def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int, task: 
     if rounded != n_draws:
         logger.info("draws come %d at a time: n_draws rounded up to %d", size, rounded)
     return rounded
+
+
+def checked_noise(
+    draw_noise: str, noise_block: int | None, first_example: int, n_examples: int
+) -> tuple[str, int | None]:
+    """Which examples share noise, as a sweep's flags say it.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of its range.
+    """
+    if draw_noise not in ("auto", *DRAW_NOISES):
+        raise ConfigError(f"draw_noise: '{draw_noise}' is none of auto, {', '.join(DRAW_NOISES)}")
+    if noise_block is not None:
+        if draw_noise not in ("auto", "per_block"):
+            raise ConfigError("noise_block: goes with draw_noise='per_block'")
+        if noise_block < 1:
+            raise ConfigError(f"noise_block: {noise_block} is below 1")
+        draw_noise = "per_block"
+    if not 0 <= first_example <= 2**32 - n_examples:
+        raise ConfigError(f"first_example: {first_example} is not in 0 to 2**32 - {n_examples}")
+    return draw_noise, noise_block
 
 
 def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[Any] | None:

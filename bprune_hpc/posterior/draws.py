@@ -1,4 +1,4 @@
-"""Standard normals for one draw: a pure function of (seed, tensor name, pair).
+"""Draws, and the standard normals of each: pure functions of seed, tensor, pair, and of examples.
 
 No global state and no rank: any process that asks for the same draw gets the same bits.
 """
@@ -6,11 +6,15 @@ No global state and no rank: any process that asks for the same draw gets the sa
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._typing import Int32Array
+from .normals import Words, key_of, normals_at, normals_of
 
 
 def standard_normal(
@@ -40,6 +44,48 @@ def standard_normal(
     counter = np.array([0, 0, replicate, 0], dtype=np.uint64)
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
     return generator.standard_normal(tuple(shape), dtype=np.float32)
+
+
+def block_normal(
+    seed: int, tensor: str, dataset: str, noise: int, block: int, shape: Sequence[int]
+) -> NDArray[np.float32]:
+    """Standard normal noise for one tensor that a block of examples of a data set has.
+
+    Parameters
+    ----------
+    noise : int
+        Index of the pair (or of the single draw without pairing).
+    block : int
+        Index of the block.
+    """
+    key = key_of("per_block", seed, dataset, tensor)
+    return normals_of(key, noise, block, math.prod(shape)).reshape(tuple(shape))
+
+
+@dataclass(frozen=True)
+class ExampleNormals:
+    """Standard normals of the units of each example; made where and when they are asked for.
+
+    Attributes
+    ----------
+    seed : int
+    dataset : str
+        Name of the data set: examples at the same place in two sets share nothing.
+    noise : int
+        Index of the pair (or of the single draw without pairing).
+    """
+
+    seed: int
+    dataset: str
+    noise: int
+
+    def key(self, tensor: str) -> Words:
+        """The key of the units that a tensor of weights leads to."""
+        return key_of("per_example", self.seed, self.dataset, tensor)
+
+    def of(self, tensor: str, examples: range, units: Int32Array) -> NDArray[np.float32]:
+        """Of some units of some examples, by their positions; shape (n_units, n_examples)."""
+        return normals_at(self.key(tensor), self.noise, examples, units)
 
 
 N_GROUPS = 20

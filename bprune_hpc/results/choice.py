@@ -21,6 +21,13 @@ from .file import Variable
 _BRIER_RISE = 2.0
 """The most that a Brier score can rise."""
 
+_ABOUT = {
+    "shared": "this ensemble of {} networks",
+    "per_example": "averages over {} draws, with noise of its own for each example",
+}
+"""What an exact claim is about: where noise is each example's own, losses of another example are
+those of new noise, and the claim is about their mean."""
+
 
 def choice(
     config: SweepConfig,
@@ -28,6 +35,7 @@ def choice(
     sweep_statistics: SweepStatistics,
     n_classes: int,
     status: str,
+    draw_noise: str,
 ) -> tuple[dict[str, Variable], dict[str, Any]] | None:
     """Datasets and attributes of ``/choice``; None where there is none to make.
 
@@ -40,11 +48,13 @@ def choice(
     n_classes : int
         0 of a regression.
     status : {"complete", "partial"}
+    draw_noise : str
+        Which examples share the noise of a draw.
     """
     limit = config.limit
     if limit is None or sweep_statistics.n_replicates < 2 or masks[0].pruned_fraction != 0:
         return None
-    why = _why_asymptotic(config, n_classes, status)
+    why = _why_asymptotic(config, n_classes, status, draw_noise)
     test = (
         _asymptotic(limit, sweep_statistics)
         if why is not None
@@ -53,7 +63,7 @@ def choice(
     name, long_name, cost = limit.metric, "", threshold_selection.NAMES[limit.metric]
     attrs: dict[str, Any] = {}
     if why is None:
-        about = f"this ensemble of {sweep_statistics.n_draws} networks"
+        about = _ABOUT[draw_noise].format(sweep_statistics.n_draws)
         name, long_name, cost = _decided_on(config, about)
         attrs["about"] = about
         if isinstance(test, ExactRiseTest):
@@ -94,12 +104,16 @@ def choice(
     return variables, {key: value for key, value in attrs.items() if value is not None}
 
 
-def _why_asymptotic(config: SweepConfig, n_classes: int, status: str) -> str | None:
+def _why_asymptotic(
+    config: SweepConfig, n_classes: int, status: str, draw_noise: str
+) -> str | None:
     """Why the choice is not exact, empty where nothing else was asked for; None where it is."""
     if config.choice == "asymptotic":
         return ""
     if not n_classes:
         return "the losses of a regression have no bound"
+    if draw_noise == "per_block":
+        return "losses of the examples of a block, which share their noise, hang together"
     if config.target is not None:
         return "--target_se chose the number of draws by the data"
     if config.extended:

@@ -29,6 +29,14 @@ from .file import SCHEMA, Contents, Variable
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
 _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
+_DRAW = {
+    "shared": "one network, the same for all examples",
+    "per_block": "a network of its own for each block of noise_block examples",
+    "per_example": "noise of its own for each example: a mean over examples of single predictions, "
+    "of no one network",
+}
+"""What a draw of ``/draws`` is."""
+
 
 def contents(
     sweep: PreparedSweep,
@@ -106,13 +114,16 @@ def contents(
     }
     group_attrs = {
         "sparsity": _rule(config),
+        "draws": {"draw": _DRAW[network.draw_noise]},
         "metrics": {
             "se": "NAME_se: Monte Carlo standard error, delete-group jackknife over pairs",
             "se_data": "NAME_se_data: standard error over test examples",
         },
     }
     n_classes = len(coordinates["class"].data) if "class" in coordinates else 0
-    if (chosen := choice(config, masks, sweep_statistics, n_classes, status)) is not None:
+    if (
+        chosen := choice(config, masks, sweep_statistics, n_classes, status, network.draw_noise)
+    ) is not None:
         groups["choice"], group_attrs["choice"] = chosen
     for other in sweep_statistics.statistics[1:]:
         groups |= blanked({"ood": contents_classification.ood(other)}, sweep_statistics.failed)
@@ -127,6 +138,8 @@ def contents(
             "n_examples": n_examples,
             "task": network.task.name,
             "n_draws": n_draws,
+            "draw_noise": network.draw_noise,
+            **({"noise_block": network.noise_block} if network.noise_block else {}),
             "seed": np.uint64(config.seed),
             "config": config.to_json(),
             "checkpoint": network.checkpoint,

@@ -15,7 +15,7 @@ import numpy as np
 from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
-from ..job.provenance import Identity
+from ..job.provenance import SHARED_NOISE, Identity
 from ..metrics.tasks import Classification, Task
 from ..runner.datasets import Examples
 from ..runner.network import Network
@@ -36,6 +36,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "grid": f"{config.grid_kind}s",
         "seed": config.seed,
         "pairing": config.pairing,
+        **_draw_noise(network),
         "criterion": config.criterion,
         "scope": config.scope,
         "granularity": config.granularity,
@@ -68,6 +69,14 @@ def _feed(config: SweepConfig) -> Identity:
     """Values of placeholders; not of sweeps without, as files were before there were any."""
     said = ", ".join(f"{name}={value}" for name, value in sorted(config.feed.items()))
     return {"feed": said} if said else {}
+
+
+def _draw_noise(network: Network) -> Identity:
+    """Which examples share noise; not where all do, as in files before there was a choice."""
+    if network.draw_noise == SHARED_NOISE:
+        return {}
+    block = f" of {network.noise_block}" if network.noise_block else ""
+    return {"draw_noise": f"{network.draw_noise}{block}"}
 
 
 def _output_kind(task: Task) -> Identity:

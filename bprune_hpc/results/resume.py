@@ -21,7 +21,7 @@ from ..config.sweep_config import SweepConfig
 from ..config.targets import SOFTEN
 from ..errors import ResultsError
 from ..files.atomic_write import Signature, signature
-from ..job.provenance import Environment, Identity, differences
+from ..job.provenance import SHARED_NOISE, Environment, Identity, differences
 from ..metrics.threshold_selection import MODES
 from ..posterior.criteria import CRITERIA
 from ..posterior.thresholds import is_allowed
@@ -194,7 +194,13 @@ def check_identity(saved: Saved, identity: Identity) -> None:
         Naming what differs.
     """
     if changes := differences(saved.identity, identity):
-        raise ResultsError(f"{saved.path}: was made with {'; with '.join(changes)}; {ANEW}")
+        way = ANEW
+        before, now = (one.get("draw_noise", SHARED_NOISE) for one in (saved.identity, identity))
+        if before != now:
+            kind, _, block = str(before).partition(" of ")
+            way = f"pass --draw_noise={kind}{f' --noise_block={block}' if block else ''} to go on"
+            way += f"; or {ANEW}"
+        raise ResultsError(f"{saved.path}: was made with {'; with '.join(changes)}; {way}")
 
 
 def join(

@@ -137,7 +137,7 @@ class Coordinator:
             self._n_examples,
             self._n_ranks,
             self.timing.n_items(),
-            replicates_at_once(self.sweep.network.posterior.n_weights),
+            replicates_at_once(self.sweep.network),
         )
         has_room = self._pending.has_room(self._assignment(superstep))
         return superstep if has_room else self._reduce(is_forced=True)

@@ -93,9 +93,12 @@ class EvaluationSet(Examples):
     ----------
     plan : Plan
         Its replicates and stages are the same for every set.
+    first_example : int
+        Position of the first one in the whole data set, which decides noise of its own.
     """
 
     plan: Plan = field(kw_only=True)
+    first_example: int = 0
 
     def few(self, most: int) -> EvaluationSet:
         """The first of them."""

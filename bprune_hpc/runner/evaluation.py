@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluators.interface import Evaluator, Noise
-from ..posterior.draws import MEAN, Draw, group_of, standard_normal
+from ..posterior.draws import MEAN, Draw, group_of
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import PruningMask
 from .datasets import EvaluationSet
@@ -25,10 +24,6 @@ from .work_split import Partition
 
 logger = logging.getLogger(__name__)
 
-_NOISE_BYTES = 64 * 2**20
-_MOST_UNITS = 25
-"""How much noise is held, to be used at every threshold: as many replicates as fit, but not more. A
-sweep of 50 draws holds as much: more draws take no more memory."""
 _STAND_IN = np.float32(1)
 """In place of outputs that are not finite; right for a standard deviation too."""
 
@@ -88,38 +83,48 @@ def evaluate(
         sums[group] = task.sums(len(masks), len(block), plan.draws_per_replicate)
         sums[group].clear()  # a page that is read before it is written costs the system twice
     add_up: Any = task.add_up
-    for chunk in chunks(partition, replicates_at_once(posterior.n_weights)):
-        noises = {
-            replicate: noises_of(posterior, replicate, plan.replicates, seed) for replicate in chunk
-        }
+    noise, first = network.noise(seed), dataset.first_example
+    runs = list(noise.runs(range(first + block.start, first + block.stop)))
+    for chunk in chunks(partition, replicates_at_once(network)):
+        noises: dict[int, list[Noise]] = {}
         for position in sorted(set().union(*chunk.values())):
-            wanted = [
-                noise
-                for replicate, positions in chunk.items()
-                if position in positions
-                for noise in noises[replicate]
-            ]
             pruned = evaluator.prune(masks[position].apply(posterior))
-            sampled = pruned.sample(wanted)
-            noise_batches = pruned.noise_batches(wanted, plan.batch_size)
-            for rows, x in batches(dataset.x, block, plan.batch_size):
-                n_rows = rows.stop - rows.start
-                all_outputs = sampled.outputs(x, noise_batches)
-                for noise_batch, outputs in zip(noise_batches, all_outputs, strict=True):
-                    draws = [
-                        (group_of(noise.replicate), draw)
-                        for noise in wanted[noise_batch]
-                        for draw in noise.draws
-                    ]
-                    of_rows = outputs[:, :, :n_rows]
-                    finite = np.isfinite(of_rows)
-                    if not finite.all():
-                        bad = ~finite.all(axis=(1, 2))
-                        _note(not_finite, position, draws, bad, block.start + rows.start)
-                        of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
-                    add_up(of_rows, label[rows], draws, (position, rows), sums, draw_sums)
+            for run in runs:
+                if len(runs) > 1 or not noises:
+                    noises = {
+                        replicate: noise.of_replicate(
+                            posterior, replicate, plan.replicates, dataset.name, run.start
+                        )
+                        for replicate in chunk
+                    }
+                wanted = [
+                    one
+                    for replicate, positions in chunk.items()
+                    if position in positions
+                    for one in noises[replicate]
+                ]
+                sampled = pruned.sample(wanted)
+                noise_batches = pruned.noise_batches(wanted, plan.batch_size)
+                in_set = range(run.start - first, run.stop - first)
+                for rows, x in batches(dataset.x, in_set, plan.batch_size, block.start):
+                    n_rows, example = rows.stop - rows.start, block.start + rows.start
+                    all_outputs = sampled.outputs(x, noise_batches, first + example)
+                    for noise_batch, outputs in zip(noise_batches, all_outputs, strict=True):
+                        draws = [
+                            (group_of(one.replicate), draw)
+                            for one in wanted[noise_batch]
+                            for draw in one.draws
+                        ]
+                        of_rows = outputs[:, :, :n_rows]
+                        finite = np.isfinite(of_rows)
+                        if not finite.all():
+                            bad = ~finite.all(axis=(1, 2))
+                            _note(not_finite, position, draws, bad, example)
+                            of_rows = np.where(bad[:, None, None], _STAND_IN, of_rows)
+                        add_up(of_rows, label[rows], draws, (position, rows), sums, draw_sums)
+                del wanted, sampled  # before the next ones are made
             advance(sum(position in positions for positions in chunk.values()))
-        del noises, wanted, sampled  # before the next ones are made
+        del noises
 
 
 def costs_of(evaluator: Evaluator, posterior: Posterior, masks: Sequence[PruningMask]) -> list[int]:
@@ -127,9 +132,9 @@ def costs_of(evaluator: Evaluator, posterior: Posterior, masks: Sequence[Pruning
     return [evaluator.prune(mask.apply(posterior)).cost for mask in masks]
 
 
-def replicates_at_once(n_weights: int) -> int:
-    """Units whose noise is held at a time."""
-    return min(_MOST_UNITS, max(1, _NOISE_BYTES // (4 * n_weights)))
+def replicates_at_once(network: Network) -> int:
+    """Replicates whose noise is held at a time."""
+    return network.noise(0).replicates_at_once(network.posterior.n_weights)
 
 
 def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
@@ -144,34 +149,24 @@ def chunks(partition: Partition, most: int) -> Iterator[dict[int, range]]:
         yield chunk
 
 
-def noises_of(
-    posterior: Posterior, replicate: int, replicates: Sequence[tuple[Draw, ...]], seed: int
-) -> list[Noise]:
-    """Standard normals of a replicate, once for the draws that share them; none for the mean."""
-    if replicate == MEAN:
-        return [Noise(MEAN, (Draw(MEAN, 0, MEAN),), None)]
-    return [
-        Noise(
-            replicate,
-            tuple(draws),
-            {
-                name: standard_normal(seed, name, noise_of, scale.shape)
-                for name, scale in posterior.scale.items()
-            },
-        )
-        for noise_of, draws in groupby(replicates[replicate], key=lambda draw: draw.noise)
-    ]
+def batches(
+    x: NDArray[Any], examples: range, batch_size: int, counted_from: int | None = None
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield the rows of each batch, and its padded examples.
 
-
-def batches(x: NDArray[Any], block: range, batch_size: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield the rows of each batch, counted within the block, and its padded examples."""
-    for start in range(block.start, block.stop, batch_size):
-        stop = min(start + batch_size, block.stop)
+    Parameters
+    ----------
+    counted_from : int, optional
+        The example that is row 0; without, the first one.
+    """
+    origin = examples.start if counted_from is None else counted_from
+    for start in range(examples.start, examples.stop, batch_size):
+        stop = min(start + batch_size, examples.stop)
         batch = x[start:stop]
         missing = batch_size - len(batch)
         if missing:
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        yield slice(start - block.start, stop - block.start), batch
+        yield slice(start - origin, stop - origin), batch
 
 
 def _note(

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..evaluators.draw_noise import DrawNoise
 from ..evaluators.interface import Evaluator
 from ..evaluators.selection import make_evaluator
 from ..graph.lifted import LiftedGraph
@@ -39,6 +40,10 @@ class Network:
         Of every file that was read, those of the examples too.
     evaluator : str
         What runs the network; see ``evaluators.selection``.
+    draw_noise : str
+        Which examples share the noise of a draw; see ``evaluators.draw_noise``.
+    noise_block : int
+        Examples that do, where it is by block; else 0.
     prior : mapping of str to Prior, or None
         Of every mean-field tensor, read from the graph; None where it is not needed.
     """
@@ -50,8 +55,16 @@ class Network:
     checkpoint: str
     sha256: Mapping[str, str]
     evaluator: str = "graph"
+    draw_noise: str = "shared"
+    noise_block: int = 0
     prior: Mapping[str, Prior] | None = None
 
     def make_evaluator(self, n_intra: int, n_inter: int, device: Device = CPU) -> Evaluator:
         """What runs the network, on this rank."""
-        return make_evaluator(self.evaluator, self.graph, self.fixed, n_intra, n_inter, device)
+        return make_evaluator(
+            self.evaluator, self.graph, self.fixed, n_intra, n_inter, device, self.draw_noise
+        )
+
+    def noise(self, seed: int) -> DrawNoise:
+        """The noise of its draws."""
+        return DrawNoise(self.draw_noise, self.noise_block, seed)

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from ..evaluators.graph import weights_of
 from ..evaluators.interface import Noise
+from ..evaluators.local_chain import LocalChain
+from ..graph.layer_graph import Bias, Layer, LayerGraph, layers_of
 from ..graph.lifted import LiftedGraph
 from ..posterior.draws import MEAN
+from ..posterior.mean_field import Posterior
 from ..tensorflow_import import import_graphs, open_session, quiet_file_descriptor_2
-from .evaluation import batches, noises_of
+from .evaluation import batches
 from .nonfinite import Fault
 from .preparation import PreparedSweep
 
@@ -43,21 +46,44 @@ def find_layer(sweep: PreparedSweep, threshold_index: int, fault: Fault) -> str:
     plan = dataset.plan
     pruned = sweep.masks[threshold_index].apply(network.posterior)
     replicate = MEAN if fault.draw == MEAN else fault.draw // plan.draws_per_replicate
+    of_replicate = network.noise(sweep.config.seed).of_replicate(
+        network.posterior, replicate, plan.replicates, dataset.name, fault.example
+    )
     (noise,) = (
-        Noise(replicate, (draw,), noise.values)
-        for noise in noises_of(network.posterior, replicate, plan.replicates, sweep.config.seed)
+        Noise(replicate, (draw,), noise.values, noise.of_examples)
+        for noise in of_replicate
         for draw in noise.draws
         if draw.index == fault.draw
     )
-    with np.errstate(over="ignore", invalid="ignore"):
-        (weights,) = weights_of(pruned, noise)
     stop = min(fault.example + plan.batch_size, len(dataset))
     ((_, x),) = batches(dataset.x, range(fault.example, stop), plan.batch_size)
+    if noise.of_examples is not None:
+        return _first_layer(sweep, pruned, noise, x, fault.example)
+    with np.errstate(over="ignore", invalid="ignore"):
+        (weights,) = weights_of(pruned, noise)
     try:
         return first_not_finite(network.graph, x, {**network.fixed, **weights})
     except _refusals() as error:
         logger.debug("no look into the graph: %s", error)
         return ""
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _first_layer(
+    sweep: PreparedSweep, pruned: Posterior, noise: Noise, x: NDArray[Any], first_example: int
+) -> str:
+    """The first layer whose units are not all finite, before activations, by its kernel."""
+    graph = sweep.network.graph.layers
+    assert isinstance(graph, LayerGraph)
+    layers = layers_of(graph.chain() or ())
+    fixed = {**sweep.network.fixed, **graph.constants}
+    for number, layer in enumerate(layers):
+        plain = Layer(layer.product, tuple(one for one in layer.after if isinstance(one, Bias)))
+        sampled = LocalChain([*layers[:number], plain], fixed).prune(pruned)
+        (outputs,) = sampled.sample([noise]).outputs(x, [slice(0, 1)], first_example)
+        if not np.isfinite(outputs).all():
+            return layer.kernel
+    return ""
 
 
 def _refusals() -> tuple[type[Exception], ...]:

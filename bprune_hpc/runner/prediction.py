@@ -105,12 +105,15 @@ class Sampling:
     pairing : {"antithetic", "none"}
     batch_size : int
         Examples evaluated at once.
+    first_example : int
+        Position of the first one in the whole data set, which decides noise of its own.
     """
 
     n_draws: int = 200
     seed: int = 0
     pairing: str = "antithetic"
     batch_size: int = 500
+    first_example: int = 0
 
 
 def outputs_at(
@@ -204,7 +207,7 @@ def statistics_of(
         limit_bytes=_SUMS_LIMIT_BYTES,
         noises_per_replicate=task.noises_per_replicate,
     )
-    dataset = EvaluationSet(TEST_SET, x, label, plan=plan)
+    dataset = EvaluationSet(TEST_SET, x, label, plan=plan, first_example=sampling.first_example)
     everything = [mask_at_threshold(network.posterior, 0.0)]
     (partition,) = assign(range(len(plan.replicates)), [1], 1).partitions
     draw_sums: Any = task.draw_sums(1, sampling.n_draws)

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from ..config import targets
 from ..config.sweep_config import SweepConfig
+from ..evaluators.draw_noise import DRAW_NOISES
 from ..evaluators.interface import Evaluator
 from ..job import device
 from ..job.device import PROCESSORS, UsedDevice
@@ -109,7 +110,7 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     used = device.take(config.device, comm)
     network, examples = problem.load(config, comm, used.device)
     size = draws_per_replicate(config.pairing, network.task.noises_per_replicate)
-    asked = comm.from_root(lambda: _in_whole_replicates(config, network.task.name, size))
+    asked = comm.from_root(lambda: _in_whole_parts(config, network, size))
     joined = comm.from_root(lambda: join(asked, network, examples, size))
     config = joined.config
     comm.from_root(lambda: tensors_of_units(network.posterior, config.granularity))
@@ -134,16 +135,20 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     )
 
 
-def _in_whole_replicates(config: SweepConfig, task: str, size: int) -> SweepConfig:
-    """Draws rounded up to what the task takes together.
+def _in_whole_parts(config: SweepConfig, network: Network, size: int) -> SweepConfig:
+    """Draws rounded up to what the task takes together, batches to parts of blocks of noise.
 
     Raises
     ------
     ConfigError
-        If what is to be reached is not of this task, or not with so few draws.
+        If what is to be reached is not of this task, or not with so few draws; if there are no
+        such batches.
     """
-    n_draws = in_whole_replicates(config.n_draws, size)
+    noise = network.noise(config.seed)
+    block = f" of {noise.block} examples" if noise.block else ""
+    logger.info("noise of a draw: %s%s: %s", noise.kind, block, DRAW_NOISES[noise.kind])
+    n_draws, task = in_whole_replicates(config.n_draws, size), network.task.name
     targets.check_task(config.target, config.limit, config.choice, task, n_draws // size, size)
     if n_draws != config.n_draws:
         logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
-    return replace(config, n_draws=n_draws)
+    return replace(config, n_draws=n_draws, batch_size=noise.batch_size(config.batch_size))

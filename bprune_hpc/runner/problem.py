@@ -8,17 +8,23 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import data
 from ..config.sweep_config import SweepConfig
 from ..errors import ConfigError
-from ..evaluators.selection import choose_evaluator, make_evaluator
+from ..evaluators.compaction import Weights
+from ..evaluators.draw_noise import default_block
+from ..evaluators.selection import choose_draw_noise, choose_evaluator, make_evaluator
+from ..graph import flops, weight_uses
+from ..graph.layer_graph import LayerGraph
+from ..graph.lifted import LiftedGraph
 from ..graph.network_input import network_input
 from ..metrics.tasks import Task
 from ..mpi.comm import Comm, on_root
@@ -78,7 +84,18 @@ def read(config: SweepConfig, device: Device = CPU) -> Problem:
     )  # fmt: skip
     hashes |= found.source.sha256
     _check_not_read(config.output, hashes.values())
-    return replace(of_the_sweep, sha256=hashes), sets
+    is_exact = config.limit is not None and config.choice != "asymptotic"
+    draw_noise, noise_block = noise_of(
+        (config.draw_noise, config.noise_block),
+        of_the_sweep.evaluator,
+        (found.graph, found.posterior, found.fixed),
+        [one.x for one in sets],
+        is_exact and task.name == "classification" and config.target is None,
+    )
+    return (
+        replace(of_the_sweep, sha256=hashes, draw_noise=draw_noise, noise_block=noise_block),
+        sets,
+    )
 
 
 def read_network(config: SweepConfig) -> tuple[Case, Task]:
@@ -134,6 +151,63 @@ def network_of(
 
 def _needs_prior(config: SweepConfig) -> bool:
     return CRITERIA[config.criterion].needs_prior and config.prior_scale is None
+
+
+def noise_of(
+    asked: tuple[str, int | None],
+    evaluator: str,
+    case: tuple[LiftedGraph, Posterior, Mapping[str, NDArray[Any]]],
+    sets: Sequence[NDArray[Any]],
+    is_one_network: bool = False,
+) -> tuple[str, int]:
+    """Which examples share the noise of a draw, and how many where it is by block (else 0).
+
+    Parameters
+    ----------
+    asked : tuple
+        As ``draw_noise`` and ``noise_block`` of the configuration.
+    evaluator : str
+        What runs the network.
+    case : tuple
+        Graph, posterior and fixed weights.
+    sets : sequence of array
+        Sets of examples, of which shapes alone count.
+    is_one_network : bool
+        See :func:`bprune_hpc.evaluators.selection.choose_draw_noise`.
+
+    Raises
+    ------
+    ConfigError
+        If what was asked for is not right for the network.
+    """
+    graph, posterior, fixed = case
+    weights = Weights(posterior, fixed)
+    kind = choose_draw_noise(asked[0], evaluator, graph, weights, is_one_network)
+    if kind != "per_block":
+        return kind, 0
+    block = asked[1] or default_block(
+        posterior.n_weights, _multiplications(graph, {**fixed, **posterior.loc}, sets[0])
+    )
+    if asked[0] == "auto" and max(map(len, sets)) <= block:
+        return "shared", 0  # a single block has nothing of its own
+    return kind, block
+
+
+def _multiplications(
+    graph: LiftedGraph, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]
+) -> int:
+    """Of a draw for an example; where they cannot be counted, as if each weight were used once."""
+    if isinstance(graph.layers, LayerGraph):
+        shapes = {
+            name: array.shape for name, array in {**weights, **graph.layers.constants}.items()
+        }
+        return weight_uses.multiplications(graph.layers, shapes)
+    some = np.repeat(x[:1], graph.batch_size or 1, axis=0)
+    try:
+        return flops.multiplications(graph, some, weights) // len(some)
+    except (ValueError, TypeError, import_graphs().OpError) as error:
+        logger.debug("operations cannot be counted: %s", error)
+        return sum(array.size for array in weights.values())
 
 
 def _told(

@@ -13,7 +13,7 @@ from bprune_hpc import compiled
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.evaluators import chain_numpy
 from bprune_hpc.evaluators.chain import ChainNetwork
-from bprune_hpc.evaluators.compaction import ZeroPattern, live_units
+from bprune_hpc.evaluators.compaction import live_units
 from bprune_hpc.evaluators.dense_ops import activate
 from bprune_hpc.evaluators.im2col import Patches
 from bprune_hpc.evaluators.interface import Noise
@@ -178,7 +178,7 @@ def test_live_units_by_hand() -> None:
     # unit 2 is fed and feeds nothing; input 1 feeds unit 2 alone.
     first = np.array([[True, False, False], [False, False, True]])
     second = np.array([[True], [True], [False]])
-    inputs, hidden, outputs = live_units([ZeroPattern(first), ZeroPattern(second)])
+    inputs, hidden, outputs = live_units([first, second])
     assert inputs.varying.tolist() == [0] and inputs.constant.tolist() == []
     assert hidden.varying.tolist() == [0] and hidden.constant.tolist() == [1]
     assert outputs.varying.tolist() == [0] and outputs.constant.tolist() == []
@@ -186,25 +186,10 @@ def test_live_units_by_hand() -> None:
 
 def test_a_unit_fed_by_constants_alone_is_constant() -> None:
     zero = np.zeros((2, 2), bool)
-    inputs, first, second, outputs = live_units(
-        [ZeroPattern(mask) for mask in (zero, ~zero, ~zero)]
-    )
+    inputs, first, second, outputs = live_units([zero, ~zero, ~zero])
     assert inputs.varying.size == 0
     assert first.constant.tolist() == second.constant.tolist() == [0, 1]
     assert outputs.varying.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("has_border", [False, True])
-def test_what_constants_feed_differs_at_a_border(has_border: bool) -> None:
-    # Unit 0 is fed by nothing and zero, unit 1 by nothing and another number; each feeds one.
-    first = ZeroPattern(np.zeros((1, 2), bool), np.array([True, False]))
-    second = ZeroPattern(np.eye(2, dtype=bool), np.array([True, True]), has_border)
-    _, before, after, _ = live_units([first, second, ZeroPattern(np.ones((2, 1), bool))])
-    assert before.varying.tolist() == [] and before.constant.tolist() == [0, 1]
-    assert before.nonzero.tolist() == [1]
-    assert after.varying.tolist() == ([1] if has_border else [])
-    assert after.constant.tolist() == ([0] if has_border else [0, 1])
-    assert after.nonzero.tolist() == [1]
 
 
 @pytest.mark.parametrize("name", sorted(REFERENCE))

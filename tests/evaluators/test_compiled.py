@@ -192,6 +192,9 @@ def run_at_the_end() -> None:
                 Forward(forward(name, means, n_layers)).call for means in (None, floats(2, 300, 64))
             ]
         calls += [add_predictions(name, n) for n in (1, 15, 16, 17, 20)]
+        calls += [forward_local(name, n_layers) for n_layers in (1, 2, 3)]
+        calls += [normals_at(name, n) for n in (1, 63, 64, 65)]
+        calls += [normals_of(name, n) for n in (1, 64, 65)]
     for call in calls:
         call.arguments = {key: placed_at_the_end(value) for key, value in call.arguments.items()}
         call()
@@ -467,6 +470,103 @@ def test_wrong_chains_are_refused(
     for name in ("", "none", "nonsense"):
         call.refuses(name=name)
     call()  # as before
+
+
+KEY = np.arange(5, dtype=np.uint32)
+
+
+def forward_local(name: str, n_layers: int = 3) -> Call:
+    """Two draws of a first layer of 300 units, whose means are given, and of two others."""
+    first = (None, None, KEY, places(*range(300)), INFINITE)
+    others = (
+        (tuple(layer(300, 6, 4).values()), tuple(layer(300, 6, 1).values()), KEY,
+         places(0, 1, 2, 5, 6, 40), INFINITE),
+        (tuple(layer(6, 5, 1).values()), None, None, places(*range(5)), INFINITE),
+    )  # fmt: skip
+    n_units = (300, 306, 311)[n_layers - 1]
+    return Call(
+        "forward_local", name=name, means=floats(2, 303, 64), n_means=303,
+        deviations=floats(2, 300, 64), n_deviations=300, layers=(first, *others)[:n_layers],
+        signs=(1.0, -1.0), replicate=3, position=9,
+        out=np.zeros((2, (300, 6, 5)[n_layers - 1], 2, 64), np.float32),
+        scratch=floats(4 * 300 + n_units, 64), first_tile=0, last_tile=2,
+    )  # fmt: skip
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_wrong_layers_with_noise_of_examples_are_refused(
+    compiled_instructions: str, n_layers: int
+) -> None:
+    call = forward_local(compiled_instructions, n_layers)
+    call()
+    first, *others = call.arguments["layers"]
+    if others:
+        mean, variance, key, units, bounds = others[0]
+        rest = others[1:]
+        refuse_layers(
+            lambda wrong: call.refuses(
+                layers=(first, (wrong, variance, key, units, bounds), *rest)
+            ),
+            layer(300, 6, 4),
+        )
+        for wrong in (
+            (mean, tuple(layer(300, 7, 1).values()), key, units, bounds),
+            (mean, variance, key, units[:-1], bounds),
+            (mean, variance, key, -units, bounds),
+            (mean, variance, KEY[:4], units, bounds),
+        ):
+            call.refuses(layers=(first, wrong, *rest))
+        call.refuses(TypeError, layers=(first, (mean, None, key, units, bounds), *rest))
+    call.refuses(layers=())
+    call.refuses(TypeError, layers=None)
+    call.refuses(n_means=299)
+    call.refuses(n_deviations=299)
+    call.refuses(means=floats(2 * 303 * 64 - 1), out=call.arguments["out"])
+    call.refuses(deviations=floats(2 * 300 * 64 - 1))
+    call.refuses(TypeError, deviations=None)
+    call.refuses(signs=())
+    call.refuses(signs=17 * (1.0,))
+    call.refuses(out=call.arguments["out"].ravel()[1:].copy())
+    call.refuses(scratch=call.arguments["scratch"].ravel()[1:].copy())
+    call.refuses(first_tile=-1)
+    call.refuses(last_tile=3)
+    for size in WRONG:
+        call.refuses(n_means=size)
+        call.refuses(n_deviations=size)
+    call.refuses(name="none")
+    call()
+
+
+def normals_at(name: str, n: int = 65) -> Call:
+    return Call(
+        "normals_at", name=name, key=KEY, replicate=1, first=7, n_positions=n,
+        places=places(0, 5, 6), out=np.zeros((3, n), np.float32),
+    )  # fmt: skip
+
+
+def normals_of(name: str, n: int = 65) -> Call:
+    return Call(
+        "normals_of", name=name, key=KEY, replicate=1, position=7, n_fours=n,
+        out=np.zeros(4 * n, np.float32),
+    )  # fmt: skip
+
+
+@pytest.mark.compiled
+def test_wrong_places_of_normals_are_refused(compiled_instructions: str) -> None:
+    for call, size in (
+        (normals_at(compiled_instructions), "n_positions"),
+        (normals_of(compiled_instructions), "n_fours"),
+    ):
+        call()
+        assert call.arguments["out"].all()
+        call.refuses(key=KEY[:4])
+        call.refuses(key=KEY.astype(np.int32))
+        call.refuses(out=call.arguments["out"].ravel()[1:].copy())
+        call.refuses(name="none")
+        for wrong in WRONG:
+            call.refuses(**{size: wrong})
+    normals_at(compiled_instructions).refuses(places=places(0, -1, 2))
 
 
 def add_predictions(name: str, n: int = 20) -> Call:

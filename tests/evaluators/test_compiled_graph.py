@@ -11,6 +11,7 @@ import pytest
 
 from bprune_hpc import compiled
 from bprune_hpc.evaluators.compiled_graph import CompiledGraph, is_known
+from bprune_hpc.evaluators.draw_noise import DrawNoise
 from bprune_hpc.evaluators.graph import GraphEvaluator, GraphNetwork
 from bprune_hpc.evaluators.interface import Evaluator, Noise
 from bprune_hpc.graph.layer_graph import (
@@ -28,7 +29,6 @@ from bprune_hpc.graph.layer_graph import (
 )
 from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.runner.evaluation import noises_of
 from tests.helpers.random_layers import random_network
 
 UNITS = replicates_of(4, "antithetic")
@@ -37,7 +37,11 @@ pytestmark = pytest.mark.compiled
 
 
 def noises(table: Posterior, *units: int) -> list[Noise]:
-    return [noise for unit in units for noise in noises_of(table, unit, UNITS, seed=4)]
+    return [
+        noise
+        for unit in units
+        for noise in DrawNoise("shared", 0, 4).of_replicate(table, unit, UNITS, "", 0)
+    ]
 
 
 def outputs(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bprune_hpc.evaluators.draw_noise import DrawNoise
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.selection import FORMS, choose_evaluator, make_evaluator
 from bprune_hpc.graph.layer_search import find_layers
@@ -18,13 +19,13 @@ from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.graph.nodes import parse_graph, parse_tensor
 from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.runner.evaluation import noises_of
 from bprune_hpc.tensorflow_import import import_tensorflow
 
 N_NETWORKS = 500
 LEAST_THAT_LEAVE_OUT = 300
 ACTIVATIONS = (None, "relu", "relu6", "tanh", "sigmoid", "elu", "softplus")
 UNITS = replicates_of(2, "antithetic")
+SHARED = DrawNoise("shared", 0, seed=4)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ def random_table(
 
 
 def outputs(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:
-    noises = [noise for unit in (MEAN, 0) for noise in noises_of(table, unit, UNITS, seed=4)]
+    noises = [
+        noise for unit in (MEAN, 0) for noise in SHARED.of_replicate(table, unit, UNITS, "", 0)
+    ]
     pruned = evaluator.prune(table)
     noise_batches = pruned.noise_batches(noises, len(x))
     return np.concatenate(list(pruned.sample(noises).outputs(x, noise_batches)))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bprune_hpc.errors import ConfigError
+from bprune_hpc.evaluators.draw_noise import DrawNoise
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.evaluators.selection import choose_evaluator, make_evaluator
 from bprune_hpc.graph.layer_graph import LayerGraph
 from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.runner.evaluation import noises_of
 from tests.helpers.lifted_graphs import SHAPES, Build, lifted
 
 
@@ -32,12 +32,13 @@ def two_convolutions(padding: str, pool: str, activation: str) -> Build:
 
 
 def run(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:
-    noises = [n for unit in (MEAN, 0, 1) for n in noises_of(table, unit, UNITS, seed=4)]
+    noises = [n for unit in (MEAN, 0, 1) for n in SHARED.of_replicate(table, unit, UNITS, "", 0)]
     noise_batches = [slice(k, k + 1) for k in range(len(noises))]
     return np.concatenate(list(evaluator.prune(table).sample(noises).outputs(x, noise_batches)))
 
 
 UNITS = replicates_of(4, "antithetic")
+SHARED = DrawNoise("shared", 0, seed=4)
 
 
 @pytest.mark.parametrize("bias", ["negative", "positive", "posterior"])

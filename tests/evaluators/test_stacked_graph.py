@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc.evaluators import stacked_graph
+from bprune_hpc.evaluators.draw_noise import DrawNoise
 from bprune_hpc.evaluators.graph import GraphEvaluator, GraphNetwork
 from bprune_hpc.evaluators.interface import Evaluator, Noise
 from bprune_hpc.evaluators.selection import make_evaluator
@@ -20,7 +21,6 @@ from bprune_hpc.evaluators.stacked_graph import StackedGraph
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.posterior.draws import MEAN, replicates_of
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.runner.evaluation import noises_of
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers.lifted_graphs import SHAPES, lifted
 from tests.helpers.logical_devices import LogicalDevice
@@ -45,7 +45,11 @@ def arrays(seed: int = 3) -> tuple[Posterior, dict[str, np.ndarray], np.ndarray]
 
 def noises(table: Posterior, seed: int = 4) -> list[Noise]:
     replicates = replicates_of(6, "antithetic")
-    return [n for unit in (MEAN, 0, 1, 2) for n in noises_of(table, unit, replicates, seed)]
+    return [
+        n
+        for unit in (MEAN, 0, 1, 2)
+        for n in DrawNoise("shared", 0, seed).of_replicate(table, unit, replicates, "", 0)
+    ]
 
 
 def run(evaluator: Evaluator, table: Posterior, x: np.ndarray) -> np.ndarray:

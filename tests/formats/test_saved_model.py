@@ -115,3 +115,21 @@ def test_what_it_predicts(nets: dict[str, Any], tmp_path: Path, name: str) -> No
     np.testing.assert_allclose(one["predictive_entropy"], entropy, rtol=0, atol=1e-6)
     np.testing.assert_allclose(one["mutual_information"], 0, atol=1e-12)
     assert (many["mutual_information"].numpy() > 1e-3).all()
+
+
+def test_a_graph_for_a_certain_number_of_examples(tmp_path: Path) -> None:
+    import tensorflow_probability as tfp
+
+    tensorflow = import_tensorflow()
+    tf1 = tensorflow.compat.v1
+    with tensorflow.Graph().as_default(), tf1.Session() as session:
+        images = tf1.placeholder(tensorflow.float32, (6, 4), name="x")
+        tensorflow.nn.softmax(tfp.layers.DenseReparameterization(3)(images))
+        session.run(tf1.global_variables_initializer())
+        tf1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    net = bprune_hpc.load(tmp_path).prune(fraction=0.5)
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    net.save(tmp_path / "out", formats=["savedmodel"], x=x)
+    loaded = tensorflow.saved_model.load(str(tmp_path / "out" / "savedmodel"))
+    found = loaded.mean(x[:6])["logits"].numpy()
+    np.testing.assert_allclose(found, net.logits(x[:6]), rtol=0, atol=1e-6)

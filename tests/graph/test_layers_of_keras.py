@@ -38,7 +38,8 @@ def branches(layers: Any, of: Any, x: Any) -> Any:
 
 def sequence(layers: Any, of: Any, x: Any) -> Any:
     x = of.Convolution1DFlipout(5, 3, padding="same", activation="relu")(x)
-    x = layers.MaxPooling1D(2, padding="same")(x)
+    x = layers.MaxPooling1D(2, padding="same")(layers.Dense(6, activation="relu")(x))
+    x = of.DenseReparameterization(4)(x)
     x = layers.BatchNormalization()(layers.Conv1D(4, 2, dilation_rate=2, activation="selu")(x))
     x = layers.concatenate([layers.AveragePooling1D(2, 1)(x), layers.MaxPooling1D(2, 1)(x)])
     return layers.GlobalMaxPooling1D()(layers.Activation("gelu")(x))

@@ -14,6 +14,9 @@ import numpy as np
 
 from bprune_hpc.config.sweep_config import SweepConfig
 from bprune_hpc.evaluators.graph import GraphEvaluator
+from bprune_hpc.evaluators.interface import Evaluator
+from bprune_hpc.evaluators.local_chain import LocalChain
+from bprune_hpc.graph.layer_graph import Dense, Layer
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.metrics.tasks import Classification, Regression
 from bprune_hpc.mpi.comm import Comm
@@ -66,6 +69,8 @@ def problem(config: SweepConfig, n_examples: int = 45) -> Problem:
         task=Regression(None) if is_regression else Classification(N_CLASSES),
         checkpoint="fake",
         sha256={},
+        draw_noise="shared" if config.draw_noise == "auto" else config.draw_noise,
+        noise_block=config.noise_block or 0,
     ), examples
 
 
@@ -83,6 +88,12 @@ def prepared(config: SweepConfig, n_examples: int = 45, costs: Sequence[int] = (
         identity={"what": "a test"},
         environment={"cpu": ["one"]},
     )
+
+
+def _evaluator(of_sweep: network.Network, *_: Any) -> Evaluator:
+    if of_sweep.draw_noise == "per_example":
+        return LocalChain([Layer(Dense("layer/kernel"))], {})
+    return GraphEvaluator(Network())
 
 
 def load(config: SweepConfig, comm: Comm, *device: Any) -> Problem:
@@ -107,7 +118,7 @@ def install(
         Whether a superstep of work is as short as can be, whatever there is time for.
     """
     set_attribute(problems, "load", load)
-    set_attribute(network.Network, "make_evaluator", lambda *_: GraphEvaluator(Network()))
+    set_attribute(network.Network, "make_evaluator", _evaluator)
     set_attribute(identity, "graph_sha256", lambda lifted: "fake")
     set_attribute(timing, "ROUND_S", round_s)
     set_attribute(timing, "FIRST_ROUND_S", round_s)

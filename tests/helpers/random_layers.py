@@ -122,7 +122,7 @@ class _Builder:
             x = self.affine(x)
         for _ in range(int(rng.integers(n_operations + 1)) if len(x.shape) > 2 else 0):
             kind = ("block", "block", "residual", "concatenated", "gated", "pooled", "padded",
-                    "affine", "channels_first")[rng.integers(9)]  # fmt: skip
+                    "affine", "channels_first", "at_places")[rng.integers(10)]  # fmt: skip
             self.operations.append(kind)
             x = getattr(self, kind)(x)
         if len(x.shape) > 2:
@@ -267,6 +267,13 @@ class _Builder:
         if rng.random() < 0.3:
             return tf.reshape(x, (-1, *x.shape[1:]))
         return tf.transpose(x, (0, 2, 3, 1))
+
+    def at_places(self, x: Any) -> Any:
+        """A product at each place, as a product of all of them or of each."""
+        kernel = self.weight((x.shape[-1], 4))
+        if self.rng.random() < 0.5:
+            return self.biased(self.tf.matmul(x, kernel))
+        return self.biased(self.tf.tensordot(x, kernel, 1))
 
     def padded(self, x: Any) -> Any:
         borders = [[int(n) for n in self.rng.integers(0, 2, 2)] for _ in x.shape[1:-1]]

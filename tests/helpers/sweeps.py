@@ -19,6 +19,13 @@ KINDS = {
     ],
     "blocks of a regression": ["--model_dir=fake:regression", "--state_limit_gb=0.0002"],
     "single draws": ["--model_dir=fake", "--pairing=none"],
+    "noise by example": [
+        "--model_dir=fake", "--ood_dataset=digits", "--state_limit_gb=0.0002",
+        "--draw_noise=per_example",
+    ],
+    "noise by block": [
+        "--model_dir=fake:regression", "--state_limit_gb=0.0002", "--noise_block=15",
+    ],
 }  # fmt: skip
 FLAGS = ["--thresholds=0,0.5,1", "--num_monte_carlo=28", "--batch_size=10"]
 

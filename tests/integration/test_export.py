@@ -15,9 +15,12 @@ import pytest
 
 import bprune_hpc
 from bprune_hpc import data, export, sweep
+from bprune_hpc.checkpoints import keras_tracing
 from bprune_hpc.files.checksum import header
-from bprune_hpc.formats import checkpoint
+from bprune_hpc.formats import checkpoint, size_and_speed
 from bprune_hpc.results.file import SCHEMA, open_results
+from bprune_hpc.runner.batch_dependence import made_up_examples
+from tests.helpers.launch import THETA_DIR, needs_theta
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -354,3 +357,29 @@ def test_a_users_script_goes_on(tmp_path: Path, script: str, file: str) -> None:
     later = bprune_hpc.load(home / file, model=model)
     moved = [later.posterior.loc[n] != loc for n, loc in net.posterior.loc.items()]
     assert sum(map(np.count_nonzero, moved)) == net.n_active
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("theta", marks=needs_theta),
+        "tests.helpers.small_models:conv2d_flipout",
+        "bprune_hpc.models:digits_resnet18",
+    ],
+)
+def test_networks_of_other_kinds(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(size_and_speed, "_SECONDS", 0.0)
+    case, model = THETA_DIR, None
+    if name != "theta":
+        case, model = tmp_path / "net.weights.h5", name
+        keras_tracing.build_model(name).save_weights(case)
+    net = bprune_hpc.load(case, model=model).prune(fraction=0.7)
+    card = net.save(tmp_path / "out", formats=["checkpoint", "savedmodel"])
+    assert card["formats"]["savedmodel"]["difference"]["mean"] < 1e-6
+    place = tmp_path / "out" / card["formats"]["checkpoint"]["file"]
+    again = bprune_hpc.load(place, model=model)
+    x = made_up_examples(again._network.lifted)
+    np.testing.assert_array_equal(again.logits(x), net.logits(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from bprune_hpc import inspect, results, sweep
 from bprune_hpc.posterior.draws import MEAN, standard_normal
+from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner import coordinator
 from bprune_hpc.runner import problem as problems
 from bprune_hpc.runner.nonfinite import Fault, take_earliest
@@ -47,6 +49,7 @@ def network_of(kind: str) -> Any:
     class Config:
         model_dir = next(flag for flag in KINDS[kind] if "dir" in flag).partition("=")[2]
         ood_dataset = None
+        draw_noise, noise_block = "shared", None
 
     return fake_problem.problem(Config())[0]  # type: ignore[arg-type]
 
@@ -241,6 +244,29 @@ def test_a_network_that_overflows_on_two_ranks(
         assert found.groups[""].failure.values.tolist() == failures
         assert np.isnan(found.metrics.nll.values).tolist() == [False, False, True, False]
         assert "Left out, as it failed: SNR <= 7." in found.choice.attrs["text"]
+
+
+@pytest.mark.usefixtures("instructions")
+def test_with_noise_of_each_examples_own_the_layer_is_named_by_its_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(config: Any, comm: Any) -> Any:
+        network, examples = overflowing_case.problem("chain")
+        sizes = {name: np.full(loc.shape, 1e19) for name, loc in network.fixed.items()}
+        loc = {name: np.ones_like(loc) for name, loc in network.posterior.loc.items()}
+        scale = {name: np.full_like(one, 0.1) for name, one in loc.items()}
+        network = replace(
+            network, posterior=Posterior(loc, scale), fixed=sizes, draw_noise="per_example"
+        )
+        return problems.share((network, examples), comm)
+
+    monkeypatch.setattr(problems, "load", load)
+    path = tmp_path / "s.h5"
+    flags = [*overflowing_case.FLAGS, "--draw_noise=per_example", f"--output={path}"]
+    assert sweep.main(flags) == sweep.FAILED
+    # Hidden units are about 1e19, their squares beyond float32, until all weights are pruned.
+    failures = [*["draw 0, d1"] * 3, ""]
+    assert results.read(path).groups[""].failure.values.tolist() == failures
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def test_the_theta_checkpoint_agrees_with_the_reference(tmp_path: Path) -> None:
     assert (metrics.nll_se.values < column[5]).all()
 
 
-def test_against_plain_numpy_with_the_same_noise(small: Path) -> None:
+def test_against_plain_numpy_with_the_same_noise(tmp_path: Path) -> None:
+    assert run(*SMALL, "--draw_noise=shared", f"--output={tmp_path / 'shared.h5'}") == 0
     tf = import_tensorflow()
     reader = tf.train.load_checkpoint(str(EMBEDDED))
     examples = data.load("digits", None, "test")
@@ -95,7 +96,7 @@ def test_against_plain_numpy_with_the_same_noise(small: Path) -> None:
                 hidden = np.maximum(hidden, 0)
         return special.log_softmax(hidden, axis=1)
 
-    found = results.read(small)
+    found = results.read(tmp_path / "shared.h5")
     rows, n = np.arange(len(examples.y)), len(examples.y)
     for t, threshold in enumerate(found.metrics.threshold.values):
         keep = [

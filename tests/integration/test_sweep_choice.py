@@ -16,7 +16,7 @@ from tests.helpers.bits import all_bits
 from tests.helpers.rewriting import rewritten
 from tests.helpers.sweeps import FLAGS, KINDS, start
 
-DIGITS = ["--model_dir=embedded:digits_fc", "--dataset=digits", "--thresholds=0,0.5,3"]
+DIGITS = ["--model_dir=embedded:digits_fc", "--draw_noise=shared", "--thresholds=0,0.5,3"]
 
 
 def run(*argv: str | Path) -> int:

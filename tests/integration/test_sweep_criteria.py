@@ -111,7 +111,7 @@ def test_table_and_choice_name_what_is_pruned(
 ) -> None:
     path = tmp_path / "sweep.h5"
     limit = ["--prune_fractions=0,0.5", "--max_accuracy_drop=0.9", "--num_monte_carlo=4"]
-    assert run(*DIGITS, *flags, *limit, f"--output={path}") == 0
+    assert run(*DIGITS, *flags, *limit, "--draw_noise=shared", f"--output={path}") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{heading}  ") or lines[0].lstrip().startswith(heading)
     (choice,) = [line for line in lines if line.startswith("choice: ")]

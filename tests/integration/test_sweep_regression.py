@@ -169,7 +169,8 @@ def test_a_keras_regression_against_plain_numpy(
     x, y = generator.normal(size=(7, 4)).astype(np.float32), generator.normal(size=7)
     np.savez(tmp_path / "d.npz", x=x, y=y)
     arguments = [f"--model_dir={weights}", f"--model={name}", f"--data_path={tmp_path / 'd.npz'}",
-                 "--inference", "--num_monte_carlo=8", f"--output={tmp_path / 'r.h5'}"]  # fmt: skip
+                 "--inference", "--num_monte_carlo=8", "--draw_noise=shared",
+                 f"--output={tmp_path / 'r.h5'}"]  # fmt: skip
     if model == "mean_of_one":
         assert sweep.main(arguments) == 2
         assert "is a single number an example" in capsys.readouterr().err

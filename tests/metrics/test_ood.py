@@ -111,7 +111,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     # Labels that the network has no class for: they do not matter.
     np.savez(path, x_test=shuffled, y_test=np.full(len(x), 77))
     return [
-        "--model_dir=embedded:digits_fc", "--dataset=digits", "--thresholds=0,0.5,3",
+        "--model_dir=embedded:digits_fc", "--draw_noise=shared", "--thresholds=0,0.5,3",
         "--num_monte_carlo=110", "--batch_size=100", "--target_se=auroc_ood_entropy=0.005",
         f"--ood_path={path}",
     ]  # fmt: skip

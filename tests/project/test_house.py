@@ -316,9 +316,11 @@ def setup_cfg() -> configparser.ConfigParser:
     return config
 
 
-def requirements() -> list[Requirement]:
+def requirements(left_out: str) -> list[Requirement]:
     config = setup_cfg()
-    texts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    extras = dict(config["options.extras_require"])
+    extras.pop(left_out, None)
+    texts = [config["options"]["install_requires"], *extras.values()]
     return [Requirement(line) for text in texts for line in text.splitlines() if line.strip()]
 
 
@@ -346,7 +348,8 @@ def test_the_combinations_are_those_of_the_metadata() -> None:
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_every_requirement_is_pinned_to_a_version_it_allows(name: str) -> None:
     pinned = pins(ROOT / f"constraints/{name}.txt")
-    for requirement in requirements():
+    # The site is not built with the oldest.
+    for requirement in requirements("docs" if name == "oldest" else ""):
         environments = [{"python_version": version} for version in COMBINATIONS[name]]
         if requirement.marker and not any(map(requirement.marker.evaluate, environments)):
             continue
