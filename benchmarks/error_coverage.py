@@ -124,7 +124,7 @@ def steps(repeats: int, n: int, truth_draws: int) -> Iterator[str]:
     rows: dict[str, list[str]] = {
         name: []
         for name, definition in CLASSIFICATION.items()
-        if definition.has_halves and not definition.difference_of
+        if definition.has_halves and definition.has_draws and not definition.difference_of
     }
     for population in CLASSES:
         model = Classifier(population, n_examples=n)

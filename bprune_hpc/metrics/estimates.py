@@ -162,7 +162,8 @@ class Estimate:
             What :meth:`metric` has found.
         """
         n, value = self._n_examples, metric.value
-        data = self._error_of_examples() ** 2
+        # Of what is biased the bias is in the error, but not in the interval.
+        data = (metric.se_data if self.bias is None else self._error_of_examples()) ** 2
         draws = np.zeros_like(data) if self.of_draws is None else metric.se**2
         n_groups = n if self.influence is not None else min(N_DATA_GROUPS, n)
         t = t_quantile(

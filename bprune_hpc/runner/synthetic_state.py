@@ -80,8 +80,8 @@ def _repeated_column(
 ) -> NDArray[Any]:
     """Statistics that a pass has left, for more examples; some are kept batch by batch."""
     kind = name.partition("/")[0]
-    axis = 2 if kind in ("deleted", "without", "scores") else 1
-    number = n_batches if kind in ("deleted", "without") else n_examples
+    axis = 2 if kind in ("deleted", "without", "halves", "scores") else 1
+    number = n_batches if kind in ("deleted", "without", "halves") else n_examples
     return np.take(column, np.arange(number) % column.shape[axis], axis=axis)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bprune_hpc.config import sweep_config
 from bprune_hpc.posterior.draws import MEAN
+from bprune_hpc.runner import synthetic_state
 from bprune_hpc.runner.evaluation import evaluate
 from bprune_hpc.runner.preparation import PreparedSweep
 from bprune_hpc.runner.state import SweepState
@@ -74,3 +75,17 @@ def test_it_has_the_size_of_a_finished_one_and_finite_statistics(kind: str) -> N
     assert sweep_statistics.n_draws == 88
     assert all(np.isfinite(metric.value).all() for metric in sweep_statistics.metrics.values())
     assert sweep_statistics.draw_sums.nll(45).shape == (3, 88)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_of_more_examples_are_longer_along_these_alone(kind: str) -> None:
+    sweep, sweep_state = full(kind)
+    columns = SweepStatistics(sweep, sweep_state).statistics[0].columns()
+    assert any(name.startswith("halves/") for name in columns)
+    for name, column in columns.items():
+        longer = synthetic_state._repeated_column(name, column, 90, 9)
+        sizes = dict(zip(column.shape, longer.shape, strict=True))
+        assert {number: sizes[number] for number in sizes if number in (45, 5)} in (
+            {45: 90}, {5: 9},
+        ), name  # fmt: skip
+        assert all(new == old for old, new in sizes.items() if old not in (45, 5)), name
