@@ -129,8 +129,13 @@ class TrainConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``train.json`` records: all but what concerns one job alone."""
-        left_out = ("status", "time_limit_min", "stop_margin_s")
+        """What ``train.json`` records: all but what concerns one job alone, or does not apply."""
+        left_out = {"status", "time_limit_min", "stop_margin_s"}
+        if self.start_from is None:
+            left_out |= {"start_from", "mask", "at"}
+        if self.prune_schedule is None:
+            left_out |= {"prune_schedule", "prune_criterion", "initial_fraction", "final_fraction",
+                         "begin_epoch", "end_epoch", "frequency"}  # fmt: skip
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
