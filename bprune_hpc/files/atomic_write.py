@@ -50,7 +50,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if os.fspath(path).endswith(os.sep) or target.is_dir():
         raise ResultsError(f"{target}: is a directory; give a file name with --output")
     try:
-        directory = target.resolve().parent
+        directory = resolved(target).parent
     except RuntimeError as error:  # links in a circle
         raise ResultsError(f"{target}: {error}; choose another --output or --data_dir") from error
     if target.exists() and not target.is_file():
@@ -149,6 +149,20 @@ def put(
         ) from error
     assert new is not None
     return new
+
+
+def resolved(path: Path) -> Path:
+    """Where links lead to.
+
+    Raises
+    ------
+    RuntimeError
+        If they lead in a circle; from Python 3.13 on ``Path.resolve`` does not say so.
+    """
+    found = path.resolve()
+    if found.is_symlink():
+        raise RuntimeError(f"Symlink loop from '{path}'")
+    return found
 
 
 def clean(path: str | os.PathLike[str]) -> None:

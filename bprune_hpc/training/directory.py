@@ -27,7 +27,7 @@ from typing import Any
 from .. import graph_info
 from ..checkpoints import saver
 from ..errors import BpruneError, CheckpointError, ConfigError, WriteError
-from ..files.atomic_write import clean, put
+from ..files.atomic_write import clean, put, resolved
 from ..files.lock import Lock, hold
 from ..job.provenance import Environment, differences, mixture, union
 from .config import TrainConfig
@@ -71,7 +71,7 @@ class TrainingDirectory:
         self._config = config
         self._n_ranks = n_ranks
         try:
-            self.final = Path(config.model_dir).resolve()
+            self.final = resolved(Path(config.model_dir))
         except RuntimeError as error:  # links in a circle
             raise ConfigError(f"--model_dir={config.model_dir}: {error}; choose another") from error
         if not self.final.name:
