@@ -469,6 +469,9 @@ static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
     return 0;
   }
   const struct tensor *other = op->other < 0 ? out : &program->tensors[op->other];
+  const struct strides from = strides_of(program, op->in);
+  c->n_channels = program->tensors[op->in].n_channels;
+  c->in_channel = from.channel, c->in_row = from.row, c->in_column = from.column;
   c->out_step = c->in_step ? out->column_stride : out->slab_stride;
   c->other_step = c->in_step ? other->column_stride : other->slab_stride;
   /* Steps that are slabs are looked at with all of a tensor's slabs. */

@@ -179,6 +179,21 @@ TARGET static void NAME(together)(const struct sums *s, const struct tile *tile,
   }
 }
 
+/* Ask the caches for a part of the next tile's inputs, a part for each list of this tile. */
+static inline __attribute__((always_inline)) void
+NAME(ask_for)(const struct convolution *c, const struct tile *next, const float *in, ptrdiff_t list,
+              ptrdiff_t n_lists)
+{
+  const ptrdiff_t last = c->n_channels * (list + 1) / n_lists;
+  for (ptrdiff_t channel = c->n_channels * list / n_lists; channel < last; channel++)
+    for (int b = 0; b < next->n_bases; b++)
+      for (int v = 0; v < STEPS; v++) { /* those in the middle of a window of 3 x 3 taps */
+        const ptrdiff_t place = channel * c->in_channel + next->in[b] + c->in_row +
+                                v * c->in_step + 2 * c->in_column;
+        __builtin_prefetch((const void *)((uintptr_t)in + (uintptr_t)place * sizeof *in));
+      }
+}
+
 /* All filters of a convolution, in a slab, or in all of a group. */
 TARGET static void NAME(convolve)(const struct convolution *c, struct sums s, const float *in,
                                   float *out, const float *other)
@@ -195,6 +210,8 @@ TARGET static void NAME(convolve)(const struct convolution *c, struct sums s, co
         const int is_near =
             s.in_step == SLAB && tile->n_bases == BASES && tile->n_steps == STEPS;
         for (ptrdiff_t list = 0; list < n_lists; list++) {
+          if (c->in_step && block == c->n_blocks - 1 && at + 1 < c->n_tiles)
+            NAME(ask_for)(c, tile + 1, in, list, n_lists);
           const int32_t *starts = c->starts + (block * n_lists + list) * s.n_classes;
           const ptrdiff_t filter = list * c->width, to = filter * s.out_channel;
           const float *of_other = other ? other + filter * s.other_channel : NULL;

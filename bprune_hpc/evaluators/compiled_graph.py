@@ -373,8 +373,9 @@ class Lists:
     cost: float
 
 
-_COST_ALONE = 1.25
-"""Time of a weight of a filter alone, relative to one of filters that share inputs; measured."""
+_COST_ALONE, _COST_OF_LISTS = 1.75, 0.05
+"""Time of a weight of a filter alone, relative to one of filters that share inputs, and that of a
+list, relative to all of its weights together, zeros too; measured."""
 _COST_OF_SQUARES = 1.15
 """Time of one of Winograd's products, relative to one of filters that share inputs; measured."""
 _COST_OF_CHANNEL = 40
@@ -400,10 +401,12 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
     n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
     kernel = (
-        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride, n_classes,
+        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride,
+        n_classes,
     )  # fmt: skip
     alone, runs = compiled.module.weight_counts(kernel)
-    width, n_entries, cost = 1, alone, 2 * _COST_ALONE * alone
+    width, n_entries = 1, alone
+    cost = 2 * (_COST_ALONE * alone + _COST_OF_LISTS * loc.size)
     if 2 * runs * filters < cost:
         width, n_entries, cost = filters, runs, 2.0 * runs * filters
     of_squares = 8 * _COST_OF_SQUARES * n_in * n_out + _COST_OF_CHANNEL * (n_in + n_out)
@@ -428,7 +431,7 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         np.maximum(places, 0, out=places)
         if places.size and any(one is not None for one in weights.indices):
             places = index_of(weights).reshape(-1).take(places, mode="clip")
-        values = Values(weights.name, *of_list, places, False)
+        values = Values(weights.name, of_list[0], of_list[1], places, False)
     return Lists(width, n_blocks, starts, offsets, values, cost)
 
 
