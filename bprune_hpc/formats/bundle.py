@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..graph.layer_graph import LayerGraph, UnknownOperation
+from ..graph.nodes import parse_tensor
 from ..metrics.tasks import Classification
 from ..sources import HOME
 from .packing import PackedNetwork, pack
@@ -140,8 +141,13 @@ def units_of(network: PrunedNetwork, outputs: NDArray[Any]) -> dict[str, float]:
 
 def why_no_layers(network: PrunedNetwork) -> str | None:
     """Why a network cannot be written as operations one by one; None where it can."""
-    layers = network.found_layers
+    layers, graph = network.found_layers, network.unpruned.graph
     if isinstance(layers, UnknownOperation):
+        if parse_tensor(graph.output_tensors.get("scale", ""))[0] == layers.name:
+            return (
+                f"its standard deviation ('{layers.name}') depends on the example, which this "
+                "format has not; checkpoint and savedmodel take any network"
+            )
         return (
             f"'{layers.name}' ({layers.operation}) is none of the operations that this format has; "
             "checkpoint and savedmodel take any network"

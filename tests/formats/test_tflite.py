@@ -9,6 +9,8 @@ import pytest
 
 import bprune_hpc
 from bprune_hpc import data
+from bprune_hpc.errors import ExportError
+from bprune_hpc.formats import tflite
 from bprune_hpc.formats.onnx_graph import import_onnx
 from bprune_hpc.formats.packing import pack
 from bprune_hpc.formats.reference import Reference, compare, tolerance_of
@@ -64,3 +66,20 @@ def test_filters_that_are_pruned_are_gone_from_every_format(tmp_path: Path) -> N
     np.testing.assert_allclose(
         runner.get_tensor(shown["index"]), logits, rtol=0, atol=1e-5 * np.abs(logits).max()
     )
+
+
+def test_a_sparse_file_that_the_interpreter_gets_wrong_is_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert.interpreter")
+    network = random_export(4)
+    wrong = tmp_path / "model_sparse.tflite"
+    with Reference(network) as reference, pytest.MonkeyPatch.context() as patch:
+        expected = reference.mean_outputs
+        numbers = {"model.tflite": expected, "model_sparse.tflite": 1.01 * expected}
+        patch.setattr(tflite, "opened", lambda file: lambda x: numbers[file.name])
+        wrong.write_bytes(b"")
+        found = tflite.Tflite().check(network, tmp_path, reference)
+        assert found == {"files": ["model.tflite"], "difference": {"dense": 0.0}}
+        assert not wrong.exists()
+        numbers["model.tflite"] = 1.01 * expected
+        with pytest.raises(ExportError, match="dense"):
+            tflite.Tflite().check(network, tmp_path, reference)
