@@ -401,7 +401,8 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
     n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
     kernel = (
-        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride, n_classes,
+        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride,
+        n_classes,
     )  # fmt: skip
     alone, runs = compiled.module.weight_counts(kernel)
     width, n_entries = 1, alone
@@ -425,12 +426,12 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     written = offsets, places, of_list[0], of_list[-1]
     compiled.module.weight_lists(kernel, block, width, starts, written)
     nothing = np.zeros(0, np.float32)
-    values = Values(weights.name, of_list[0], nothing, places[:0], True)
+    values = Values(weights.name, of_list[0], nothing, places[:0], is_fixed=True)
     if scale is not None:
         np.maximum(places, 0, out=places)
         if places.size and any(one is not None for one in weights.indices):
             places = index_of(weights).reshape(-1).take(places, mode="clip")
-        values = Values(weights.name, *of_list, places, False)
+        values = Values(weights.name, of_list[0], of_list[1], places, is_fixed=False)
     return Lists(width, n_blocks, starts, offsets, values, cost)
 
 
@@ -726,9 +727,8 @@ class _Sampled:
             out = np.empty((stop - start, pruned.n_outputs, n_groups * _GROUP), np.float32)
             for first in range(start, stop, compiled.module.MOST_DRAWS):
                 last = min(first + compiled.module.MOST_DRAWS, stop)
-                self._run(
-                    noise_batch, first, last, slabs, n_groups, out[first - start : last - start]
-                )
+                some = out[first - start : last - start]
+                self._run(noise_batch, first, last, slabs, -(-len(x) // SLAB), some)
             yield out[:, :, : len(x)]
 
     def _slabs(self, x: NDArray[Any], n_groups: int) -> Floats:
@@ -759,7 +759,7 @@ class _Sampled:
         return slabs
 
     def _run(
-        self, noise_batch: slice, first: int, last: int, slabs: Floats, n_groups: int, out: Floats
+        self, noise_batch: slice, first: int, last: int, slabs: Floats, n_slabs: int, out: Floats
     ) -> None:
         """Some draws of a batch of noises on all examples."""
         pruned = self._pruned
@@ -789,10 +789,10 @@ class _Sampled:
             compiled.module.run_graph(
                 compiled.instructions(), slabs, n_in, program.tensors, tuple(shared),
                 tuple(others), n_narrow, tuple(columns), tuple(signs), len(noises), steps.result,
-                outputs, out, scratch, start, stop, program.n_group,
+                outputs, out, scratch, start, stop, program.n_group, n_slabs,
             )  # fmt: skip
 
-        pruned.threads.run(run, n_groups)
+        pruned.threads.run(run, -(-n_slabs // STEPS))
 
     def _shared(self, at: int, noises: Sequence[int]) -> _Operation:
         """Products with the examples, at the mean and with some noises."""
