@@ -561,9 +561,9 @@ static int take_elementwise(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
   PyObject *scale, *shift;
   struct elementwise *e = &op->elementwise;
   int kind;
-  if (!PyArg_ParseTuple(tuple, "innn(ff)piOO", &kind, &op->in, &op->out, &op->other,
-                        &e->bounds.low, &e->bounds.high, &e->is_pair, &e->function, &scale,
-                        &shift) ||
+  if (!PyArg_ParseTuple(tuple, "innn(ff)pifOO", &kind, &op->in, &op->out, &op->other,
+                        &e->bounds.low, &e->bounds.high, &e->is_pair, &e->function, &e->alpha,
+                        &scale, &shift) ||
       !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
       !is_tensor(program, op->other, -1))
     return 0;

@@ -59,7 +59,13 @@ from .slabs import (
 
 _NO_BOUNDS = (-math.inf, math.inf)
 _BOUNDS = {"Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
-_FUNCTIONS = {"Tanh": 1, "Sigmoid": 2, "Elu": 3, "Softplus": 4}
+_FUNCTIONS = {
+    name: at
+    for at, name in enumerate(
+        ("Tanh", "Sigmoid", "Elu", "Softplus", "Selu", "Swish", "Softsign", "Gelu", "GeluTanh",
+         "LeakyRelu"), 1,
+    )
+}  # fmt: skip
 """As the compiled module numbers them."""
 _CONVOLUTION, _ELEMENTWISE, _POOLING, _SQUARES = range(4)
 _GROUP = SLAB * STEPS
@@ -93,6 +99,8 @@ class Step:
     bounds : tuple of float
     function : int
         Of the compiled module; 0 for none.
+    alpha : float
+        Of ``LeakyRelu``.
     is_open : bool
         Whether more can follow.
     """
@@ -104,6 +112,7 @@ class Step:
     affine: list[Bias | Scale] = field(default_factory=list)
     bounds: tuple[float, float] = _NO_BOUNDS
     function: int = 0
+    alpha: float = 0.0
     is_open: bool = True
 
 
@@ -247,7 +256,7 @@ class _Builder:
             return step.output
         if isinstance(one, Activation) and one.function in _FUNCTIONS:
             step = self._open(inputs[0], "function")
-            step.function, step.is_open = _FUNCTIONS[one.function], False
+            step.function, step.alpha, step.is_open = _FUNCTIONS[one.function], one.alpha, False
             return step.output
         raise UnknownLayersError
 
@@ -810,13 +819,13 @@ class _Sampled:
             means, spread = pruned.program.sums[at]
             bounds = step.bounds if added < 0 else _NO_BOUNDS
             out: list[_Operation] = [
-                (_ELEMENTWISE, means, step.output, spread, bounds, True, 0, scale, shift)
+                (_ELEMENTWISE, means, step.output, spread, bounds, True, 0, 0.0, scale, shift)
             ]
             if added >= 0:
                 ones = np.ones_like(scale)
                 output, nothing = step.output, np.zeros_like(ones)
                 out.append(
-                    (_ELEMENTWISE, output, output, added, step.bounds, False, 0, ones, nothing)
+                    (_ELEMENTWISE, output, output, added, step.bounds, False, 0, 0.0, ones, nothing)
                 )
             return out
         if at in pruned.lists:
@@ -831,7 +840,7 @@ class _Sampled:
         return [
             (
                 _ELEMENTWISE, step.inputs[0], step.output, added, step.bounds, False,
-                step.function, scale, shift,
+                step.function, step.alpha, scale, shift,
             )
         ]  # fmt: skip
 
