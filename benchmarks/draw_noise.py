@@ -1,18 +1,20 @@
 """What noise of its own for each example gains over noise that all examples share.
 
     python -m benchmarks.draw_noise digits
-    python -m benchmarks.draw_noise --model_dir DIR --data_path FILE --times
+    python -m benchmarks.draw_noise --model_dir DIR --data_path FILE --thresholds 0,1,2 --times
 
 Every number comes from results files that ``bprune_hpc.sweep`` wrote, of sweeps that differ in
-their seed alone: variances over the sweeps assume nothing. With ``--times``: time to a given
-standard error, summed over thresholds, by TensorFlow Probability's layers and by a sweep. A
-variance falls as one over the draws, so that time times variance of one draw says it for all.
-Prints Markdown; takes minutes.
+their seed alone: variances over the sweeps assume nothing. With ``--times``: processor time to a
+given standard error, summed over thresholds, by TensorFlow Probability's layers in a
+``tf.function`` and by a sweep, each over that with noise of each example's own. Prints Markdown;
+takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import sys
 import tempfile
@@ -25,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bprune_hpc
-from bprune_hpc import data
+from bprune_hpc import data, sweep
 from bprune_hpc.models.layers import keras
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.posterior.pruning import mask_at_threshold
@@ -92,68 +94,69 @@ def peer(
 
 
 def of_peer(draw: Callable[[], Any], label: Any, n_draws: int, n_repeats: int) -> Any:
-    """Seconds a draw, and variances of NLL and predictive entropy after so many draws."""
+    """Processor seconds a draw, and variances of NLL and predictive entropy of so many draws."""
     draw()
-    found, rows = [], np.arange(len(label))
-    start, aside = time.perf_counter(), 0.0
+    found, rows, seconds = [], np.arange(len(label)), 0.0
     for _ in range(n_repeats):
         mean = np.zeros(())
         for _ in range(n_draws):
+            start = time.process_time()
             probabilities = draw()
-            before = time.perf_counter()
-            mean = mean + probabilities.astype(float) / n_draws  # not counted against the peer
-            aside += time.perf_counter() - before
+            seconds += time.process_time() - start
+            mean = mean + probabilities.astype(float) / n_draws
         found.append((-np.log(mean[rows, label]).mean(), entropy(mean).mean()))
-    seconds = (time.perf_counter() - start - aside) / (n_repeats * n_draws)
-    return seconds, np.var(found, axis=0, ddof=1)
+    return seconds / (n_repeats * n_draws), np.var(found, axis=0, ddof=1)
+
+
+def of_sweep(flags: Sequence[str], n_draws: int, n_repeats: int) -> Any:
+    """Processor seconds a draw at all thresholds, and the same variances of each threshold."""
+    seconds = [cpu_seconds([*flags, f"--num_monte_carlo={n}"]) for n in (2, 2 + 2 * n_draws)]
+    found = repeat([*flags, f"--num_monte_carlo={n_draws}"], range(n_repeats))
+    variance = [found.value[name].var(axis=0, ddof=1) for name in ("nll", "predictive_entropy")]
+    return (seconds[1] - seconds[0]) / (2 * n_draws), np.transpose(variance)
+
+
+def cpu_seconds(flags: Sequence[str], n_times: int = 3) -> float:
+    """Processor time of a sweep, the least of several."""
+    found = []
+    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
+        for _ in range(n_times):
+            start = time.process_time()
+            sweep.main([*flags, f"--output={Path(directory) / 'sweep.h5'}", "--overwrite"])
+            found.append(time.process_time() - start)
+    return min(found)
 
 
 def times_table(
     model_dir: str, data_path: str, thresholds: Sequence[float], n_draws: int, n_repeats: int
 ) -> str:
-    """Markdown: time to the same variance, summed over thresholds, relative to ours."""
+    """Markdown: processor time to the same variance, summed over thresholds, over ours.
+
+    A variance falls as 1 / draws, so that a draw's time, times the variance of so many draws, says
+    what an error costs. Reading and writing are left out, and the peers' sums over draws.
+    """
     net, test = bprune_hpc.load(model_dir), data.load("npz", data_path)
     x = np.asarray(test.x, np.float32).reshape(len(test.x), -1)
     biases = [value for value in net.fixed.values() if value.ndim == 1]
     costs: dict[str, Any] = {}
     for kind in ("DenseFlipout", "DenseReparameterization"):
-        cost = np.zeros(2)
+        costs[f"TFP {kind}"] = cost = np.zeros(2)
         for threshold in thresholds:
             table = mask_at_threshold(net.posterior, threshold).apply(net.posterior)
             least = {name: np.maximum(scale, 1e-6) for name, scale in table.scale.items()}
             draw = peer(Posterior(table.loc, least), biases, x, kind)
             seconds, variance = of_peer(draw, test.y, n_draws, n_repeats)
-            cost += seconds * n_draws * variance
-        costs[f"TFP {kind}"] = cost
+            cost += seconds * variance
+    grid = ",".join(f"{threshold:g}" for threshold in thresholds)
+    flags = [f"--model_dir={model_dir}", f"--data_path={data_path}", f"--thresholds={grid}"]
     for kind in ("shared", "per_example"):
-        grid = ",".join(f"{threshold:g}" for threshold in thresholds)
-        flags = [f"--model_dir={model_dir}", f"--data_path={data_path}", f"--thresholds={grid}",
-                 f"--draw_noise={kind}", f"--num_monte_carlo={n_draws}"]  # fmt: skip
-        found = repeat(flags, range(n_repeats))
-        seconds = median_seconds(flags)
-        of_kind = [found.value[name].var(axis=0, ddof=1).sum() for name in
-                   ("nll", "predictive_entropy")]  # fmt: skip
-        # Every threshold takes about its share; the whole is what is summed.
-        costs[f"ours, {kind}"] = seconds * np.array(of_kind) / len(thresholds)
+        seconds, variance = of_sweep([*flags, f"--draw_noise={kind}"], n_draws, n_repeats)
+        costs[f"ours, {kind}"] = seconds * variance.mean(axis=0)  # of all thresholds together
     ours = costs["ours, per_example"]
     rows = ["| | NLL | predictive entropy |", "|---|---|---|"]
     for name, cost in costs.items():
         rows.append(f"| {name} | {cost[0] / ours[0]:.3g} | {cost[1] / ours[1]:.3g} |")
     return "\n".join(rows)
-
-
-def median_seconds(flags: Sequence[str], n_times: int = 3) -> float:
-    """Time of the draws of a sweep, reading and writing left out."""
-    from bprune_hpc import results, sweep
-
-    found = []
-    with tempfile.TemporaryDirectory() as directory:
-        for _ in range(n_times):
-            path = Path(directory) / "sweep.h5"
-            sweep.main([*flags, f"--output={path}", "--overwrite"])
-            run = results.read(path).groups["run"]
-            found.append(float(run.evaluate_seconds))
-    return float(np.median(found))
 
 
 def all_digits(directory: str) -> str:

@@ -85,7 +85,7 @@ def intervals(repeats: int, sizes: Sequence[int], truth_draws: int) -> Iterator[
 
 
 def bands(repeats: int, sizes: Sequence[int], truth_draws: int) -> Iterator[str]:
-    """Whether bands hold at all of 12 thresholds, and intervals one by one do."""
+    """Whether bands hold at all of 6 thresholds, and intervals one by one do."""
     yield (
         "| metric | "
         + " | ".join(f"{name}, N = {n}: band | one by one" for name in CLASSES for n in sizes)
@@ -96,10 +96,10 @@ def bands(repeats: int, sizes: Sequence[int], truth_draws: int) -> Iterator[str]
         name: [] for name, definition in CLASSIFICATION.items() if definition.has_band
     }
     for population in CLASSES:
-        model = Classifier(population, n_examples=5000, n_thresholds=12)
-        truth = model.metrics(None, 1, truth_draws)
+        model = Classifier(population, n_examples=5000, n_thresholds=6)
+        truth = model.metrics_of_test(None, 1, truth_draws)
         for n in sizes:
-            found = [model.metrics(n, 1000 * n + k) for k in range(1, repeats + 1)]
+            found = [model.metrics_of_test(n, 1000 * n + k) for k in range(1, repeats + 1)]
             for name, cells in rows.items():
                 for ends in (("band_low", "band_high"), ("low", "high")):
                     low, high = (
@@ -225,7 +225,7 @@ def network(asked: argparse.Namespace) -> Iterator[str]:
 def simulated(asked: argparse.Namespace) -> Iterator[str]:
     """The tables of made-up networks."""
     sizes = [int(size) for size in asked.examples.split(",")]
-    few = max(asked.repeats // 5, 2)
+    few = max(asked.repeats // 10, 2)
     yield from intervals(asked.repeats, sizes, asked.population_draws)
     yield from bands(few, sizes, asked.population_draws)
     yield from steps(few, 500, asked.population_draws)

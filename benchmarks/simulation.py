@@ -128,6 +128,13 @@ class Classifier:
         self._test = ClassPopulation(**CLASSES[self.name], **size)  # type: ignore[arg-type]
         self._other = ClassPopulation(spread=0.8, loading=0.7, **size)
 
+    def metrics_of_test(
+        self, n: int | None, seed: int, n_draws: int | None = None
+    ) -> dict[str, Metric]:
+        """As :meth:`metrics`, without other examples."""
+        rows = self._rows(n, np.random.default_rng(seed))
+        return self._test.statistics(rows, n_draws or self.n_draws, seed + 1).metrics()
+
     def metrics(self, n: int | None, seed: int, n_draws: int | None = None) -> dict[str, Metric]:
         """Of ``n`` examples drawn anew (None: all of the population), with draws of their own."""
         generator = np.random.default_rng(seed)

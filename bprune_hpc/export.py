@@ -171,6 +171,13 @@ def _pruned(
     (cut,) = cuts_in_words(rule, point[0], [mask])
     size = draws_per_replicate(config.pairing, unpruned.task.noises_per_replicate)
     n_draws = in_whole_replicates(config.n_draws, size)
+    draw_noise = ("shared", 0)
+    if swept is not None:
+        draw_noise = swept.draw_noise
+    elif examples is not None:
+        asked = config.draw_noise, config.noise_block
+        case = found.graph, found.posterior, found.fixed
+        draw_noise = problem.noise_of(asked, unpruned.evaluator, case, [examples.x])
     metrics = {} if swept is None else swept.metrics
     names = None if swept is None else swept.class_names
     if examples is not None and examples.record.classes is not None:
@@ -190,6 +197,7 @@ def _pruned(
         provenance=_provenance(found, rule, swept),
         metrics={name: SweptMetric(*of_one) for name, of_one in metrics.items()},
         examples=examples,
+        draw_noise=draw_noise,
     )
 
 

@@ -41,7 +41,7 @@ sys.exit(bool(compiled.supported()) != (sys.argv[1] == "yes"))' "$2" ||
   echo "$1: the commands, the README's table and the job scripts are there (compiled module: $2)"
 }
 
-use wheel yes
+if command -v gcc >/dev/null || command -v cc >/dev/null; then use wheel yes; else use wheel no; fi
 CC=false python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall \
   "$dist"/*.tar.gz
 use sdist no

@@ -117,6 +117,8 @@ def _other(pilot: PilotRun, started_mib: float, sweep: PreparedSweep) -> Peaks:
 def _missing_bytes(sweep: PreparedSweep, n_ranks: int, n_replicates: int) -> int:
     """Noise and weights of those replicates that a rank will hold more than the pilot run did."""
     missing = max(0, cost_model.replicates_held(sweep, n_ranks) - n_replicates)
+    if sweep.network.draw_noise == "per_example":  # no weights are drawn
+        return 0
     n_floats = _FLOATS_A_DRAW * sweep.network.posterior.n_weights
     return missing * 4 * n_floats * sweep.network.task.noises_per_replicate
 

@@ -68,13 +68,16 @@ def _measured(
     """Metrics of the average over draws; a definite one is of these draws, and no estimate."""
     examples, threads = network.examples, network.opening.threads
     assert examples is not None
-    pruned = replace(network.pruned, posterior=posterior)
+    kind, block = ("shared", 0) if is_definite else network.draw_noise
+    pruned = replace(network.pruned, posterior=posterior, draw_noise=kind, noise_block=block)
+    sampling = network.sampling
+    batch_size = pruned.noise(sampling.seed).batch_size(sampling.batch_size)
     statistics = statistics_of(
         pruned,
         pruned.make_evaluator(*threads),
         examples.x,
         examples.label,
-        replace(network.sampling, n_draws=n_draws),
+        replace(sampling, n_draws=n_draws, batch_size=batch_size),
     )
     is_regression = isinstance(statistics, RegressionStatistics)
     names = ("rmse", "nll") if is_regression else ("accuracy", "nll")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from ..evaluators.compact_graph import CompactGraph, compact_graph
 from ..evaluators.compaction import GaussianSlice, Weights
 from ..evaluators.interface import Noise
-from ..graph.layer_graph import LayerGraph, Shape
+from ..graph.layer_graph import EXAMPLES, Dense, LayerGraph, Shape
 from ..posterior.draws import Draw, standard_normal
 from ..posterior.mean_field import Posterior
 from .portable import PackedTensor
 from .pruned_network import PrunedNetwork
+
+_COST_OF_TAKING = 64
+"""Multiplications that a runtime does in the time in which it takes one number of an example."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def pack(network: PrunedNetwork, *, only_mean: bool = False) -> PackedNetwork:
         n_channels = layers.input_shape[-1]
         n_places = math.prod(layers.input_shape[:-1])
         inputs = (n_channels * np.arange(n_places)[:, None] + inputs).reshape(-1)
-    return PackedNetwork(compact.graph, compact.shapes, inputs, tensors)
+    found = PackedNetwork(compact.graph, compact.shapes, inputs, tensors)
+    return _with_all_inputs(found, math.prod(layers.input_shape))
 
 
 def _constants(
@@ -99,6 +103,39 @@ def _constants(
     first, second = compact.biases(noise)
     is_same = all(np.array_equal(first[name], second[name]) for name in compact.bias_names)
     return dict(first) if is_same else None
+
+
+def _with_all_inputs(network: PackedNetwork, n_inputs: int) -> PackedNetwork:
+    """The network on whole examples, where to take some of their numbers costs more than it saves.
+
+    Only of dense layers can the weights of the others be put back, as zeros.
+    """
+    first = [one.operation for one in network.layers.nodes if EXAMPLES in one.inputs]
+    kernels = [one.kernel for one in first if isinstance(one, Dense)]
+    if network.inputs is None or len(kernels) < len(first):
+        return network
+    n_outputs = sum(network.tensors[name].shape[-1] for name in kernels)
+    n_left = len(network.inputs)
+    if (n_inputs - n_left) * n_outputs > _COST_OF_TAKING * n_left:
+        return network
+    tensors = dict(network.tensors)
+    for name in kernels:
+        tensor = tensors[name]
+        n_columns = tensor.shape[-1]
+        places = np.arange(tensor.loc.size) if tensor.places is None else tensor.places
+        is_left = tensor.loc != 0
+        is_left = is_left if tensor.scale is None else is_left | (tensor.scale != 0)
+        rows, columns = np.divmod(places[is_left], n_columns)
+        tensors[name] = replace(
+            tensor,
+            shape=(n_inputs, n_columns),
+            loc=tensor.loc[is_left],
+            scale=None if tensor.scale is None else tensor.scale[is_left],
+            places=network.inputs[rows] * n_columns + columns,
+            axes=(None, *tensor.axes[1:]),
+        )
+    layers = replace(network.layers, input_shape=(n_inputs,))
+    return PackedNetwork(layers, network.shapes, None, tensors)
 
 
 def _whole(layers: LayerGraph, weights: Weights) -> PackedNetwork:

@@ -89,6 +89,9 @@ class PrunedNetwork:
         What the results file has of the threshold; empty without one.
     examples : Examples or None
         To measure the formats on, as the network takes them.
+    draw_noise : tuple of str and int
+        Which examples shared the noise of a draw in the sweep, and how many by block (else 0): the
+        posterior is measured so. What is written draws for all examples together.
     bits : {32, 16}
         Of a weight's mean and deviation, where a format can hold fewer.
     """
@@ -105,6 +108,7 @@ class PrunedNetwork:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, SweptMetric] = field(default_factory=dict)
     examples: Examples | None = None
+    draw_noise: tuple[str, int] = ("shared", 0)
     bits: int = 32
 
     @cached_property

@@ -96,7 +96,18 @@ class SavedModel:
         """See :class:`bprune_hpc.formats.size_and_speed.Runnable`."""
         tensorflow = import_tensorflow()
         loaded = tensorflow.saved_model.load(str(directory / self.place))
-        return lambda x: loaded.mean(tensorflow.constant(x))
+        shape = loaded.signatures["mean"].structured_input_signature[1]["x"].shape
+        size = shape[0] if shape.rank else None
+        if size is None:
+            return lambda x: loaded.mean(tensorflow.constant(x))
+
+        def run(x: NDArray[Any]) -> None:
+            # A graph for a certain number of examples is run as often as it takes.
+            for start in range(0, len(x), size):
+                rows = np.take(x, np.arange(start, start + size), axis=0, mode="wrap")
+                loaded.mean(tensorflow.constant(rows))
+
+        return run
 
 
 def _joined(network: PrunedNetwork, found: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

@@ -174,8 +174,13 @@ def as_text(found: Mapping[str, Any]) -> str:
         before, now = numbers.get("before"), numbers[after]
         if before is None and now is None:
             return
-        ratio = f"{before / now:.3g} x less" if before and now and before >= now else ""
-        ratio = f"{now / before:.3g} x more" if before and now and before < now else ratio
+        ratio = ""
+        if before and now:
+            less, more = f"{before / now:.3g}", f"{now / before:.3g}"
+            is_same = "1" in (less, more)
+            ratio = (
+                "the same" if is_same else f"{less} x less" if before > now else f"{more} x more"
+            )
         rows.append((what, "" if before is None else shown(before), shown(now), ratio))
 
     row("weights with a posterior", found["weights"], "after", lambda n: f"{n:,}")

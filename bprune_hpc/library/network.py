@@ -292,6 +292,10 @@ class BayesianNetwork:
             unpruned = dataclasses.replace(
                 self._of_the_sweep(self._told_by(some)), posterior=pruning.unpruned
             )
+            draw_noise = noise_of(
+                ("auto", None), unpruned.evaluator,
+                (unpruned.graph, unpruned.posterior, self.fixed), [some],
+            )  # fmt: skip
             network = PrunedNetwork(
                 unpruned=unpruned,
                 mask=pruning.mask,
@@ -303,6 +307,7 @@ class BayesianNetwork:
                 sampling=Sampling(n_draws, seed, pairing, batch_size),
                 provenance=provenance(self.source, pruning.rule),
                 examples=examples,
+                draw_noise=draw_noise,
                 bits=bits,
             )
             return export(network, directory, chosen, overwrite=overwrite)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config.sweep_config import SweepConfig, from_json
 from ..errors import ConfigError, ResultsError
-from ..job.provenance import Identity, differences
+from ..job.provenance import SHARED_NOISE, Identity, differences
 from ..runner.network import Network
 from .file import STATE, open_results
 from .identity import network_identity
@@ -68,6 +68,12 @@ class SweptThreshold:
     n_examples: int
     choice: str
     class_names: tuple[str, ...] | None
+
+    @property
+    def draw_noise(self) -> tuple[str, int]:
+        """Which examples shared the noise of a draw, and how many by block (else 0)."""
+        kind, _, block = self.identity.get("draw_noise", SHARED_NOISE).partition(" of ")
+        return kind, int(block or 0)
 
     def check_network(self, network: Network) -> None:
         """Refuse a network that is not the one that was swept.

@@ -26,8 +26,11 @@ from bprune_hpc.formats.packing import pack
 from bprune_hpc.formats.portable import OPERATIONS
 from bprune_hpc.formats.reference import Reference
 from bprune_hpc.graph.layer_graph import Operation
+from bprune_hpc.models import digits_resnet18
 from bprune_hpc.posterior.draws import standard_normal
+from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.posterior.pruning import mask_at_fraction
+from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers import small_models
 from tests.helpers.exports import random_export
 from tests.helpers.launch import LIMIT_S
@@ -193,13 +196,22 @@ def test_numbers_in_sixteen_bits_are_as_near_as_asked_for() -> None:
     np.testing.assert_array_equal(narrow, [1.5, 0, -2])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_random_graphs_of_layers(seed: int, tmp_path: Path) -> None:
     """Against the graph in TensorFlow: at the mean, in draws, and averages of these."""
     network = random_export(seed)
     Bundle().write(network, tmp_path)
     with Reference(network) as reference:
         Bundle().check(network, tmp_path, reference)
+
+
+def test_resnet18(tmp_path: Path) -> None:
+    import_tensorflow().random.set_seed(1)
+    net = bprune_hpc.load(digits_resnet18(), output_kind="logits").prune(fraction=0.5)
+    examples = data.load("digits").x[:30].reshape(-1, 8, 8, 1)
+    card = net.save(tmp_path / "export", FORMATS, x=examples)
+    for of_format in card["formats"].values():
+        assert max(of_format["difference"].values()) <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["conv2d_flipout", "residual", "normal_of_one"])
@@ -244,6 +256,30 @@ def test_an_overpruned_network_is_small_and_has_little_to_multiply(tmp_path: Pat
     np.testing.assert_allclose(found, hidden, rtol=0, atol=1e-6 * np.abs(hidden).max())
     kernels = [tensor for tensor in pack(exported).tensors.values() if len(tensor.shape) == 2]
     assert sum(math.prod(kernel.shape) for kernel in kernels) <= overpruned.N_WEIGHTS / 4
+
+
+def test_few_inputs_are_left_out_where_that_saves_more_than_it_costs() -> None:
+    network, _ = overpruned.problem(1)
+    large = pack(exported_network(network, mask_at_fraction(network.posterior, 0.95)))
+    assert large.inputs is not None
+    assert large.tensors["kernel0"].shape[0] == len(large.inputs) < 784
+    narrow = replace(
+        network,
+        posterior=Posterior(
+            *({name: values[..., :2] if name == "kernel0" else values[:2] if name == "kernel1"
+               else values for name, values in of.items()}
+              for of in (network.posterior.loc, network.posterior.scale))
+        ),
+        fixed={**network.fixed, "bias0": np.zeros(2, np.float32)},
+    )  # fmt: skip
+    small = pack(exported_network(narrow, mask_at_fraction(narrow.posterior, 0.5)))
+    assert small.inputs is None and small.layers.input_shape == (784,)
+    tensor = small.tensors["kernel0"]
+    mask = mask_at_fraction(narrow.posterior, 0.5).kept["kernel0"]
+    np.testing.assert_array_equal(
+        tensor.dense(tensor.loc), np.where(mask, narrow.posterior.loc["kernel0"], 0)
+    )
+    np.testing.assert_array_equal(tensor.full_places, np.flatnonzero(mask))
 
 
 def test_constants_with_a_deviation_stay(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.helpers.exports import random_export
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_random_graphs_of_layers(seed: int) -> None:
     """In TensorFlow's operations, against the graph that they were found in."""
     network = random_export(seed)
