@@ -1,6 +1,6 @@
 """Networks with convolutions to measure on, lifted from graphs of Flipout layers.
 
-What belongs here: three architectures with their posteriors and examples. What does not: running
+What belongs here: four architectures with their posteriors and examples. What does not: running
 them. Where the checkpoint from Theta is at hand it is used; else its architecture. The posteriors
 are random: weights of the size that He et al. start with, and SNR such that filters differ much
 in strength, so that many are gone before all are.
@@ -47,6 +47,23 @@ def theta(n_examples: int) -> tuple[Network, Examples]:
     case = read_case(THETA_DIR)
     x, label = _examples((784,), n_examples)
     return _problem(case.graph, case.posterior, case.fixed, x, label, "theta_2rank_250")
+
+
+def six(n_examples: int, width: int = 32) -> tuple[Network, Examples]:
+    """Six convolutions at 32 x 32, two before each pooling, and two dense layers."""
+
+    def build(inputs: Any) -> Any:
+        layers, flipout = models_layers.keras().layers, _flipout()
+        relu = models_layers.keras().activations.relu
+        x = layers.Reshape(CIFAR_IMAGE)(inputs)
+        for filters in (width, 2 * width, 4 * width):
+            for _ in range(2):
+                x = flipout.conv(filters, 3, activation=relu)(x)
+            x = layers.MaxPooling2D(2, padding="SAME")(x)
+        hidden = flipout.dense(4 * width, activation=relu)
+        return flipout.dense(N_CLASSES)(hidden(layers.Flatten()(x)))
+
+    return _lifted(build, CIFAR_IMAGE, n_examples, f"six convolutions, {width} filters at first")
 
 
 def vgg16(n_examples: int, width: int = 64) -> tuple[Network, Examples]:

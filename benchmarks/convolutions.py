@@ -1,20 +1,24 @@
-"""Networks with convolutions, against the same convolutions called directly.
+"""Networks with convolutions, against plain arithmetic at its peak, and against TensorFlow.
 
-What is called directly is ``tf.nn.conv2d`` alone, once for each convolution of the network, on
-inputs of the same shapes and the same number of examples at a time. Ours makes draws of all
-weights, everything between the convolutions, the head, softmax and exact sums as well.
+The floor is all products of the convolutions, pruned ones too, at the peak. What is called directly
+is ``tf.nn.conv2d`` alone, once for each convolution of the network, on inputs of the same shapes
+and the same number of examples at a time. Ours makes draws of all weights, everything between the
+convolutions, the head, softmax and exact sums as well. Masks at random leave the same share of
+weights in every tensor; no filter is gone then, which is the hardest case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.posterior import pruning
+from bprune_hpc.posterior.pruning import PruningMask
 from bprune_hpc.runner.datasets import Examples
 from bprune_hpc.runner.network import Network
 from bprune_hpc.tensorflow_import import import_tensorflow
@@ -25,6 +29,13 @@ from .record import Measured
 from .timing import Peak, Settings, in_turns
 
 PRUNED_FRACTION = 0.9
+UNIFORM = (0.2, 0.1, 0.05)
+"""Shares of weights that masks at random keep."""
+PROFILE = (
+    1, 0.75, 0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.235, 0.205, 0.18, 0.16, 0.14, 0.125, 0.11, 0.1,
+    0.09, 0.08, 0.07, 0.06, 0.05,
+)  # fmt: skip
+"""The same of the 21 thresholds of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +64,14 @@ def run(settings: Settings) -> Measured:
     if settings.is_quick:
         networks = {
             "theta": (conv_networks.theta(20), 20, 4, 1),
+            "six": (conv_networks.six(20), 20, 2, 1),
             "vgg16": (conv_networks.vgg16(4, 8), 4, 2, 1),
             "resnet18": (conv_networks.resnet18(4, 4), 4, 2, 1),
         }
     else:
         networks = {
             "theta": (conv_networks.theta(2000), 1000, 16, 5),
+            "six": (conv_networks.six(2048), 512, 4, 2),
             "vgg16": (conv_networks.vgg16(512), 64, 2, 2),
             "resnet18": (conv_networks.resnet18(128), 64, 2, 2),
         }
@@ -82,23 +95,36 @@ def _measure(
     peak: Peak,
 ) -> Measured:
     evaluator, n_batches = network.make_evaluator(1, 1), len(test) // batch_size
-    whole, pruned = (
-        Sweep(network, test, evaluator, masks, n_draws, batch_size)
-        for masks in (
-            pruning.pruning_masks(network.posterior, "threshold", [0.0]),
-            pruning.pruning_masks(network.posterior, "fraction", [PRUNED_FRACTION]),
-        )
-    )
+    plain = replace(network, evaluator="graph").make_evaluator(1, 1)
+    posterior = network.posterior
+    unpruned = pruning.pruning_masks(posterior, "threshold", [0.0])
+    rng = np.random.default_rng(0)
+    masks = {
+        "whole": unpruned,
+        "pruned": pruning.pruning_masks(posterior, "fraction", [PRUNED_FRACTION]),
+        **{f"kept_{share:g}": [_at_random(rng, unpruned[0], share)] for share in UNIFORM},
+        "profile": [_at_random(rng, unpruned[0], share) for share in PROFILE],
+    }
+
+    def sweep(name: str, by: Evaluator, examples: Examples = test) -> Sweep:
+        return Sweep(network, examples, by, masks[name], n_draws, batch_size)
+
     found = convolutions_of(network, test.x[:batch_size])
     direct = _direct(found, n_batches)
     first = Examples(test.name, test.x[:batch_size], test.summed_label[:batch_size])
-    Sweep(network, first, evaluator, whole.masks, n_draws, batch_size).seconds(settings)
+    for by in (evaluator, plain):
+        sweep("whole", by, first).seconds(settings)
     direct()
+    sweeps = {name: sweep(name, evaluator) for name in masks}
+    sweeps |= {f"graph_{name}": sweep(name, plain) for name in ("whole", "pruned")}
+
+    def timed(one: Sweep) -> Callable[[], float]:
+        return lambda: one.seconds(settings)
+
     seconds = in_turns(
         {
             "direct": direct,
-            "whole": lambda: whole.seconds(settings),
-            "pruned": lambda: pruned.seconds(settings),
+            **{name: timed(one) for name, one in sweeps.items()},
             "peak": peak.sample,
         },
         n_repeats,
@@ -108,11 +134,20 @@ def _measure(
     # The posterior mean is one more pass over the examples.
     passes = n_draws + 1
     operations = sum(one.operations for one in found) * n_batches
+    floor = passes * operations / peak.rate
     return Measured(
         {
             "share_of_direct": seconds["direct"] * passes / seconds["whole"],
             "pruned_over_unpruned": seconds["pruned"] / seconds["whole"],
             "direct_share_of_peak": operations / seconds["direct"] / peak.rate,
+            **{
+                f"{name}_over_floor": seconds[name] / len(of_name) / floor
+                for name, of_name in masks.items()
+            },
+            **{
+                f"graph_{name}_over_ours": seconds[f"graph_{name}"] / seconds[name]
+                for name in ("whole", "pruned")
+            },
         },
         {
             "network": network.checkpoint.rpartition("/")[2],
@@ -131,6 +166,14 @@ def _measure(
             "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
         },
     )
+
+
+def _at_random(rng: np.random.Generator, whole: PruningMask, share: float) -> PruningMask:
+    """A mask that keeps a share of every tensor's weights."""
+    kept = {
+        name: rng.random(mask.shape, dtype=np.float32) < share for name, mask in whole.kept.items()
+    }
+    return replace(whole, kept=kept)
 
 
 def convolutions_of(network: Network, batch: NDArray[Any]) -> list[Convolution]:

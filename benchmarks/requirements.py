@@ -61,10 +61,17 @@ REQUIREMENTS = (
                 "BPrune's procedure / ours, 21-point sweep, N = 64", 100),
     Requirement("convolutions", "theta_share_of_direct",
                 "Theta net, threshold 0: share of tf.nn.conv2d's rate", 0.9),
-    Requirement("convolutions", "vgg16_share_of_direct",
-                "VGG-16 shape, threshold 0: share of tf.nn.conv2d's rate", 0.9),
-    Requirement("convolutions", "resnet18_share_of_direct",
-                "ResNet-18 shape, threshold 0: share of tf.nn.conv2d's rate", 0.9),
+    *(
+        Requirement("convolutions", f"{name}_{key}_over_floor", f"{shape}, {what}: time / floor",
+                    limit, is_most=True)
+        for name, shape in (("vgg16", "VGG-16"), ("resnet18", "ResNet-18"))
+        for key, what, limit in (
+            ("whole", "threshold 0", 1), ("kept_0.2", "80 % pruned at random", 0.4),
+            ("kept_0.1", "90 % pruned at random", 0.25),
+            ("kept_0.05", "95 % pruned at random", 0.18),
+            ("profile", "21 thresholds, at random", 0.5),
+        )
+    ),
     Requirement("ranks", "two_ranks_over_one",
                 "2 ranks x 1 thread / 1 rank x 1 thread", 1.9),
     Requirement("ranks", "communication_share_projected",

@@ -26,7 +26,7 @@
 #define STEPS 4       /* from each base of a tile; as many as a group has slabs */
 #define BASES 4
 #define FILTERS 6 /* that share a list of offsets */
-enum { TANH = 1, SIGMOID, ELU, SOFTPLUS };
+enum { TANH = 1, SIGMOID, ELU, SOFTPLUS, SELU, SWISH, SOFTSIGN, GELU, GELU_TANH, LEAKY_RELU };
 
 #define SIX 6.0
 #define SIX_BITS 0x4018000000000000
@@ -121,6 +121,7 @@ struct elementwise {
   struct strides in, other, out;
   ptrdiff_t n_channels, n_rows, n_columns;
   int is_pair, function; /* is_pair: the mean's and a noise's sums */
+  float alpha;           /* of LEAKY_RELU */
   struct bounds bounds;
 };
 

@@ -561,9 +561,9 @@ static int take_elementwise(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
   PyObject *scale, *shift;
   struct elementwise *e = &op->elementwise;
   int kind;
-  if (!PyArg_ParseTuple(tuple, "innn(ff)piOO", &kind, &op->in, &op->out, &op->other,
-                        &e->bounds.low, &e->bounds.high, &e->is_pair, &e->function, &scale,
-                        &shift) ||
+  if (!PyArg_ParseTuple(tuple, "innn(ff)pifOO", &kind, &op->in, &op->out, &op->other,
+                        &e->bounds.low, &e->bounds.high, &e->is_pair, &e->function, &e->alpha,
+                        &scale, &shift) ||
       !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
       !is_tensor(program, op->other, -1))
     return 0;
@@ -751,31 +751,32 @@ static void run_operation(const struct program *program, const struct operation 
   }
 }
 
-/* A group of slabs in some draws: out[draw][output][example]. */
+/* A group of slabs, of which n have examples, in some draws: out[draw][output][example]. */
 static void run_group(const struct program *program, const struct draws *draws,
-                      const float *examples, float *scratch, float *out, ptrdiff_t out_columns)
+                      const float *examples, ptrdiff_t n_slabs, float *scratch, float *out,
+                      ptrdiff_t out_columns)
 {
   ptrdiff_t column = -1;
   for (ptrdiff_t at = 0; at < program->n_shared; at++)
     run_operation(program, &program->operations[at], program->operations[at].out, 0, draws, 0, 0,
-                  GROUP_SLABS, examples, scratch);
+                  n_slabs, examples, scratch);
   for (ptrdiff_t draw = 0; draw < draws->n; draw++) {
     const int is_new = draws->column[draw] >= 0 && draws->column[draw] != column;
     if (is_new)
       column = draws->column[draw];
     for (ptrdiff_t at = 0; is_new && at < program->n_shared; at++)
       run_operation(program, &program->operations[at], program->operations[at].noise, 1 + column,
-                    draws, draw, 0, GROUP_SLABS, examples, scratch);
+                    draws, draw, 0, n_slabs, examples, scratch);
     const struct operation *operations = program->operations + program->n_shared;
     const ptrdiff_t n = program->n_operations - program->n_shared;
-    for (ptrdiff_t slab = 0; slab < GROUP_SLABS; slab++)
+    for (ptrdiff_t slab = 0; slab < n_slabs; slab++)
       for (ptrdiff_t at = 0; at < program->n_narrow; at++)
         run_operation(program, &operations[at], operations[at].out, draw, draws, draw, slab,
                       slab + 1, examples, scratch);
     for (ptrdiff_t at = program->n_narrow; at < n; at++)
       run_operation(program, &operations[at], operations[at].out, draw, draws, draw, 0,
-                    GROUP_SLABS, examples, scratch);
-    for (ptrdiff_t slab = 0; slab < GROUP_SLABS; slab++) {
+                    n_slabs, examples, scratch);
+    for (ptrdiff_t slab = 0; slab < n_slabs; slab++) {
       const float *result = slab_of(program, program->result, slab, examples, scratch);
       for (ptrdiff_t at = 0; at < program->n_outputs; at++)
         memcpy(out + (draw * program->n_outputs + at) * out_columns + slab * SLAB,
@@ -792,7 +793,7 @@ static PyObject *run_graph(PyObject *self, PyObject *args)
 {
   const char *name;
   PyObject *slabs, *tensors, *shared, *others, *columns, *signs, *outputs, *out_object, *scratch;
-  Py_ssize_t n_columns, first, last, group_stride;
+  Py_ssize_t n_columns, first, last, group_stride, n_slabs;
   struct program *program = PyMem_RawCalloc(1, sizeof *program);
   if (!program)
     return PyErr_NoMemory();
@@ -800,10 +801,10 @@ static PyObject *run_graph(PyObject *self, PyObject *args)
   buffers.n = 0;
   struct draws draws;
   PyObject *result = NULL;
-  if (!PyArg_ParseTuple(args, "sOnOO!O!nOOnnOOOnnn", &name, &slabs, &program->n_in, &tensors,
+  if (!PyArg_ParseTuple(args, "sOnOO!O!nOOnnOOOnnnn", &name, &slabs, &program->n_in, &tensors,
                         &PyTuple_Type, &shared, &PyTuple_Type, &others, &program->n_narrow,
                         &columns, &signs, &n_columns, &program->result, &outputs, &out_object,
-                        &scratch, &first, &last, &group_stride) ||
+                        &scratch, &first, &last, &group_stride, &n_slabs) ||
       !(program->set = set_of(name)) || !take_draws(columns, signs, n_columns, &draws))
     goto end;
   float *room = numbers_of(&buffers, scratch, 'f', 1, 0);
@@ -829,8 +830,12 @@ static PyObject *run_graph(PyObject *self, PyObject *args)
   if (examples && (out = numbers_of(&buffers, out_object, 'f', 1, times(times(n_rows, last), GROUP_EXAMPLES)))) {
     const ptrdiff_t n_all = n_taken(&buffers) / n_rows;
     Py_BEGIN_ALLOW_THREADS;
-    for (ptrdiff_t group = first; group < last; group++)
-      run_group(program, &draws, examples + group * group_stride, room, out + group * GROUP_EXAMPLES, n_all);
+    for (ptrdiff_t group = first; group < last; group++) {
+      const ptrdiff_t n_left = n_slabs - group * GROUP_SLABS;
+      run_group(program, &draws, examples + group * group_stride,
+                n_left < GROUP_SLABS ? n_left : GROUP_SLABS, room, out + group * GROUP_EXAMPLES,
+                n_all);
+    }
     Py_END_ALLOW_THREADS;
     result = Py_NewRef(Py_None);
   }

@@ -341,21 +341,28 @@ TARGET static inline __attribute__((always_inline)) VECTOR NAME(exp)(VECTOR x)
 }
 
 /* A function of single numbers; NaN stays. Where a difference rounds much, a series is taken. */
-TARGET static inline __attribute__((always_inline)) VECTOR NAME(apply)(int function, VECTOR x)
+TARGET static inline __attribute__((always_inline)) VECTOR NAME(apply)(int function, float alpha,
+                                                                       VECTOR x)
 {
   const VECTOR zero = {0}, least = -87.0f - zero, most = 88.0f - zero;
   const VECTOR size = (VECTOR)((INTS)x & INT32_MAX), square = x * x;
-  VECTOR power = x;
-  if (function == SIGMOID)
+  VECTOR power = x; /* of e */
+  if (function == SIGMOID || function == SWISH)
     power = -x;
-  else if (function != ELU)
+  else if (function == TANH || function == SOFTPLUS)
     power = size * (function == TANH ? -2.0f : -1.0f);
+  else if (function == GELU)
+    power = square * -0.5f;
+  else if (function == GELU_TANH)
+    power = x * (square * 0.044715f + 1.0f) * -1.59576912f;
   power = CHOSEN(power > least, power, least);
   power = NAME(exp)(CHOSEN(power < most, power, most));
   VECTOR value;
-  if (function == SIGMOID)
+  if (function == SIGMOID || function == SWISH || function == GELU_TANH) {
     value = 1.0f / (1.0f + power);
-  else if (function == SOFTPLUS) { /* log(1 + power) = 2 atanh(power / (2 + power)) */
+    if (function != SIGMOID)
+      value *= x;
+  } else if (function == SOFTPLUS) { /* log(1 + power) = 2 atanh(power / (2 + power)) */
     const VECTOR s = power / (2.0f + power), z = s * s;
     VECTOR sum = z * (1 / 13.0f) + 1 / 11.0f;
     sum = sum * z + 1 / 9.0f;
@@ -367,12 +374,27 @@ TARGET static inline __attribute__((always_inline)) VECTOR NAME(apply)(int funct
   } else if (function == TANH) {
     value = (1.0f - power) / (1.0f + power);
     value = (VECTOR)((INTS)value | ((INTS)x & INT32_MIN));
-    const VECTOR near = x + x * square * (square * (square * (-17 / 315.0f) + 2 / 15.0f) - 1 / 3.0f);
-    value = CHOSEN(size < 0.1f - zero, near, value);
-  } else { /* ELU */
+    const VECTOR cubes = square * (square * (-17 / 315.0f) + 2 / 15.0f) - 1 / 3.0f;
+    value = CHOSEN(size < 0.1f - zero, x + x * square * cubes, value);
+  } else if (function == SOFTSIGN) {
+    value = x / (1.0f + size);
+  } else if (function == LEAKY_RELU) {
+    value = CHOSEN(x > zero, x, x * alpha);
+  } else if (function == GELU) { /* 1 - erf(z), z >= 0: Abramowitz and Stegun (1964), 7.1.26 */
+    const VECTOR t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * size);
+    VECTOR sum = t * 1.061405429f - 1.453152027f;
+    sum = sum * t + 1.421413741f;
+    sum = sum * t - 0.284496736f;
+    sum = (sum * t + 0.254829592f) * t * power;
+    value = 0.5f * x * CHOSEN(x > zero, 2.0f - sum, sum);
+  } else { /* ELU, SELU */
     const VECTOR near = x + square * (0.5f + x * (1 / 6.0f + x * (1 / 24.0f + x * (1 / 120.0f))));
     value = CHOSEN(size < 0.1f - zero, near, power - 1.0f);
+    if (function == SELU)
+      value *= 1.67326324f;
     value = CHOSEN(x > zero, x, value);
+    if (function == SELU)
+      value *= 1.05070099f;
   }
   return CHOSEN(x != x, x, value);
 }
@@ -397,7 +419,7 @@ TARGET static void NAME(combine)(const struct elementwise *op, const float *scal
             value += sign * *(const VECTOR *)added;
           value = NAME(finished)(value, scale, shift, op->is_pair ? NULL : added, bounds);
           if (op->function)
-            value = NAME(apply)(op->function, value);
+            value = NAME(apply)(op->function, op->alpha, value);
           *(VECTOR *)(to + column * op->out.column + e) = value;
         }
     }

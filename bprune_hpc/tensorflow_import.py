@@ -79,19 +79,6 @@ GRAPHS: Homes = {
     "variant": ("python.framework.dtypes", "variant"),
 }
 """What reads, changes and runs graphs."""
-LAYERS: Homes = {
-    "avg_pool2d": ("python.ops.nn_ops", "nn.avg_pool2d"),
-    "bias_add": ("python.ops.nn_ops", "nn.bias_add"),
-    "conv2d": ("python.ops.nn_ops:conv2d_v2", "nn.conv2d"),
-    "elu": ("python.ops.gen_nn_ops", "nn.elu"),
-    "max_pool2d": ("python.ops.nn_ops", "compat.v1.nn.max_pool2d"),
-    "relu": ("python.ops.gen_nn_ops", "nn.relu"),
-    "relu6": ("python.ops.nn_ops", "nn.relu6"),
-    "sigmoid": ("python.ops.math_ops", "sigmoid"),
-    "softplus": ("python.ops.gen_nn_ops", "nn.softplus"),
-    "tanh": ("python.ops.math_ops", "tanh"),
-}
-"""For networks that are built here."""
 VARIABLES: Homes = {"UninitializedVariable": ("python.ops.resource_variable_ops", "")}
 """For models that are built without values; all of TensorFlow is there then."""
 
@@ -273,12 +260,6 @@ def import_graphs() -> Any:
         If TensorFlow cannot be imported, or lacks something that is used.
     """
     return _with(GRAPHS)
-
-
-def import_layers() -> Any:
-    """The same, and what layers of a network are built of."""
-    import_graphs()
-    return _with(LAYERS)
 
 
 def import_variables() -> Any:

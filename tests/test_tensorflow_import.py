@@ -233,7 +233,7 @@ def test_private_names_that_have_moved_are_taken_from_the_whole(moved: str, tmp_
         "    can_move = public or name in door._CAN_BE_DONE_WITHOUT\n"
         "    return (gone if can_move else home), public\n"
         "if sys.argv[1:]:\n"
-        "    for homes in (door.GRAPHS, door.LAYERS):\n"
+        "    for homes in (door.GRAPHS,):\n"
         "        homes.update({name: elsewhere(name, *home) for name, home in homes.items()})\n"
         f"output = {[str(path) for path in outputs]}[len(sys.argv) - 1]\n"
         f"arguments = [*{arguments}, '--evaluator=graph', '--output=' + output]\n"

@@ -59,7 +59,13 @@ from .slabs import (
 
 _NO_BOUNDS = (-math.inf, math.inf)
 _BOUNDS = {"Relu": (0.0, math.inf), "Relu6": (0.0, 6.0)}
-_FUNCTIONS = {"Tanh": 1, "Sigmoid": 2, "Elu": 3, "Softplus": 4}
+_FUNCTIONS = {
+    name: at
+    for at, name in enumerate(
+        ("Tanh", "Sigmoid", "Elu", "Softplus", "Selu", "Swish", "Softsign", "Gelu", "GeluTanh",
+         "LeakyRelu"), 1,
+    )
+}  # fmt: skip
 """As the compiled module numbers them."""
 _CONVOLUTION, _ELEMENTWISE, _POOLING, _SQUARES = range(4)
 _GROUP = SLAB * STEPS
@@ -93,6 +99,8 @@ class Step:
     bounds : tuple of float
     function : int
         Of the compiled module; 0 for none.
+    alpha : float
+        Of ``LeakyRelu``.
     is_open : bool
         Whether more can follow.
     """
@@ -104,6 +112,7 @@ class Step:
     affine: list[Bias | Scale] = field(default_factory=list)
     bounds: tuple[float, float] = _NO_BOUNDS
     function: int = 0
+    alpha: float = 0.0
     is_open: bool = True
 
 
@@ -247,7 +256,7 @@ class _Builder:
             return step.output
         if isinstance(one, Activation) and one.function in _FUNCTIONS:
             step = self._open(inputs[0], "function")
-            step.function, step.is_open = _FUNCTIONS[one.function], False
+            step.function, step.alpha, step.is_open = _FUNCTIONS[one.function], one.alpha, False
             return step.output
         raise UnknownLayersError
 
@@ -426,12 +435,12 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     written = offsets, places, of_list[0], of_list[-1]
     compiled.module.weight_lists(kernel, block, width, starts, written)
     nothing = np.zeros(0, np.float32)
-    values = Values(weights.name, of_list[0], nothing, places[:0], True)
+    values = Values(weights.name, of_list[0], nothing, places[:0], is_fixed=True)
     if scale is not None:
         np.maximum(places, 0, out=places)
         if places.size and any(one is not None for one in weights.indices):
             places = index_of(weights).reshape(-1).take(places, mode="clip")
-        values = Values(weights.name, of_list[0], of_list[1], places, False)
+        values = Values(weights.name, of_list[0], of_list[1], places, is_fixed=False)
     return Lists(width, n_blocks, starts, offsets, values, cost)
 
 
@@ -727,9 +736,8 @@ class _Sampled:
             out = np.empty((stop - start, pruned.n_outputs, n_groups * _GROUP), np.float32)
             for first in range(start, stop, compiled.module.MOST_DRAWS):
                 last = min(first + compiled.module.MOST_DRAWS, stop)
-                self._run(
-                    noise_batch, first, last, slabs, n_groups, out[first - start : last - start]
-                )
+                some = out[first - start : last - start]
+                self._run(noise_batch, first, last, slabs, -(-len(x) // SLAB), some)
             yield out[:, :, : len(x)]
 
     def _slabs(self, x: NDArray[Any], n_groups: int) -> Floats:
@@ -760,7 +768,7 @@ class _Sampled:
         return slabs
 
     def _run(
-        self, noise_batch: slice, first: int, last: int, slabs: Floats, n_groups: int, out: Floats
+        self, noise_batch: slice, first: int, last: int, slabs: Floats, n_slabs: int, out: Floats
     ) -> None:
         """Some draws of a batch of noises on all examples."""
         pruned = self._pruned
@@ -790,10 +798,10 @@ class _Sampled:
             compiled.module.run_graph(
                 compiled.instructions(), slabs, n_in, program.tensors, tuple(shared),
                 tuple(others), n_narrow, tuple(columns), tuple(signs), len(noises), steps.result,
-                outputs, out, scratch, start, stop, program.n_group,
+                outputs, out, scratch, start, stop, program.n_group, n_slabs,
             )  # fmt: skip
 
-        pruned.threads.run(run, n_groups)
+        pruned.threads.run(run, -(-n_slabs // STEPS))
 
     def _shared(self, at: int, noises: Sequence[int]) -> _Operation:
         """Products with the examples, at the mean and with some noises."""
@@ -811,13 +819,13 @@ class _Sampled:
             means, spread = pruned.program.sums[at]
             bounds = step.bounds if added < 0 else _NO_BOUNDS
             out: list[_Operation] = [
-                (_ELEMENTWISE, means, step.output, spread, bounds, True, 0, scale, shift)
+                (_ELEMENTWISE, means, step.output, spread, bounds, True, 0, 0.0, scale, shift)
             ]
             if added >= 0:
                 ones = np.ones_like(scale)
                 output, nothing = step.output, np.zeros_like(ones)
                 out.append(
-                    (_ELEMENTWISE, output, output, added, step.bounds, False, 0, ones, nothing)
+                    (_ELEMENTWISE, output, output, added, step.bounds, False, 0, 0.0, ones, nothing)
                 )
             return out
         if at in pruned.lists:
@@ -832,7 +840,7 @@ class _Sampled:
         return [
             (
                 _ELEMENTWISE, step.inputs[0], step.output, added, step.bounds, False,
-                step.function, scale, shift,
+                step.function, step.alpha, scale, shift,
             )
         ]  # fmt: skip
 

@@ -68,6 +68,7 @@ def test_idle_channels_are_left_out_exactly(
     loc = {name: (value * strength[name]).astype(np.float32) for name, value in loc.items()}
     posterior = Posterior(loc, {name: np.full_like(value, 1) for name, value in loc.items()})
     fixed = {name: values[name] for name in used if name not in uncertain}
+    assert choose_evaluator("channels", graph) == "layers"  # as it was once called
     fast = make_evaluator("layers", graph, fixed)
     plain = make_evaluator("graph", graph, fixed)
     x = rng.normal(size=(6, 128)).astype(np.float32)
