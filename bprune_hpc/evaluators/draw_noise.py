@@ -32,7 +32,8 @@ _NORMAL_PRODUCTS = 300
 """Multiplications of which the time of a weight's normal is a tenth; measured."""
 _CALL_PRODUCTS = 60_000_000
 """Multiplications of which the time of calling a network is a tenth."""
-_LEAST_BLOCK, _MOST_BLOCK = 32, 1024
+_LEAST_BLOCK, _MOST_BLOCK = 64, 1024
+"""The least is as many as compiled convolutions take at once: for fewer, weights take longer."""
 
 
 def default_block(n_weights: int, n_multiplications: int) -> int:

@@ -139,7 +139,7 @@ def test_shared_noise_is_as_it_was() -> None:
 def test_blocks_are_by_the_network_alone_and_whole_batches() -> None:
     for n_weights, n_multiplications in ((6_464, 6_464), (10**6, 10**6), (10**5, 10**8)):
         block = default_block(n_weights, n_multiplications)
-        assert 32 <= block <= 1024 and block & (block - 1) == 0
+        assert 64 <= block <= 1024 and block & (block - 1) == 0
     noise = DrawNoise("per_block", 60, 0)
     assert [noise.batch_size(most) for most in (1000, 60, 59, 30, 7)] == [60, 60, 30, 30, 6]
     assert DrawNoise("shared", 0, 0).batch_size(77) == 77
