@@ -250,7 +250,7 @@ def test_a_network_that_overflows_on_two_ranks(
 def test_with_noise_of_each_examples_own_the_layer_is_named_by_its_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(config: Any, comm: Any) -> Any:
+    def load(config: Any, comm: Any, *device: Any) -> Any:
         network, examples = overflowing_case.problem("chain")
         sizes = {name: np.full(loc.shape, 1e19) for name, loc in network.fixed.items()}
         loc = {name: np.ones_like(loc) for name, loc in network.posterior.loc.items()}
