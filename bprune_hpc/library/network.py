@@ -252,9 +252,11 @@ class BayesianNetwork:
         x, y : array, optional
             Examples that the formats are compared on, and their labels, with which the network at
             its mean, an ensemble and the posterior are measured.
-        n_draws, seed, batch_size : int
+        n_draws, seed : int
             See :meth:`predict`; they go into the files.
         pairing : str
+            The same.
+        batch_size : int
             The same.
         input_scale : str or float
             The same.
