@@ -28,6 +28,10 @@ def _reason_to_skip(item: pytest.Item) -> str | None:
         return "Slurm is not installed; apt-get install slurmctld slurmd slurm-client munge"
     if item.get_closest_marker("compiled") and compiled.module is None:
         return "the compiled module is not built; python setup.py build_ext --inplace"
+    for needed in item.iter_markers("needs"):
+        program, package = needed.args
+        if shutil.which(program) is None:
+            return f"{program} is not installed; {package}"
     return None
 
 

