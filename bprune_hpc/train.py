@@ -47,7 +47,7 @@ from .models.zoo import image_shape
 from .mpi import comm as ranks
 from .runner.loop import StopVote
 from .runner.timing import Timing
-from .tensorflow_import import call_of, import_tensorflow, open_session
+from .tensorflow_import import call_of, import_tensorflow, limit_threads, open_session
 from .training import config as training_config
 from .training import graph
 from .training import report as train_report
@@ -195,7 +195,7 @@ class _Run:
         self.x = arrays["x"]
         is_regression = config.task == "regression"
         self.y = arrays["y"].astype(np.float32 if is_regression else np.int64)
-        _start_tensorflow()
+        _start_tensorflow(config)
         if self.allreduce:
             logger.info("gradients of %d ranks are added up by %s", comm.size, self.allreduce)
         self.add_up: AddUp | None = None
@@ -504,9 +504,15 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
     return n_steps, n_outputs
 
 
-def _start_tensorflow() -> None:
-    """Let this process's TensorFlow give the same bits each time."""
-    import_tensorflow().config.experimental.enable_op_determinism()
+def _start_tensorflow(config: TrainConfig) -> None:
+    """Let this process's TensorFlow give the same bits each time, by the threads asked for.
+
+    What builds a network runs operations outside of sessions, too, and the first that runs in a
+    process makes the pool of threads that all use.
+    """
+    tf = import_tensorflow()
+    limit_threads(config.num_intra, config.num_inter)
+    tf.config.experimental.enable_op_determinism()
 
 
 def _allreduce(config: TrainConfig, n_ranks: int) -> str | None:

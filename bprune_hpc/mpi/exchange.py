@@ -29,7 +29,7 @@ Bounds = Sequence[Sequence[int]]
 Inside = Callable[[str], AbstractContextManager[None]]
 
 _SUMMANDS, _VALUES = "gradients of all ranks", "weights of all ranks"
-_SHARED = "/dev/shm"  # files of Linux that are in memory
+SHARED = "/dev/shm"  # files of Linux that are in memory
 
 
 class Exchange(Protocol):
@@ -151,7 +151,7 @@ def exchange(mpi: Any, world: Any, inside: Inside, bounds: Bounds) -> Exchange:
         name = ""
         if rank == 0:
             with contextlib.suppress(OSError):
-                made = tempfile.NamedTemporaryFile(prefix="bprune_hpc.", dir=_SHARED)  # noqa: SIM115
+                made = tempfile.NamedTemporaryFile(prefix="bprune_hpc.", dir=SHARED)  # noqa: SIM115
                 file = stack.enter_context(made)
                 file.truncate((size + 1) * row)
                 name = file.name
