@@ -15,6 +15,7 @@
 #define VECTOR NAME(vector)
 #define INTS NAME(lanes)
 #define CHOSEN(mask, yes, no) ((VECTOR)(((INTS)(yes) & (mask)) | ((INTS)(no) & ~(mask))))
+#define UNROLLED _Pragma("GCC unroll 16")
 #ifdef __x86_64__
 #define HELD(value) __asm__("" : "+v"(value)) /* in a register, for many products */
 #else
@@ -35,26 +36,24 @@ NAME(finished)(VECTOR sum, float scale, float shift, const float *other, struct 
   return CHOSEN(high < value, high, value);
 }
 
-/* Begin or end a vector of a filter's sums, by its place in a tile. */
-TARGET static inline __attribute__((always_inline)) VECTOR NAME(begun)(const struct part *part,
-                                                                       ptrdiff_t filter, int at)
+/* Where a vector of a filter's sums is between blocks of inputs, by its place in a tile. */
+static inline __attribute__((always_inline)) float *NAME(kept)(const struct part *part,
+                                                               ptrdiff_t filter, int at)
 {
-  const float *sums = part->sums + filter * 2 * VECTORS_OF_HALF * SLAB;
-  return part->is_first ? (VECTOR){0} : *(const VECTOR *)(sums + at);
+  return part->sums + filter * 2 * VECTORS_OF_HALF * SLAB + at;
 }
 
+/* Store a vector of a filter's sums when all inputs are in it. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(ended)(const struct sums *s, const struct part *part, ptrdiff_t filter, int at, VECTOR sum,
-            float *out, const float *other)
+NAME(finish)(const struct sums *s, const struct part *part, ptrdiff_t filter, int at, VECTOR sum,
+             float *out, const float *other)
 {
-  if (!part->is_last)
-    *(VECTOR *)(part->sums + filter * 2 * VECTORS_OF_HALF * SLAB + at) = sum;
-  else if (part->is_used >> at / SLAB & 1) {
-    if (other)
-      other += filter * s->other_channel + part->other[at / SLAB] + at % SLAB;
-    *(VECTOR *)(out + filter * s->out_channel + part->out[at / SLAB] + at % SLAB) =
-        NAME(finished)(sum, s->scale[filter], s->shift[filter], other, s->bounds);
-  }
+  if (!(part->is_used >> at / SLAB & 1))
+    return;
+  if (other)
+    other += filter * s->other_channel + part->other[at / SLAB] + at % SLAB;
+  *(VECTOR *)(out + filter * s->out_channel + part->out[at / SLAB] + at % SLAB) =
+      NAME(finished)(sum, s->scale[filter], s->shift[filter], other, s->bounds);
 }
 
 /* Each filter alone, in n_vectors of both halves of a tile. */
@@ -69,11 +68,12 @@ NAME(alone)(const struct convolution *c, const struct sums *s, const struct part
   for (ptrdiff_t filter = 0; filter < c->n_filters; filter++)
     for (int first = 0; first < n_vectors * SLAB; first += at_once * LANES) {
       const float *upper = part->near + first, *lower = upper + c->half;
-      VECTOR sum[2][MOST];
-      for (int half = 0; half < 2; half++)
-        for (int v = 0; v < at_once; v++)
-          sum[half][v] =
-              NAME(begun)(part, filter, half * VECTORS_OF_HALF * SLAB + first + v * LANES);
+      const int of_half = VECTORS_OF_HALF * SLAB;
+      VECTOR sum[2][MOST] = {0};
+      if (!part->is_first)
+        UNROLLED for (int v = 0; v < 2 * at_once; v++)
+          sum[v / at_once][v % at_once] = *(const VECTOR *)NAME(kept)(
+              part, filter, v / at_once * of_half + first + v % at_once * LANES);
       const ptrdiff_t stop = part->starts[filter + 1];
       for (ptrdiff_t k = part->starts[filter]; k < stop; k++) {
         VECTOR value = values[k] - (VECTOR){0};
@@ -83,10 +83,15 @@ NAME(alone)(const struct convolution *c, const struct sums *s, const struct part
         for (int v = 0; v < at_once; v++)
           sum[1][v] += value * *(const VECTOR *)(lower + offsets[k] + v * LANES);
       }
-      for (int half = 0; half < 2; half++)
-        for (int v = 0; v < at_once; v++)
-          NAME(ended)(s, part, filter, half * VECTORS_OF_HALF * SLAB + first + v * LANES,
-                      sum[half][v], out, other);
+      if (!part->is_last)
+        UNROLLED for (int v = 0; v < 2 * at_once; v++)
+          *(VECTOR *)NAME(kept)(part, filter,
+                                v / at_once * of_half + first + v % at_once * LANES) =
+              sum[v / at_once][v % at_once];
+      else
+        UNROLLED for (int v = 0; v < 2 * at_once; v++)
+          NAME(finish)(s, part, filter, v / at_once * of_half + first + v % at_once * LANES,
+                       sum[v / at_once][v % at_once], out, other);
     }
 }
 
@@ -106,8 +111,8 @@ TARGET static void NAME(together)(const struct convolution *c, const struct sums
       VECTOR sum[FILTERS][AT_ONCE] = {0};
       for (int f = 0; f < FILTERS; f++)
         for (int v = 0; v < AT_ONCE; v++)
-          if (f < n)
-            sum[f][v] = NAME(begun)(part, filter + f, first + v * LANES);
+          if (!part->is_first && f < n)
+            sum[f][v] = *(const VECTOR *)NAME(kept)(part, filter + f, first + v * LANES);
       const ptrdiff_t start = part->starts[list], stop = part->starts[list + 1];
       const float *weights = s->values + start * FILTERS;
       for (ptrdiff_t k = start; k < stop; k++, weights += FILTERS) {
@@ -124,8 +129,10 @@ TARGET static void NAME(together)(const struct convolution *c, const struct sums
       }
       for (int f = 0; f < FILTERS; f++)
         for (int v = 0; v < AT_ONCE; v++)
-          if (f < n)
-            NAME(ended)(s, part, filter + f, first + v * LANES, sum[f][v], out, other);
+          if (f < n && part->is_last)
+            NAME(finish)(s, part, filter + f, first + v * LANES, sum[f][v], out, other);
+          else if (f < n)
+            *(VECTOR *)NAME(kept)(part, filter + f, first + v * LANES) = sum[f][v];
     }
 }
 
@@ -406,5 +413,6 @@ TARGET static void NAME(pool)(const struct pooling *op, const float *in, float *
 #undef PART
 #undef VECTOR
 #undef HELD
+#undef UNROLLED
 #undef INTS
 #undef CHOSEN
