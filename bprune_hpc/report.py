@@ -34,7 +34,11 @@ logger = logging.getLogger(__name__)
 
 def parser() -> ArgumentParser:
     """Flags of this command."""
-    flags = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
+    flags = ArgumentParser(
+        prog="python -m bprune_hpc.report",
+        description="Show the table of a sweep, and make figures, a web page and tables of it. Needs "
+        "no MPI and no TensorFlow.",
+    )
     flags.add_argument("file", nargs="+", help="results file of a sweep, or several")
     flags.add_argument(
         "--follow",
@@ -48,7 +52,7 @@ def parser() -> ArgumentParser:
     figures.add_argument("--html", metavar="FILE", help="report of one file, as a web page")
     figures.add_argument(
         "--panels", type=_names, metavar="LIST",
-        help=f"what to draw, of {', '.join(PANELS)} (without: all that the file has)",
+        help=f"what to draw, of {', '.join(PANELS)} (default: all that the file has)",
     )  # fmt: skip
     figures.add_argument(
         "--x", choices=AXES, default=AXES[0], help="horizontal axis; default: %(default)s"

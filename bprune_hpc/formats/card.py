@@ -169,7 +169,9 @@ def _markdown(card: Mapping[str, Any]) -> str:
     if card["measured"]:
         first, *rest = _rows(card["measured"])
         lines += [
-            f"## Measured on {card['measured_on']} examples; ± is one standard error, [ ] a 95 % interval",
+            f"## Measured on {card['measured_on']} examples",
+            "",
+            "± is one standard error, [ ] a 95 % interval.",
             "",
             *_table(["used as", *first[1:]], rest),
             "The network at its mean is another predictor than the posterior.",

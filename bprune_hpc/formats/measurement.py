@@ -109,9 +109,9 @@ def _measured(
             error = error / (2 * value) if value else 0.0
         found[name] = Measured(value, 0.0, error)
         if ALL[name].interval == "share":
-            none, t = np.float64(0), np.float64(normal_quantile(TAIL))
-            ends = of_share(np.float64(value), len(of_examples), none, t)
-            found[name] = replace(found[name], low=float(ends[0]), high=float(ends[1]))
+            none, t = np.zeros(1), np.array([normal_quantile(TAIL)])
+            low, high = of_share(np.array([value]), len(of_examples), none, t)
+            found[name] = replace(found[name], low=float(low[0]), high=float(high[0]))
     return found
 
 

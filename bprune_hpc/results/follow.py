@@ -92,8 +92,8 @@ def follow(path: str) -> None:
                 raise ResultsError(f"{path}: no such file, and no sweep writes it; start one first")
             if now is not None and now != seen:
                 seen, found, progress = now, read_table(path), progress_of(path)
-                bar.update(task, total=progress.total, completed=progress.done,
-                           description=f"{progress.status}, {time.strftime('%H:%M:%S')}")  # fmt: skip
+                said = f"{progress.status}, {time.strftime('%H:%M:%S')}"
+                bar.update(task, total=progress.total, completed=progress.done, description=said)
                 lines = "\n".join([found.text, *found.remarks])
                 live.update(Group(Text(lines, no_wrap=True, overflow="crop"), bar), refresh=True)
             if not goes_on:

@@ -77,10 +77,29 @@ def summary(sweep: Swept) -> list[str]:
             )
     if at:
         sentences += _changes(sweep, at)
+    sentences += _free_energy(sweep)
     failed = [label for label, why in zip(table.labels, table.failures, strict=False) if why]
     if failed:
         sentences.append(f"Outputs were not finite at {', '.join(failed)}.")
     return [*sentences, *map(_capital, table.remarks)]
+
+
+def _free_energy(sweep: Swept) -> list[str]:
+    """Where the free energy is least, and whether theory and measurement agree there."""
+    group, attrs = sweep.groups.get("free_energy", {}), sweep.group_attrs.get("free_energy", {})
+    if "free_energy" not in group:
+        return []
+    sentences = [_capital(str(attrs["text"]))] if "text" in attrs else []
+    at = int(attrs.get("minimum", -1))
+    if at > 0 and "predicted_change" in group:
+        measured = number_with_error(
+            float(group["free_energy_change"][at]), float(group["free_energy_change_se"][at])
+        )
+        sentences.append(
+            f"There the free energy has changed by {measured} nats; Bayesian model reduction "
+            f"predicts {float(group['predicted_change'][at]):.4g} nats."
+        )
+    return sentences
 
 
 def _changes(sweep: Swept, at: int) -> list[str]:
@@ -97,11 +116,7 @@ def _changes(sweep: Swept, at: int) -> list[str]:
         if metric is not None:
             parts.append(_change(name, what, units, sign, metric, at))
     where = sweep.point(at)
-    return (
-        [f"With {where}, {_listed(parts)}. Changes are paired; {_SIGNS}"]
-        if parts
-        else []
-    )
+    return [f"With {where}, {_listed(parts)}. Changes are paired; {_SIGNS}"] if parts else []
 
 
 def _change(name: str, what: str, units: str, sign: float, metric: Metric, at: int) -> str:

@@ -137,9 +137,7 @@ class ResultsTable:
     @property
     def text(self) -> str:
         """The table, and what its signs mean."""
-        rows = table(
-            self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures
-        )
+        rows = table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures)
         return f"{rows}\n{LEGEND}"
 
     def show(self, n_choices: int = 1) -> None:

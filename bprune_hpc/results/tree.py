@@ -49,9 +49,7 @@ class Results(xarray.DataTree):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            raise AttributeError(
-                f"no group '{name}'; there are {', '.join(self.groups)}"
-            ) from None
+            raise AttributeError(f"no group '{name}'; there are {', '.join(self.groups)}") from None
 
     def pruning(self, index: int) -> dict[str, Any]:
         """How the library prunes as one point of the sweep does.

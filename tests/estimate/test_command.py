@@ -110,7 +110,9 @@ def test_an_output_is_read_and_not_touched(tmp_path: Path, swept: tuple[Path, fl
 def test_a_directory_that_may_not_be_written_is_enough(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        said = sweep("--plan", f"--output={tmp_path}/sweep.h5", "--ranks=1000", "--num_monte_carlo=7")
+        said = sweep(
+            "--plan", f"--output={tmp_path}/sweep.h5", "--ranks=1000", "--num_monte_carlo=7"
+        )
     finally:
         tmp_path.chmod(0o700)
     assert os.listdir(tmp_path) == []
