@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -183,30 +183,52 @@ def test_the_page_in_a_browser(files, tmp_path):
     assert len(accuracy) == 4 and accuracy == sorted(accuracy)
 
 
+FOLLOWER = """
+import sys
+from bprune_hpc import report
+from bprune_hpc.results import follow
+
+read = follow.read_table
+
+def told(path):
+    sys.stderr.write("read\\n")
+    sys.stderr.flush()
+    return read(path)
+
+follow.read_table = told
+sys.exit(report.main([*sys.argv[1:], "--follow"]))
+"""
+
+
 def test_a_running_sweep_is_followed_to_its_end(files, tmp_path):
     path = tmp_path / "sweep.h5"
     assert report.main([str(path), "--follow"]) == 2  # neither a file nor a sweep
-
-    def follower() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "bprune_hpc.report", str(path), "--follow"],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    with hold(path, 60), follower() as stopped, follower() as first:
-        shutil.copy(files["snr"], tmp_path / "next")
-        rewritten(tmp_path / "next", lambda file: file.attrs.modify("status", "partial"))
-        (tmp_path / "next").rename(path)
-        time.sleep(5)
-        assert stopped.poll() is None and first.poll() is None
-        stopped.send_signal(signal.SIGINT)
-        said, _ = stopped.communicate(timeout=60)
-        assert stopped.returncode == 0 and said.count("mutual info.") == 1
-        shutil.copy(files["snr"], tmp_path / "next")
-        (tmp_path / "next").rename(path)
-    with first:
-        said, _ = first.communicate(timeout=60)
-    assert first.returncode == 0 and said.count("mutual info.") == 1
+    shutil.copy(files["snr"], tmp_path / "part")
+    rewritten(tmp_path / "part", lambda file: file.attrs.modify("status", "partial"))
+    with contextlib.ExitStack() as stack:
+        with hold(path, 60):
+            (tmp_path / "part").rename(path)
+            followers = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        [sys.executable, "-c", FOLLOWER, str(path)],
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                    )
+                )
+                for _ in range(2)
+            ]  # fmt: skip
+            for one in followers:
+                assert one.stderr is not None and "read" in one.stderr.readline()
+            stopped, rest = followers
+            stopped.send_signal(signal.SIGINT)
+            said, _ = stopped.communicate(timeout=120)
+            assert stopped.returncode == 0 and said.count("mutual info.") == 1
+            shutil.copy(files["snr"], tmp_path / "whole")
+            (tmp_path / "whole").rename(path)
+            assert rest.stderr is not None and "read" in rest.stderr.readline()
+            assert rest.poll() is None
+        said, _ = rest.communicate(timeout=120)  # the lock is gone: so is the sweep
+    assert rest.returncode == 0 and said.count("mutual info.") == 1
 
 
 def test_how_far_a_sweep_is_comes_from_its_file(files, tmp_path):
