@@ -36,8 +36,8 @@ def parser() -> ArgumentParser:
     """Flags of this command."""
     flags = ArgumentParser(
         prog="python -m bprune_hpc.report",
-        description="Show the table of a sweep, and make figures, a web page and tables of it. Needs "
-        "no MPI and no TensorFlow.",
+        description="Show the table of a sweep, and make figures, a web page and tables of it. "
+        "Needs no MPI and no TensorFlow.",
     )
     flags.add_argument("file", nargs="+", help="results file of a sweep, or several")
     flags.add_argument(
