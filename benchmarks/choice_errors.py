@@ -195,14 +195,18 @@ def size_of_counts(n: int, limit: float, won: float) -> float:
     """
     far = 4.5 * np.sqrt(n * won * (1 - won)) + (10 if won else 0)
     numbers = np.arange(max(0, int(n * won - far)), min(n, int(n * won + far)) + 1)
+
+    def passes(n_lost: int, n_won: int) -> bool:
+        return n_lost < 0 or exact_tests.drop_p_value(n_lost, n_won, n, limit) <= LEVEL
+
     most_lost = []
+    lost = int(numbers[0])  # hardly moves from one number won to the next
     for number in numbers:
-        least, most = -1, int(number + n * limit) + 1
-        while most - least > 1:
-            middle = (least + most) // 2
-            passes = exact_tests.drop_p_value(middle, int(number), n, limit) <= LEVEL
-            least, most = (middle, most) if passes else (least, middle)
-        most_lost.append(least)
+        while passes(lost + 1, int(number)):
+            lost += 1
+        while not passes(lost, int(number)):
+            lost -= 1
+        most_lost.append(lost)
     of_rest = stats.binom.cdf(most_lost, n - numbers, (won + limit) / (1 - won))
     return float(stats.binom.pmf(numbers, n, won) @ of_rest)
 
