@@ -63,7 +63,7 @@ BASE := $(VENV)/.stamp-python$(VERSION)
 PACKAGE := $(VENV)/.stamp-package-$(MPI)
 TEST := $(VENV)/.stamp-test-$(MPI)
 CHECK := $(CHECK_VENV)/.stamp-check
-DOCS_NEEDS := furo myst-nb numpydoc sphinx sphinx-argparse
+DOCS_NEEDS := arviz furo myst-nb numpydoc sphinx sphinx-argparse
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh containers/*.sh tests/slurm/*.sh) .ci/run
 
 .PHONY: help demo test fast test-newest fast-newest test-oldest wheel fuzz chaos slurm bench train \
