@@ -62,7 +62,7 @@ def parser() -> ArgumentParser:
         "--formats",
         default=",".join(DEFAULT),
         metavar="LIST",
-        help=f"of {', '.join(FORMATS)} (%(default)s)",
+        help=f"of {', '.join(FORMATS)}",
     )
     wanted.add_argument(
         "--threshold", dest="threshold", metavar="X", help="without a results file: what to prune"
@@ -72,8 +72,7 @@ def parser() -> ArgumentParser:
         type=int,
         choices=BITS,
         default=BITS[0],
-        help="of a number in the bundle, where its deviation says that no more are known "
-        "(%(default)s)",
+        help="of a number in the bundle, where its deviation says that no more are known",
     )
     return root
 
@@ -151,7 +150,9 @@ def _pruned(
     config: SweepConfig, point: tuple[str, float], has_data: bool, swept: SweptThreshold | None
 ) -> PrunedNetwork:
     """Read a network, and examples where there are some, and prune it."""
-    config = dataclasses.replace(config, ood_path=None, ood_dataset=None)
+    config = dataclasses.replace(
+        config, ood_path=None, ood_dataset=None, elbo_path=None, elbo_dataset=None
+    )
     if has_data:
         check_paths(config)
     found, task = problem.read_network(config)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._typing import Float64Array
 from ..job.provenance import fault_of
 from ..metrics.definitions import ALL
-from ..metrics.estimates import Metric, number_with_error
+from ..metrics.estimates import Metric, number_with_error, number_with_interval
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .choice import StoredChoice, read_choice
+from .contents_free_energy import COLUMNS
 from .file import STATE, open_results
 from .metric_variables import stored_metric
 
@@ -37,25 +39,24 @@ _REGRESSION_COLUMNS = (
 
 
 LEGEND = "± is one standard error, [ ] a 95 % interval: of draws and test set together."
+ENERGY_LEGEND = "Free energy: nats, summed over the training data, ± of draws alone."
 
 
-def number_with_interval(value: float, low: float, high: float) -> str:
-    """``value [low, high]``, with two significant digits of their distance.
+def numbers(name: str, metric: Metric) -> list[str]:
+    """A column: shares with their intervals, which are not symmetric, all else with an error.
 
-    >>> number_with_interval(0.96875, 0.8954, 0.9914)
-    '0.969 [0.895, 0.991]'
+    Parameters
+    ----------
+    name : str
+        Of the metric.
+    metric : Metric
+        Of one dimension.
+
+    Returns
+    -------
+    list of str
+        One for each threshold.
     """
-    if not np.isfinite(value):
-        return f"{value}"
-    if not np.isfinite(low + high):
-        return f"{value + 0.0:.4f} [n/a]"
-    width = float(f"{max(high - low, 1e-5):.1e}")
-    decimals = max(1 - int(np.floor(np.log10(width))), 0)
-    return f"{value + 0.0:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
-
-
-def _numbers(name: str, metric: Metric) -> list[str]:
-    """A column: shares with their intervals, which are not symmetric, all else with an error."""
     if ALL[name].interval == "share" and metric.low is not None and metric.high is not None:
         return list(map(number_with_interval, metric.value, metric.low, metric.high))
     return list(map(number_with_error, metric.value, metric.se_combined))
@@ -72,6 +73,7 @@ def table(
     metrics: Mapping[str, Metric],
     heading: str = "SNR <=",
     failures: Sequence[str] = (),
+    more: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> str:
     """Table of a sweep: one line a threshold; errors are of draws and test set together.
 
@@ -85,6 +87,8 @@ def table(
         Of the column of labels.
     failures : sequence of str
         What failed at each threshold, empty where nothing did; stands in place of numbers.
+    more : sequence of (str, sequence of str)
+        Further columns behind: title, and an entry for each threshold.
 
     Returns
     -------
@@ -93,11 +97,13 @@ def table(
     """
     columns = columns_of(metrics)
     failure_at = dict(enumerate(failures))
-    rows = [[heading, "pruned", *(title for _, title in columns)]]
-    numbers = [_numbers(name, metrics[name]) for name, _ in columns]
+    titles = [title for _, title in columns] + [title for title, _ in more]
+    rows = [[heading, "pruned", *titles]]
+    column_numbers = [numbers(name, metrics[name]) for name, _ in columns]
+    column_numbers += [list(entries) for _, entries in more]
     for index, label in enumerate(labels):
         row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
-        row += [column[index] for column in numbers if not failure_at.get(index)]
+        row += [column[index] for column in column_numbers if not failure_at.get(index)]
         rows.append(row)
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
@@ -128,6 +134,8 @@ class ResultsTable:
     remarks : list of str
         Sentences that belong below the table.
     choice : StoredChoice or None
+    free_energy : mapping of str to (float64 array, float64 array)
+        Value and Monte Carlo error of each number of it, nats; empty where it was not asked for.
     """
 
     labels: list[str]
@@ -137,6 +145,18 @@ class ResultsTable:
     failures: list[str]
     remarks: list[str]
     choice: StoredChoice | None
+    free_energy: Mapping[str, tuple[Float64Array, Float64Array]] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The table, and what its signs mean."""
+        more = [
+            (COLUMNS[name], list(map(number_with_error, *found)))
+            for name, found in self.free_energy.items()
+        ]
+        of_sweep = self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures
+        legend = f"{LEGEND} {ENERGY_LEGEND}" if more else LEGEND
+        return f"{table(*of_sweep, more)}\n{legend}"
 
     def show(self, n_choices: int = 1) -> None:
         """Print them.
@@ -146,8 +166,7 @@ class ResultsTable:
         n_choices : int
             Choices that are shown together, of which this file's is one.
         """
-        show(table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures))
-        show(LEGEND)
+        show(self.text)
         for remark in self.remarks:
             show(remark)
         if self.choice is not None:
@@ -175,6 +194,7 @@ def read_table(path: str | Path) -> ResultsTable:
             f"warning: {doubt}" if doubt is not None else None,
             f"warning: was made with evaluator {fault}; sweep again" if fault else None,
             group.attrs.get("target_text"),
+            file["free_energy"].attrs["text"] if "free_energy" in file else None,
         ]
         return ResultsTable(
             labels=labels_of(points[()], is_share=is_share),
@@ -184,4 +204,16 @@ def read_table(path: str | Path) -> ResultsTable:
             failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
             remarks=[str(text) for text in remarks if text is not None],
             choice=read_choice(file),
+            free_energy=_free_energy(file["free_energy"]) if "free_energy" in file else {},
         )
+
+
+def _free_energy(group: Any) -> dict[str, tuple[Float64Array, Float64Array]]:
+    """What the table shows of it; closed forms have no error."""
+    found = {}
+    for name in COLUMNS:
+        if name in group:
+            value = group[name][()]
+            error = group[f"{name}_se"][()] if f"{name}_se" in group else np.zeros(len(value))
+            found[name] = value, error
+    return found

@@ -149,6 +149,10 @@ def test_modules_and_their_flags_exist() -> None:
                 assert (ROOT / "configs" / word[1:]).is_file() or (ROOT / word[1:]).is_file(), word
 
 
+def test_it_is_short() -> None:
+    assert len(readme().splitlines()) <= 150, "the rest belongs into docs"
+
+
 def test_files_that_are_named_exist() -> None:
     text = readme()
     named = set(re.findall(r"(?<![\w/.-])(?:configs|jobs|tools|benchmarks|tests)/[\w./-]*\w", text))
