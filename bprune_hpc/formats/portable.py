@@ -37,7 +37,7 @@ from ..graph.layer_graph import (
     Scale,
     Transpose,
 )
-from ..graph.layer_ops import run
+from ..graph.layer_ops import Rooms, room, run
 from ..metrics.tasks import class_logits
 from ..posterior.draws import (
     Draw,
@@ -253,8 +253,14 @@ class PortableNetwork:
             Logits; of a regression the mean of each target, and after them their standard
             deviations where the network gives them.
         """
-        examples = self._examples(x, input_scale, layout)
-        return self._shown(self._outputs(examples, self._at_mean, batch_size))
+        try:
+            rooms = self._rooms.pop()
+        except IndexError:  # the first call, or another thread has it
+            rooms = {}
+        examples = self._examples(x, input_scale, layout, rooms)
+        outputs = self._outputs(examples, self._at_mean, batch_size, rooms)
+        self._rooms.append(rooms)
+        return self._shown(outputs)
 
     def sample(
         self,
@@ -360,7 +366,11 @@ class PortableNetwork:
         )
 
     def _examples(
-        self, x: ArrayLike, input_scale: str | float | None, layout: str | None
+        self,
+        x: ArrayLike,
+        input_scale: str | float | None,
+        layout: str | None,
+        rooms: Rooms | None = None,
     ) -> NDArray[Any]:
         try:
             examples = np.asarray(x)
@@ -379,13 +389,20 @@ class PortableNetwork:
         except DataError as error:
             raise DataError(f"x: {str(error).replace('--', '')}") from None
         if self.inputs is not None:
-            fitted = np.take(fitted.reshape(len(fitted), -1), self.inputs, axis=1, mode="clip")
+            rows = fitted.reshape(len(fitted), -1)
+            out = room(rooms, "examples", (len(rows), len(self.inputs)), rows.dtype)
+            fitted = np.take(rows, self.inputs, axis=1, out=out, mode="clip")
         return fitted.astype(np.float32, copy=False)
 
     @cached_property
     def _at_once(self) -> int:
         """Examples that go through all layers together."""
         return max(1, _NUMBERS_AT_ONCE // max(self.largest, 1))
+
+    @cached_property
+    def _rooms(self) -> list[Rooms]:
+        """Memory of calls that have ended."""
+        return []
 
     @cached_property
     def _at_mean(self) -> dict[str, NDArray[np.float32]]:
@@ -431,12 +448,19 @@ class PortableNetwork:
         return out
 
     def _outputs(
-        self, examples: NDArray[Any], weights: Mapping[str, NDArray[np.float32]], batch_size: int
+        self,
+        examples: NDArray[Any],
+        weights: Mapping[str, NDArray[np.float32]],
+        batch_size: int,
+        rooms: Rooms | None = None,
     ) -> NDArray[np.float32]:
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is below 1")
-        starts = range(0, len(examples), min(batch_size, self._at_once))
-        parts = [run(self.layers, weights, examples[at : at + batch_size]) for at in starts]
+        step = min(batch_size, self._at_once)
+        parts = [
+            run(self.layers, weights, examples[at : at + step], rooms).copy()
+            for at in range(0, len(examples), step)
+        ]
         outputs = parts[0] if len(parts) == 1 else np.concatenate(parts)
         outputs = outputs.reshape(len(outputs), -1)
         if not np.isfinite(outputs).all():

@@ -100,6 +100,19 @@ def test_alone_it_gives_the_numbers_of_the_library(
         np.testing.assert_allclose(outputs, expected_outputs, rtol=0, atol=1e-6 * largest)
 
 
+def test_parts_of_the_examples_and_calls_before_change_nothing(
+    predict: ModuleType, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = predict.load()
+    whole = net.mean(x)
+    kept = whole.copy()
+    for rows in (x[:3], x[10:], x[:1], 2 * x, x.astype(np.float64)):
+        np.testing.assert_allclose(net.mean(rows), predict.load().mean(rows), rtol=0, atol=0)
+    np.testing.assert_array_equal(whole, kept)
+    monkeypatch.setattr(predict, "_NUMBERS_AT_ONCE", 7 * net.largest)  # as of large images
+    np.testing.assert_allclose(predict.load().mean(x), whole, rtol=0, atol=1e-6 * abs(whole).max())
+
+
 def test_it_holds_files_that_name_no_package_of_ours(bundle: Path) -> None:
     assert sorted(file.name for file in bundle.iterdir()) == [
         "network.json", "predict.py", "weights.npz",
