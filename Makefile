@@ -24,6 +24,9 @@ MPI ?= wheel
 MPIRUN ?= mpirun
 NP ?= 2
 PYTEST_ARGS ?=
+# Tests in so many processes, each of which takes whole files.
+WORKERS ?= $(shell unset OMP_NUM_THREADS; [ "$$(nproc)" -ge 2 ] && echo 2 || echo 0)
+PYTEST = python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ifeq ($(filter $(MPI),wheel system),)
 $(error MPI=$(MPI): the MPI is `wheel` (from PyPI) or `system` (the one on PATH))
@@ -85,7 +88,7 @@ help:
 	  'make format   formats the Python files' \
 	  'make clean    removes the environments and caches; results stay' \
 	  '' \
-	  'NP=$(NP)  MPI=$(MPI) (wheel: from PyPI; system: from PATH)  MPIRUN=$(MPIRUN)  PYTHON=$(or $(FOUND),$(PYTHON))  VENV=$(VENV)'
+	  'NP=$(NP)  WORKERS=$(WORKERS)  MPI=$(MPI) (wheel: from PyPI; system: from PATH)  MPIRUN=$(MPIRUN)  PYTHON=$(or $(FOUND),$(PYTHON))  VENV=$(VENV)'
 
 demo: $(PACKAGE)
 	$(MPIRUN) -n $(NP) python -m bprune_hpc.sweep @ArgFilePrune.txt
@@ -95,12 +98,12 @@ train: $(TEST)
 	$(MPIRUN) -n 2 python -m bprune_hpc.train @train_digits.txt
 
 test: $(TEST)
-	python -m pytest $(if $(NO_HOROVOD),-m '$(NO_HOROVOD)') $(PYTEST_ARGS)
+	$(PYTEST) $(if $(NO_HOROVOD),-m '$(NO_HOROVOD)') $(PYTEST_ARGS)
 
 # With no data but those of the repository, as most have them.
 fast: export BPRUNE_TEST_DATA := $(abspath $(VENV))/no-data
 fast: $(TEST)
-	python -m pytest -m 'not (slow or mpi or slurm or horovod or compiled)' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not (slow or mpi or slurm or horovod or compiled)' $(PYTEST_ARGS)
 	python -m pytest tests/robustness/test_fuzz.py -k test_damaged_networks
 
 NEWEST = VENV=$(NEWEST_VENV) PYTHON='3.13 3.12'

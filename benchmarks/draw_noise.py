@@ -6,8 +6,8 @@
 Every number comes from results files that ``bprune_hpc.sweep`` wrote, of sweeps that differ in
 their seed alone: variances over the sweeps assume nothing. With ``--times``: processor time to a
 given standard error, summed over thresholds, by TensorFlow Probability's layers in a
-``tf.function`` and by a sweep, each over that with noise of each example's own. Prints Markdown;
-takes minutes.
+``tf.function``, by bayesian-torch's where it is installed, and by a sweep, each over that with
+noise of each example's own. Prints Markdown; takes minutes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bprune_hpc.posterior.pruning import mask_at_threshold
 from bprune_hpc.tensorflow_import import import_probability, import_tensorflow
 
 from .common_draws import Repeats, repeat
-from .peers import set_posterior
+from .peers import bayesian_torch_draws, set_posterior
 
 METRICS = ("nll", "nll_rise", "predictive_entropy", "mutual_information")
 KINDS = ("shared", "per_block", "per_example")
@@ -139,14 +139,17 @@ def times_table(
     x = np.asarray(test.x, np.float32).reshape(len(test.x), -1)
     biases = [value for value in net.fixed.values() if value.ndim == 1]
     costs: dict[str, Any] = {}
-    for kind in ("DenseFlipout", "DenseReparameterization"):
-        costs[f"TFP {kind}"] = cost = np.zeros(2)
-        for threshold in thresholds:
-            table = mask_at_threshold(net.posterior, threshold).apply(net.posterior)
-            least = {name: np.maximum(scale, 1e-6) for name, scale in table.scale.items()}
-            draw = peer(Posterior(table.loc, least), biases, x, kind)
+    for threshold in thresholds:
+        table = mask_at_threshold(net.posterior, threshold).apply(net.posterior)
+        least = {name: np.maximum(scale, 1e-6) for name, scale in table.scale.items()}
+        pruned = Posterior(table.loc, least)
+        draws = {
+            f"TFP {kind}": peer(pruned, biases, x, kind)
+            for kind in ("DenseFlipout", "DenseReparameterization")
+        } | bayesian_torch_draws(pruned, x, biases)
+        for name, draw in draws.items():
             seconds, variance = of_peer(draw, test.y, n_draws, n_repeats)
-            cost += seconds * variance
+            costs[name] = costs.get(name, 0) + seconds * variance
     grid = ",".join(f"{threshold:g}" for threshold in thresholds)
     flags = [f"--model_dir={model_dir}", f"--data_path={data_path}", f"--thresholds={grid}"]
     for kind in ("shared", "per_example"):

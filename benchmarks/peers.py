@@ -142,7 +142,9 @@ def untransformed(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(np.expm1(scale.astype(np.float64) - epsilon)).astype(np.float32)
 
 
-def bayesian_torch_draws(table: Posterior, x: NDArray[np.float32]) -> dict[str, Draw]:
+def bayesian_torch_draws(
+    table: Posterior, x: NDArray[np.float32], biases: list[NDArray[np.float32]] | None = None
+) -> dict[str, Draw]:
     """Stacks of bayesian-torch's layers; none where it is not installed."""
     if importlib.util.find_spec("bayesian_torch") is None:
         logger.info("bayesian-torch is not installed: skipped")
@@ -152,6 +154,7 @@ def bayesian_torch_draws(table: Posterior, x: NDArray[np.float32]) -> dict[str, 
 
     torch.set_num_threads(1)
     examples = torch.from_numpy(x)
+    added = [torch.from_numpy(np.array(bias)) for bias in biases or []]
 
     def draw_of(kind: str) -> Draw:
         layers = []
@@ -167,7 +170,8 @@ def bayesian_torch_draws(table: Posterior, x: NDArray[np.float32]) -> dict[str, 
                 values = examples
                 for index, layer in enumerate(layers):
                     values = layer(torch.relu(values) if index else values, return_kl=False)
-                return torch.softmax(values, dim=1)
+                    values = values + added[index] if added else values
+                return torch.softmax(values, dim=1).numpy()
 
         return draw
 

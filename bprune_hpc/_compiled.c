@@ -23,9 +23,8 @@
 
 #define SLAB 16       /* examples side by side in a graph of layers */
 #define GROUP_SLABS 4 /* slabs that go through all layers together */
-#define STEPS 4       /* from each base of a tile; as many as a group has slabs */
-#define BASES 4
-#define FILTERS 6 /* that share a list of offsets */
+#define VECTORS_OF_HALF 8 /* a tile's slabs and columns; its halves are rows, or columns too */
+#define FILTERS 6         /* that share a list of offsets */
 enum { TANH = 1, SIGMOID, ELU, SOFTPLUS, SELU, SWISH, SOFTSIGN, GELU, GELU_TANH, LEAKY_RELU };
 
 #define SIX 6.0
@@ -68,24 +67,28 @@ struct draws {
   float sign[MOST_DRAWS];
 };
 
-/* Places of a convolution's sums that are worked on together. */
+/* Places of a convolution's sums that are worked on together: columns of each half, and where. */
 struct tile {
-  int32_t in[BASES], out[BASES], other[BASES], n_bases, n_steps;
+  int32_t out[2], other[2], n_columns[2];
 };
-
-/* Classes of a window's taps, first to last - 1, that are inside of the image at the same bases. */
-struct run {
-  int32_t first, last, mask;
-};
-#define MOST_RUNS 1024
 
 /* What sums of a draw have in common. */
 struct sums {
-  const int32_t *offsets;
   const float *values, *scale, *shift;
-  ptrdiff_t n_classes, in_step, out_step, other_step, out_channel, other_channel;
-  int is_first, is_last;
+  ptrdiff_t out_channel, other_channel;
   struct bounds bounds;
+};
+
+/* A tile's sums in a block of inputs: these are near, and so are sums that are not the last ones.
+
+   out, other: of each vector, from a filter's place; of those that there are, one bit each. */
+struct part {
+  const float *near;
+  const int32_t *starts;
+  float *sums;
+  ptrdiff_t out[2 * VECTORS_OF_HALF], other[2 * VECTORS_OF_HALF];
+  int32_t is_used;
+  int is_first, is_last;
 };
 
 /* Two rows and columns of places, the taps of which see four rows and columns, one bit each. */
@@ -93,9 +96,9 @@ struct square {
   int32_t in, out, other, rows, columns, n_rows, n_columns;
 };
 
-/* Slabs that are worked on together, and their strides. */
+/* Slabs that are worked on together, and strides of slabs and of columns. */
 struct slabs {
-  ptrdiff_t n, in, out, other;
+  ptrdiff_t n, in, out, other, out_column, other_column;
 };
 
 struct convolution {
@@ -103,12 +106,13 @@ struct convolution {
   ptrdiff_t n_squares, room, n_channels;
   ptrdiff_t in_channel, in_row, in_column, out_row, out_column, other_row, other_column;
   const struct tile *tiles;
-  const uint8_t *masks; /* bases that are inside, of each tile and class */
+  const int32_t *sources; /* of each tile, where the vectors are that its windows see; or -1 */
   const int32_t *starts, *offsets;
   const float *values, *scale, *shift;
-  ptrdiff_t width, n_blocks, n_classes, n_filters, n_tiles, tiles_at_once, n_values;
-  ptrdiff_t in_step; /* 0: steps are slabs */
-  ptrdiff_t out_step, other_step;
+  ptrdiff_t width, block, n_blocks, n_filters, n_tiles, n_sources, n_values;
+  ptrdiff_t half;       /* from a tile's first half to its second one, in what it sees */
+  ptrdiff_t n_together; /* slabs of a tile */
+  ptrdiff_t at_once;    /* squares */
   struct bounds bounds;
 };
 
@@ -130,20 +134,6 @@ struct pooling {
   ptrdiff_t n_channels, in_channel, out_channel, n_places;
   int is_mean;
 };
-
-/* Runs of classes with any base inside, and one without a mask after them. */
-static void runs_of(const uint8_t *masks, ptrdiff_t n_classes, struct run *runs)
-{
-  for (ptrdiff_t class = 0; class < n_classes;) {
-    const ptrdiff_t first = class;
-    do
-      class++;
-    while (class < n_classes && masks[class] == masks[first]);
-    if (masks[first])
-      *runs++ = (struct run){(int32_t)first, (int32_t)class, masks[first]};
-  }
-  runs->mask = 0;
-}
 
 static ptrdiff_t padded(const struct layer *layer)
 {
@@ -254,7 +244,8 @@ struct set {
                        ptrdiff_t, int);
   void (*add_classes)(const float *, ptrdiff_t, ptrdiff_t, const int32_t *, int, double *,
                       int64_t *, ptrdiff_t, int64_t *, int64_t *);
-  void (*convolve)(const struct convolution *, struct sums, const float *, float *, const float *);
+  void (*convolve)(const struct convolution *, const struct sums *, const struct slabs *,
+                   const float *, float *, const float *, float *);
   void (*convolve_squares)(const struct convolution *, const struct sums *, const struct slabs *,
                            const float *, float *, const float *, float *);
   void (*combine)(const struct elementwise *, const float *, const float *, float, const float *,
@@ -1010,8 +1001,7 @@ PyMODINIT_FUNC PyInit__compiled(void)
       PyModule_AddIntConstant(module, "MOST_DRAWS", MOST_DRAWS) ||
       PyModule_AddIntConstant(module, "SLAB", SLAB) ||
       PyModule_AddIntConstant(module, "GROUP_SLABS", GROUP_SLABS) ||
-      PyModule_AddIntConstant(module, "STEPS", STEPS) ||
-      PyModule_AddIntConstant(module, "BASES", BASES) ||
+      PyModule_AddIntConstant(module, "VECTORS_OF_HALF", VECTORS_OF_HALF) ||
       PyModule_AddIntConstant(module, "FILTERS", FILTERS) ||
       PyModule_AddIntConstant(module, "MOST_LAYERS", MOST_LAYERS)) {
     Py_XDECREF(module);

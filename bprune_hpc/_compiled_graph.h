@@ -8,11 +8,11 @@
 
 /* Where a tensor's channel 0, row 0, column 0 is: in the examples (0), or in the scratch.
 
-   Columns of zeros are to the left and right of each row. A group's slabs are each a tensor of
-   their own, or one has room for a slab alone, or they lie side by side in each column. */
+   A group's slabs are each a tensor of their own, or one has room for a slab alone, or they lie
+   side by side in each column. */
 struct tensor {
   int64_t start, slab_stride, channel_stride, row_stride, column_stride;
-  int64_t n_channels, n_rows, n_columns, left, right;
+  int64_t n_channels, n_rows, n_columns;
 };
 
 struct operation {
@@ -38,8 +38,8 @@ struct program {
 /* A kernel's weights that are not zero as lists; see `weight_lists`. */
 struct kernel {
   const float *loc, *scale;
-  const int32_t *taps, *classes, *tap_offsets;
-  ptrdiff_t n_taps, n_in, n_out, channel_stride, block, width, n_classes;
+  const int32_t *tap_offsets;
+  ptrdiff_t n_taps, n_in, n_out, channel_stride, block, width;
 };
 
 /* Where lists are written to. */
@@ -106,12 +106,12 @@ static int make_lists(const struct kernel *k, int32_t *next, const struct lists 
   uint8_t kept[FILTERS * KEPT_BYTES + 8];
   const ptrdiff_t n_lists = (k->n_out + k->width - 1) / k->width;
   for (ptrdiff_t start = 0; start == 0 || start < k->n_in; start += k->block) {
-    const ptrdiff_t of_block = start / k->block * n_lists * k->n_classes;
+    const ptrdiff_t of_block = start / k->block * n_lists;
     const ptrdiff_t stop = k->n_in - start > k->block ? start + k->block : k->n_in;
     for (ptrdiff_t at = 0; at < k->n_taps; at++)
       for (ptrdiff_t c = start; c < stop; c++) {
-        const ptrdiff_t row = k->taps[at] * k->n_in + c;
-        const int32_t offset = (int32_t)(c * k->channel_stride + k->tap_offsets[k->taps[at]]);
+        const ptrdiff_t row = at * k->n_in + c;
+        const int32_t offset = (int32_t)((c - start) * k->channel_stride + k->tap_offsets[at]);
         for (ptrdiff_t first = 0; first < k->n_out; first += FILTERS * KEPT_BYTES) {
           const ptrdiff_t n_left = k->n_out - first, from = row * k->n_out + first;
           const ptrdiff_t n = n_left > FILTERS * KEPT_BYTES ? FILTERS * KEPT_BYTES : n_left;
@@ -135,8 +135,7 @@ static int make_lists(const struct kernel *k, int32_t *next, const struct lists 
                 continue;
               }
             }
-            const ptrdiff_t list =
-                of_block + (first + f) / k->width * k->n_classes + k->classes[at];
+            const ptrdiff_t list = of_block + (first + f) / k->width;
             const int32_t entry = next[list]++;
             if (lists && entry >= lists->starts[list + 1])
               return 0;
@@ -152,29 +151,21 @@ static int make_lists(const struct kernel *k, int32_t *next, const struct lists 
 
 static int take_kernel(struct buffers *buffers, PyObject *tuple, struct kernel *k)
 {
-  PyObject *loc, *scale, *taps, *classes, *tap_offsets;
-  if (!is_tuple(tuple) ||
-      !PyArg_ParseTuple(tuple, "OOOOOnnnn", &loc, &scale, &taps, &classes, &tap_offsets, &k->n_in,
-                        &k->n_out, &k->channel_stride, &k->n_classes))
+  PyObject *loc, *scale, *tap_offsets;
+  if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "OOOnnn", &loc, &scale, &tap_offsets, &k->n_in,
+                                            &k->n_out, &k->channel_stride))
     return 0;
-  k->taps = numbers_of(buffers, taps, 'i', 0, 1);
-  k->n_taps = k->taps ? n_taken(buffers) : 0;
-  k->classes = k->taps ? numbers_of(buffers, classes, 'i', 0, k->n_taps) : NULL;
-  k->tap_offsets = k->classes ? numbers_of(buffers, tap_offsets, 'i', 0, k->n_taps) : NULL;
+  k->tap_offsets = numbers_of(buffers, tap_offsets, 'i', 0, 1);
+  k->n_taps = k->tap_offsets ? n_taken(buffers) : 0;
   const ptrdiff_t n_weights = times(times(k->n_taps, k->n_in), k->n_out);
   k->loc = k->tap_offsets ? numbers_of(buffers, loc, 'f', 0, n_weights) : NULL;
   k->scale = NULL;
   if (!k->loc || (scale != Py_None && !(k->scale = numbers_of(buffers, scale, 'f', 0, n_weights))))
     return 0;
-  int is_right = k->n_classes > 0 && n_weights <= INT32_MAX && k->channel_stride >= 0;
-  int64_t most = 0;
-  for (ptrdiff_t at = 0; is_right && at < k->n_taps; at++) {
-    is_right = k->taps[at] >= 0 && k->taps[at] < k->n_taps && k->classes[at] >= 0 &&
-               k->classes[at] < k->n_classes && (at == 0 || k->classes[at] >= k->classes[at - 1]);
-    most = k->tap_offsets[at] > most ? k->tap_offsets[at] : most;
-  }
   const ptrdiff_t reach = times(k->n_in, k->channel_stride);
-  is_right = is_right && reach >= 0 && most + reach <= INT32_MAX;
+  int is_right = n_weights <= INT32_MAX && reach >= 0;
+  for (ptrdiff_t at = 0; at < k->n_taps; at++)
+    is_right &= k->tap_offsets[at] >= 0 && k->tap_offsets[at] <= INT32_MAX - reach;
   if (!is_right)
     PyErr_SetString(PyExc_ValueError, "no such kernel");
   return is_right;
@@ -199,9 +190,9 @@ static PyObject *weight_counts(PyObject *self, PyObject *kernel)
 
 /* Lists of a kernel (taps, in, out): for each block of inputs, and filter or `width` of them.
 
-   Within a list come the taps in their order, those of a class together, and then the inputs. The
-   entries of each list are counted; or, where these sums are given as starts, offsets, places among
-   the kernel's weights, -1 for none, means and deviations are written. */
+   Within a list come the taps in their order, and then the inputs. The entries of each list are
+   counted; or, where these sums are given as starts, offsets from a block's first input, places
+   among the kernel's weights, -1 for none, means and deviations are written. */
 static PyObject *weight_lists(PyObject *self, PyObject *args)
 {
   PyObject *kernel, *starts, *written;
@@ -219,7 +210,7 @@ static PyObject *weight_lists(PyObject *self, PyObject *args)
     goto end;
   }
   const ptrdiff_t n_blocks = k.n_in > k.block ? (k.n_in + k.block - 1) / k.block : 1;
-  const ptrdiff_t n_lists = times(times(n_blocks, (k.n_out + k.width - 1) / k.width), k.n_classes);
+  const ptrdiff_t n_lists = times(n_blocks, (k.n_out + k.width - 1) / k.width);
   const int counts = written == Py_None;
   int32_t *bounds = numbers_of(&buffers, starts, 'i', counts, plus(n_lists, 1));
   if (!bounds)
@@ -418,39 +409,46 @@ static struct strides strides_of(const struct program *program, ptrdiff_t at)
 static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
                             struct program *program, struct operation *op)
 {
-  PyObject *starts, *offsets, *values, *scale, *shift, *tiles, *masks;
+  PyObject *starts, *offsets, *values, *scale, *shift, *tiles, *sources;
   struct convolution *c = &op->convolution;
   int kind;
-  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnnOOOOOOO", &kind, &op->in, &op->out, &op->other,
-                        &c->bounds.low, &c->bounds.high, &c->width, &c->n_blocks,
-                        &c->tiles_at_once, &c->in_step, &tiles, &masks, &starts, &offsets,
-                        &values, &scale, &shift) ||
+  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnnnOOOOOOO", &kind, &op->in, &op->out, &op->other,
+                        &c->bounds.low, &c->bounds.high, &c->width, &c->block, &c->n_together,
+                        &c->half, &c->room, &tiles, &sources, &starts, &offsets, &values, &scale,
+                        &shift) ||
       !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
       !is_tensor(program, op->other, -1))
     return 0;
-  const struct tensor *out = &program->tensors[op->out];
-  c->n_filters = out->n_channels;
-  const int32_t *numbers = numbers_of(buffers, tiles, 'i', 0, 0);
+  const struct tensor *in = &program->tensors[op->in], *out = &program->tensors[op->out];
+  c->n_channels = in->n_channels, c->n_filters = out->n_channels;
+  const int32_t *numbers = numbers_of(buffers, tiles, 'i', 0, 1);
   const ptrdiff_t n_numbers = sizeof *c->tiles / sizeof *numbers;
   c->n_tiles = numbers ? n_taken(buffers) / n_numbers : 0;
   c->tiles = (const struct tile *)numbers;
-  c->masks = numbers ? numbers_of(buffers, masks, 'B', 0, 1) : NULL;
-  const ptrdiff_t n_masks = c->masks ? n_taken(buffers) : 0;
-  if (!c->masks)
+  c->sources = numbers ? numbers_of(buffers, sources, 'i', 0, 1) : NULL;
+  const ptrdiff_t n_all = c->sources ? n_taken(buffers) : 0;
+  if (!c->sources)
     return 0;
-  int is_right = (c->width == 1 || c->width == FILTERS) && c->tiles_at_once > 0 &&
-                 c->n_blocks > 0 && c->n_tiles > 0 && c->in_step >= 0 && n_masks % c->n_tiles == 0;
+  int is_right = (c->width == 1 || c->width == FILTERS) && c->block > 0 && c->n_tiles > 0 &&
+                 n_all % c->n_tiles == 0 && c->half >= 0 && c->n_together > 0 &&
+                 GROUP_SLABS % c->n_together == 0;
+  c->n_sources = is_right ? n_all / c->n_tiles : 0;
+  c->n_blocks = is_right && c->n_channels > c->block ? (c->n_channels + c->block - 1) / c->block : 1;
+  /* A tile reads all vectors of its halves, whether it has so many columns or not. */
+  const ptrdiff_t n_near = plus(times(times(c->block, c->n_sources), c->n_together * SLAB),
+                                VECTORS_OF_HALF * SLAB);
+  const ptrdiff_t n_sums = times(c->n_filters, 2 * VECTORS_OF_HALF * SLAB);
+  const ptrdiff_t n_room = plus(n_near, c->n_blocks > 1 ? n_sums : 0);
+  is_right = is_right && n_room >= 0 && c->room >= 0 && c->room <= program->n_scratch - n_room;
+  for (ptrdiff_t at = 0; is_right && at < c->n_tiles; at++)
+    for (int half = 0; half < 2; half++)
+      is_right &= c->tiles[at].n_columns[half] >= 0 &&
+                  c->tiles[at].n_columns[half] <= VECTORS_OF_HALF / c->n_together;
   if (!is_right) {
     PyErr_SetString(PyExc_ValueError, "no such convolution");
     return 0;
   }
-  c->n_classes = n_masks / c->n_tiles;
-  if (c->n_classes > MOST_RUNS) {
-    PyErr_SetString(PyExc_ValueError, "a window with too many kinds of places");
-    return 0;
-  }
-  const ptrdiff_t of_block = times((c->n_filters + c->width - 1) / c->width, c->n_classes);
-  const ptrdiff_t n_lists = times(c->n_blocks, of_block);
+  const ptrdiff_t n_lists = times(c->n_blocks, (c->n_filters + c->width - 1) / c->width);
   if (!(c->offsets = numbers_of(buffers, offsets, 'i', 0, 0)))
     return 0;
   const ptrdiff_t n_entries = n_taken(buffers);
@@ -460,39 +458,30 @@ static int take_convolution(struct buffers *buffers, PyObject *tuple, ptrdiff_t 
       !(c->scale = numbers_of(buffers, scale, 'f', 0, times(n_sets, c->n_filters))) ||
       !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
     return 0;
-  is_right = are_starts(c->starts, n_lists, n_entries);
-  for (ptrdiff_t at = 0; at < c->n_tiles; at++)
-    is_right &= c->tiles[at].n_bases >= 0 && c->tiles[at].n_bases <= BASES &&
-                c->tiles[at].n_steps >= 0 && c->tiles[at].n_steps <= STEPS;
-  if (!is_right) {
+  const struct span offset = span_of(c->offsets, n_entries, 1);
+  if (!are_starts(c->starts, n_lists, n_entries) || offset.least < 0 ||
+      (n_entries && offset.most + c->half + VECTORS_OF_HALF * SLAB > n_near)) {
     PyErr_SetString(PyExc_ValueError, "lists that are not a convolution's");
     return 0;
   }
-  const struct tensor *other = op->other < 0 ? out : &program->tensors[op->other];
-  const struct strides from = strides_of(program, op->in);
-  c->n_channels = program->tensors[op->in].n_channels;
-  c->in_channel = from.channel, c->in_row = from.row, c->in_column = from.column;
-  c->out_step = c->in_step ? out->column_stride : out->slab_stride;
-  c->other_step = c->in_step ? other->column_stride : other->slab_stride;
-  /* Steps that are slabs are looked at with all of a tensor's slabs. */
-  const int64_t n_steps = c->in_step ? STEPS - 1 : 0, n_more = c->n_filters - 1;
-  const struct span offset = span_of(c->offsets, n_entries, 1);
-  struct span read = {0, 0}, written = {0, 0}, added = {0, 0};
-  struct span *const all[] = {&read, &written, &added};
-  for (ptrdiff_t at = 0; at < 3 * BASES; at++) {
-    const struct span span = span_of(numbers + at, c->n_tiles, n_numbers);
-    struct span *of = all[at / BASES];
-    *of = at % BASES ? (struct span){span.least < of->least ? span.least : of->least,
-                                     span.most > of->most ? span.most : of->most}
-                     : span;
+  const struct strides from = strides_of(program, op->in), to = strides_of(program, op->out);
+  const struct strides added = strides_of(program, op->other);
+  c->in_channel = from.channel, c->out_column = to.column, c->other_column = added.column;
+  struct span read = {0, 0};
+  for (ptrdiff_t at = 0; at < n_all; at++)
+    read.most = c->sources[at] > read.most ? c->sources[at] : read.most;
+  read.most += (c->n_channels - 1) * from.channel;
+  is_right = !c->n_channels || are_inside(program, op->in, read);
+  for (ptrdiff_t at = 0; at < 2 * c->n_tiles && is_right && c->n_filters; at++) {
+    const struct tile *tile = &c->tiles[at / 2];
+    const int64_t n_more = tile->n_columns[at % 2] - 1, last = c->n_filters - 1;
+    const int32_t place = tile->out[at % 2], other = tile->other[at % 2];
+    const struct span written = {place, place + n_more * to.column + last * to.channel};
+    const struct span summed = {other, other + n_more * added.column + last * added.channel};
+    is_right = n_more < 0 || (are_inside(program, op->out, written) &&
+                              (op->other < 0 || are_inside(program, op->other, summed)));
   }
-  read.least += offset.least, read.most += offset.most + n_steps * c->in_step;
-  written.most += n_steps * c->out_step + n_more * out->channel_stride;
-  added.most += n_steps * c->other_step + n_more * other->channel_stride;
-  return (!n_entries || are_inside(program, op->in, read)) &&
-         (!c->n_filters || are_inside(program, op->out, written)) &&
-         is_like(program, op->other, op->out) &&
-         (!c->n_filters || op->other < 0 || are_inside(program, op->other, added));
+  return is_right && is_like(program, op->other, op->out);
 }
 
 static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_sets,
@@ -502,7 +491,7 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
   struct convolution *c = &op->convolution;
   int kind;
   if (!PyArg_ParseTuple(tuple, "innn(ff)nnnOOOO", &kind, &op->in, &op->out, &op->other,
-                        &c->bounds.low, &c->bounds.high, &c->tiles_at_once, &c->in_step, &c->room,
+                        &c->bounds.low, &c->bounds.high, &c->at_once, &c->n_together, &c->room,
                         &squares, &values, &scale, &shift) ||
       !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
       !is_tensor(program, op->other, -1))
@@ -526,8 +515,9 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
       !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
     return 0;
   const ptrdiff_t n_rows = plus(plus(c->n_channels, n_units), 1);
-  const ptrdiff_t n_room = times(times(16, n_rows), times(c->tiles_at_once, SLAB));
-  int is_right = c->tiles_at_once > 0 && c->tiles_at_once % 4 == 0 && n_room >= 0 &&
+  const ptrdiff_t n_room = times(times(16, n_rows), times(c->at_once, SLAB));
+  int is_right = c->at_once > 0 && c->at_once % 4 == 0 && n_room >= 0 && c->n_together > 0 &&
+                
                  c->room >= 0 && c->room <= program->n_scratch - n_room && c->n_squares > 0;
   for (ptrdiff_t at = 0; is_right && at < c->n_squares; at++) {
     const struct square *one = &c->squares[at];
@@ -675,9 +665,7 @@ static int take_tensors(const int64_t *numbers, ptrdiff_t n, struct program *pro
     const struct tensor *tensor = &program->tensors[at];
     const int64_t last = (tensor->n_channels - 1) * tensor->channel_stride +
                          (tensor->n_rows - 1) * tensor->row_stride;
-    const int64_t columns = tensor->n_columns + tensor->right - 1;
-    const struct span span = {-tensor->left * tensor->column_stride,
-                              last + columns * tensor->column_stride};
+    const struct span span = {0, last + (tensor->n_columns - 1) * tensor->column_stride};
     is_right = !tensor->n_channels || are_inside(program, at, span);
   }
   if (!is_right && !PyErr_Occurred())
@@ -693,19 +681,6 @@ static float *slab_of(const struct program *program, ptrdiff_t at, ptrdiff_t sla
   return (at ? scratch : (float *)examples) + tensor->start + slab * tensor->slab_stride;
 }
 
-static void clear_borders(const struct tensor *tensor, float *numbers)
-{
-  const int64_t stride = tensor->column_stride;
-  for (int64_t channel = 0; (tensor->left || tensor->right) && channel < tensor->n_channels; channel++)
-    for (int64_t row = 0; row < tensor->n_rows; row++) {
-      float *of_row = numbers + channel * tensor->channel_stride + row * tensor->row_stride;
-      for (int64_t column = -tensor->left; column < 0; column++)
-        memset(of_row + column * stride, 0, SLAB * sizeof *of_row);
-      for (int64_t column = 0; column < tensor->right; column++)
-        memset(of_row + (tensor->n_columns + column) * stride, 0, SLAB * sizeof *of_row);
-    }
-}
-
 /* An operation on slabs first..last with a set of its weights. */
 static void run_operation(const struct program *program, const struct operation *op, ptrdiff_t to,
                           ptrdiff_t set, const struct draws *draws, ptrdiff_t draw,
@@ -715,38 +690,33 @@ static void run_operation(const struct program *program, const struct operation 
   const struct tensor *added = &program->tensors[op->other < 0 ? 0 : op->other];
   const struct convolution *c = &op->convolution;
   const struct elementwise *e = &op->elementwise;
-  for (ptrdiff_t slab = first; slab < last; slab++) {
+  const int has_products = op->kind == CONVOLUTION || op->kind == SQUARES;
+  const ptrdiff_t n_together = has_products ? c->n_together : 1;
+  for (ptrdiff_t slab = first; slab < last; slab += n_together) {
     const float *read = slab_of(program, op->in, slab, examples, scratch);
     float *written = slab_of(program, to, slab, examples, scratch);
     const float *other =
         op->other < 0 ? NULL : slab_of(program, op->other, slab, examples, scratch);
-    clear_borders(out, written);
     if (op->kind == POOLING)
       program->set->pool(&op->pooling, read, written);
     else if (op->kind == ELEMENTWISE) {
       const int has_other = !e->is_pair || draws->column[draw] >= 0;
       program->set->combine(e, e->scale + set * e->n_channels, e->shift + set * e->n_channels,
                             draws->sign[draw], read, has_other ? other : NULL, written);
-    } else if (c->in_step || slab == first) {
+    } else {
       const struct sums sums = {
-                                 .offsets = c->offsets,
-                                 .values = c->values + set * c->n_values,
-                                 .scale = c->scale + set * c->n_filters,
-                                 .shift = c->shift + set * c->n_filters,
-                                 .n_classes = c->n_classes,
-                                 .in_step = c->in_step ? c->in_step : in->slab_stride,
-                                 .out_step = c->in_step ? out->column_stride : out->slab_stride,
-                                 .other_step = c->other_step,
-                                 .out_channel = out->channel_stride,
-                                 .other_channel = added->channel_stride,
-                                 .bounds = c->bounds,
+          .values = c->values + set * c->n_values,
+          .scale = c->scale + set * c->n_filters,
+          .shift = c->shift + set * c->n_filters,
+          .out_channel = out->channel_stride,
+          .other_channel = added->channel_stride,
+          .bounds = c->bounds,
       };
-      const struct slabs slabs = {c->in_step ? 1 : last - first, in->slab_stride,
-                                  out->slab_stride, added->slab_stride};
-      if (op->kind == SQUARES)
-        program->set->convolve_squares(c, &sums, &slabs, read, written, other, scratch + c->room);
-      else
-        program->set->convolve(c, sums, read, written, other);
+      const struct slabs slabs = {last - slab < n_together ? last - slab : n_together,
+                                  in->slab_stride,    out->slab_stride,   added->slab_stride,
+                                  out->column_stride, added->column_stride};
+      (op->kind == SQUARES ? program->set->convolve_squares : program->set->convolve)(
+          c, &sums, &slabs, read, written, other, scratch + c->room);
     }
   }
 }

@@ -4,35 +4,25 @@
    weight multiplies whole vectors. GROUP_SLABS slabs go through all layers before the next ones do.
    A convolution is a list of offsets, and of weights, for each filter, or for FILTERS of them
    together; a dense layer is one whose window is all of its input. Sums are worked on in tiles of
-   BASES places and STEPS steps from each, which are columns of one slab, or slabs. What a place's
-   window has outside of the image is left out, by classes of the window's taps that are inside or
-   outside together. A sum's terms are added in the order of its lists, whatever tile it is in. */
+   two halves, each of columns, and slabs where there are few of these. What their windows see of a
+   block of inputs is first put together, zeros outside of the image too, as
+   [channel][row][column][slab][example]: it stays in the first cache while all lists go over it,
+   and the places of a half lie side by side. A sum's terms are added in the order of its lists,
+   whatever tile it is in. */
 
-#define AT_ONCE (LANES == 16 ? 4 : 2) /* vectors that a base's sums are worked on together */
+#define AT_ONCE (LANES == 16 ? 4 : 2) /* vectors of a product that are worked on together */
 #define PART (LANES * AT_ONCE)        /* numbers */
 #define VECTOR NAME(vector)
-#define AT(v, step) (PART > SLAB ? (v) * (step) : (v) * LANES)
-#define STEP_OF(part, v) (((part) + (v) * LANES) / SLAB)
-#define OTHER(base, part, v)                                                                      \
-  (other ? other + tile->other[base] + NAME(part_offset)(part, s->other_step) +                   \
-               AT(v, s->other_step)                                                               \
-         : NULL)
 #define INTS NAME(lanes)
 #define CHOSEN(mask, yes, no) ((VECTOR)(((INTS)(yes) & (mask)) | ((INTS)(no) & ~(mask))))
+#define UNROLLED _Pragma("GCC unroll 16")
 #ifdef __x86_64__
 #define HELD(value) __asm__("" : "+v"(value)) /* in a register, for many products */
-#define REGISTER(value) __asm__("" : "+r"(value))
 #else
 #define HELD(value) (void)(value)
-#define REGISTER(value) (void)(value)
 #endif
 
 typedef int32_t INTS __attribute__((vector_size(4 * LANES), may_alias));
-
-static inline __attribute__((always_inline)) ptrdiff_t NAME(part_offset)(int part, ptrdiff_t step)
-{
-  return part / SLAB * step + part % SLAB;
-}
 
 /* A sum as it leaves a layer: scaled, shifted, with the other branch's number, within bounds. */
 TARGET static inline __attribute__((always_inline)) VECTOR
@@ -46,115 +36,90 @@ NAME(finished)(VECTOR sum, float scale, float shift, const float *other, struct 
   return CHOSEN(high < value, high, value);
 }
 
-#define OF_BASES(mask)                                                                            \
-  case mask:                                                                                      \
-    for (; k < stop; k++) {                                                                       \
-      const float *x = in + offsets[k];                                                           \
-      VECTOR value = values[k] - (VECTOR){0};                                                     \
-      HELD(value);                                                                                \
-      for (int b = 0; b < BASES; b++)                                                             \
-        if (mask >> b & 1) {                                                                      \
-          const float *of_base = x + bases[b];                                                    \
-          REGISTER(of_base);                                                                      \
-          for (int v = 0; v < AT_ONCE; v++) {                                                     \
-            VECTOR number = *(const VECTOR *)(of_base + (v == 3 ? three : AT(v, step)));          \
-            HELD(number);                                                                         \
-            sum[b][v] += value * number;                                                          \
-          }                                                                                       \
-        }                                                                                         \
-    }                                                                                             \
-    break;
+/* Where a vector of a filter's sums is between blocks of inputs, by its place in a tile. */
+static inline __attribute__((always_inline)) float *NAME(kept)(const struct part *part,
+                                                               ptrdiff_t filter, int at)
+{
+  return part->sums + filter * 2 * VECTORS_OF_HALF * SLAB + at;
+}
 
-/* One filter in a tile. */
+/* Store a vector of a filter's sums when all inputs are in it. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(alone)(const struct sums *s, const ptrdiff_t step, const int n_bases, const int n_steps,
-            const struct tile *tile, const struct run *runs, const int32_t *starts,
-            const float *in, float *out, const float *other, ptrdiff_t filter)
+NAME(finish)(const struct sums *s, const struct part *part, ptrdiff_t filter, int at, VECTOR sum,
+             float *out, const float *other)
 {
-  const int32_t *offsets = s->offsets;
+  if (!(part->is_used >> at / SLAB & 1))
+    return;
+  if (other)
+    other += filter * s->other_channel + part->other[at / SLAB] + at % SLAB;
+  *(VECTOR *)(out + filter * s->out_channel + part->out[at / SLAB] + at % SLAB) =
+      NAME(finished)(sum, s->scale[filter], s->shift[filter], other, s->bounds);
+}
+
+/* Each filter alone, in n_vectors of both halves of a tile. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(alone)(const struct convolution *c, const struct sums *s, const struct part *part,
+            const int n_vectors, float *out, const float *other)
+{
+  enum { MOST = LANES == 16 ? VECTORS_OF_HALF : 4 };
+  const int at_once = n_vectors < MOST ? n_vectors : MOST;
+  const int32_t *offsets = c->offsets;
   const float *values = s->values;
-  const ptrdiff_t out_step = s->out_step;
-  ptrdiff_t three = 3 * step;
-  if (step != SLAB)
-    REGISTER(three); /* so that a base's places need few of them */
-  for (int part = 0; part < SLAB * STEPS && part / SLAB < n_steps; part += PART) {
-    const ptrdiff_t at = NAME(part_offset)(part, step), to = NAME(part_offset)(part, out_step);
-    const ptrdiff_t bases[BASES] = {tile->in[0] + at, tile->in[1] + at, tile->in[2] + at,
-                                    tile->in[3] + at};
-    VECTOR sum[BASES][AT_ONCE] = {0};
-    if (!s->is_first)
-      for (int b = 0; b < BASES; b++)
-        for (int v = 0; v < AT_ONCE; v++)
-          if (b < n_bases && STEP_OF(part, v) < n_steps)
-            sum[b][v] = *(const VECTOR *)(out + tile->out[b] + to + AT(v, out_step));
-    for (const struct run *run = runs; run->mask; run++) {
-      ptrdiff_t k = starts[run->first];
-      const ptrdiff_t stop = starts[run->last];
-      switch (run->mask) {
-        OF_BASES(1) OF_BASES(2) OF_BASES(3) OF_BASES(4) OF_BASES(5) OF_BASES(6) OF_BASES(7)
-        OF_BASES(8) OF_BASES(9) OF_BASES(10) OF_BASES(11) OF_BASES(12) OF_BASES(13) OF_BASES(14)
-        OF_BASES(15)
+  for (ptrdiff_t filter = 0; filter < c->n_filters; filter++)
+    for (int first = 0; first < n_vectors * SLAB; first += at_once * LANES) {
+      const float *upper = part->near + first, *lower = upper + c->half;
+      const int of_half = VECTORS_OF_HALF * SLAB;
+      VECTOR sum[2][MOST] = {0};
+      if (!part->is_first)
+        UNROLLED for (int v = 0; v < 2 * at_once; v++)
+          sum[v / at_once][v % at_once] = *(const VECTOR *)NAME(kept)(
+              part, filter, v / at_once * of_half + first + v % at_once * LANES);
+      const ptrdiff_t stop = part->starts[filter + 1];
+      for (ptrdiff_t k = part->starts[filter]; k < stop; k++) {
+        VECTOR value = values[k] - (VECTOR){0};
+        HELD(value);
+        for (int v = 0; v < at_once; v++)
+          sum[0][v] += value * *(const VECTOR *)(upper + offsets[k] + v * LANES);
+        for (int v = 0; v < at_once; v++)
+          sum[1][v] += value * *(const VECTOR *)(lower + offsets[k] + v * LANES);
       }
+      if (!part->is_last)
+        UNROLLED for (int v = 0; v < 2 * at_once; v++)
+          *(VECTOR *)NAME(kept)(part, filter,
+                                v / at_once * of_half + first + v % at_once * LANES) =
+              sum[v / at_once][v % at_once];
+      else
+        UNROLLED for (int v = 0; v < 2 * at_once; v++)
+          NAME(finish)(s, part, filter, v / at_once * of_half + first + v % at_once * LANES,
+                       sum[v / at_once][v % at_once], out, other);
     }
-    if (s->is_last)
-      for (int b = 0; b < BASES; b++)
-        for (int v = 0; v < AT_ONCE; v++)
-          if (b < n_bases && STEP_OF(part, v) < n_steps)
-            sum[b][v] = NAME(finished)(sum[b][v], s->scale[filter], s->shift[filter],
-                                       OTHER(b, part, v), s->bounds);
-    for (int b = 0; b < BASES; b++)
-      for (int v = 0; v < AT_ONCE; v++)
-        if (b < n_bases && STEP_OF(part, v) < n_steps)
-          *(VECTOR *)(out + tile->out[b] + to + AT(v, out_step)) = sum[b][v];
-  }
 }
 
-/* Steps that are next to each other have places that need no registers. */
-TARGET static void NAME(alone_near)(const struct sums *s, const struct tile *tile,
-                                    const struct run *runs, const int32_t *starts, const float *in,
-                                    float *out, const float *other, ptrdiff_t filter)
+/* FILTERS filters at a time in AT_ONCE vectors of a tile. */
+TARGET static void NAME(together)(const struct convolution *c, const struct sums *s,
+                                  const struct part *part, float *out, const float *other)
 {
-  NAME(alone)(s, SLAB, BASES, STEPS, tile, runs, starts, in, out, other, filter);
-}
-
-TARGET static void NAME(alone_far)(const struct sums *s, const struct tile *tile,
-                                   const struct run *runs, const int32_t *starts, const float *in,
-                                   float *out, const float *other, ptrdiff_t filter)
-{
-  NAME(alone)(s, s->in_step, tile->n_bases, tile->n_steps, tile, runs, starts, in, out, other,
-              filter);
-}
-
-/* FILTERS filters, of which n there are, at one base of a tile. */
-TARGET static void NAME(together)(const struct sums *s, const struct tile *tile, int base,
-                                  const uint8_t *masks, const int32_t *starts, const float *in,
-                                  float *out, const float *other, ptrdiff_t filter, ptrdiff_t n)
-{
-  const int32_t *offsets = s->offsets;
-  const ptrdiff_t step = s->in_step, out_step = s->out_step, stride = s->out_channel;
-  const int n_steps = tile->n_steps;
-  for (int part = 0; part < SLAB * STEPS && part / SLAB < n_steps; part += PART) {
-    const float *x_base = in + tile->in[base] + NAME(part_offset)(part, step);
-    const ptrdiff_t place = tile->out[base] + NAME(part_offset)(part, out_step);
-    VECTOR sum[FILTERS][AT_ONCE] = {0};
-    if (!s->is_first)
+  const int32_t *offsets = c->offsets;
+  for (ptrdiff_t list = 0; list * FILTERS < c->n_filters; list++)
+    for (int first = 0; first < 2 * VECTORS_OF_HALF * SLAB; first += PART) {
+      const ptrdiff_t filter = list * FILTERS, n_left = c->n_filters - filter;
+      const int n = n_left < FILTERS ? (int)n_left : FILTERS;
+      if (!(part->is_used >> first / SLAB & ((1 << (PART + SLAB - 1) / SLAB) - 1)))
+        continue;
+      const float *near = part->near + first % (VECTORS_OF_HALF * SLAB) +
+                          (first < VECTORS_OF_HALF * SLAB ? 0 : c->half);
+      VECTOR sum[FILTERS][AT_ONCE] = {0};
       for (int f = 0; f < FILTERS; f++)
         for (int v = 0; v < AT_ONCE; v++)
-          if (f < n && STEP_OF(part, v) < n_steps)
-            sum[f][v] = *(const VECTOR *)(out + place + f * stride + AT(v, out_step));
-    for (ptrdiff_t class = 0; class < s->n_classes;) {
-      const ptrdiff_t start = starts[class];
-      const int is_inside = masks[class] >> base & 1;
-      do
-        class++;
-      while (class < s->n_classes && (masks[class] >> base & 1) == is_inside);
-      const ptrdiff_t stop = is_inside ? starts[class] : start;
+          if (!part->is_first && f < n)
+            sum[f][v] = *(const VECTOR *)NAME(kept)(part, filter + f, first + v * LANES);
+      const ptrdiff_t start = part->starts[list], stop = part->starts[list + 1];
       const float *weights = s->values + start * FILTERS;
       for (ptrdiff_t k = start; k < stop; k++, weights += FILTERS) {
-        const float *x = x_base + offsets[k];
+        const float *x = near + offsets[k];
         VECTOR numbers[AT_ONCE];
         for (int v = 0; v < AT_ONCE; v++)
-          numbers[v] = *(const VECTOR *)(x + AT(v, step));
+          numbers[v] = *(const VECTOR *)(x + v * LANES);
         for (int f = 0; f < FILTERS; f++) {
           VECTOR weight = weights[f] - (VECTOR){0};
           HELD(weight);
@@ -162,70 +127,64 @@ TARGET static void NAME(together)(const struct sums *s, const struct tile *tile,
             sum[f][v] += weight * numbers[v];
         }
       }
+      for (int f = 0; f < FILTERS; f++)
+        for (int v = 0; v < AT_ONCE; v++)
+          if (f < n && part->is_last)
+            NAME(finish)(s, part, filter + f, first + v * LANES, sum[f][v], out, other);
+          else if (f < n)
+            *(VECTOR *)NAME(kept)(part, filter + f, first + v * LANES) = sum[f][v];
     }
-    for (int f = 0; f < FILTERS; f++) {
-      const float scale = s->scale[f < n ? filter + f : filter];
-      const float shift = s->shift[f < n ? filter + f : filter];
-      for (int v = 0; v < AT_ONCE; v++)
-        if (f < n && STEP_OF(part, v) < n_steps) {
-          const ptrdiff_t to = place + f * stride + AT(v, out_step);
-          if (s->is_last)
-            sum[f][v] = NAME(finished)(sum[f][v], scale, shift,
-                                       other ? OTHER(base, part, v) + f * s->other_channel : NULL,
-                                       s->bounds);
-          *(VECTOR *)(out + to) = sum[f][v];
-        }
+}
+
+/* Put together what a tile sees of some channels. */
+TARGET static void NAME(gather)(const int32_t *sources, ptrdiff_t n_sources, ptrdiff_t n_together,
+                                ptrdiff_t in_slab, ptrdiff_t in_channel, ptrdiff_t n_channels,
+                                const float *in, float *near)
+{
+  for (ptrdiff_t channel = 0; channel < n_channels; channel++, in += in_channel)
+    for (ptrdiff_t at = 0; at < n_sources; at++)
+      for (ptrdiff_t slab = 0; slab < n_together; slab++, near += SLAB)
+        for (int e = 0; e < SLAB; e += LANES)
+          *(VECTOR *)(near + e) =
+              sources[at] < 0 ? (VECTOR){0}
+                              : *(const VECTOR *)(in + sources[at] + slab * in_slab + e);
+}
+
+/* All filters of a convolution, in slabs that a tile has together.
+
+   room: for what a tile sees of a block of inputs, and for its sums. */
+TARGET static void NAME(convolve)(const struct convolution *c, const struct sums *s,
+                                  const struct slabs *slabs, const float *in, float *out,
+                                  const float *other, float *room)
+{
+  const ptrdiff_t n_lists = (c->n_filters + c->width - 1) / c->width, n = c->n_together;
+  struct part part = {.near = room};
+  part.sums = room + (c->block * c->n_sources * n + VECTORS_OF_HALF) * SLAB;
+  for (ptrdiff_t at = 0; at < c->n_tiles; at++) {
+    const struct tile *tile = &c->tiles[at];
+    part.is_used = 0;
+    for (int v = 0; v < 2 * VECTORS_OF_HALF; v++) {
+      const int half = v / VECTORS_OF_HALF;
+      const ptrdiff_t column = v % VECTORS_OF_HALF / n, slab = v % VECTORS_OF_HALF % n;
+      part.is_used |= (column < tile->n_columns[half]) << v;
+      part.out[v] = tile->out[half] + column * slabs->out_column + slab * slabs->out;
+      part.other[v] = tile->other[half] + column * slabs->other_column + slab * slabs->other;
+    }
+    const int n_most = tile->n_columns[tile->n_columns[1] > tile->n_columns[0]];
+    for (ptrdiff_t block = 0; block < c->n_blocks; block++) {
+      const ptrdiff_t first = block * c->block, n_left = c->n_channels - first;
+      NAME(gather)(c->sources + at * c->n_sources, c->n_sources, n, slabs->in, c->in_channel,
+                   n_left < c->block ? n_left : c->block, in + first * c->in_channel, room);
+      part.starts = c->starts + block * n_lists;
+      part.is_first = block == 0, part.is_last = block == c->n_blocks - 1;
+      if (c->width > 1)
+        NAME(together)(c, s, &part, out, other);
+      else if (n_most * n > VECTORS_OF_HALF / 2)
+        NAME(alone)(c, s, &part, VECTORS_OF_HALF, out, other);
+      else
+        NAME(alone)(c, s, &part, VECTORS_OF_HALF / 2, out, other);
     }
   }
-}
-
-/* Ask the caches for a part of the next tile's inputs, a part for each list of this tile. */
-static inline __attribute__((always_inline)) void
-NAME(ask_for)(const struct convolution *c, const struct tile *next, const float *in, ptrdiff_t list,
-              ptrdiff_t n_lists)
-{
-  const ptrdiff_t last = c->n_channels * (list + 1) / n_lists;
-  for (ptrdiff_t channel = c->n_channels * list / n_lists; channel < last; channel++)
-    for (int b = 0; b < next->n_bases; b++)
-      for (int v = 0; v < STEPS; v++) { /* those in the middle of a window of 3 x 3 taps */
-        const ptrdiff_t place = channel * c->in_channel + next->in[b] + c->in_row +
-                                v * c->in_step + 2 * c->in_column;
-        __builtin_prefetch((const void *)((uintptr_t)in + (uintptr_t)place * sizeof *in));
-      }
-}
-
-/* All filters of a convolution, in a slab, or in all of a group. */
-TARGET static void NAME(convolve)(const struct convolution *c, struct sums s, const float *in,
-                                  float *out, const float *other)
-{
-  const ptrdiff_t n_lists = (c->n_filters + c->width - 1) / c->width;
-  for (ptrdiff_t first = 0; first < c->n_tiles; first += c->tiles_at_once)
-    for (ptrdiff_t block = 0; block < c->n_blocks; block++) {
-      s.is_first = block == 0, s.is_last = block == c->n_blocks - 1;
-      for (ptrdiff_t at = first; at < first + c->tiles_at_once && at < c->n_tiles; at++) {
-        const struct tile *tile = &c->tiles[at];
-        const uint8_t *masks = c->masks + at * s.n_classes;
-        struct run runs[MOST_RUNS + 1];
-        runs_of(masks, s.n_classes, runs);
-        const int is_near =
-            s.in_step == SLAB && tile->n_bases == BASES && tile->n_steps == STEPS;
-        for (ptrdiff_t list = 0; list < n_lists; list++) {
-          if (c->in_step && block == c->n_blocks - 1 && at + 1 < c->n_tiles)
-            NAME(ask_for)(c, tile + 1, in, list, n_lists);
-          const int32_t *starts = c->starts + (block * n_lists + list) * s.n_classes;
-          const ptrdiff_t filter = list * c->width, to = filter * s.out_channel;
-          const float *of_other = other ? other + filter * s.other_channel : NULL;
-          if (c->width == 1 && is_near)
-            NAME(alone_near)(&s, tile, runs, starts, in, out + to, of_other, filter);
-          else if (c->width == 1)
-            NAME(alone_far)(&s, tile, runs, starts, in, out + to, of_other, filter);
-          else
-            for (int base = 0; base < tile->n_bases; base++)
-              NAME(together)(&s, tile, base, masks, starts, in, out + to, of_other, filter,
-                             c->n_filters - filter < FILTERS ? c->n_filters - filter : FILTERS);
-        }
-      }
-    }
 }
 
 /* Winograd's products for 2 x 2 places and 3 x 3 taps (Lavin and Gray 2016): 16 for 36.
@@ -236,7 +195,7 @@ TARGET static void NAME(convolve_squares)(const struct convolution *c, const str
                                           const struct slabs *slabs, const float *in, float *out,
                                           const float *other, float *room)
 {
-  const ptrdiff_t n_at_once = c->tiles_at_once, stride = n_at_once * SLAB;
+  const ptrdiff_t n_at_once = c->at_once, stride = n_at_once * SLAB;
   const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS;
   const ptrdiff_t of_in = c->n_channels * stride + SLAB, of_sums = n_lists * FILTERS * stride + SLAB;
   const ptrdiff_t n_all = c->n_squares * slabs->n, row = c->in_row, column = c->in_column;
@@ -453,11 +412,7 @@ TARGET static void NAME(pool)(const struct pooling *op, const float *in, float *
 #undef AT_ONCE
 #undef PART
 #undef VECTOR
-#undef AT
-#undef STEP_OF
-#undef OTHER
 #undef HELD
-#undef REGISTER
+#undef UNROLLED
 #undef INTS
 #undef CHOSEN
-#undef OF_BASES

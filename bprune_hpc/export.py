@@ -151,7 +151,9 @@ def _pruned(
     config: SweepConfig, point: tuple[str, float], has_data: bool, swept: SweptThreshold | None
 ) -> PrunedNetwork:
     """Read a network, and examples where there are some, and prune it."""
-    config = dataclasses.replace(config, ood_path=None, ood_dataset=None)
+    config = dataclasses.replace(
+        config, ood_path=None, ood_dataset=None, elbo_path=None, elbo_dataset=None
+    )
     if has_data:
         check_paths(config)
     found, task = problem.read_network(config)

@@ -24,7 +24,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from .job import startup
@@ -48,7 +47,7 @@ from .models.zoo import image_shape
 from .mpi import comm as ranks
 from .runner.loop import StopVote
 from .runner.timing import Timing
-from .tensorflow_import import call_of, import_tensorflow, open_session
+from .tensorflow_import import call_of, import_tensorflow, limit_threads, open_session
 from .training import config as training_config
 from .training import graph
 from .training import report as train_report
@@ -65,7 +64,7 @@ from .training.config import (
 from .training.directory import RECORD, TrainingDirectory
 from .training.noise import Noise
 from .training.pruning import prune, prune_fraction, share_pruned
-from .training.shares import SharedSteps
+from .training.shares import AddUp, SharedSteps
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -196,10 +195,12 @@ class _Run:
         self.x = arrays["x"]
         is_regression = config.task == "regression"
         self.y = arrays["y"].astype(np.float32 if is_regression else np.int64)
-        _start_tensorflow()
+        _start_tensorflow(config)
         if self.allreduce:
             logger.info("gradients of %d ranks are added up by %s", comm.size, self.allreduce)
-        horovod = _start_horovod(comm) if self.allreduce == "horovod" else None
+        self.add_up: AddUp | None = None
+        if self.allreduce == "horovod":
+            self.add_up = _horovod_sum(_start_horovod(comm), (config.num_intra, config.num_inter))
         self.training = graph.build(
             config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked
         )
@@ -211,7 +212,6 @@ class _Run:
             self.session.run(self.training.init)
             step = comm.from_root(lambda: self._start(state))
             self.noise = Noise(self.training.nll, config.seed, comm.rank, step)
-            self.exchange = comm if horovod is None else _HorovodExchange(horovod, comm, threads)
             self.steps = stack.enter_context(contextlib.ExitStack())
             self._take_steps()
             why = self._train(step)
@@ -243,8 +243,7 @@ class _Run:
         if not comm.is_root:
             graph.set_state(self.training, self.session, arrays)
         shared = SharedSteps(
-            self.training, self.session, config, len(self.y), self.noise, self.exchange,
-            comm.rank, comm.size,
+            self.training, self.session, config, len(self.y), self.noise, comm, self.add_up
         )  # fmt: skip
         self.steps.callback(shared.close)
         self.call, self._put_back = shared, shared.put_back
@@ -505,9 +504,15 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
     return n_steps, n_outputs
 
 
-def _start_tensorflow() -> None:
-    """Let this process's TensorFlow give the same bits each time."""
-    import_tensorflow().config.experimental.enable_op_determinism()
+def _start_tensorflow(config: TrainConfig) -> None:
+    """Let this process's TensorFlow give the same bits each time, by the threads asked for.
+
+    What builds a network runs operations outside of sessions, too, and the first that runs in a
+    process makes the pool of threads that all use.
+    """
+    tf = import_tensorflow()
+    limit_threads(config.num_intra, config.num_inter)
+    tf.config.experimental.enable_op_determinism()
 
 
 def _allreduce(config: TrainConfig, n_ranks: int) -> str | None:
@@ -518,38 +523,13 @@ def _allreduce(config: TrainConfig, n_ranks: int) -> str | None:
     return config.allreduce or ("horovod" if is_installed else "mpi")
 
 
-class _HorovodExchange:
-    """Sums and shares by Horovod; see :class:`bprune_hpc.training.shares.Exchange`."""
-
-    def __init__(self, horovod: Any, comm: Comm, threads: tuple[int, int]) -> None:
-        self._horovod, self._rank, self._threads = horovod, comm.rank, threads
-        self._calls: dict[tuple[str, int], Callable[[NDArray[np.float32]], NDArray[Any]]] = {}
-
-    def sum_shares(
-        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
-    ) -> None:
-        """Add up whole arrays: Horovod divides them evenly alone."""
-        add_up = partial(self._horovod.allreduce, op=self._horovod.Sum)
-        share[:] = self._call(add_up, "gradients", len(array))(array)[self._mine(bounds)]
-
-    def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
-        """Bring together what ranks have of different lengths."""
-        array[:] = self._call(self._horovod.allgather, "weights", len(array))(
-            np.ascontiguousarray(array[self._mine(bounds)])
-        )
-
-    def _mine(self, bounds: Sequence[int]) -> slice:
-        return slice(*bounds[self._rank : self._rank + 2])
-
-    def _call(self, operation: Callable[..., Any], name: str, n: int) -> Callable[..., Any]:
-        """What an operation of Horovod makes of an array, in a session of its own."""
-        if (name, n) not in self._calls:
-            tf = import_tensorflow()
-            with tf.Graph().as_default() as own:
-                array = tf.compat.v1.placeholder(tf.float32, (None,))
-                whole = operation(array, name=f"{name}_{n}")
-            self._calls[name, n] = call_of(open_session(own, *self._threads), whole, [array])
-        return self._calls[name, n]
+def _horovod_sum(horovod: Any, threads: tuple[int, int]) -> AddUp:
+    """Adds up arrays by Horovod, in a session of its own."""
+    tf = import_tensorflow()
+    with tf.Graph().as_default() as own:
+        array = tf.compat.v1.placeholder(tf.float32, (None,))
+        whole = horovod.allreduce(array, op=horovod.Sum, name="gradients")
+    return call_of(open_session(own, *threads), whole, [array])
 
 
 def _start_horovod(comm: Comm) -> Any:

@@ -119,6 +119,12 @@ def parser() -> ArgumentParser:
     )
     data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
     data.add_argument(
+        "--elbo_path",
+        metavar="PATH",
+        help="the data it was trained on: the variational free energy at each threshold",
+    )
+    data.add_argument("--elbo_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument(
         "--input_scale",
         default="auto",
         metavar="X",

@@ -56,6 +56,8 @@ class SweepConfig:
         See :func:`bprune_hpc.data.loading.load` and :func:`bprune_hpc.data.fitting.fit_shape`.
     ood_path, ood_dataset : str or None
         Examples to be told from the test set; None for both: no such.
+    elbo_path, elbo_dataset : str or None
+        Training data, for the free energy; None for both: no such.
     task : {"auto", "classification", "regression"}
     noise_scale : float or None
         Standard deviation of a regression's noise, where the network does not give it.
@@ -72,6 +74,8 @@ class SweepConfig:
         Monte Carlo error at which to stop earlier.
     limit : Limit or None
         What pruning may cost, for the choice of a threshold.
+    choose : {"free_energy"} or None
+        Another rule of the choice: where the free energy is least.
     choice : {"auto", "exact", "asymptotic"}
         How the cost is tested; "auto" is exact where it can be.
     soften : float
@@ -125,6 +129,8 @@ class SweepConfig:
     first_label: int
     ood_path: str | None
     ood_dataset: str | None
+    elbo_path: str | None
+    elbo_dataset: str | None
     grid_kind: str
     grid: tuple[float, ...]
     criterion: str
@@ -139,6 +145,7 @@ class SweepConfig:
     noise_block: int | None
     target: Target | None
     limit: Limit | None
+    choose: str | None
     choice: str
     soften: float
     n_comparisons: int
@@ -215,7 +222,7 @@ def from_json(text: str) -> SweepConfig:
     return dataclasses.replace(parse([f"--model_dir={stored['model_dir']}"]), **found)
 
 
-_OF_THE_GRID = {"grid", "target", "limit", "plan", "overwrite", "output"}
+_OF_THE_GRID = {"grid", "target", "limit", "choose", "plan", "overwrite", "output"}
 
 
 def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
@@ -307,6 +314,8 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         first_label=arguments.first_label,
         ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
         ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
+        elbo_path=os.path.expanduser(arguments.elbo_path) if arguments.elbo_path else None,
+        elbo_dataset=arguments.elbo_dataset or ("auto" if arguments.elbo_path else None),
         grid_kind=kind,
         grid=grid,
         criterion=arguments.criterion,
@@ -321,6 +330,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         noise_block=arguments.noise_block,
         target=target,
         limit=limit,
+        choose=arguments.choose,
         choice=arguments.choice,
         soften=arguments.soften,
         n_comparisons=arguments.n_comparisons,

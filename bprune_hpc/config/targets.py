@@ -42,6 +42,12 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
             help="name the most-pruned threshold that is below it with 95 %% confidence",
         )
     group.add_argument(
+        "--choose",
+        choices=("free_energy",),
+        help="name the threshold of the least free energy, if it is lower than unpruned with 95 %% "
+        "confidence; goes with --elbo_path",
+    )
+    group.add_argument(
         "--choice",
         choices=MODES,
         default=MODES[0],
@@ -90,7 +96,12 @@ def read(
     limit = arguments.limit
     target = None if arguments.target_se is None else _target(arguments)
     if limit is not None:
-        _check_limit(limit, kind, least, arguments.criterion)
+        flag = f"--max_{limit.metric}"
+        if not (math.isfinite(limit.value) and limit.value > 0):
+            raise ConfigError(f"{flag}: {limit.value:g} is not positive")
+        _check_unpruned(flag, kind, least, arguments.criterion)
+    if arguments.choose is not None:
+        _check_choose(arguments, kind, least)
     if not 0 < arguments.soften < 1:
         raise ConfigError(f"--soften: {arguments.soften:g} is not between 0 and 1")
     if not 1 <= arguments.n_comparisons <= _MOST_COMPARISONS:
@@ -101,10 +112,11 @@ def read(
         raise ConfigError(
             "--choice=exact: --target_se chooses the number of draws by the data; leave one out"
         )
-    if n_replicates < 2 and (target is not None or limit is not None):
+    is_asked = target is not None or limit is not None or arguments.choose is not None
+    if n_replicates < 2 and is_asked:
         raise ConfigError(
-            f"{_flag(limit)}: one pair of draws (or single draw) has no standard error; raise "
-            "--num_monte_carlo to 4 or more"
+            f"{_flag(limit, arguments.choose)}: one pair of draws (or single draw) has no standard "
+            "error; raise --num_monte_carlo to 4 or more"
         )
     return target, limit
 
@@ -112,6 +124,7 @@ def read(
 def check_task(
     target: Target | None,
     limit: Limit | None,
+    choose: str | None,
     choice: str,
     task: str,
     n_replicates: int,
@@ -121,6 +134,8 @@ def check_task(
 
     Parameters
     ----------
+    choose : str or None
+        Another rule of the choice.
     choice : str
         How the cost is to be tested.
     task : {"classification", "regression"}
@@ -142,16 +157,18 @@ def check_task(
         raise ConfigError(
             "--choice=exact: the losses of a regression have no bound; pass --choice=asymptotic"
         )
-    if n_replicates < 2 and (target is not None or limit is not None):
+    if n_replicates < 2 and (target is not None or limit is not None or choose is not None):
         raise ConfigError(
-            f"{_flag(limit)}: the draws of a {task} come {draws_per_replicate} at a time, and "
-            "these alone have no standard error; raise --num_monte_carlo to "
+            f"{_flag(limit, choose)}: the draws of a {task} come {draws_per_replicate} at a time, "
+            "and these alone have no standard error; raise --num_monte_carlo to "
             f"{2 * draws_per_replicate} or more"
         )
 
 
-def _flag(limit: Limit | None) -> str:
-    return "--target_se" if limit is None else f"--max_{limit.metric}"
+def _flag(limit: Limit | None, choose: str | None) -> str:
+    if limit is not None:
+        return f"--max_{limit.metric}"
+    return "--target_se" if choose is None else f"--choose={choose}"
 
 
 def _names(task: str, has_ood: bool) -> list[str]:
@@ -172,10 +189,18 @@ def _target(arguments: argparse.Namespace) -> Target:
     return target
 
 
-def _check_limit(limit: Limit, kind: str, least: float, criterion: str) -> None:
-    flag = f"--max_{limit.metric}"
-    if not (math.isfinite(limit.value) and limit.value > 0):
-        raise ConfigError(f"{flag}: {limit.value:g} is not positive")
+def _check_choose(arguments: argparse.Namespace, kind: str, least: float) -> None:
+    flag = f"--choose={arguments.choose}"
+    if arguments.limit is not None:
+        raise ConfigError(
+            f"{flag}: is one choice, --max_{arguments.limit.metric} another; leave one out"
+        )
+    if not (arguments.elbo_path or arguments.elbo_dataset):
+        raise ConfigError(f"{flag}: needs the training data; name them with --elbo_path")
+    _check_unpruned(flag, kind, least, arguments.criterion)
+
+
+def _check_unpruned(flag: str, kind: str, least: float, criterion: str) -> None:
     unpruned = 0.0 if kind == "fraction" else CRITERIA[criterion].unpruned
     if least != unpruned:
         where = "0 to --prune_fractions" if kind == "fraction" else "0 to --thresholds"

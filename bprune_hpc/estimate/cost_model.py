@@ -179,7 +179,7 @@ class SimulatedWorker:
 
     def reduce(self, step: Reduce, sums_of: SumsOf) -> None:
         """Take as long as the messages."""
-        n_examples = sum(len(block) for _, block in self.sweep.passes[step.n_passes])
+        n_examples = sum(len(block) for _, block in self.sweep.kept(step.n_passes))
         n_bytes = self.sweep.network.task.bytes_per_cell * len(step.thresholds) * n_examples
         with self.watch.time("reduce"):
             self.watch.spend(reduce_seconds(step.participants, n_bytes))
@@ -295,7 +295,8 @@ def memory(
     missing_bytes : int
         Noise and weights that a rank will hold beyond those of the pilot run.
     """
-    n_examples = max(sum(len(block) for _, block in blocks) for blocks in sweep.passes)
+    of_passes = [sweep.kept(index) for index in range(len(sweep.passes))]
+    n_examples = max(sum(len(block) for _, block in blocks) for blocks in of_passes)
     group_mib = sweep.network.task.bytes_per_cell * len(sweep.masks) * n_examples / MIB
     missing_mib = missing_bytes / MIB
     received = group_mib if n_ranks > 1 else 0.0

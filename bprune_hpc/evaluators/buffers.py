@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-_LINE = 16
-"""Numbers of a cache line."""
+from ..alignment import aligned
 
 
 @dataclass
@@ -28,15 +27,8 @@ class Workspace:
         size = math.prod(shape)
         held = self._held.get(kind)
         if held is None or held.size < size:
-            held = self._held[kind] = _aligned(size)
+            held = self._held[kind] = aligned(size)
         return held[:size].reshape(shape)
-
-
-def _aligned(size: int) -> NDArray[np.float32]:
-    """At an address where a vector does not lie in two cache lines."""
-    wider = np.empty(size + _LINE, np.float32)
-    start = -wider.ctypes.data // wider.itemsize % _LINE
-    return wider[start : start + size]
 
 
 Work = Callable[[Workspace, int, int], None]

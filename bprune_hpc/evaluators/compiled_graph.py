@@ -46,9 +46,9 @@ from .compaction import Floats, GaussianSlice, Weights
 from .compiled_layers import Values, index_of
 from .interface import Noise, Pruned, Sampled, noise_batches_of
 from .slabs import (
-    BASES,
+    GROUP_SLABS,
     SLAB,
-    STEPS,
+    VECTORS_OF_HALF,
     Layout,
     Tiles,
     Window,
@@ -68,7 +68,7 @@ _FUNCTIONS = {
 }  # fmt: skip
 """As the compiled module numbers them."""
 _CONVOLUTION, _ELEMENTWISE, _POOLING, _SQUARES = range(4)
-_GROUP = SLAB * STEPS
+_GROUP = SLAB * GROUP_SLABS
 """Examples that go through all layers together."""
 _MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
 
@@ -152,7 +152,7 @@ class Steps:
                 for at, one in enumerate(self.steps)
                 if isinstance(one.operation, Dense | Convolution)
                 and one.window is not None
-                and one.window.is_across
+                and one.window.n_together > 1
             ),
             len(self.steps),
         )
@@ -170,22 +170,16 @@ class Steps:
     @cached_property
     def layouts(self) -> list[Layout]:
         """Of each tensor: slabs lie side by side in one that a step after the narrow ones uses."""
-        beside = [(0, 0)] * len(self.tensors)
-        for step in self.steps:
-            if step.window is not None and not isinstance(step.operation, Pooling):
-                sides = zip(beside[step.inputs[0]], step.window.outside, strict=True)
-                left, right = map(max, sides)
-                beside[step.inputs[0]] = left, right
         narrow = [self.n_narrow > 0, *(last < self.n_narrow for last in self.last_uses[1:])]
         return [
-            Layout(*one.size, *sides, SLAB if is_narrow else _GROUP)
-            for one, sides, is_narrow in zip(self.tensors, beside, narrow, strict=True)
+            Layout(*one.size, SLAB if is_narrow else _GROUP)
+            for one, is_narrow in zip(self.tensors, narrow, strict=True)
         ]
 
     def sums_layout(self, at: int) -> Layout:
         """That of a step's sums where they are not finished: each slab lies by itself."""
         size = self.tensors[self.steps[at].output].size
-        return Layout(*size, 0, 0, self.layouts[0].column_stride)
+        return Layout(*size, self.layouts[0].column_stride)
 
     def sizes(self, at: int) -> tuple[int, int]:
         """Channels that a step takes, and that it gives."""
@@ -365,8 +359,8 @@ class Lists:
     ----------
     width : int
         Filters that share a list; 0 for Winograd's products, which have none.
-    n_blocks : int
-        Of inputs.
+    block : int
+        Inputs of each list.
     starts, offsets : int32 array
     weights : Values
         ``width`` of them an entry.
@@ -375,7 +369,7 @@ class Lists:
     """
 
     width: int
-    n_blocks: int
+    block: int
     starts: NDArray[np.int32]
     offsets: NDArray[np.int32]
     weights: Values
@@ -390,12 +384,10 @@ _COST_OF_SQUARES = 1.15
 _COST_OF_CHANNEL = 40
 """Operations for each place to transform a channel for these."""
 _EMPTY = np.zeros(1, np.int32), np.zeros(0, np.int32)
-_NEAR_VECTORS = 1152
+_NEAR_VECTORS = 640
 """Vectors of a tile's inputs that stay in a core's first cache."""
-_FEWEST_ENTRIES = 56
+_FEWEST_ENTRIES = 5
 """Of a list: less, and storing sums between blocks of inputs takes longer than products."""
-_TILE_BYTES = 2**17
-"""Sums that are worked on together, block of inputs after block: they stay in the second cache."""
 
 
 def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
@@ -403,16 +395,12 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     step, tiles = steps.steps[at], steps.tiles(at)
     assert step.window is not None
     n_in, n_out = steps.sizes(at)
-    channel_stride = steps.layouts[step.inputs[0]].channel_stride
     loc = np.ascontiguousarray(weights.loc, np.float32).reshape(-1)
     scale = weights.scale
     if scale is not None:
         scale = np.ascontiguousarray(scale, np.float32).reshape(-1)
-    n_classes, filters = tiles.masks.shape[1], compiled.module.FILTERS
-    kernel = (
-        loc, scale, tiles.taps, tiles.classes, tiles.offsets, n_in, n_out, channel_stride,
-        n_classes,
-    )  # fmt: skip
+    filters = compiled.module.FILTERS
+    kernel = loc, scale, tiles.offsets, n_in, n_out, tiles.reach * SLAB
     alone, runs = compiled.module.weight_counts(kernel)
     width, n_entries = 1, alone
     cost = 2 * (_COST_ALONE * alone + _COST_OF_LISTS * loc.size)
@@ -423,11 +411,11 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         return Lists(0, 0, *_EMPTY, _all_values(weights, loc, scale), of_squares)
     # A block's inputs stay near, and its lists are not too short.
     n_lists = max(1, -(-n_out // width))
-    fewest = _FEWEST_ENTRIES * max(1.0, tiles.n_runs / 3)
-    block = math.ceil(fewest * n_lists * n_in / max(1, n_entries))
-    block = max(1, min(n_in, max(_NEAR_VECTORS // step.window.reach, block)))
+    fewest = math.ceil(_FEWEST_ENTRIES * n_lists * n_in / max(1, n_entries))
+    block = max(1, min(n_in, max(_NEAR_VECTORS // tiles.reach, fewest)))
     n_blocks = max(1, -(-n_in // block))
-    starts = np.zeros(n_blocks * -(-n_out // width) * n_classes + 1, np.int32)
+    block = max(1, -(-n_in // n_blocks))
+    starts = np.zeros(n_blocks * -(-n_out // width) + 1, np.int32)
     compiled.module.weight_lists(kernel, block, width, starts, None)
     starts = np.cumsum(starts, dtype=np.int32)
     offsets, places = np.empty(n_entries, np.int32), np.empty(n_entries * width, np.int32)
@@ -441,7 +429,7 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
         if places.size and any(one is not None for one in weights.indices):
             places = index_of(weights).reshape(-1).take(places, mode="clip")
         values = Values(weights.name, of_list[0], of_list[1], places, is_fixed=False)
-    return Lists(width, n_blocks, starts, offsets, values, cost)
+    return Lists(width, block, starts, offsets, values, cost)
 
 
 def _all_values(weights: GaussianSlice, loc: Floats, scale: Floats | None) -> Values:
@@ -555,8 +543,11 @@ class CompiledPruned:
     @cached_property
     def program(self) -> Program:
         """The operations, and where their tensors are."""
-        of_squares = [self.steps.sizes(at) for at, lists in self.lists.items() if not lists.width]
-        return Program(self.steps, self.shared, of_squares)
+        rooms = [
+            _room(lists.block, *self.steps.sizes(at), self.steps.tiles(at).reach)
+            for at, lists in self.lists.items()
+        ]
+        return Program(self.steps, self.shared, max(rooms, default=0))
 
     def noise_batches(self, noises: Sequence[Noise], n_examples: int) -> list[slice]:
         """See :class:`bprune_hpc.evaluators.interface.Pruned`."""
@@ -574,26 +565,18 @@ class Program:
 
     Attributes
     ----------
-    tensors : int64 array, shape (n_tensors, 10)
+    tensors : int64 array, shape (n_tensors, 8)
         As the compiled module takes them.
     sums : dict of int to (int, int)
         For each shared step the tensors of its products with means and with a noise.
-    slack : int
-        Numbers before and after tensors that tiles may touch.
     room : int
-        Where in the scratch Winograd's products have their own.
+        Where in the scratch products have their own.
     n_scratch, n_group : int
         Numbers of the scratch, and of a group of examples.
     """
 
-    def __init__(
-        self, steps: Steps, shared: Sequence[int], of_squares: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, steps: Steps, shared: Sequence[int], n_room: int) -> None:
         layouts, tensors = list(steps.layouts), list(steps.tensors)
-        self.slack = max(
-            (_slack(one.window, layouts[one.inputs[0]]) for one in steps.steps if one.window),
-            default=0,
-        )
         self.sums: dict[int, tuple[int, int]] = {}
         for at in shared:
             self.sums[at] = len(tensors), len(tensors) + 1
@@ -607,17 +590,15 @@ class Program:
         for tensor in (0, *(one for pair in self.sums.values() for one in pair)):
             if not strides[tensor]:  # a slab after the other
                 strides[tensor] = sizes[tensor]
-                sizes[tensor] *= STEPS
+                sizes[tensor] *= GROUP_SLABS
         self.n_group = sizes[0]
-        starts, n_numbers = self._places(steps, sizes)
-        self.room = n_numbers + 2 * self.slack
-        self.n_scratch = self.room + max((_room(*sizes) for sizes in of_squares), default=0)
+        starts, self.room = self._places(steps, sizes)
+        self.n_scratch = self.room + n_room
         self.tensors = np.array(
             [
                 (
-                    self.slack + start + layout.left * layout.column_stride, stride,
-                    layout.channel_stride, layout.row_stride, layout.column_stride,
-                    one.n_channels, *one.size, layout.left, layout.right,
+                    start, stride, layout.channel_stride, layout.row_stride,
+                    layout.column_stride, one.n_channels, *one.size,
                 )
                 for start, stride, one, layout in zip(
                     starts, strides, tensors, layouts, strict=True
@@ -655,19 +636,14 @@ def squares_at_once(n_in: int, n_out: int) -> int:
     return 8 if max(n_in, n_out) <= 128 else 16
 
 
-def _room(n_in: int, n_out: int) -> int:
-    """Numbers of Winograd's products."""
+def _room(block: int, n_in: int, n_out: int, reach: int) -> int:
+    """Numbers of a product's own: Winograd's, or what a tile sees of a block, and its sums."""
     filters: int = compiled.module.FILTERS
-    return 16 * SLAB * squares_at_once(n_in, n_out) * (n_in + -(-n_out // filters) * filters + 1)
-
-
-def _slack(window: Window, before: Layout) -> int:
-    """Numbers that a tile may touch before and after its tensor."""
-    rows, columns = (
-        (taps - 1) * dilation + 1
-        for taps, dilation in zip(window.taps, window.dilations, strict=True)
-    )
-    return rows * before.row_stride + (columns + STEPS * window.strides[1]) * SLAB
+    if not block:
+        n_vectors = 16 * squares_at_once(n_in, n_out) * (n_in + -(-n_out // filters) * filters + 1)
+    else:
+        n_vectors = block * reach + VECTORS_OF_HALF * (1 + 2 * n_out)
+    return n_vectors * SLAB
 
 
 class _Sampled:
@@ -746,22 +722,15 @@ class _Sampled:
         layout = pruned.steps.layouts[0]
         rows = pruned.network.take(np.asarray(x, np.float32)).reshape(len(x), -1)
         rows = np.ascontiguousarray(rows)
-        slabs = pruned.workspace.array("slabs", n_groups * program.n_group + 2 * program.slack)
+        slabs = pruned.workspace.array("slabs", n_groups * program.n_group)
         slabs[...] = 0
         start, stride = map(int, program.tensors[0, :2])
         places = layout.places(pruned.steps.tensors[0].n_channels)
-        places += np.int32(start - program.slack)
+        places += np.int32(start)
 
         def run(_: Workspace, first: int, last: int) -> None:
             compiled.module.fill_slabs(
-                rows,
-                len(rows),
-                places,
-                slabs[program.slack :],
-                program.n_group,
-                stride,
-                first,
-                last,
+                rows, len(rows), places, slabs, program.n_group, stride, first, last
             )
 
         pruned.threads.run(run, n_groups)
@@ -791,17 +760,15 @@ class _Sampled:
             n_narrow = len(others) if at < steps.n_narrow else n_narrow
         result = steps.tensors[steps.result]
         outputs = steps.layouts[steps.result].places(result.n_channels)
-        n_in = program.n_group + 2 * program.slack
-
         def run(workspace: Workspace, start: int, stop: int) -> None:
             scratch = workspace.array("scratch", program.n_scratch)
             compiled.module.run_graph(
-                compiled.instructions(), slabs, n_in, program.tensors, tuple(shared),
+                compiled.instructions(), slabs, program.n_group, program.tensors, tuple(shared),
                 tuple(others), n_narrow, tuple(columns), tuple(signs), len(noises), steps.result,
                 outputs, out, scratch, start, stop, program.n_group, n_slabs,
             )  # fmt: skip
 
-        pruned.threads.run(run, -(-n_slabs // STEPS))
+        pruned.threads.run(run, -(-n_slabs // GROUP_SLABS))
 
     def _shared(self, at: int, noises: Sequence[int]) -> _Operation:
         """Products with the examples, at the mean and with some noises."""
@@ -852,17 +819,17 @@ class _Sampled:
         pruned = self._pruned
         step, lists = pruned.steps.steps[at], pruned.lists[at]
         around = pruned.steps.around(at, at in pruned.shared)
-        tiles = tiles_of(*around)
+        tiles, room = tiles_of(*around), pruned.program.room
         if not lists.width:
+            n_together = GROUP_SLABS if tiles.n_together > 1 else 1
             return (
                 _SQUARES, step.inputs[0], output, added, bounds,
-                squares_at_once(*pruned.steps.sizes(at)), tiles.step, pruned.program.room,
+                squares_at_once(*pruned.steps.sizes(at)), n_together, room,
                 squares_of(*around), values, scale, shift,
             )  # fmt: skip
-        n_bytes = 1 + 4 * _GROUP * BASES * pruned.steps.tensors[step.output].n_channels
         return (
-            _CONVOLUTION, step.inputs[0], output, added, bounds, lists.width, lists.n_blocks,
-            max(1, _TILE_BYTES // n_bytes), tiles.step, tiles.tiles, tiles.masks, lists.starts,
+            _CONVOLUTION, step.inputs[0], output, added, bounds, lists.width, lists.block,
+            tiles.n_together, tiles.half, room, tiles.tiles, tiles.sources, lists.starts,
             lists.offsets, values, scale, shift,
         )  # fmt: skip
 

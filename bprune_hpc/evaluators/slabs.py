@@ -8,11 +8,10 @@ weights, and the order of operations (``evaluators.compiled_graph``).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import pairwise, product
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,8 @@ from numpy.typing import NDArray
 
 from ..graph.layer_graph import Borders, n_places
 
-SLAB, STEPS, BASES = 16, 4, 4
+SLAB, GROUP_SLABS, VECTORS_OF_HALF = 16, 4, 8
 """As the compiled module has them, which is looked at when it is used."""
-_FEWEST_COLUMNS = 8
-"""Of a convolution whose steps are columns; below, they are slabs."""
 _FEWEST_OF_SQUARES = 4
 """Rows and columns; of fewer, much of a window is outside, which sums by taps leave out."""
 
@@ -37,22 +34,18 @@ class Layout:
     Attributes
     ----------
     n_rows, n_columns : int
-    left, right : int
-        Columns of zeros beside each row.
     column_stride : int
         From a column to the next one: a slab, or all slabs of a group side by side.
     """
 
     n_rows: int
     n_columns: int
-    left: int = 0
-    right: int = 0
     column_stride: int = SLAB
 
     @property
     def row_stride(self) -> int:
         """From a row to the next one."""
-        return (self.left + self.n_columns + self.right) * self.column_stride
+        return self.n_columns * self.column_stride
 
     @property
     def channel_stride(self) -> int:
@@ -105,32 +98,9 @@ class Window:
         return rows, columns
 
     @property
-    def is_across(self) -> bool:
-        """Whether a convolution's steps are slabs, not columns."""
-        return self.places[1] < _FEWEST_COLUMNS
-
-    @property
-    def outside(self) -> tuple[int, int]:
-        """Columns of zeros that it needs beside the image, if its steps are columns."""
-        if self.is_across:
-            return 0, 0
-        reach = (self.places[1] - 1) * self.strides[1] + (self.taps[1] - 1) * self.dilations[1] + 1
-        (_, (left, _)), columns = self.borders, self.size[1]
-        return left, max(0, reach - left - columns)
-
-    @property
-    def reach(self) -> int:
-        """Vectors of a channel that a tile sees."""
-        rows, columns = (min(n, 4) for n in self.places)
-        if self.is_across:
-            rows = min(rows, max(1, BASES // columns))
-        spans = [
-            min(size, (n - 1) * stride + (taps - 1) * dilation + 1)
-            for n, size, stride, taps, dilation in zip(
-                (rows, columns), self.size, self.strides, self.taps, self.dilations, strict=True
-            )
-        ]
-        return math.prod(spans) * (STEPS if self.is_across else 1)
+    def n_together(self) -> int:
+        """Slabs that a convolution's tiles have: more, where there are few columns."""
+        return next(n for n in (4, 2, 1) if self.places[1] * n <= VECTORS_OF_HALF or n == 1)
 
     @property
     def has_squares(self) -> bool:
@@ -157,95 +127,104 @@ class Tiles:
 
     Attributes
     ----------
-    tiles : int32 array, shape (n_tiles, 3 * BASES + 2)
-        Where bases are in the input, the output and what is added, how many, and their steps.
-    masks : uint8 array, shape (n_tiles, n_classes)
-        Bases at which the taps of a class are inside of the image, one bit each.
-    taps, classes : int32 array, shape (n_taps,)
-        Taps in the order in which their terms are added, and the class of each of these.
+    tiles : int32 array, shape (n_tiles, 6)
+        Where each half begins in the output, and in what is added, and how many columns it has.
+    sources : int32 array, shape (n_tiles, n_sources)
+        Where the vectors of a channel are that a tile's windows see; -1 outside of the image.
     offsets : int32 array, shape (n_taps,)
-        Where each tap is, from the first one.
-    step : int
-        From a step to the next one in the input; 0 where these are slabs.
+        Where each tap of the first place is among these, in numbers.
+    half : int
+        From the first half to the second one, as ``offsets``.
+    n_together : int
+        Slabs of a tile.
     """
 
     tiles: Places
-    masks: NDArray[np.uint8]
-    taps: Places
-    classes: Places
+    sources: Places
     offsets: Places
-    step: int
+    half: int
+    n_together: int
 
-    @cached_property
-    def n_runs(self) -> float:
-        """Parts, on average, into which a list is divided by what is inside of the image."""
-        return 1 + float(np.count_nonzero(np.diff(self.masks.astype(int)), axis=1).mean())
+    @property
+    def reach(self) -> int:
+        """Vectors of a channel that a tile sees."""
+        return self.sources.shape[1] * self.n_together
 
 
 @lru_cache(maxsize=256)
 def tiles_of(window: Window, before: Layout, after: Layout, other: Layout) -> Tiles:
-    """The tiles of a convolution from one layout to another; ``other`` is added to its sums."""
-    tiles, masks = [], []
-    for places, n_steps in _tiles(window):
-        starts = [window.starts(*place) for place in places]
-        unused = [0] * (BASES - len(places))
-        into = [before.place(*start) for start in starts]
-        out, added = ([layout.place(*place) for place in places] for layout in (after, other))
-        tiles.append([*into, *unused, *out, *unused, *added, *unused, len(places), n_steps])
-        inside = [_is_inside(window, row, column) for row, column in starts]
-        masks.append(sum(of_base.astype(np.uint8) << at for at, of_base in enumerate(inside)))
-    of_taps = np.array(masks, np.uint8)
-    # Taps that come after each other and are inside together need no list of their own. Steps that
-    # are slabs have their places in one row: most are inside together with those above and below.
-    order = np.arange(math.prod(window.taps)).reshape(window.taps)
-    taps = (order.T if window.is_across else order).reshape(-1)
-    of_taps = of_taps[:, taps]
-    is_new = np.append(True, (of_taps[:, 1:] != of_taps[:, :-1]).any(axis=0))
-    rows, columns = np.divmod(np.arange(len(taps)), window.taps[1])
-    down, right = window.dilations
-    offsets = rows * down * before.row_stride + columns * right * before.column_stride
+    """The tiles of a convolution from one layout to another; ``other`` is added to its sums.
+
+    Halves are rows, or columns after each other where there is one row.
+    """
+    n_rows, n_columns = window.places
+    n_together = window.n_together
+    of_half = VECTORS_OF_HALF // n_together
+    down, right = (2, of_half) if n_rows > 1 else (1, 2 * of_half)
+    seen, taps = zip(
+        *(
+            _seen(min(n, size), n_taps, stride, dilation)
+            for n, size, n_taps, stride, dilation in zip(
+                (down, right), window.places, window.taps, window.strides, window.dilations,
+                strict=True,
+            )
+        ), strict=True,
+    )  # fmt: skip
+    tiles, sources = [], []
+    for row, column in product(range(0, n_rows, down), range(0, n_columns, right)):
+        rows, columns = (
+            start + along for start, along in zip(window.starts(row, column), seen, strict=True)
+        )
+        places = rows[:, None] * before.row_stride + columns * before.column_stride
+        is_inside = ((rows >= 0) & (rows < window.size[0]))[:, None] & (
+            (columns >= 0) & (columns < window.size[1])
+        )
+        sources.append(np.where(is_inside, places, -1).reshape(-1))
+        second = (row + 1, column) if down > 1 else (row, column + of_half)
+        counts = [
+            min(of_half, n_columns - one[1]) if one[0] < n_rows and one[1] < n_columns else 0
+            for one in ((row, column), second)
+        ]
+        begins = [
+            layout.place(*one) if count else 0
+            for layout in (after, other)
+            for one, count in zip(((row, column), second), counts, strict=True)
+        ]
+        tiles.append([*begins, *counts])
+    vector = SLAB * n_together
+    offsets = (taps[0][:, None] * len(seen[1]) + taps[1]).reshape(-1) * vector
+    half = len(seen[1]) * vector if down > 1 else SLAB * VECTORS_OF_HALF
     return Tiles(
-        np.array(tiles, np.int32),
-        np.ascontiguousarray(of_taps[:, is_new]),
-        taps.astype(np.int32),
-        (np.cumsum(is_new) - 1).astype(np.int32),
+        _int32(tiles),
+        np.array(sources, np.int32),
         offsets.astype(np.int32),
-        0 if window.is_across else window.strides[1] * before.column_stride,
+        half if n_rows > 1 or n_columns > of_half else 0,
+        n_together,
     )
 
 
-def _tiles(window: Window) -> Iterator[tuple[list[tuple[int, int]], int]]:
-    """Bases of each tile, as places, and its number of steps."""
-    n_rows, n_columns = window.places
-    if window.is_across:
-        down = max(1, min(n_rows, BASES // n_columns))
-        n_parts = -(-n_columns // BASES)
-        ends = [n_columns * at // n_parts for at in range(n_parts + 1)]
-        for row, (start, stop) in product(range(0, n_rows, down), pairwise(ends)):
-            rows = range(row, min(row + down, n_rows))
-            yield list(product(rows, range(start, stop))), STEPS
-        return
-    whole = n_columns // STEPS * STEPS
-    if n_rows < BASES:  # one row's columns
-        for row in range(n_rows):
-            for column in range(0, whole, BASES * STEPS):
-                starts = range(column, min(column + BASES * STEPS, whole), STEPS)
-                yield [(row, start) for start in starts], STEPS
-            if whole < n_columns:
-                yield [(row, whole)], n_columns - whole
-        return
-    for row, column in product(range(0, n_rows, BASES), range(0, n_columns, STEPS)):
-        rows = range(row, min(row + BASES, n_rows))
-        yield [(one, column) for one in rows], min(STEPS, n_columns - column)
+def _seen(
+    n: int, n_taps: int, stride: int, dilation: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """What ``n`` places see along an axis, so that those that a tap sees are next to each other.
 
-
-def _is_inside(window: Window, row: int, column: int) -> NDArray[Any]:
-    """Which taps see the image; columns of zeros count as inside where steps are columns."""
-    rows = np.array(window.is_inside(0, row))
-    columns = np.array(window.is_inside(1, column))
-    if not window.is_across:
-        columns[:] = True
-    return (rows[:, None] & columns).reshape(-1)
+    Returns
+    -------
+    seen : int array
+        From where the first place's first tap is.
+    taps : int array, shape (n_taps,)
+        Where among these each tap of the first place is.
+    """
+    index, phase = np.divmod(np.arange(n_taps) * dilation, stride)
+    seen: list[NDArray[np.intp]] = []
+    taps, n_seen = np.zeros(n_taps, np.intp), 0
+    for one in np.unique(phase):
+        of_phase = index[phase == one]
+        run = np.arange(of_phase[0], of_phase[-1] + n)
+        taps[phase == one] = n_seen + of_phase - of_phase[0]
+        seen.append(one + stride * run)
+        n_seen += len(run)
+    return np.concatenate(seen), taps
 
 
 @lru_cache(maxsize=256)
@@ -305,5 +284,5 @@ def windows_of(window: Window, before: Layout, after: Layout) -> tuple[Places, P
     return _int32(counts), _int32(offsets), _int32(places)
 
 
-def _int32(numbers: Sequence[int]) -> Places:
+def _int32(numbers: Sequence[Any]) -> Places:
     return np.array(numbers, np.int32)

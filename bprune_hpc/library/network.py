@@ -213,7 +213,7 @@ class BayesianNetwork:
         try:
             with _flags_as_arguments():
                 if prior is not None:
-                    check_prior(criterion, self.posterior, prior, self.source.path)
+                    check_prior(f"--criterion={criterion}", self.posterior, prior, self.source.path)
                 (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error

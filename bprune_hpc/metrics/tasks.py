@@ -132,7 +132,7 @@ class Classification:
         label: Int64Array,
         draws: Sequence[tuple[int, Draw]],
         at: tuple[int, slice],
-        sums: Mapping[int, GroupSums],
+        sums: Mapping[int, GroupSums] | None,
         draw_sums: DrawSums,
     ) -> None:
         """Add what some draws say of a batch of examples.
@@ -144,6 +144,8 @@ class Classification:
             Those of one group come one after the other.
         at : tuple
             Threshold, and rows within the block of examples.
+        sums : mapping of group to GroupSums, or None
+            None where sums are kept of draws alone.
         """
         outputs = self.logits(outputs).astype(np.float32, copy=False)
         # The posterior mean is no draw; it comes first.
@@ -151,15 +153,20 @@ class Classification:
         places = slice(len(draws) - len(indices), None)
         if compiled.instructions() != compiled.NONE:
             narrow = label.astype(np.int32)
-            of_draws = [
-                add_logits(sums[group], *at, outputs[of_group], narrow)
-                for group, of_group in _by_group(draws)
-            ]
+            if sums is None:
+                unused, rows = GroupSums(1, len(label), self.n_classes), slice(0, len(label))
+                of_draws = [add_logits(unused, 0, rows, outputs, narrow)]
+            else:
+                of_draws = [
+                    add_logits(sums[group], *at, outputs[of_group], narrow)
+                    for group, of_group in _by_group(draws)
+                ]
             draw_sums.add_sums(at[0], indices, np.concatenate(of_draws, axis=1)[:, places])
             return
         predictions = Predictions.from_logits(outputs, label)
-        for group, of_group in _by_group(draws):
-            sums[group].add(*at, predictions, of_group)
+        if sums is not None:
+            for group, of_group in _by_group(draws):
+                sums[group].add(*at, predictions, of_group)
         if indices:
             draw_sums.add(at[0], indices, predictions, places)
 
@@ -232,7 +239,7 @@ class Regression:
         label: Float64Array,
         draws: Sequence[tuple[int, Draw]],
         at: tuple[int, slice],
-        sums: Mapping[int, NormalSums],
+        sums: Mapping[int, NormalSums] | None,
         draw_sums: NormalDrawSums,
     ) -> None:
         """Add what some draws say of a batch of examples.
@@ -244,6 +251,8 @@ class Regression:
             Those of a replicate come one after the other.
         at : tuple
             Threshold, and rows within the block of examples.
+        sums : mapping of group to NormalSums, or None
+            None where sums are kept of draws alone.
 
         Raises
         ------
@@ -267,7 +276,8 @@ class Regression:
                     f"{scale.min():g}; name another operation with --scale_op"
                 )
             prediction = NormalPrediction(loc - label, scale, draw)
-            sums[group].add(*at, prediction)
+            if sums is not None:
+                sums[group].add(*at, prediction)
             if draw.sign:
                 draw_sums.add(at[0], draw.index, prediction)
 

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from .. import sources, streams
 from ..errors import BpruneError, LaunchError, is_bug, message_of, status_of
-from . import rendezvous
+from . import exchange, rendezvous
 from .launchers import is_number, launcher, leave_out_idle_network
 from .reduction_tree import Part, messages, pieces
 
@@ -81,22 +80,13 @@ class Comm(Protocol):
     def any_of(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
 
-    def sum_shares(
-        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
-    ) -> None:
-        """Add up arrays of all ranks; of the sum, each rank gets a share of its own.
-
-        Ranks are not asked first whether they are there, as this is called at every step of a
-        training. MPI adds up in an order of its own: with two ranks the bits are those of any
-        order, with more those of one library, number of ranks and layout over hosts.
+    def exchange(self, bounds: exchange.Bounds) -> exchange.Exchange:
+        """Arrays that several ranks fill together at every step of a training.
 
         Parameters
         ----------
-        array : float32 array, one axis
-        bounds : sequence of int
-            Where each rank's share begins, and the end.
-        share : float32 array
-            Is written.
+        bounds : sequence of sequence of int
+            Of each part of an array where each rank's share begins, and the end.
         """
 
     def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
@@ -154,11 +144,9 @@ class SerialComm:
         """See :class:`Comm`."""
         return flag
 
-    def sum_shares(
-        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
-    ) -> None:
+    def exchange(self, bounds: exchange.Bounds) -> exchange.Exchange:
         """See :class:`Comm`."""
-        share[:] = array
+        raise NotImplementedError("one process alone takes its steps by itself")
 
     def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
         """See :class:`Comm`."""
@@ -262,16 +250,14 @@ class MPIComm:
             self._world.Allreduce(self._mpi.IN_PLACE, vote, op=self._mpi.MAX)
         return bool(vote[0])
 
-    def sum_shares(
-        self, array: NDArray[np.float32], bounds: Sequence[int], share: NDArray[np.float32]
-    ) -> None:
+    def exchange(self, bounds: exchange.Bounds) -> exchange.Exchange:
         """See :class:`Comm`."""
-        with self._rendezvous.inside("gradients of all ranks"):
-            self._world.Reduce_scatter(array, share, _sizes(bounds), op=self._mpi.SUM)
+        with self._rendezvous.all_at("memory of a training"):
+            return exchange.exchange(self._mpi, self._world, self._rendezvous.inside, bounds)
 
     def gather_shares(self, array: NDArray[np.float32], bounds: Sequence[int]) -> None:
         """See :class:`Comm`."""
-        whole = [array, (_sizes(bounds), list(bounds[:-1])), self._mpi.FLOAT]
+        whole = [array, (exchange.sizes(bounds), list(bounds[:-1])), self._mpi.FLOAT]
         with self._rendezvous.inside("weights of all ranks"):
             self._world.Allgatherv(self._mpi.IN_PLACE, whole)
 
@@ -305,10 +291,6 @@ class MPIComm:
             if not part.is_empty:
                 part.add(at, came)
         part.is_empty = False
-
-
-def _sizes(bounds: Sequence[int]) -> list[int]:
-    return [stop - start for start, stop in pairwise(bounds)]
 
 
 def world() -> SerialComm | MPIComm:

@@ -10,8 +10,9 @@ import numpy as np
 
 from .._typing import BoolArray, Float64Array
 from ..config.sweep_config import SweepConfig
-from ..metrics import exact_tests, threshold_selection
+from ..metrics import exact_tests, free_energy, threshold_selection
 from ..metrics.asymptotic_test import AsymptoticTest, skewness_of
+from ..metrics.free_energy import FreeEnergy
 from ..metrics.nonfinite import blank
 from ..metrics.threshold_selection import LEVEL, CostTest, ExactDropTest, ExactRiseTest, Limit
 from ..posterior.pruning import PruningMask, cuts_in_words
@@ -52,7 +53,11 @@ def choice(
         Which examples share the noise of a draw.
     """
     limit = config.limit
-    if limit is None or sweep_statistics.n_replicates < 2 or masks[0].pruned_fraction != 0:
+    if sweep_statistics.n_replicates < 2 or masks[0].pruned_fraction != 0:
+        return None
+    if config.choose is not None and sweep_statistics.free_energy is not None:
+        return _least_free_energy(config, masks, sweep_statistics.free_energy)
+    if limit is None:
         return None
     why = _why_asymptotic(config, n_classes, status, draw_noise)
     test = (
@@ -102,6 +107,33 @@ def choice(
         value = blank(test.value, sweep_statistics.failed | sweep_statistics.failed[0])
         variables[name] = Variable(("threshold",), value, {"long_name": long_name})
     return variables, {key: value for key, value in attrs.items() if value is not None}
+
+
+def _least_free_energy(
+    config: SweepConfig, masks: Sequence[PruningMask], energy: FreeEnergy
+) -> tuple[dict[str, Variable], dict[str, Any]]:
+    """The choice where free energy is least."""
+    index = free_energy.choose(energy, config.n_comparisons)
+    cuts = cuts_in_words(config.rule(), config.grid_kind, masks)
+    fractions = np.array([mask.pruned_fraction for mask in masks])
+    level = LEVEL / config.n_comparisons
+    attrs = {
+        "rule": "free_energy",
+        "mode": "draws",
+        "decided_on": "free_energy_change",
+        "cost": "free energy",
+        "confidence": 1 - level,
+        "n_comparisons": config.n_comparisons,
+        "index": index,
+        "text": free_energy.claim(index, config.n_comparisons, cuts, fractions),
+    }
+    meaning = "least level at which the free energy is shown to be lower than unpruned, for all"
+    variables = {
+        "p_value": Variable(("threshold",), energy.p_value, {"long_name": meaning}),
+        "is_below": Variable(("threshold",), (energy.p_value <= level).astype(np.int8)),
+        "cut": Variable(("threshold",), cuts),
+    }
+    return variables, attrs
 
 
 def _why_asymptotic(
@@ -228,6 +260,10 @@ class StoredChoice:
             )
         n_comparisons = max(n_choices, int(self.attrs["n_comparisons"]))
         level = LEVEL / n_comparisons
+        if self.attrs["rule"] == "free_energy":
+            at = int(self.attrs["index"])
+            still = at if at < 1 or self.p_value[at] <= level else 0
+            return free_energy.claim(still, n_comparisons, self.cuts, self.pruned_fraction)
         index = threshold_selection.last_passed(self.p_value, self.failed, level)
         cost, limit = str(self.attrs["cost"]), float(self.attrs["limit"])
         if self.failed[0] or index < 0:

@@ -19,13 +19,16 @@ from ..metrics.stopping import Target
 from ..posterior.criteria import CRITERIA
 from ..posterior.mean_field import Posterior
 from ..posterior.pruning import PruningMask
+from ..runner.datasets import OUT_OF_DISTRIBUTION, TEST_SET, TRAINING
 from ..runner.network import Network
 from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
-from . import contents_classification, contents_regression
+from . import contents_classification, contents_free_energy, contents_regression
 from .choice import choice
 from .file import SCHEMA, Contents, Variable
 
+_INPUTS = {OUT_OF_DISTRIBUTION: "ood_input", TRAINING: "elbo_input"}
+"""Attribute with the scaling of further examples, by what they are to the sweep."""
 _SNR_EDGES = np.concatenate([[0.0], np.logspace(-6, 3, 91), [np.inf]])
 _SNR_QUANTILES = np.array([0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 
@@ -53,7 +56,8 @@ def contents(
     status : {"complete", "partial"}
     """
     config, network = sweep.config, sweep.network
-    record, *others = [dataset.record for dataset in sweep.datasets]
+    records = {dataset.name: dataset.record for dataset in sweep.datasets}
+    record = records[TEST_SET]
     masks = sweep_statistics.thresholds.of(sweep.masks)
     statistics, metrics, n_draws = (
         sweep_statistics.statistics[0],
@@ -127,6 +131,10 @@ def contents(
         groups["choice"], group_attrs["choice"] = chosen
     for other in sweep_statistics.statistics[1:]:
         groups |= blanked({"ood": contents_classification.ood(other)}, sweep_statistics.failed)
+    if (energy := sweep_statistics.free_energy) is not None:
+        groups["free_energy"], group_attrs["free_energy"] = contents_free_energy.group(
+            energy, config, masks, len(sweep.datasets[-1])
+        )
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, sweep_statistics)
     doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
@@ -145,7 +153,11 @@ def contents(
             "checkpoint": network.checkpoint,
             "sha256": json.dumps(dict(network.sha256), sort_keys=True),
             "input": record.scaling,
-            **({"ood_input": others[0].scaling} if others else {}),
+            **{
+                attribute: records[name].scaling
+                for name, attribute in _INPUTS.items()
+                if name in records
+            },
         },
         coordinates=coordinates,
         groups=groups,

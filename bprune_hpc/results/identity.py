@@ -17,17 +17,21 @@ from ..config.sweep_config import SweepConfig
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import SHARED_NOISE, Identity
 from ..metrics.tasks import Classification, Task
-from ..runner.datasets import Examples
+from ..runner.datasets import OUT_OF_DISTRIBUTION, TRAINING, Examples
 from ..runner.network import Network
 
 
 def identity_of(config: SweepConfig, network: Network, examples: Sequence[Examples]) -> Identity:
     """What defines the numbers of a sweep."""
-    test, *others = examples
+    test = examples[0]
+    x = {one.name: one.x for one in examples}
     return {
         **network_identity(network),
         "data": _sha256([("x", test.x), ("label", test.summed_label)]),
-        "ood data": _sha256([("x", others[0].x)]) if others else None,
+        "ood data": (
+            _sha256([("x", x[OUT_OF_DISTRIBUTION])]) if OUT_OF_DISTRIBUTION in x else None
+        ),
+        **_training(examples[-1]),
         **_feed(config),
         **test.record.choices,
         "task": network.task.name,
@@ -46,6 +50,13 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "evaluator": network.evaluator,
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
+
+
+def _training(last: Examples) -> Identity:
+    """Training data, where there are some: not of sweeps without, as files were before."""
+    if last.name != TRAINING:
+        return {}
+    return {"training data": _sha256([("x", last.x), ("label", last.summed_label)])}
 
 
 def network_identity(network: Network) -> Identity:

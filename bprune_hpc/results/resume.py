@@ -305,7 +305,10 @@ def is_the_same(saved: Saved, config: SweepConfig) -> bool:
     if saved.status != "complete":
         return False
     now = json.loads(config.to_json())
-    before = {"choice": MODES[0], "soften": SOFTEN, "n_comparisons": 1, **saved.config}
-    names: tuple[str, ...] = ("grid", "n_draws", "target", "limit", "save_probabilities")
-    names += ("choice", "soften", "n_comparisons") if config.limit is not None else ()
+    before = {
+        "choose": None, "choice": MODES[0], "soften": SOFTEN, "n_comparisons": 1, **saved.config
+    }  # fmt: skip
+    names: tuple[str, ...] = ("grid", "n_draws", "target", "limit", "choose", "save_probabilities")
+    names += ("choice", "soften") if config.limit is not None else ()
+    names += ("n_comparisons",) if config.limit is not None or config.choose is not None else ()
     return all(before[name] == now[name] for name in names)

@@ -193,20 +193,24 @@ def _without_thresholds(position: tuple[int, int], sweep: PreparedSweep) -> Arra
         position,
     )
     sweep_state = SweepState(ThresholdIndices(), n_passes, n_replicates)
-    for index, (dataset_index, block) in enumerate(sweep.passes[n_passes] if n_replicates else ()):
-        for group in (MEAN, *range(min(N_GROUPS, n_replicates))):
-            sweep_state.sums_of(index)[group] = task.sums(0, len(block), size)
-        sweep_state.draws[dataset_index] = task.draw_sums(0, n_replicates * size)
+    if n_replicates:
+        for index, (_, block) in enumerate(sweep.kept(n_passes)):
+            for group in (MEAN, *range(min(N_GROUPS, n_replicates))):
+                sweep_state.sums_of(index)[group] = task.sums(0, len(block), size)
+        for dataset_index, _ in sweep.passes[n_passes]:
+            sweep_state.draws[dataset_index] = task.draw_sums(0, n_replicates * size)
     for index, dataset in enumerate(sweep.datasets):
         n_done, plan = n_blocks_done(sweep, sweep_state, index), dataset.plan
         if not n_done:
+            continue
+        sweep_state.finished_draws[index] = task.draw_sums(0, plan.n_draws)
+        if not dataset.keeps_examples:
             continue
         label = dataset.summed_label[: plan.blocks[n_done - 1].stop]
         groups = (MEAN, *range(len(plan.group_sizes)))
         statistics: Any = task.statistics(plan, len(label), True)
         statistics.add_block({group: task.sums(0, len(label), size) for group in groups}, label)
         sweep_state.finished[index] = statistics.columns()
-        sweep_state.finished_draws[index] = task.draw_sums(0, plan.n_draws)
     return sweep_state.arrays()
 
 

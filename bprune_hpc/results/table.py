@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..metrics.estimates import Metric, number_with_error
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .choice import StoredChoice, read_choice
+from .contents_free_energy import COLUMNS
 from .file import STATE, open_results
 from .metric_variables import stored_metric
 
@@ -37,6 +39,7 @@ _REGRESSION_COLUMNS = (
 
 
 LEGEND = "± is one standard error, [ ] a 95 % interval: of draws and test set together."
+ENERGY_LEGEND = "Free energy: nats, summed over the training data, ± of draws alone."
 
 
 def number_with_interval(value: float, low: float, high: float) -> str:
@@ -72,6 +75,7 @@ def table(
     metrics: Mapping[str, Metric],
     heading: str = "SNR <=",
     failures: Sequence[str] = (),
+    more: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> str:
     """Table of a sweep: one line a threshold; errors are of draws and test set together.
 
@@ -85,6 +89,8 @@ def table(
         Of the column of labels.
     failures : sequence of str
         What failed at each threshold, empty where nothing did; stands in place of numbers.
+    more : sequence of (str, sequence of str)
+        Further columns behind: title, and an entry for each threshold.
 
     Returns
     -------
@@ -93,8 +99,10 @@ def table(
     """
     columns = columns_of(metrics)
     failure_at = dict(enumerate(failures))
-    rows = [[heading, "pruned", *(title for _, title in columns)]]
+    titles = [title for _, title in columns] + [title for title, _ in more]
+    rows = [[heading, "pruned", *titles]]
     numbers = [_numbers(name, metrics[name]) for name, _ in columns]
+    numbers += [list(entries) for _, entries in more]
     for index, label in enumerate(labels):
         row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
         row += [column[index] for column in numbers if not failure_at.get(index)]
@@ -128,6 +136,8 @@ class ResultsTable:
     remarks : list of str
         Sentences that belong below the table.
     choice : StoredChoice or None
+    free_energy : mapping of str to (float64 array, float64 array)
+        Value and Monte Carlo error of each number of it, nats; empty where it was not asked for.
     """
 
     labels: list[str]
@@ -137,6 +147,7 @@ class ResultsTable:
     failures: list[str]
     remarks: list[str]
     choice: StoredChoice | None
+    free_energy: Mapping[str, tuple[Float64Array, Float64Array]] = field(default_factory=dict)
 
     def show(self, n_choices: int = 1) -> None:
         """Print them.
@@ -146,8 +157,13 @@ class ResultsTable:
         n_choices : int
             Choices that are shown together, of which this file's is one.
         """
-        show(table(self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures))
-        show(LEGEND)
+        more = [
+            (COLUMNS[name], list(map(number_with_error, *numbers)))
+            for name, numbers in self.free_energy.items()
+        ]
+        of_sweep = self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures
+        show(table(*of_sweep, more))
+        show(LEGEND if not more else f"{LEGEND} {ENERGY_LEGEND}")
         for remark in self.remarks:
             show(remark)
         if self.choice is not None:
@@ -175,6 +191,7 @@ def read_table(path: str | Path) -> ResultsTable:
             f"warning: {doubt}" if doubt is not None else None,
             f"warning: was made with evaluator {fault}; sweep again" if fault else None,
             group.attrs.get("target_text"),
+            file["free_energy"].attrs["text"] if "free_energy" in file else None,
         ]
         return ResultsTable(
             labels=labels_of(points[()], is_share=is_share),
@@ -184,4 +201,16 @@ def read_table(path: str | Path) -> ResultsTable:
             failures=[text.decode() for text in (file["failure"][()] if "failure" in file else ())],
             remarks=[str(text) for text in remarks if text is not None],
             choice=read_choice(file),
+            free_energy=_free_energy(file["free_energy"]) if "free_energy" in file else {},
         )
+
+
+def _free_energy(group: Any) -> dict[str, tuple[Float64Array, Float64Array]]:
+    """What the table shows of it; closed forms have no error."""
+    found = {}
+    for name in COLUMNS:
+        if name in group:
+            value = group[name][()]
+            error = group[f"{name}_se"][()] if f"{name}_se" in group else np.zeros(len(value))
+            found[name] = value, error
+    return found

@@ -170,8 +170,8 @@ def _index(path: str, file: Any, at: str) -> int:
 def _chosen(path: str, file: Any) -> int:
     if "choice" not in file:
         raise ConfigError(
-            f"--at: {path} has no choice; sweep with --max_accuracy_drop or --max_nll_rise, or "
-            "pass --at=threshold=X"
+            f"--at: {path} has no choice; sweep with --max_accuracy_drop, --max_nll_rise or "
+            "--choose=free_energy, or pass --at=threshold=X"
         )
     attrs = file["choice"].attrs
     if int(attrs["index"]) < 0:

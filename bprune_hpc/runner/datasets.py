@@ -26,7 +26,7 @@ Layout = list[list[tuple[int, int]]]
 """First example of each block and the one behind its last, for each set of examples."""
 
 
-TEST_SET, OUT_OF_DISTRIBUTION = "test set", "out of distribution"
+TEST_SET, OUT_OF_DISTRIBUTION, TRAINING = "test set", "out of distribution", "training data"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Examples:
     Attributes
     ----------
     name : str
-        What they are to the sweep: :data:`TEST_SET` or :data:`OUT_OF_DISTRIBUTION`.
+        What they are to the sweep: :data:`TEST_SET`, :data:`OUT_OF_DISTRIBUTION` or
+        :data:`TRAINING`.
     x : array, shape (n_examples, ...)
         In the shape that the network takes.
     label : array, shape (n_examples,), or None
@@ -74,6 +75,14 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def keeps_examples(self) -> bool:
+        """Whether sums are kept of each example; else of each draw alone, over all examples.
+
+        The free energy needs no more, so that training data of any size take no memory for sums.
+        """
+        return self.name != TRAINING
 
     @property
     def summed_label(self) -> NDArray[Any]:
@@ -113,14 +122,14 @@ def lay_out(
     n_thresholds: int,
     layout: Layout | None = None,
 ) -> list[EvaluationSet]:
-    """A plan for every set of examples, the test set first.
+    """A plan for every set of examples, the test set first; what has no sums of examples last.
 
     Parameters
     ----------
     layout : Layout, optional
         Blocks as they are; without, as few as fit in the limit.
     """
-    limit_gb = config.state_limit_gb / len(sets)
+    limit_gb = config.state_limit_gb / sum(examples.keeps_examples for examples in sets)
     datasets = []
     for index, examples in enumerate(sets):
         plan = make_plan(
@@ -128,7 +137,7 @@ def lay_out(
             pairing=config.pairing,
             n_thresholds=n_thresholds,
             n_examples=len(examples),
-            bytes_per_cell=task.bytes_per_cell,
+            bytes_per_cell=task.bytes_per_cell if examples.keeps_examples else 0,
             batch_size=config.batch_size,
             limit_bytes=limit_gb * GIB,
             noises_per_replicate=task.noises_per_replicate,
@@ -147,7 +156,8 @@ def layout_of(datasets: Sequence[EvaluationSet]) -> Layout:
 
 def state_bytes(task: Task, datasets: Sequence[EvaluationSet], *, whole: bool = False) -> int:
     """Bytes of the exact sums of a pass, at most; or were all examples taken in one."""
-    return len(datasets) * max(_bytes_of(task, dataset, whole) for dataset in datasets)
+    kept = [dataset for dataset in datasets if dataset.keeps_examples]
+    return len(kept) * max(_bytes_of(task, dataset, whole) for dataset in kept)
 
 
 def _bytes_of(task: Task, dataset: EvaluationSet, whole: bool) -> int:
@@ -172,10 +182,11 @@ def check_memory(config: SweepConfig, task: Task, datasets: Sequence[EvaluationS
             "--target_se: needs the sums of all examples at once; "
             + _raise_limit(config, state_bytes(task, datasets, whole=True))
         )
+    kept = [dataset for dataset in datasets if dataset.keeps_examples]
     too_large = any(
-        _bytes_of(task, dataset, False) * len(datasets) > config.state_limit_gb * GIB
+        _bytes_of(task, dataset, False) * len(kept) > config.state_limit_gb * GIB
         and len(dataset.plan.blocks[0]) > dataset.plan.batch_size
-        for dataset in datasets
+        for dataset in kept
     )
     if too_large:
         limit = _raise_limit(config, state_bytes(task, datasets))

@@ -52,7 +52,7 @@ def evaluate(
     dataset: EvaluationSet,
     partition: Partition,
     block: range,
-    sums: dict[int, Any],
+    sums: dict[int, Any] | None,
     draw_sums: AddsDraws,
     not_finite: NotFinite,
     *,
@@ -67,8 +67,9 @@ def evaluate(
     masks : sequence of PruningMask, length n_thresholds
     block : range
         Examples of the set; the last batch is padded, so that its rows round as others'.
-    sums : dict of group to GroupSums or NormalSums
-        Added to; groups of the partition that are missing begin at zero.
+    sums : dict of group to GroupSums or NormalSums, or None
+        Added to; groups of the partition that are missing begin at zero. None where sums are kept
+        of draws alone.
     draw_sums : AddsDraws
         Added to.
     not_finite : NotFinite
@@ -79,9 +80,10 @@ def evaluate(
     """
     plan, posterior, task = dataset.plan, network.posterior, network.task
     label = dataset.summed_label[block.start : block.stop]
-    for group in sorted(partition.groups - set(sums)):
-        sums[group] = task.sums(len(masks), len(block), plan.draws_per_replicate)
-        sums[group].clear()  # a page that is read before it is written costs the system twice
+    if sums is not None:
+        for group in sorted(partition.groups - set(sums)):
+            sums[group] = task.sums(len(masks), len(block), plan.draws_per_replicate)
+            sums[group].clear()  # a page that is read before it is written costs the system twice
     add_up: Any = task.add_up
     noise, first = network.noise(seed), dataset.first_example
     runs = list(noise.runs(range(first + block.start, first + block.stop)))

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from .. import data
 from ..config.sweep_config import SweepConfig
 from ..data.fitting import NetworkInput
+from ..data.values import Split
 from ..errors import DataError
 from ..metrics.tasks import Classification, Task
-from .datasets import OUT_OF_DISTRIBUTION, TEST_SET, DataRecord, Examples
+from .datasets import OUT_OF_DISTRIBUTION, TEST_SET, TRAINING, DataRecord, Examples
 
 logger = logging.getLogger(__name__)
+
+_Named = tuple[str, str, str | None, Split]
+"""What examples are to the sweep, data set, path, and which half of it."""
 
 _LIKE_UNITS = 3
 """Targets whose standard deviations differ by more are taken to have replicates of their own."""
@@ -30,7 +34,8 @@ def check_paths(config: SweepConfig) -> None:
     """Raise DataError where a data set is not there: before a network is read."""
     task = "regression" if config.task == "regression" else "classification"
     for dataset, path in (
-        (config.dataset, config.data_path), (config.ood_dataset, config.ood_path)
+        (config.dataset, config.data_path), (config.ood_dataset, config.ood_path),
+        (config.elbo_dataset, config.elbo_path),
     ):  # fmt: skip
         if dataset is not None and (path is not None or dataset != "auto"):
             data.check_path(dataset, path, task)
@@ -39,29 +44,39 @@ def check_paths(config: SweepConfig) -> None:
 def read_sets(
     config: SweepConfig, task: Task, network: NetworkInput
 ) -> tuple[list[Examples], dict[str, str]]:
-    """The sets of examples that a sweep names, the test set first; and digests of their files.
+    """The sets of examples that a sweep names, the test set first, training data last; and digests
+    of their files.
 
     Raises
     ------
     DataError
         If one cannot be read, or does not fit the network.
     """
-    test, hashes = _test_set(config, task, network)
+    held_out: _Named = TEST_SET, config.dataset, config.data_path, "test"
+    test, hashes = _labelled(config, task, network, held_out)
     sets = [test]
     if config.ood_dataset is not None:
         other, more = _other_kind(config, network, test)
         sets.append(other)
         hashes |= more
+    if config.elbo_dataset is not None:
+        trained_on: _Named = TRAINING, config.elbo_dataset, config.elbo_path, "train"
+        training, more = _labelled(config, task, network, trained_on)
+        _warn_of_scales(config.elbo_path or config.elbo_dataset, training, test)
+        sets.append(training)
+        hashes |= more
     return sets, hashes
 
 
-def _test_set(
-    config: SweepConfig, task: Task, network: NetworkInput
+def _labelled(
+    config: SweepConfig, task: Task, network: NetworkInput, named: _Named
 ) -> tuple[Examples, dict[str, str]]:
+    """Examples with labels."""
+    which, dataset, path, split = named
     loaded = data.read(
-        config.dataset,
-        config.data_path,
-        split="test",
+        dataset,
+        path,
+        split=split,
         subtract_pixel_mean=config.subtract_pixel_mean,
         task=task.name,
         x_key=config.x_key,
@@ -76,9 +91,9 @@ def _test_set(
         else:
             data.check_targets(loaded.labels, task.n_targets)
             _warn_of_units(loaded.labels)
-        fitted = _fit(loaded, config, network, TEST_SET, config.data_path)
+        fitted = _fit(loaded, config, network, which, path)
     except DataError as error:
-        raise DataError(f"{config.data_path or loaded.name}: {error}") from error
+        raise DataError(f"{path or loaded.name}: {error}") from error
     asked = {
         "layout": config.layout,
         "input_scale": None if fitted.is_usual else fitted.scale,
@@ -89,7 +104,7 @@ def _test_set(
     }
     choices = {flag: value for flag, value in asked.items() if value}
     record = DataRecord(fitted.scaling, fitted.scale, loaded.classes, choices)
-    return Examples(TEST_SET, fitted.x, loaded.labels, record), loaded.sha256
+    return Examples(which, fitted.x, loaded.labels, record), loaded.sha256
 
 
 def _other_kind(
@@ -117,15 +132,26 @@ def _other_kind(
         finding = str(error).partition("; give the data set")[0]
         fix = "; give examples of the test set's shape" if "has shape" in finding else ""
         raise DataError(f"{name}: {finding}{fix}") from error
-    largest = [max(abs(float(x.min())), abs(float(x.max()))) for x in (fitted.x, test.x)]
-    if fitted.scale != test.record.scale and max(largest) > _ANOTHER_SCALE * min(largest):
-        logger.warning(
-            "%s: %s, up to %.4g, but the test set is %s, up to %.4g: uncertainty may tell them "
-            "apart by that alone; store both alike",
-            name, fitted.scaling, largest[0], test.record.scaling, largest[1],
-        )  # fmt: skip
     record = DataRecord(fitted.scaling, fitted.scale)
-    return Examples(OUT_OF_DISTRIBUTION, fitted.x, None, record), loaded.sha256
+    other = Examples(OUT_OF_DISTRIBUTION, fitted.x, None, record)
+    _warn_of_scales(name, other, test)
+    return other, loaded.sha256
+
+
+def _warn_of_scales(name: str, other: Examples, test: Examples) -> None:
+    """Say where examples have not been scaled as those of the test set were."""
+    largest = [max(abs(float(x.min())), abs(float(x.max()))) for x in (other.x, test.x)]
+    if other.record.scale == test.record.scale or max(largest) <= _ANOTHER_SCALE * min(largest):
+        return
+    effect = (
+        "uncertainty may tell them apart by that alone"
+        if other.label is None
+        else "the free energy is of another input"
+    )
+    logger.warning(
+        "%s: %s, up to %.4g, but the test set is %s, up to %.4g: %s; store both alike",
+        name, other.record.scaling, largest[0], test.record.scaling, largest[1], effect,
+    )  # fmt: skip
 
 
 def _warn_of_units(targets: NDArray[Any]) -> None:

@@ -19,6 +19,8 @@ from ..job.device import PROCESSORS, UsedDevice
 from ..job.provenance import Environment, Identity, environment_of
 from ..mpi.comm import Comm
 from ..posterior.draws import draws_per_replicate, in_whole_replicates
+from ..posterior.mean_field import Prior
+from ..posterior.model_reduction import ClosedForm, closed_form
 from ..posterior.pruning import PruningMask, pruning_masks, tensors_of_units
 from . import problem
 from .datasets import EvaluationSet, Examples, Layout, check_memory, lay_out
@@ -39,7 +41,7 @@ class PreparedSweep:
         What was asked for, together with what a results file has.
     network : Network
     datasets : sequence of EvaluationSet
-        The test set first.
+        The test set first, training data last.
     masks : sequence of PruningMask
         Of every threshold of the grid.
     evaluator : Evaluator
@@ -76,6 +78,22 @@ class PreparedSweep:
         blocks = [(index, block) for index, dataset in sets for block in dataset.plan.blocks]
         is_one_pass = len(blocks) == len(self.datasets)
         return [blocks] if is_one_pass else [[block] for block in blocks]
+
+    def kept(self, n_passes: int) -> list[tuple[int, range]]:
+        """Blocks of a pass that have sums of each example: the first ones, in the same order."""
+        return [
+            (index, block)
+            for index, block in self.passes[n_passes]
+            if self.datasets[index].keeps_examples
+        ]
+
+    @cached_property
+    def closed_form(self) -> ClosedForm:
+        """What is known of the free energy at every threshold of the grid without a draw."""
+        names, scale = self.network.posterior.names, self.config.prior_scale
+        known = self.network.prior if scale is None else dict.fromkeys(names, Prior(0.0, scale))
+        assert known is not None
+        return closed_form(self.network.posterior, self.masks, known)
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,9 @@ def _in_whole_parts(config: SweepConfig, network: Network, size: int) -> SweepCo
     block = f" of {noise.block} examples" if noise.block else ""
     logger.info("noise of a draw: %s%s: %s", noise.kind, block, DRAW_NOISES[noise.kind])
     n_draws, task = in_whole_replicates(config.n_draws, size), network.task.name
-    targets.check_task(config.target, config.limit, config.choice, task, n_draws // size, size)
+    targets.check_task(
+        config.target, config.limit, config.choose, config.choice, task, n_draws // size, size
+    )
     if n_draws != config.n_draws:
         logger.info("draws come %d at a time: --num_monte_carlo rounded up to %d", size, n_draws)
     return replace(config, n_draws=n_draws, batch_size=noise.batch_size(config.batch_size))

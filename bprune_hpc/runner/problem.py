@@ -74,6 +74,8 @@ def read(config: SweepConfig, device: Device = CPU) -> Problem:
     found, task = read_network(config)
     if task.name == "regression" and config.ood_dataset is not None:
         raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
+    if config.elbo_dataset is not None:
+        _check_deviations(found.posterior)
     takes = network_input(found.graph, found.fixed)
     sets, hashes = read_sets(config, task, takes)
     x = sets[0].x
@@ -89,7 +91,7 @@ def read(config: SweepConfig, device: Device = CPU) -> Problem:
         (config.draw_noise, config.noise_block),
         of_the_sweep.evaluator,
         (found.graph, found.posterior, found.fixed),
-        [one.x for one in sets],
+        [one.x for one in sets if one.keeps_examples],
         is_exact and task.name == "classification" and config.target is None,
     )
     return (
@@ -125,7 +127,9 @@ def read_network(config: SweepConfig) -> tuple[Case, Task]:
         n_inter=config.num_inter,
     )
     if needs_prior:
-        check_prior(config.criterion, found.posterior, found.prior, found.source.path)
+        of_criterion = CRITERIA[config.criterion].needs_prior
+        flag = f"--criterion={config.criterion}" if of_criterion else "--elbo_path"
+        check_prior(flag, found.posterior, found.prior, found.source.path)
     task = choose_task(
         config.task, config.noise_scale, found.graph, found.source.path, config.output_kind
     )
@@ -150,7 +154,8 @@ def network_of(
 
 
 def _needs_prior(config: SweepConfig) -> bool:
-    return CRITERIA[config.criterion].needs_prior and config.prior_scale is None
+    is_needed = CRITERIA[config.criterion].needs_prior or config.elbo_dataset is not None
+    return is_needed and config.prior_scale is None
 
 
 def noise_of(
@@ -244,6 +249,8 @@ def _check_named(config: SweepConfig) -> None:
         )
     if config.ood_dataset == "auto" and config.ood_path is None:
         raise ConfigError("--ood_path is missing: name the examples of another kind")
+    if config.elbo_dataset == "auto" and config.elbo_path is None:
+        raise ConfigError("--elbo_path is missing: name the data that the network was trained on")
 
 
 def _check_not_read(output: str, sha256: Collection[str]) -> None:
@@ -256,15 +263,24 @@ def _check_not_read(output: str, sha256: Collection[str]) -> None:
                 )
 
 
-def check_prior(
-    criterion: str, posterior: Posterior, prior: Mapping[str, Prior], path: str
-) -> None:
-    """Raise :class:`ConfigError` where a criterion needs a prior that is not known."""
+def _check_deviations(posterior: Posterior) -> None:
+    """Refuse weights whose divergence from any prior is infinite."""
+    for name, loc in posterior.loc.items():
+        n_certain = int(np.count_nonzero((posterior.scale[name] == 0) & (loc != 0)))
+        if n_certain:
+            raise ConfigError(
+                f"--elbo_path: {n_certain} weights of '{name}' have a deviation of 0 and a mean "
+                "that is not: their divergence from the prior is infinite; leave --elbo_path out"
+            )
+
+
+def check_prior(flag: str, posterior: Posterior, prior: Mapping[str, Prior], path: str) -> None:
+    """Raise :class:`ConfigError` where a flag needs a prior that is not known."""
     unknown = [name for name in posterior.names if name not in prior]
     if unknown:
         more = f" and {len(unknown) - 1} more tensors" if len(unknown) > 1 else ""
         raise ConfigError(
-            f"--criterion={criterion}: the prior is not known: {path} holds no divergence of "
+            f"{flag}: the prior is not known: {path} holds no divergence of "
             f"'{unknown[0]}'{more} from a fixed Normal; give the standard deviation of the "
             "weights' Gaussian prior with --prior_scale"
         )

@@ -5,15 +5,18 @@ Made on rank 0 of a sweep state. Doing the work does not belong here (``runner.l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..metrics.estimates import Metric
+from ..metrics.free_energy import FreeEnergy, free_energy
 from ..metrics.nonfinite import without_failed
 from ..metrics.ood import ood_metrics
 from ..metrics.tasks import AnyDrawSums
+from ..posterior.draws import draws_per_replicate
 from .datasets import EvaluationSet
 from .preparation import PreparedSweep
 from .state import Arrays, SweepState
@@ -33,6 +36,8 @@ class SweepStatistics:
         Of each set of examples that is in, the test set first.
     draw_sums : DrawSums or NormalDrawSums
         Of the test set.
+    free_energy : FreeEnergy or None
+        None without training data, or as long as their pass is not done.
     failures : list of str
         What failed at each threshold, empty where nothing did. At the others the sums stand; at
         these statistics mean nothing, and metrics are NaN.
@@ -52,14 +57,29 @@ class SweepStatistics:
                 ):
                     columns = sweep_state.finished[index]
                     self.statistics.append(_finished(sweep, index, columns, n_done))
-            self.draw_sums: AnyDrawSums = sweep_state.finished_draws[0]
+            self._take_draws(sweep, sweep_state.finished_draws)
             return
-        self.draw_sums = sweep_state.draws[0]
-        for (index, block), sums in zip(sweep.passes[0], sweep_state.sums, strict=True):
+        self._take_draws(sweep, sweep_state.draws)
+        for (index, block), sums in zip(sweep.kept(0), sweep_state.sums, strict=True):
             dataset = sweep.datasets[index]
             statistics = _empty(sweep, dataset, dataset.plan.until(sweep_state.n_replicates))
             statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
             self.statistics.append(statistics)
+
+    def _take_draws(self, sweep: PreparedSweep, draws: Mapping[int, AnyDrawSums]) -> None:
+        self.draw_sums = draws[0]
+        self.free_energy: FreeEnergy | None = None
+        last = len(sweep.datasets) - 1
+        training = sweep.datasets[last]
+        if last not in draws or training.keeps_examples:
+            return
+        of_draws = draws[last].nll(1)  # not their mean
+        self.free_energy = free_energy(
+            of_draws,
+            of_draws.shape[1] // draws_per_replicate(sweep.config.pairing),
+            sweep.closed_form.at(self.thresholds),
+            self.failed,
+        )
 
     @property
     def n_draws(self) -> int:
@@ -89,6 +109,8 @@ def n_blocks_done(sweep: PreparedSweep, sweep_state: SweepState, dataset: int) -
 
 def with_block(sweep: PreparedSweep, sweep_state: SweepState) -> dict[int, Arrays]:
     """Statistics of finished examples, with those of the block that has just been done."""
+    if not sweep.kept(sweep_state.n_passes):
+        return {}
     ((index, block),), (sums,) = sweep.passes[sweep_state.n_passes], sweep_state.sums
     n_done = n_blocks_done(sweep, sweep_state, index)
     statistics = _finished(sweep, index, sweep_state.finished.get(index), n_done)

@@ -51,13 +51,14 @@ def fill(
     draws : DrawSums or NormalDrawSums
         Of that replicate's draws.
     """
-    for index, (dataset_index, block) in enumerate(sweep.passes[sweep_state.n_passes]):
-        plan = sweep.datasets[dataset_index].plan
+    plan = sweep.plan
+    for index, (_, block) in enumerate(sweep.kept(sweep_state.n_passes)):
         sums = sweep_state.sums_of(index)
         sums[MEAN] = _repeated(of_mean, like, len(block), 1)
         for group, n_replicates in enumerate(plan.group_sizes):
             sums[group] = _repeated(of_replicate, like, len(block), n_replicates)
-        sweep_state.draws[dataset_index] = _repeated_draws(draws, like, plan.n_draws, len(block))
+    for index, block in sweep.passes[sweep_state.n_passes]:
+        sweep_state.draws[index] = _repeated_draws(draws, like, plan.n_draws, len(block))
     sweep_state.n_replicates = len(plan.replicates)
 
 
@@ -65,13 +66,15 @@ def finish(sweep_state: SweepState, sweep: PreparedSweep) -> None:
     """Let a state that has ended its first pass have ended them all, with the same in each."""
     ended, draws = sweep_state.finished[0], sweep_state.finished_draws[0]
     for index, dataset in enumerate(sweep.datasets):
+        sweep_state.finished_draws[index] = draws
+        if not dataset.keeps_examples:
+            continue
         n_examples = len(dataset)
         n_batches = -(-n_examples // dataset.plan.batch_size)
         sweep_state.finished[index] = {
             name: _repeated_column(name, column, n_examples, n_batches)
             for name, column in ended.items()
         }
-        sweep_state.finished_draws[index] = draws
     sweep_state.n_passes = len(sweep.passes)
 
 

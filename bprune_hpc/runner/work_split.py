@@ -177,7 +177,7 @@ def example_blocks(
     """Blocks of examples whose exact sums fit in a memory limit.
 
     Blocks are whole batches, so that what is evaluated together never depends on the limit; one
-    batch is the least.
+    batch is the least. Without sums of examples all are one block.
 
     Parameters
     ----------
@@ -185,6 +185,8 @@ def example_blocks(
         Bytes of all jackknife groups and thresholds for one example.
     limit_bytes : float
     """
+    if not bytes_per_example:
+        return [range(n_examples)]
     batches = max(1, int(limit_bytes // (bytes_per_example * batch_size)))
     step = batches * batch_size
     return [range(at, min(at + step, n_examples)) for at in range(0, n_examples, step)]
@@ -227,7 +229,7 @@ def make_plan(
     Parameters
     ----------
     bytes_per_cell : int
-        Bytes of a jackknife group's sums for one threshold and example.
+        Bytes of a jackknife group's sums for one threshold and example; 0 where none are kept.
     batch_size : int
         At most; never more than there are examples.
     limit_bytes : float

@@ -48,9 +48,8 @@ class RankWorker:
         partition, faults = assignment.partitions[self.comm.rank], Faults()
         draws = {}
         for index, (dataset, block) in enumerate(self.sweep.passes[superstep.n_passes]):
-            draws[dataset], of_block = self._evaluate(
-                superstep, partition, dataset, block, sums_of(index)
-            )
+            sums = sums_of(index) if self.sweep.datasets[dataset].keeps_examples else None
+            draws[dataset], of_block = self._evaluate(superstep, partition, dataset, block, sums)
             take_earliest(faults, of_block)
         with self.watch.time("reduce"):
             for of_dataset in draws.values():
@@ -65,7 +64,7 @@ class RankWorker:
         """Reduce this rank's sums with those of others."""
         task, n_draws = self.sweep.network.task, self.sweep.plan.draws_per_replicate
         with self.watch.time("reduce"):
-            for index, (_, block) in enumerate(self.sweep.passes[step.n_passes]):
+            for index, (_, block) in enumerate(self.sweep.kept(step.n_passes)):
                 make = partial(task.sums, len(step.thresholds), len(block), n_draws)
                 reduce_groups(self.comm, step.participants, sums_of(index), make)
 
@@ -75,7 +74,7 @@ class RankWorker:
         partition: Partition,
         index: int,
         block: range,
-        sums: dict[int, AnySums],
+        sums: dict[int, AnySums] | None,
     ) -> tuple[AnyDrawSums, Faults]:
         """Add a partition to sums of a block; the sums of each draw, and faults."""
         sweep, first = self.sweep, self.sweep.plan.replicates[superstep.replicates.start]

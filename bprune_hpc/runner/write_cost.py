@@ -50,7 +50,7 @@ class WriteCost:
         small = _in_small(sweep)
         n_replicates = len(sweep.plan.replicates)
         few_s, all_s = (min(_seconds(small, n) for _ in range(_N_TIMES)) for n in (1, n_replicates))
-        n_cells = small.plan.n_thresholds * sum(len(dataset) for dataset in small.datasets)
+        n_cells = small.plan.n_thresholds * sum(len(block) for _, block in small.kept(0))
         n_more = len(group_sizes(n_replicates)) - 1
         group_s = max(all_s - few_s, 0.0) / n_cells / n_more if n_more else 0.0
         file_s = sweep.network.task.bytes_per_cell / BYTES_PER_S
@@ -69,7 +69,9 @@ class WriteCost:
         sweep_states : sequence of SweepState
             Their sums are not looked at; the last one is furthest behind, and has the replicates.
         """
-        of_passes = [sum(len(block) for _, block in blocks) for blocks in sweep.passes]
+        of_passes = [
+            sum(len(block) for _, block in sweep.kept(index)) for index in range(len(sweep.passes))
+        ]
         n_replicates = len(sweep.plan.replicates)
         seconds = 0.0
         for one in sweep_states:

@@ -10,15 +10,14 @@ place, and the saved graph is not touched.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..alignment import aligned, extent, views_of
 from ..models.layers import ancestors
 
-ALIGNED = 16  # float32 numbers: TensorFlow takes an array as it lies if it begins at 64 bytes
 _BLOCK = 2**16  # numbers that stay in the cache
 _UNIT = np.float32(2.0**-31 * (1 - 2.0**-23))  # makes numbers below 1 of 32 bits
 _TURN = np.float32(np.pi * 2.0**-31)
@@ -74,8 +73,8 @@ class Noise:
     def _lay_out(self, n_examples: int) -> None:
         shapes = [[n_examples if n is None else n for n in shape] for shape in self._shapes]
         parts = shapes[: self._n_normals], shapes[self._n_normals :]
-        (self._normals, normals), (self._signs, signs) = map(aligned, parts)
-        self._views = [*normals, *signs]
+        self._normals, self._signs = (aligned(extent(part)) for part in parts)
+        self._views = [*views_of(self._normals, parts[0]), *views_of(self._signs, parts[1])]
         self._n_examples = n_examples
 
 
@@ -111,18 +110,3 @@ def _cast(op: Any) -> Any:
     while op.type != "Cast":
         (op,) = op.outputs[0].consumers()
     return op.outputs[0]
-
-
-def aligned(shapes: list[list[int]]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """One array, and views of it of these shapes, which TensorFlow takes without copying them."""
-    starts, end = [], 0
-    for shape in shapes:
-        starts.append(end)
-        end += -(-math.prod(shape) // ALIGNED) * ALIGNED
-    whole = np.zeros(end + ALIGNED, np.float32)
-    first = -(whole.ctypes.data // whole.itemsize) % ALIGNED
-    whole = whole[first : first + end]
-    return whole, [
-        whole[start : start + math.prod(shape)].reshape(shape)
-        for start, shape in zip(starts, shapes, strict=True)
-    ]

@@ -6,8 +6,8 @@ TensorFlow's variables, in two arrays: those that are used as they are, and the 
 softplus of a variable. A step adds up each rank's share of the gradients, lets that rank go on
 from there, and gives the new values to all (ZeRO, stage 1).
 
-What belongs here: the arrays, their shares, the step. What does not: what adds up (``mpi.comm``,
-``train``), when the variables are needed (``train``).
+What belongs here: shares, the step. What does not: where the arrays lie, and what adds up
+(``mpi.exchange``, ``train``), when the variables are needed (``train``).
 
 References
 ----------
@@ -17,61 +17,55 @@ SC 2020.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._typing import Float32Array as Array
+from ..alignment import LINE, aligned, extent, views_of
 from ..models.layers import ancestors, scale_of
+from ..mpi.comm import Comm
+from ..mpi.exchange import slices_of
 from ..tensorflow_import import calls_of, import_tensorflow, open_session
 from .config import TrainConfig
 from .graph import Training, set_state, state_of
-from .noise import ALIGNED, Noise, aligned
+from .noise import Noise
 
-Array = NDArray[np.float32]
-
-
-class Exchange(Protocol):
-    """What ranks do together in a step."""
-
-    def sum_shares(self, array: Array, bounds: Sequence[int], share: Array) -> None:
-        """Put the sum over ranks of this rank's share of an array into another one."""
-
-    def gather_shares(self, array: Array, bounds: Sequence[int]) -> None:
-        """Put every rank's share of an array, which it has there, into that of all."""
+AddUp = Callable[[Array], Array]
+"""Gives the sum over all ranks of an array; every rank calls it."""
 
 
 class _Group:
-    """Variables side by side in one array, of which each rank has a share.
+    """Variables side by side, in a part of an array of which each rank has a share.
 
     Attributes
     ----------
-    values, gradient : float32 array
-        Of all of them; ``of_values``, ``of_gradient`` are views, one a variable.
+    shapes : list of list of int
+    at : slice
+        Where the part is.
     bounds : list of int
-        Where shares begin, and the end.
-    mine : slice
-    share : float32 array
-        Of the sum of gradients.
+        Where shares begin in the array, and the end.
     """
 
-    def __init__(self, variables: Sequence[Any], rank: int, n_ranks: int) -> None:
+    def __init__(self, variables: Sequence[Any], start: int, n_ranks: int) -> None:
         self.variables = variables
         self.shapes = [variable.shape.as_list() for variable in variables]
-        self.values, self.of_values = aligned(self.shapes)
-        self.gradient, self.of_gradient = aligned(self.shapes)
-        blocks = len(self.values) // ALIGNED
-        self.bounds = [blocks * one // n_ranks * ALIGNED for one in range(n_ranks + 1)]
-        self.mine = slice(*self.bounds[rank : rank + 2])
-        _, (self.share,) = aligned([[self.mine.stop - self.mine.start]])
+        self.at = slice(start, start + extent(self.shapes))
+        lines = (self.at.stop - start) // LINE
+        self.bounds = [start + lines * one // n_ranks * LINE for one in range(n_ranks + 1)]
 
-    def laid_out(self, of_variables: Sequence[NDArray[Any]]) -> Array:
-        """This rank's share of such an array of other numbers."""
-        whole, views = aligned(self.shapes)
-        for view, value in zip(views, of_variables, strict=True):
+    def of(self, array: Array) -> list[Array]:
+        """What is of each variable in an array of all groups."""
+        return views_of(array[self.at], self.shapes)
+
+    def laid_out(self, rank: int, of_variables: Sequence[NDArray[Any]]) -> Array:
+        """A rank's share of such an array of other numbers."""
+        whole = aligned(self.at.stop)
+        for view, value in zip(self.of(whole), of_variables, strict=True):
             view[...] = value
-        return whole[self.mine]
+        return whole[slice(*self.bounds[rank : rank + 2])]
 
 
 class SharedSteps:
@@ -86,8 +80,9 @@ class SharedSteps:
     config : TrainConfig
     n_train : int
     noise : Noise
-    exchange : Exchange
-    rank, n_ranks : int
+    comm : Comm
+    add_up : callable, optional
+        Adds up gradients; default: the ranks' own exchange.
     """
 
     def __init__(
@@ -97,13 +92,12 @@ class SharedSteps:
         config: TrainConfig,
         n_train: int,
         noise: Noise,
-        exchange: Exchange,
-        rank: int,
-        n_ranks: int,
+        comm: Comm,
+        add_up: AddUp | None = None,
     ) -> None:
         tf = import_tensorflow()
         self._training, self._session, self._noise = training, session, noise
-        self._exchange, self._rank = exchange, rank
+        self._comm, self._add_up = comm, add_up
         network, graph = training.network, training.graph
         variables = graph.get_collection("trainable_variables")
         raw = {one.ref(): name for name, one in network.untransformed_scales.items()}
@@ -113,30 +107,33 @@ class SharedSteps:
         n_used = len(order)
         order += [k for k, one in enumerate(is_raw) if one]
         of_order = [variables[k] for k in order]
-        groups = _Group(of_order[:n_used], rank, n_ranks), _Group(of_order[n_used:], rank, n_ranks)
-        self._used, self._scales = self._groups = groups
+        used = _Group(of_order[:n_used], 0, comm.size)
+        groups = used, _Group(of_order[n_used:], used.at.stop, comm.size)
+        self._groups = groups
+        bounds = [group.bounds for group in groups]
+        self._exchange, self._mine = comm.exchange(bounds), slices_of(bounds, comm.rank)
+        values_used, values_scales = (group.of(self._exchange.values) for group in groups)
 
         fed: list[Any] = []
         self._fed: list[Array] = []
         reads = [op for op in ancestors(training.nll) if op.type == "ReadVariableOp"]
-        for variable, view in zip(self._used.variables, self._used.of_values, strict=True):
+        for variable, view in zip(used.variables, values_used, strict=True):
             found = [op.outputs[0] for op in reads if op.inputs[0] is variable.handle]
             fed += found
             self._fed += [view] * len(found)
-        fed += [training.scales[raw[one.ref()]] for one in self._scales.variables]
-        self._fed += self._scales.of_values
+        fed += [training.scales[raw[one.ref()]] for one in groups[1].variables]
+        self._fed += values_scales
         inputs, self._flags = [training.inputs, training.labels, *noise.fed], list[Any]()
         if network.is_training is not None:
             inputs, self._flags = [*inputs, network.is_training], [np.bool_(True)]
         gradients = [training.nll_gradients[k] for k in order]
         outputs = [training.nll, *gradients]
         self._backward = calls_of(session, outputs, [*inputs, *fed], network.updates)
-        self._of_gradient = [*self._used.of_gradient, *self._scales.of_gradient]
+        self._of_gradient = [one for group in groups for one in group.of(self._exchange.summand)]
 
         is_loc = {one.ref() for one in network.loc_variables.values()}
-        penalized = self._used.laid_out([
-            np.full(one.shape.as_list(), one.ref() in is_loc, np.float32)
-            for one in self._used.variables
+        penalized = used.laid_out(comm.rank, [
+            np.full(one.shape.as_list(), one.ref() in is_loc, np.float32) for one in used.variables
         ])  # fmt: skip
         self._names = [
             [[name.format(one.op.name) for one in group.variables] for name in _STATE]
@@ -147,10 +144,10 @@ class SharedSteps:
         self._step = before[_GLOBAL_STEP]
         with tf.Graph().as_default() as own:
             v1 = tf.compat.v1
-            sums = [v1.placeholder(tf.float32, group.share.shape) for group in groups]
+            sums = [v1.placeholder(tf.float32, mine.stop - mine.start) for mine in self._mine]
             rate, factor = (v1.placeholder(tf.float32, ()) for _ in range(2))
             shares = [
-                v1.get_variable(f"share{k}", initializer=group.laid_out(of_group[0]))
+                v1.get_variable(f"share{k}", initializer=group.laid_out(comm.rank, of_group[0]))
                 for k, (group, of_group) in enumerate(zip(groups, state, strict=True))
             ]
             scale = v1.get_variable("scale", initializer=scale_of(shares[1]))
@@ -183,7 +180,7 @@ class SharedSteps:
         pairs = [(by_name[name], before[name]) for name in _POWERS]
         for group, of_share, of_group in zip(groups, self._of_share, state, strict=True):
             for slot, moments in zip(of_share[1:], of_group[1:], strict=True):
-                pairs.append((slot, group.laid_out(moments)))
+                pairs.append((slot, group.laid_out(comm.rank, moments)))
         for one, value in pairs:
             self._own.run(one.initializer, {one.initializer.inputs[1]: value})
         self._update = calls_of(self._own, new, [*sums, rate, factor], [kept])
@@ -195,16 +192,19 @@ class SharedSteps:
         nll, *gradients = self._backward(x, y, *noise, *self._flags, *self._fed)
         for view, gradient in zip(self._of_gradient, gradients, strict=True):
             view[...] = gradient
-        for group in self._groups:
-            self._exchange.sum_shares(group.gradient, group.bounds, group.share)
-        self._publish(self._update(*(group.share for group in self._groups), rate, factor))
+        if self._add_up is None:
+            shares = self._exchange.add_up()
+        else:
+            whole = self._add_up(self._exchange.summand)
+            shares = [whole[mine] for mine in self._mine]
+        self._publish(self._update(*shares, rate, factor))
         self._step += 1
         return nll  # type: ignore[no-any-return]
 
     def _publish(self, shares: Sequence[Array]) -> None:
-        for group, share in zip(self._groups, shares, strict=True):
-            group.values[group.mine] = share
-            self._exchange.gather_shares(group.values, group.bounds)
+        for mine, share in zip(self._mine, shares, strict=True):
+            self._exchange.values[mine] = share
+        self._exchange.publish()
 
     def _kept(self, state: Mapping[str, NDArray[Any]]) -> list[Array]:
         """Masks of this rank's shares: 1 where a weight stays."""
@@ -213,7 +213,7 @@ class SharedSteps:
             for variable in (network.loc_variables[layer], network.untransformed_scales[layer]):
                 masks[variable.name] = state[mask.name]
         return [
-            group.laid_out([
+            group.laid_out(self._comm.rank, [
                 masks.get(one.name, np.ones(one.shape.as_list(), np.float32))
                 for one in group.variables
             ])
@@ -224,13 +224,14 @@ class SharedSteps:
         """Give rank 0's variables, and those of Adam, their values; every rank calls this."""
         found: dict[str, NDArray[Any]] = {}
         n = len(_STATE) if with_moments else 1
-        for group, names, of_share in zip(self._groups, self._names, self._of_share, strict=True):
-            for of_state, share in zip(names[:n], self._own.run(of_share[:n]), strict=True):
-                whole, views = aligned(group.shapes)
-                whole[group.mine] = share
-                self._exchange.gather_shares(whole, group.bounds)
-                found |= zip(of_state, views, strict=True)
-        if self._rank == 0:
+        for k, (group, mine) in enumerate(zip(self._groups, self._mine, strict=True)):
+            of_shares = self._own.run(self._of_share[k][:n])
+            for names, share in zip(self._names[k], of_shares, strict=False):
+                whole = aligned(group.at.stop)
+                whole[mine] = share
+                self._comm.gather_shares(whole, group.bounds)
+                found |= zip(names, group.of(whole), strict=True)
+        if self._comm.is_root:
             found |= zip(_POWERS, self._own.run(self._powers), strict=True)
             found[_GLOBAL_STEP] = np.asarray(self._step)
             set_state(self._training, self._session, found)

@@ -25,7 +25,7 @@ from bprune_hpc.posterior.pruning import pruning_masks
 from bprune_hpc.results import identity
 from bprune_hpc.runner import network, timing
 from bprune_hpc.runner import problem as problems
-from bprune_hpc.runner.datasets import OUT_OF_DISTRIBUTION, TEST_SET, Examples, lay_out
+from bprune_hpc.runner.datasets import OUT_OF_DISTRIBUTION, TEST_SET, TRAINING, Examples, lay_out
 from bprune_hpc.runner.preparation import PreparedSweep
 from bprune_hpc.runner.problem import Problem
 
@@ -62,6 +62,8 @@ def problem(config: SweepConfig, n_examples: int = 45) -> Problem:
     examples = [Examples(TEST_SET, x, label)]
     if config.ood_dataset:
         examples.append(Examples(OUT_OF_DISTRIBUTION, x[:20] * 3))
+    if config.elbo_dataset:
+        examples.append(Examples(TRAINING, np.concatenate([x, x[:8]]) / 2, np.tile(label, 2)[:53]))
     return network.Network(
         graph=LiftedGraph(b"", "x:0", (None, N_FEATURES), "float32", "y:0", None, {}, {}),
         posterior=Posterior({"layer/kernel": loc}, {"layer/kernel": scale}),

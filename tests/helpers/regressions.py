@@ -19,7 +19,7 @@ def trained(directory: Path, *flags: str) -> Path:
     """A case directory, trained in this process without Horovod."""
     import_tensorflow()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_start_tensorflow", lambda: None)
+        patch.setattr(train, "_start_tensorflow", lambda config: None)
         config = train_config.parse([*SHORT, *flags, f"--model_dir={directory}"], "train")
         train.train(config, SerialComm())
     return directory

@@ -18,6 +18,13 @@ KINDS = {
         "--model_dir=fake", "--ood_dataset=digits", "--state_limit_gb=0.0002",
     ],
     "blocks of a regression": ["--model_dir=fake:regression", "--state_limit_gb=0.0002"],
+    "training data": [
+        "--model_dir=fake", "--ood_dataset=digits", "--elbo_dataset=digits", "--prior_scale=0.7",
+    ],
+    "blocks and training data": [
+        "--model_dir=fake:regression", "--elbo_dataset=diabetes", "--prior_scale=0.7",
+        "--state_limit_gb=0.0002",
+    ],
     "single draws": ["--model_dir=fake", "--pairing=none"],
     "noise by example": [
         "--model_dir=fake", "--ood_dataset=digits", "--state_limit_gb=0.0002",

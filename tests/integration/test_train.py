@@ -44,7 +44,7 @@ def launch(
 def alone(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict:
     """Train in this process."""
     import_tensorflow()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda config: None)
     status, report = train.train(config(*SMALL, *flags), SerialComm())
     assert status == 0
     return report

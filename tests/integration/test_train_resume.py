@@ -36,7 +36,7 @@ N_STEPS = 4 * (1438 // 50)  # of SMALL
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at signals and the clock before every step."""
     import_tensorflow()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda config: None)
     monkeypatch.setattr(train, "_LOOK_S", 0.0)
 
 
@@ -495,7 +495,7 @@ def test_a_later_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert caught.value.code == 1 and "model.ckpt-56: cannot be written" in caught.value.message
     assert read_case(work).source.step == 28
     monkeypatch.undo()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda config: None)
     assert run(case, "--save_every=1") == 0
     assert {path.name for path in case.glob("*.meta")} == {
         f"model.ckpt-{28 * epoch}.meta" for epoch in (1, 2, 3, 4)

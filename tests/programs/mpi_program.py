@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
 from bprune_hpc import sweep
 from bprune_hpc.errors import BpruneError, DataError
 from bprune_hpc.metrics import tasks
+from bprune_hpc.mpi import exchange
 from bprune_hpc.mpi.comm import Comm, run
 from bprune_hpc.runner import timing, work_split
 from tests.helpers import fake_problem
@@ -32,32 +34,47 @@ def collectives(comm: Comm) -> int:
     assert ranks == (list(everyone) if comm.is_root else None)
     assert [comm.any_of(comm.rank == rank) for rank in everyone] == [True] * comm.size
     assert not comm.any_of(False)
-    for size in (1, 3, 100_003):
-        mine = np.arange(size, dtype=np.float32) + comm.rank
-        expected = comm.size * np.arange(size) + sum(everyone)
-        # Shares of different lengths; of a short array, some are empty.
-        bounds = [size * rank**2 // comm.size**2 for rank in range(comm.size + 1)]
-        at = slice(*bounds[comm.rank : comm.rank + 2])
-        share = np.zeros(at.stop - at.start, np.float32)
-        comm.sum_shares(mine, bounds, share)
-        assert np.array_equal(share, expected[at])
-        whole = np.full(size, np.nan, np.float32)
-        whole[at] = share
-        comm.gather_shares(whole, bounds)
-        assert np.array_equal(whole, expected)
-        # Where rounding tells orders apart: the same bits each time, and on every rank.
-        uneven = np.random.default_rng(comm.rank).normal(size=size).astype(np.float32)
-        totals = [np.zeros_like(uneven) for _ in range(3)]
-        for total in totals:
-            comm.sum_shares(uneven, bounds, share)
-            total[at] = share
-            comm.gather_shares(total, bounds)
-        found = {total.tobytes() for total in totals}
-        assert len(found) == 1
-        assert comm.from_root(lambda: found) == found  # noqa: B023
+    if comm.size > 1:
+        exchanges(comm)
     if comm.is_root:
         print(f"all collectives hold on {comm.size} ranks")
     return 0
+
+
+def exchanges(comm: Comm) -> None:
+    """Check sums of shares, in memory of the host and by messages."""
+    kinds = []
+    for place in (exchange.SHARED, "/where/nothing/is"):
+        exchange.SHARED = place
+        for size in (1, 3, 100_003):
+            # Shares of different lengths; of a short array, some are empty.
+            ends = [size * rank**2 // comm.size**2 for rank in range(comm.size + 1)]
+            bounds = [ends, [size + end for end in ends]]
+            at = exchange.slices_of(bounds, comm.rank)
+            step = comm.exchange(bounds)
+            kinds.append(type(step).__name__)
+            numbers = np.arange(2 * size, dtype=np.float32)
+            # Where rounding tells orders apart: the same bits each time, and on every rank.
+            uneven = np.random.default_rng(comm.rank).normal(size=2 * size).astype(np.float32)
+            found = []
+            for summand in (numbers + comm.rank, uneven, uneven, uneven):
+                step.summand[:] = summand
+                for part, share in zip(at, step.add_up(), strict=True):
+                    step.values[part] = share
+                step.publish()
+                found.append(step.values.copy())
+            total, *others = found
+            assert np.array_equal(total, comm.size * numbers + sum(range(comm.size)))
+            assert all(one.tobytes() == others[0].tobytes() for one in others)
+            whole = np.full(2 * size, np.nan, np.float32)
+            for part, ends_of in zip(at, bounds, strict=True):
+                whole[part] = others[0][part]
+                comm.gather_shares(whole, ends_of)
+            assert whole.tobytes() == others[0].tobytes()
+            assert comm.from_root(lambda: whole.tobytes()) == whole.tobytes()  # noqa: B023
+    assert kinds == 3 * ["HostMemory"] + 3 * ["Messages"]
+    comm.from_root(lambda: None)  # all have what was in memory
+    assert not list(Path("/dev/shm").glob("bprune_hpc.*"))
 
 
 class Integers:

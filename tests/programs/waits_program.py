@@ -57,10 +57,10 @@ def stuck(comm: Comm, rank: int) -> int:
 
 def unsummed(comm: Comm, rank: int) -> int:
     """One rank does not come to a sum of gradients, which has no roll call."""
+    step = comm.exchange([range(comm.size + 1)])
     if comm.rank == rank:
         time.sleep(3600)
-    bounds = range(comm.size + 1)
-    comm.sum_shares(np.ones(comm.size, np.float32), bounds, np.ones(1, np.float32))
+    step.add_up()
     return 0
 
 

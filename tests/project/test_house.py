@@ -52,7 +52,7 @@ LAYERS = (
     {"posterior", "mpi", "data", "models", "graph_info"},
     {"compiled", "tensorflow_import"},
     {"sources", "streams"},
-    {"errors", "_typing"},
+    {"errors", "_typing", "alignment"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
 WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results", "training"}

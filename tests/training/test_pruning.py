@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_refused(flags, message):
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at signals and the clock before every step."""
     import_tensorflow()
-    monkeypatch.setattr(train, "_start_tensorflow", lambda: None)
+    monkeypatch.setattr(train, "_start_tensorflow", lambda config: None)
     monkeypatch.setattr(train, "_LOOK_S", 0.0)
 
 

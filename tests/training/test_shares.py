@@ -13,6 +13,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from bprune_hpc.alignment import aligned
+from bprune_hpc.mpi.exchange import slices_of
 from bprune_hpc.training import graph
 from bprune_hpc.training.pruning import prune
 from bprune_hpc.training.shares import SharedSteps
@@ -27,23 +29,33 @@ class Meeting:
     """What ranks that are threads do together; the interface of one of them."""
 
     def __init__(self, rank: int, arrays: list, barrier: threading.Barrier) -> None:
-        self.rank, self.arrays, self.barrier = rank, arrays, barrier
+        self.rank, self.size, self.is_root = rank, len(arrays), rank == 0
+        self.arrays, self.barrier = arrays, barrier
 
     def show(self, array: Array) -> list[Array]:
         self.arrays[self.rank] = array
         self.barrier.wait(LIMIT_S)
         return self.arrays
 
-    def sum_shares(self, array: Array, bounds: Sequence[int], share: Array) -> None:
-        at = slice(*bounds[self.rank : self.rank + 2])
-        share[:] = np.sum([one[at] for one in self.show(array)], axis=0)
+    def exchange(self, bounds: Sequence[Sequence[int]]) -> Meeting:
+        self.bounds = bounds
+        self.summand, self.values = (aligned(bounds[-1][-1]) for _ in range(2))
+        return self
+
+    def add_up(self) -> list[Array]:
+        total = np.sum(self.show(self.summand), axis=0, dtype=np.float32)
         self.barrier.wait(LIMIT_S)
+        return [total[at] for at in slices_of(self.bounds, self.rank)]
+
+    def publish(self) -> None:
+        for part in self.bounds:
+            self.gather_shares(self.values, part)
 
     def gather_shares(self, array: Array, bounds: Sequence[int]) -> None:
         at = [slice(start, stop) for start, stop in pairwise(bounds)]
         parts = [one[part].copy() for one, part in zip(self.show(array), at, strict=True)]
         self.barrier.wait(LIMIT_S)
-        array[:] = np.concatenate(parts)
+        array[bounds[0] : bounds[-1]] = np.concatenate(parts)
         self.barrier.wait(LIMIT_S)
 
 
@@ -60,7 +72,7 @@ class Ranks:
         self.shared = self.on_all(
             lambda rank: SharedSteps(
                 steps[rank].training, steps[rank].session, steps[rank].config, N_TRAIN,
-                steps[rank].noise, Meeting(rank, arrays, barrier), rank, n,
+                steps[rank].noise, Meeting(rank, arrays, barrier),
             )
         )  # fmt: skip
 
@@ -114,10 +126,9 @@ def test_pruned_weights_are_exactly_zero_after_every_step_on_every_rank(make, n)
             for slot in ("Adam:0", "Adam_1:0"):
                 assert not state[f"{loc.op.name}/{slot}"][~kept].any()
                 assert not state[f"{raw}/{slot}"][~kept].any()
-    first, *others = ([one.values.copy() for one in shared._groups] for shared in ranks.shared)
+    first, *others = (shared._exchange.values for shared in ranks.shared)
     for other in others:
-        for mine, theirs in zip(first, other, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(first, other)
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -172,7 +183,7 @@ def test_ranks_that_are_alike_take_the_steps_of_one_alone(make, n_steps, flags):
         value = expected[name]
         atol = 1e-4 * RATE + 1e-5 * np.abs(value).max()
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=atol, err_msg=name)
-    values = [one._used.values.tobytes() + one._scales.values.tobytes() for one in ranks.shared]
+    values = [one._exchange.values.tobytes() for one in ranks.shared]
     assert len(set(values)) == 1
 
 
