@@ -760,6 +760,7 @@ class _Sampled:
             n_narrow = len(others) if at < steps.n_narrow else n_narrow
         result = steps.tensors[steps.result]
         outputs = steps.layouts[steps.result].places(result.n_channels)
+
         def run(workspace: Workspace, start: int, stop: int) -> None:
             scratch = workspace.array("scratch", program.n_scratch)
             compiled.module.run_graph(
