@@ -62,7 +62,7 @@ def parser() -> ArgumentParser:
         "--formats",
         default=",".join(DEFAULT),
         metavar="LIST",
-        help=f"of {', '.join(FORMATS)} (%(default)s)",
+        help=f"of {', '.join(FORMATS)}",
     )
     wanted.add_argument(
         "--threshold", dest="threshold", metavar="X", help="without a results file: what to prune"
@@ -72,8 +72,7 @@ def parser() -> ArgumentParser:
         type=int,
         choices=BITS,
         default=BITS[0],
-        help="of a number in the bundle, where its deviation says that no more are known "
-        "(%(default)s)",
+        help="of a number in the bundle, where its deviation says that no more are known",
     )
     return root
 

@@ -23,6 +23,7 @@ from .config.argument_file import ArgumentParser
 from .errors import ConfigError, ResultsError
 from .mpi.comm import Comm, run
 from .results.figure import AXES, PANELS, panels_of, plot
+from .results.follow import follow
 from .results.html_report import page
 from .results.swept import comparison_fault, read_swept
 from .results.table_formats import as_csv, as_latex, as_markdown
@@ -33,8 +34,17 @@ logger = logging.getLogger(__name__)
 
 def parser() -> ArgumentParser:
     """Flags of this command."""
-    flags = ArgumentParser(prog="python -m bprune_hpc.report", description=__doc__)
+    flags = ArgumentParser(
+        prog="python -m bprune_hpc.report",
+        description="Show the table of a sweep, and make figures, a web page and tables of it. "
+        "Needs no MPI and no TensorFlow.",
+    )
     flags.add_argument("file", nargs="+", help="results file of a sweep, or several")
+    flags.add_argument(
+        "--follow",
+        action="store_true",
+        help="of one file: show table and progress while the sweep runs, until it ends or Ctrl-C",
+    )
     figures = flags.add_argument_group("figures")
     figures.add_argument(
         "--plot", metavar="FILE", help="figure to draw: .pdf, .svg, .png; several files overlay"
@@ -42,7 +52,7 @@ def parser() -> ArgumentParser:
     figures.add_argument("--html", metavar="FILE", help="report of one file, as a web page")
     figures.add_argument(
         "--panels", type=_names, metavar="LIST",
-        help=f"what to draw, of {', '.join(PANELS)} (without: all that the file has)",
+        help=f"what to draw, of {', '.join(PANELS)} (default: all that the file has)",
     )  # fmt: skip
     figures.add_argument(
         "--x", choices=AXES, default=AXES[0], help="horizontal axis; default: %(default)s"
@@ -59,9 +69,11 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
 
     def on_root() -> None:
         arguments: Any = parser().parse(argv)
-        for flag in ("html", "csv", "latex", "markdown"):
+        for flag in ("follow", "html", "csv", "latex", "markdown"):
             if getattr(arguments, flag) and len(arguments.file) > 1:
                 raise ConfigError(f"--{flag}: is of one results file; give one")
+        if arguments.follow:
+            follow(arguments.file[0])
         sweeps = [read_swept(path) for path in arguments.file]
         tables = [sweep.table for sweep in sweeps]
         panels = panels_of(sweeps, arguments.panels)

@@ -31,6 +31,25 @@ class _Token:
     origin: str  # "FILE:LINE" or "command line"
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Says the default of each flag that has one; flags are listed once, below the usage."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, is_value = action.help, isinstance(action.default, (str, int, float))
+        if text is None or "default" in text or action.nargs == 0 or not is_value:
+            return text
+        return f"{text} (default: %(default)s)"
+
+    def _format_usage(
+        self, usage: str | None, actions: Any, groups: Any, prefix: str | None
+    ) -> str:
+        if usage is None:
+            named = [action for action in actions if not action.option_strings]
+            names = [self._format_args(action, action.metavar or action.dest) for action in named]
+            usage = " ".join(["%(prog)s [flags]", *names])
+        return super()._format_usage(usage, actions, groups, prefix)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """An ``argparse`` parser that reads argument files and raises instead of exiting.
 
@@ -40,6 +59,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(*args, **kwargs)
         self._origins: dict[str, str] = {}
 

@@ -20,6 +20,7 @@ from ..job.device import DEVICES
 from ..metrics.tasks import TASKS
 from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import GRANULARITIES, PRUNED_SCALE, SCOPES
+from ..posterior.thresholds import DEFAULT_OF_OTHERS, DEFAULT_THRESHOLDS
 from . import targets
 from .argument_file import ArgumentParser
 
@@ -76,10 +77,11 @@ def parser() -> ArgumentParser:
         "HDF5 file.",
         epilog="@FILE reads arguments from a file, one a line; the last occurrence wins.",
     )
+    first = root.add_argument_group("what most sweeps need")
     case = root.add_argument_group("network")
-    case.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
+    first.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
     case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
-    case.add_argument(
+    first.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
         help="builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
@@ -106,8 +108,10 @@ def parser() -> ArgumentParser:
         "say",
     )
     data = root.add_argument_group("data")
-    data.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
-    data.add_argument("--dataset", choices=DATASETS, default="auto")
+    first.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
+    first.add_argument(
+        "--dataset", choices=DATASETS, default="auto", help="kind of the data; auto: found out"
+    )
     data.add_argument("--cifar10", action="store_true", help="the same as --dataset=cifar10")
     data.add_argument(
         "--subtract_pixel_mean",
@@ -117,7 +121,7 @@ def parser() -> ArgumentParser:
     data.add_argument(
         "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
     )
-    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are; default: auto")
     data.add_argument(
         "--elbo_path",
         metavar="PATH",
@@ -142,21 +146,26 @@ def parser() -> ArgumentParser:
         help="of CSV: names or numbers (from 0) of the columns that are labels; default: the last",
     )
     data.add_argument(
-        "--first_label", type=int, default=0, metavar="N", help="number of the first class (0)"
+        "--first_label", type=int, default=0, metavar="N", help="number of the first class"
     )
-    data.add_argument(
-        "--batch_size", type=int, default=1000, help="examples evaluated at once (%(default)s)"
-    )
+    data.add_argument("--batch_size", type=int, default=1000, help="examples evaluated at once")
     data.add_argument(
         "--evaluator", choices=EVALUATORS, default="auto", help="auto: the fastest that fits"
     )
     sweep = root.add_argument_group("sweep")
     for flag, form, text in (
-        ("--thresholds", "LIST", "0,0.1,0.5, START:STOP:COUNT[:log], or auto:N for N equal steps"),
+        (
+            "--thresholds",
+            "LIST",
+            "0,0.1,0.5, START:STOP:COUNT[:log], or auto:N for N "
+            f"equal steps of pruned weights; default: {DEFAULT_THRESHOLDS['snr']} "
+            f"for snr, {DEFAULT_OF_OTHERS} for other criteria",
+        ),
         ("--thres_val", "X", "one threshold"),
         ("--prune_fractions", "LIST", "fractions of weights to prune, in [0, 1)"),
     ):
-        sweep.add_argument(
+        group = sweep if flag == "--thres_val" else first
+        group.add_argument(
             flag,
             action=_Grid,
             dest="grid",
@@ -171,21 +180,25 @@ def parser() -> ArgumentParser:
         ("--pruned_weights", PRUNED_SCALE, "exactly zero, or noise as BPrune leaves it"),
     ):
         default = next(iter(choices))
-        sweep.add_argument(
-            flag, choices=tuple(choices), default=default, help=f"{text} ({default})"
-        )
+        group = first if flag == "--criterion" else sweep
+        group.add_argument(flag, choices=tuple(choices), default=default, help=text)
     sweep.add_argument(
         "--prior_scale",
         type=float,
         metavar="X",
         help="deviation of the weights' prior, for kl and bmr; default: what the graph says",
     )
-    sweep.add_argument(
-        "--num_monte_carlo", type=int, default=200, metavar="S", help="draws (%(default)s)"
+    first.add_argument(
+        "--num_monte_carlo", type=int, default=200, metavar="S", help="posterior draws"
     )
     targets.add_arguments(sweep)
-    sweep.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
-    sweep.add_argument("--pairing", choices=("antithetic", "none"), default="antithetic")
+    sweep.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    sweep.add_argument(
+        "--pairing",
+        choices=("antithetic", "none"),
+        default="antithetic",
+        help="antithetic: draws come in pairs of opposite noise, which lowers most errors",
+    )
     sweep.add_argument(
         "--draw_noise",
         choices=("auto", *DRAW_NOISES),
@@ -203,8 +216,12 @@ def parser() -> ArgumentParser:
     sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
     sweep.add_argument("--inference", const="inference", help="the unpruned network only", **mode)
     output = root.add_argument_group("output")
-    output.add_argument("--data_dir", metavar="DIR", default="results", help="for sweep.h5")
-    output.add_argument("--output", metavar="FILE", help="results file; default DIR/sweep.h5")
+    output.add_argument(
+        "--data_dir", metavar="DIR", default="results", help="directory of sweep.h5"
+    )
+    first.add_argument(
+        "--output", metavar="FILE", help="results file; default: sweep.h5 in --data_dir"
+    )
     output.add_argument(
         "--overwrite",
         action="store_true",
@@ -215,8 +232,7 @@ def parser() -> ArgumentParser:
         type=float,
         default=3.0,
         metavar="MIN",
-        help="silence after which a job on another host that writes the file is taken to be gone "
-        "(%(default)s)",
+        help="silence after which a job on another host that writes the file is taken to be gone ",
     )
     output.add_argument(
         "--save_probabilities",
@@ -225,7 +241,7 @@ def parser() -> ArgumentParser:
     )
     output.add_argument("--verbose", action="store_true", help="log more")
     plan = root.add_argument_group("before a long sweep")
-    plan.add_argument(
+    first.add_argument(
         "--plan",
         action="store_true",
         help="sweep nothing: say what it takes in time, memory and disk, by a few timed draws",
@@ -238,28 +254,28 @@ def parser() -> ArgumentParser:
         "--time_limit_min",
         type=float,
         metavar="MIN",
-        help="stop this long after the start, in good order (without: what the scheduler says)",
+        help="stop this long after the start, in good order (default: what the scheduler says)",
     )
     machine.add_argument(
         "--stop_margin_s",
         type=float,
         metavar="S",
-        help="and this long before the end (without: as rounds and writes take, and 30 s)",
+        help="and this long before the end (default: as rounds and writes take, and 30 s)",
     )
     machine.add_argument(
         "--device",
         choices=DEVICES,
         default="cpu",
-        help="gpu: the network runs on one GPU a rank (default: %(default)s; GPUs are left alone)",
+        help="gpu: the network runs on one GPU a rank; cpu leaves GPUs alone",
     )
-    machine.add_argument("--num_intra", type=int, default=1, help="threads per rank (%(default)s)")
-    machine.add_argument("--num_inter", type=int, default=1, help="ops at once (%(default)s)")
+    machine.add_argument("--num_intra", type=int, default=1, help="threads per rank")
+    machine.add_argument("--num_inter", type=int, default=1, help="ops at once")
     machine.add_argument(
         "--state_limit_gb",
         type=float,
         default=1.0,
         metavar="GIB",
-        help="sums on rank 0 before examples are taken in blocks (%(default)s)",
+        help="sums on rank 0 before examples are taken in blocks",
     )
     accepted = root.add_argument_group("flags of BPrune, accepted and not needed")
     for name, reason in NOT_NEEDED.items():

@@ -52,7 +52,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         choices=MODES,
         default=MODES[0],
         help="exact: holds at any number of examples; asymptotic: for many, without rare large "
-        "losses; auto: exact where it can be had (%(default)s)",
+        "losses; auto: exact where it can be had",
     )
     group.add_argument(
         "--soften",
@@ -60,7 +60,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         default=SOFTEN,
         metavar="SHARE",
         help="of the uniform distribution, mixed into the predictive for an exact choice by NLL: "
-        "more needs fewer examples (%(default)s)",
+        "more needs fewer examples",
     )
     group.add_argument(
         "--n_comparisons",

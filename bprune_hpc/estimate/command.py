@@ -69,10 +69,13 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     if not comm.is_root:
         return 0
     sweep_states = resume.sweep_states_of(saved, sweep)
+    n_cores = len(os.sched_getaffinity(0))
+    of_a_node = max(1, min(n_ranks, n_cores // config.num_intra))
     of_ranks = {
         n: cost_model.timeline(sweep, pilot.rates, n, sweep_states)
-        for n in {n_ranks, *_OTHER_NUMBERS}
+        for n in {n_ranks, of_a_node, *_OTHER_NUMBERS}
     }
+    is_small = start_s + of_ranks[of_a_node].seconds <= submission.SMALL_S
     if not RUNS_TENSORFLOW[sweep.network.evaluator]:
         tensorflow_mib = 0.0
     other = _other(pilot, before_mib + tensorflow_mib, sweep)
@@ -81,12 +84,12 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
         sweep=sweep,
         n_ranks=n_ranks,
         n_here=comm.size,
-        n_cores=len(os.sched_getaffinity(0)),
+        n_asked=of_a_node if is_small else n_ranks,
+        n_cores=n_cores,
         multiplications=_multiplications(sweep),
         saved=saved,
         start_s=start_s,
-        timeline=of_ranks.pop(n_ranks),
-        others=of_ranks,
+        timelines=of_ranks,
         memory=cost_model.memory(pilot.root, other, missing, sweep, n_ranks),
         file_bytes=pilot.file_bytes,
     )
@@ -134,14 +137,14 @@ def _multiplications(sweep: PreparedSweep) -> int | None:
 
 
 def _request(forecast: Estimate, argv: Sequence[str]) -> submission.Request:
-    config, timeline = forecast.sweep.config, forecast.timeline
+    config, timeline = forecast.sweep.config, forecast.asked
     seconds = forecast.start_s + timeline.seconds
     write_s = timeline.write_s / max(1, timeline.n_writes)
     margin_s = deadline.margin(config.stop_margin_s, timeline.round_s, write_s)
     return submission.Request(
         arguments=tuple(of_the_sweep(argv)),
         output=config.output,
-        n_ranks=forecast.n_ranks,
+        n_ranks=forecast.n_asked,
         n_threads=config.num_intra,
         seconds=submission.time_to_ask_for(seconds, margin_s),
         n_cores=forecast.n_cores,

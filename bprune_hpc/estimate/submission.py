@@ -22,6 +22,8 @@ else:
 _STEP_S = 300
 _SHARE = 1.25
 """Of the predicted time that is asked for: predictions are off by some."""
+SMALL_S = 600
+"""A sweep that takes no longer on the cores of one node is submitted to one."""
 _START_S = 120
 """For starting Python on many nodes from a file system that is busy."""
 NO_FILE = "MyArguments.txt"

@@ -25,8 +25,8 @@ class Estimate:
 
     Attributes
     ----------
-    n_ranks, n_here : int
-        Ranks that it is for, and those that rehearsed.
+    n_ranks, n_here, n_asked : int
+        Ranks that it is for, those that rehearsed, and those that it says to ask for.
     n_cores : int
         That the ranks of this host may run on.
     multiplications : int or None
@@ -35,21 +35,31 @@ class Estimate:
         What the results file has.
     start_s : float
         Start of the program, and reading.
-    others : mapping of int to Timeline
-        With other numbers of ranks.
+    timelines : mapping of int to Timeline
+        By the number of ranks: those above, and others to compare with.
     """
 
     sweep: PreparedSweep
     n_ranks: int
     n_here: int
+    n_asked: int
     n_cores: int
     multiplications: int | None
     saved: Saved | None
     start_s: float
-    timeline: Timeline
-    others: dict[int, Timeline]
+    timelines: dict[int, Timeline]
     memory: Memory
     file_bytes: int
+
+    @property
+    def timeline(self) -> Timeline:
+        """With the ranks that it is for."""
+        return self.timelines[self.n_ranks]
+
+    @property
+    def asked(self) -> Timeline:
+        """With the ranks that it says to ask for."""
+        return self.timelines[self.n_asked]
 
     @property
     def n_examples(self) -> int:
@@ -156,7 +166,8 @@ def _time(estimate: Estimate) -> str:
 def _other_numbers(estimate: Estimate) -> str:
     times = [
         f"{n}: {_seconds(estimate.start_s + timeline.seconds)}"
-        for n, timeline in sorted(estimate.others.items())
+        for n, timeline in sorted(estimate.timelines.items())
+        if n != estimate.n_ranks
     ]
     return f"on other numbers of ranks: {', '.join(times)}"
 
@@ -173,7 +184,14 @@ def _memory(memory: Memory) -> str:
 
 def _limit(estimate: Estimate, request: Request) -> str:
     n_nodes, per_node = request.placed(request.n_cores)
-    return (
+    small = ""
+    if estimate.n_asked < estimate.n_ranks:
+        small = (
+            f"{_count(estimate.n_asked, 'rank')} on one node, not {estimate.n_ranks}: that takes "
+            f"{_seconds(estimate.start_s + estimate.asked.seconds)}, and more nodes would wait "
+            "longer in the queue than they save. "
+        )
+    return small + (
         f"{clock(request.seconds)} of time: a quarter more than predicted, the margin in which a "
         f"sweep stops, and 2 minutes to start; {_count(n_nodes, 'node')} if they have "
         f"{_count(request.n_cores, 'core')} like this one, {_count(per_node, 'rank')} each. A job "

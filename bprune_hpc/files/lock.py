@@ -118,6 +118,27 @@ def hold(
                 directory.rmdir()
 
 
+def is_held(output: str | os.PathLike[str], timeout_s: float) -> bool:
+    """Whether a job writes a file now, for who only reads it: nothing is written beside it.
+
+    Parameters
+    ----------
+    output : path
+        Of the file.
+    timeout_s : float
+        Silence after which an owner that cannot be looked for is taken to be gone.
+    """
+    target = Path(output).resolve()
+    path = target.with_name(f"{target.name}.lock")
+    try:
+        owner, renewed = _owner_of(path), path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is there, and cannot be read
+        return True
+    return owner is not None and not owner.is_gone(time.time() - renewed, timeout_s)
+
+
 def _acquire(path: Path, owner: LockOwner, timeout_s: float, target: Path, flag: str) -> None:
     give_up = time.monotonic() + timeout_s + 2 * RENEW_S
     last_seen: tuple[str, float] | None = None

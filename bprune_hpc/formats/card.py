@@ -14,7 +14,7 @@ from typing import Any
 
 from ..checkpoints.case import Source
 from ..job.environment import versions
-from ..metrics.estimates import number_with_error
+from ..metrics.estimates import number_with_error, number_with_interval
 from ..metrics.tasks import Classification
 from ..posterior.pruning import PruningRule
 from . import size_and_speed
@@ -133,6 +133,8 @@ def _number(metric: Mapping[str, Any]) -> str:
         math.nan if metric[key] is None else float(metric[key])
         for key in ("value", "se", "se_data")
     )
+    if metric.get("low") is not None:
+        return number_with_interval(value, metric["low"], metric["high"])
     return number_with_error(value, math.hypot(*errors))
 
 
@@ -167,7 +169,9 @@ def _markdown(card: Mapping[str, Any]) -> str:
     if card["measured"]:
         first, *rest = _rows(card["measured"])
         lines += [
-            f"## Measured on {card['measured_on']} examples; ± is one standard error",
+            f"## Measured on {card['measured_on']} examples",
+            "",
+            "± is one standard error, [ ] a 95 % interval.",
             "",
             *_table(["used as", *first[1:]], rest),
             "The network at its mean is another predictor than the posterior.",

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.definitions import ALL
 from ..metrics.estimates import Metric
+from ..metrics.intervals import TAIL, of_share
+from ..metrics.quantiles import normal_quantile
 from ..metrics.regression import RegressionStatistics
 from ..posterior.draws import draws_per_replicate
 from ..posterior.mean_field import Posterior
@@ -30,11 +33,15 @@ class Measured:
     ----------
     value, se, se_data : float
         ``se`` is the Monte Carlo error, 0 of what has no draws left to be drawn.
+    low, high : float or None
+        Ends of the 95 % interval of a share, which is not symmetric.
     """
 
     value: float
     se: float
     se_data: float
+    low: float | None = None
+    high: float | None = None
 
 
 def measure(network: PrunedNetwork) -> dict[str, dict[str, Any]]:
@@ -89,6 +96,7 @@ def _measured(
                 float(metrics[name].value[0]),
                 float(metrics[name].se[0]),
                 float(metrics[name].se_data[0]),
+                *_share_interval(name, metrics[name]),
             )
             for name in names
         }
@@ -102,4 +110,14 @@ def _measured(
             value = value**0.5
             error = error / (2 * value) if value else 0.0
         found[name] = Measured(value, 0.0, error)
+        if ALL[name].interval == "share":
+            none, t = np.zeros(1), np.array([normal_quantile(TAIL)])
+            low, high = of_share(np.array([value]), len(of_examples), none, t)
+            found[name] = replace(found[name], low=float(low[0]), high=float(high[0]))
     return found
+
+
+def _share_interval(name: str, metric: Metric) -> tuple[float, ...]:
+    if ALL[name].interval != "share" or metric.low is None or metric.high is None:
+        return ()
+    return float(metric.low[0]), float(metric.high[0])

@@ -284,6 +284,21 @@ def number_with_error(value: float, error: float) -> str:
     return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
 
 
+def number_with_interval(value: float, low: float, high: float) -> str:
+    """``value [low, high]``, with two significant digits of their distance.
+
+    >>> number_with_interval(0.96875, 0.8954, 0.9914)
+    '0.969 [0.895, 0.991]'
+    """
+    if not np.isfinite(value):
+        return f"{value}"
+    if not np.isfinite(low + high):
+        return f"{value + 0.0:.4f} [n/a]"
+    width = float(f"{max(high - low, 1e-5):.1e}")
+    decimals = max(1 - int(np.floor(np.log10(width))), 0)
+    return f"{value + 0.0:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
 DIFFERENCES = ("mean", "share")
 """Intervals that differences have of their own; others are made of those of what is compared."""
 

@@ -4,6 +4,21 @@ May import: ``runner`` and all below it; reading (``file``) needs none of that. 
 to read, with ``output`` for the file of a running sweep.
 """
 
-from .file import SCHEMA, Results, open_results, read
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .file import SCHEMA, open_results, read
+
+if TYPE_CHECKING:
+    from .tree import Results
 
 __all__ = ["SCHEMA", "Results", "open_results", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Results":  # needs xarray, which is optional
+        from .tree import Results
+
+        return Results
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -32,6 +32,7 @@ _STYLE = {
     "svg.hashsalt": "bprune_hpc", "svg.fonttype": "none", "pdf.fonttype": 42,
 }  # fmt: skip
 _OF_ONE = ("ood", "layers", "snr")  # show one sweep alone, the first
+_TWO_SIGMA = 1.96
 _WIDTH, _HEIGHT = 3.4, 2.6  # of a panel, inches
 
 
@@ -248,6 +249,39 @@ def _uncertainty(axes: Any, sweeps: Sequence[Swept], x: str) -> None:
     axes.legend()
 
 
+def _free_energy(axes: Any, sweeps: Sequence[Swept], x: str) -> None:
+    """Complexity, expected NLL and their sum; what Bayesian model reduction predicts beside it."""
+    curves = [("free_energy", "free energy"), ("expected_nll", "expected NLL"),
+              ("complexity", "complexity"), ("predicted", "free energy, predicted")]  # fmt: skip
+    drawn = [(sweeps[0], name, text) for name, text in curves]
+    if len(sweeps) > 1:
+        drawn = [(one, "free_energy", one.label) for one in sweeps]
+    for at, (sweep, name, text) in enumerate(drawn):
+        group, colour = sweep.groups["free_energy"], _COLOURS[at % len(_COLOURS)]
+        if name not in group:
+            continue
+        where = _x_of(sweep, x)
+        order = np.argsort(where, kind="stable")
+        value = group[name]
+        error = _TWO_SIGMA * group.get(f"{name}_se", np.zeros_like(value))
+        axes.fill_between(where[order], (value - error)[order], (value + error)[order],
+                          color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+        is_theory = name == "predicted"
+        axes.plot(where[order], value[order], color=colour, label=text,
+                  marker=None if is_theory else _MARKERS[at % len(_MARKERS)],
+                  linestyle="--" if is_theory else "-")  # fmt: skip
+        least = int(sweep.group_attrs["free_energy"].get("minimum", -1))
+        if name == "free_energy" and least >= 0:
+            axes.plot(where[least], value[least], marker="*", markersize=11, color=colour,
+                      markeredgecolor="white", linestyle="none",
+                      label="least free energy" if at == 0 else None)  # fmt: skip
+    n_examples = sweeps[0].group_attrs["free_energy"].get("n_examples")
+    of = "" if n_examples is None else f", summed over {int(n_examples):,} examples"
+    axes.set_ylabel(f"nats{of}")
+    _set_x(axes, sweeps, x)
+    axes.legend()
+
+
 # Panels at a few thresholds
 
 
@@ -424,6 +458,12 @@ PANELS: dict[str, Panel] = {
             ("mutual_information_change", "mutual information"),
         ),
         "nll_rise",
+    ),
+    "free_energy": Panel(
+        "variational free energy: complexity and expected negative log-likelihood, and their sum, "
+        "as measured and as Bayesian model reduction predicts it; bands are 95 %",
+        _free_energy,
+        "free_energy/free_energy",
     ),
     "calibration": Panel(
         "reliability diagram, bins of equal mass", _reliability, "calibration/equal_mass_count"

@@ -22,7 +22,7 @@ from ..files.atomic_write import Signature, put
 from ..files.checksum import check, header
 
 if TYPE_CHECKING:
-    import xarray
+    from .tree import Results
 
 SCHEMA = "bprune-hpc/1"
 STATE = "state"
@@ -201,78 +201,8 @@ def open_results(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield file
 
 
-@dataclass(frozen=True)
-class Results:
-    """A results file in memory.
-
-    Attributes
-    ----------
-    attrs : dict
-        Of the file: schema, status, config, hashes.
-    groups : dict of str to xarray.Dataset
-        Every group with its labels; ``results.metrics`` is ``results.groups["metrics"]``, and
-        ``results.groups[""]`` holds the labels alone; ``/state`` is left out.
-    """
-
-    attrs: dict[str, Any]
-    groups: dict[str, xarray.Dataset]
-
-    def __getattr__(self, name: str) -> xarray.Dataset:
-        groups = self.__dict__.get("groups", {})
-        if name in groups:
-            return groups[name]
-        raise AttributeError(f"no group '{name}'; there are {', '.join(groups)}")
-
-    def pruning(self, index: int) -> dict[str, Any]:
-        """How the library prunes as one point of the sweep does.
-
-        Parameters
-        ----------
-        index : int
-            Of the point along the dimension ``threshold``.
-
-        Returns
-        -------
-        dict
-            Arguments of :meth:`bprune_hpc.BayesianNetwork.prune`.
-        """
-        names = ("criterion", "scope", "granularity", "pruned_weights", "prior_scale")
-        rule = self.groups["sparsity"].attrs
-        found: dict[str, Any] = {name: rule[name] for name in names if name in rule}
-        fraction = float(self.groups[""].requested_fraction[index])
-        if np.isnan(fraction):
-            found["threshold"] = float(self.groups[""].threshold[index])
-        else:
-            found["fraction"] = fraction
-        if rule["criterion"] == "random":
-            found["seed"] = int(self.attrs["seed"])
-        return found
-
-    def chosen_pruning(self) -> dict[str, Any]:
-        """The same of the point that ``--max_accuracy_drop`` or ``--max_nll_rise`` has chosen.
-
-        Returns
-        -------
-        dict
-            Arguments of :meth:`BayesianNetwork.prune`.
-
-        Raises
-        ------
-        ResultsError
-            If none was to be chosen, or none is.
-        """
-        if "choice" not in self.groups:
-            raise ResultsError(
-                "no choice was asked for; sweep with --max_accuracy_drop or --max_nll_rise"
-            )
-        choice = self.groups["choice"].attrs
-        if choice["index"] < 0:
-            raise ResultsError(f"there is no network to give: {choice['text']}")
-        return self.pruning(int(choice["index"]))
-
-
 def read(path: str | os.PathLike[str]) -> Results:
-    """Read a results file as labelled arrays.
+    """Read a results file as a tree of labelled arrays.
 
     Parameters
     ----------
@@ -281,7 +211,7 @@ def read(path: str | os.PathLike[str]) -> Results:
     Returns
     -------
     Results
-        ``read("sweep.h5").metrics.nll.sel(threshold=0.5)``, say.
+        An ``xarray.DataTree``: ``read("sweep.h5").metrics.nll.sel(threshold=0.5)``, say.
 
     Raises
     ------
@@ -295,11 +225,13 @@ def read(path: str | os.PathLike[str]) -> Results:
     try:
         import h5netcdf
         import xarray
+
+        from .tree import Results
     except ImportError as error:
         raise ImportError(
             f'labelled arrays need xarray and h5netcdf: pip install "bprune_hpc[results]" ({error})'
         ) from error
-    groups: dict[str, xarray.Dataset] = {}
+    groups = {}
     with _checked(path) as handle:
         with h5py.File(handle, "r") as file:
             attrs = dict(file.attrs)
@@ -312,4 +244,6 @@ def read(path: str | os.PathLike[str]) -> Results:
                 if name.split("/")[0] != STATE:
                     store = xarray.backends.H5NetCDFStore(file, group=name or None)
                     groups[name] = xarray.open_dataset(store).load()
-    return Results(attrs, groups)
+    tree = Results.from_dict(groups, name=Path(path).name)
+    tree.attrs = attrs
+    return tree

@@ -12,16 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..metrics.estimates import Metric, number_with_error
+from ..metrics.definitions import ALL
+from ..metrics.estimates import Metric, number_with_error, number_with_interval
 from .figure import PANELS, panels_of, svg
 from .swept import Swept
-from .table import LEGEND, columns_of
+from .table import LEGEND, columns_of, numbers
 
 _CITATION = (
     "H. Sharma and E. Jennings, Bayesian neural networks at scale: a performance analysis and "
     "pruning study, 2020, arXiv:2005.11619"
 )
 _TWO_SIGMA = 1.96
+_SIGNS = "± is one standard error, [ ] a 95 % interval."
 
 
 def page(sweep: Swept, x: str, panels: Sequence[str] | None = None) -> str:
@@ -75,10 +77,29 @@ def summary(sweep: Swept) -> list[str]:
             )
     if at:
         sentences += _changes(sweep, at)
+    sentences += _free_energy(sweep)
     failed = [label for label, why in zip(table.labels, table.failures, strict=False) if why]
     if failed:
         sentences.append(f"Outputs were not finite at {', '.join(failed)}.")
     return [*sentences, *map(_capital, table.remarks)]
+
+
+def _free_energy(sweep: Swept) -> list[str]:
+    """Where the free energy is least, and whether theory and measurement agree there."""
+    group, attrs = sweep.groups.get("free_energy", {}), sweep.group_attrs.get("free_energy", {})
+    if "free_energy" not in group:
+        return []
+    sentences = [_capital(str(attrs["text"]))] if "text" in attrs else []
+    at = int(attrs.get("minimum", -1))
+    if at > 0 and "predicted_change" in group:
+        measured = number_with_error(
+            float(group["free_energy_change"][at]), float(group["free_energy_change_se"][at])
+        )
+        sentences.append(
+            f"There the free energy has changed by {measured} nats; Bayesian model reduction "
+            f"predicts {float(group['predicted_change'][at]):.4g} nats."
+        )
+    return sentences
 
 
 def _changes(sweep: Swept, at: int) -> list[str]:
@@ -93,19 +114,22 @@ def _changes(sweep: Swept, at: int) -> list[str]:
     for name, (what, units, sign) in names.items():
         metric = sweep.table.metrics.get(name)
         if metric is not None:
-            parts.append(_change(what, units, sign * metric.value[at], metric, at))
+            parts.append(_change(name, what, units, sign, metric, at))
     where = sweep.point(at)
-    return (
-        [f"With {where}, {_listed(parts)}. Changes are paired, ± one standard error."]
-        if parts
-        else []
-    )
+    return [f"With {where}, {_listed(parts)}. Changes are paired; {_SIGNS}"] if parts else []
 
 
-def _change(what: str, units: str, value: float, metric: Metric, at: int) -> str:
-    error = float(metric.se_combined[at])
+def _change(name: str, what: str, units: str, sign: float, metric: Metric, at: int) -> str:
+    value, error = sign * float(metric.value[at]), float(metric.se_combined[at])
     if not np.isfinite(value):
         return f"of {what} nothing can be said"
+    if ALL[name].interval == "share" and metric.low is not None and metric.high is not None:
+        ends = sorted((sign * float(metric.low[at]), sign * float(metric.high[at])))
+        if ends[0] <= 0 <= ends[1]:
+            number = number_with_interval(value, *ends)
+            return f"{what} is unchanged within its interval ({number}{units})"
+        number = number_with_interval(abs(value), *sorted(map(abs, ends)))
+        return f"{what} {'rises' if value > 0 else 'falls'} by {number}{units}"
     number = number_with_error(abs(value), error)
     if abs(value) <= _TWO_SIGMA * error or value == 0:
         return f"{what} is unchanged within its error ({number_with_error(value, error)}{units})"
@@ -140,15 +164,13 @@ def _table(sweep: Swept) -> str:
     head = "".join(
         f'<th scope="col"><button type="button">{_e(title)}</button></th>' for title in titles
     )
+    of_columns = [(table.metrics[name], numbers(name, table.metrics[name])) for name, _ in columns]
     rows = []
     for index, label in enumerate(table.labels):
         cells = [(label, sweep.thresholds[index]), *[
             (f"{100 * table.pruned_fraction[index]:.2f}", table.pruned_fraction[index])
         ]]  # fmt: skip
-        for name, _ in columns:
-            metric = table.metrics[name]
-            value = float(metric.value[index])
-            cells.append((number_with_error(value, float(metric.se_combined[index])), value))
+        cells += [(column[index], metric.value[index]) for metric, column in of_columns]
         mark = " class=chosen" if index == sweep.chosen else ""
         row = "".join(f'<td data-value="{float(key)!r}">{_e(text)}</td>' for text, key in cells)
         rows.append(f"<tr{mark}>{row}</tr>")

@@ -112,7 +112,7 @@ class Saved:
         for grid, (n_blocks, n_replicates) in zip(self.grids, self.positions, strict=True):
             of_blocks = f" after {n_blocks} blocks of examples" if n_blocks else ""
             parts.append(
-                f"{n_replicates * draws_per_replicate} draws{of_blocks} at {len(grid)} of the cuts"
+                f"{n_replicates * draws_per_replicate} draws{of_blocks} at {len(grid)} thresholds"
             )
         return ", ".join(parts)
 

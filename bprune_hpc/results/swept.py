@@ -20,7 +20,7 @@ from .._typing import Float64Array
 from .file import STATE, open_results
 from .table import ResultsTable, read_table
 
-_GROUPS = ("calibration", "examples", "ood", "risk_coverage", "sparsity")
+_GROUPS = ("calibration", "examples", "free_energy", "ood", "risk_coverage", "sparsity")
 _MOST_EXAMPLES = 10**7  # numbers of single examples that are read for a histogram
 
 
@@ -37,6 +37,8 @@ class Swept:
         Datasets by their names, of the groups that figures are made of.
     snr : mapping of str to (counts, edges)
         Histogram of each layer's signal-to-noise ratios, before pruning.
+    group_attrs : mapping of str to mapping of str to what HDF5 holds
+        Attributes of these groups.
     attrs : mapping of str to what HDF5 holds
     identity : mapping of str to str
     layers : list of str
@@ -46,6 +48,7 @@ class Swept:
     table: ResultsTable
     thresholds: Float64Array
     groups: Mapping[str, Mapping[str, NDArray[Any]]]
+    group_attrs: Mapping[str, Mapping[str, Any]]
     snr: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
     attrs: Mapping[str, Any]
     identity: Mapping[str, Any]
@@ -117,6 +120,7 @@ def read_swept(path: str) -> Swept:
     table = read_table(path)
     with open_results(path) as file:
         groups = {name: _datasets(file[name]) for name in _GROUPS if name in file}
+        group_attrs = {name: dict(file[name].attrs) for name in groups}
         layers = [_text(name) for name in groups.get("sparsity", {}).get("layer", ())]
         snr = {}
         for layer in layers:
@@ -125,8 +129,9 @@ def read_swept(path: str) -> Swept:
                 snr[layer] = of_one["counts"][()], of_one["edges"][()]
         identity = json.loads(file[STATE].attrs["identity"]) if STATE in file else {}
         return Swept(
-            path, table, file["threshold"][()], groups, snr, dict(file.attrs), identity, layers
-        )
+            path, table, file["threshold"][()], groups, group_attrs, snr, dict(file.attrs),
+            identity, layers,
+        )  # fmt: skip
 
 
 def comparison_fault(sweeps: list[Swept]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from .._typing import Float64Array
 from ..job.provenance import fault_of
 from ..metrics.definitions import ALL
-from ..metrics.estimates import Metric, number_with_error
+from ..metrics.estimates import Metric, number_with_error, number_with_interval
 from ..posterior.pruning import labels_of
 from ..streams import show
 from .choice import StoredChoice, read_choice
@@ -42,23 +42,21 @@ LEGEND = "± is one standard error, [ ] a 95 % interval: of draws and test set t
 ENERGY_LEGEND = "Free energy: nats, summed over the training data, ± of draws alone."
 
 
-def number_with_interval(value: float, low: float, high: float) -> str:
-    """``value [low, high]``, with two significant digits of their distance.
+def numbers(name: str, metric: Metric) -> list[str]:
+    """A column: shares with their intervals, which are not symmetric, all else with an error.
 
-    >>> number_with_interval(0.96875, 0.8954, 0.9914)
-    '0.969 [0.895, 0.991]'
+    Parameters
+    ----------
+    name : str
+        Of the metric.
+    metric : Metric
+        Of one dimension.
+
+    Returns
+    -------
+    list of str
+        One for each threshold.
     """
-    if not np.isfinite(value):
-        return f"{value}"
-    if not np.isfinite(low + high):
-        return f"{value + 0.0:.4f} [n/a]"
-    width = float(f"{max(high - low, 1e-5):.1e}")
-    decimals = max(1 - int(np.floor(np.log10(width))), 0)
-    return f"{value + 0.0:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
-
-
-def _numbers(name: str, metric: Metric) -> list[str]:
-    """A column: shares with their intervals, which are not symmetric, all else with an error."""
     if ALL[name].interval == "share" and metric.low is not None and metric.high is not None:
         return list(map(number_with_interval, metric.value, metric.low, metric.high))
     return list(map(number_with_error, metric.value, metric.se_combined))
@@ -101,11 +99,11 @@ def table(
     failure_at = dict(enumerate(failures))
     titles = [title for _, title in columns] + [title for title, _ in more]
     rows = [[heading, "pruned", *titles]]
-    numbers = [_numbers(name, metrics[name]) for name, _ in columns]
-    numbers += [list(entries) for _, entries in more]
+    column_numbers = [numbers(name, metrics[name]) for name, _ in columns]
+    column_numbers += [list(entries) for _, entries in more]
     for index, label in enumerate(labels):
         row = [label, f"{100 * pruned_fraction[index]:.2f} %"]
-        row += [column[index] for column in numbers if not failure_at.get(index)]
+        row += [column[index] for column in column_numbers if not failure_at.get(index)]
         rows.append(row)
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
@@ -149,6 +147,17 @@ class ResultsTable:
     choice: StoredChoice | None
     free_energy: Mapping[str, tuple[Float64Array, Float64Array]] = field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """The table, and what its signs mean."""
+        more = [
+            (COLUMNS[name], list(map(number_with_error, *found)))
+            for name, found in self.free_energy.items()
+        ]
+        of_sweep = self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures
+        legend = f"{LEGEND} {ENERGY_LEGEND}" if more else LEGEND
+        return f"{table(*of_sweep, more)}\n{legend}"
+
     def show(self, n_choices: int = 1) -> None:
         """Print them.
 
@@ -157,13 +166,7 @@ class ResultsTable:
         n_choices : int
             Choices that are shown together, of which this file's is one.
         """
-        more = [
-            (COLUMNS[name], list(map(number_with_error, *numbers)))
-            for name, numbers in self.free_energy.items()
-        ]
-        of_sweep = self.labels, self.pruned_fraction, self.metrics, self.heading, self.failures
-        show(table(*of_sweep, more))
-        show(LEGEND if not more else f"{LEGEND} {ENERGY_LEGEND}")
+        show(self.text)
         for remark in self.remarks:
             show(remark)
         if self.choice is not None:

@@ -9,8 +9,7 @@ import csv
 import io
 
 from ..metrics.definitions import ALL
-from ..metrics.estimates import number_with_error
-from .table import ResultsTable, columns_of
+from .table import ResultsTable, columns_of, numbers
 
 FORMATS = ("csv", "latex", "markdown")
 
@@ -43,7 +42,7 @@ def as_csv(found: ResultsTable) -> str:
 
 
 def as_markdown(found: ResultsTable) -> str:
-    """The printed table's columns, value ± one standard error."""
+    """The printed table's columns."""
     rows = _rows(found)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---:|" * len(rows[0]))
@@ -69,17 +68,11 @@ def as_latex(found: ResultsTable) -> str:
 def _rows(found: ResultsTable) -> list[list[str]]:
     columns = columns_of(found.metrics)
     rows = [[found.heading, "pruned", *(_titled(name, title) for name, title in columns)]]
+    of_columns = [numbers(name, found.metrics[name]) for name, _ in columns]
     for index, label in enumerate(found.labels):
         row = [label, f"{100 * found.pruned_fraction[index]:.2f} %"]
-        for name, _ in columns:
-            metric = found.metrics[name]
-            failed = index < len(found.failures) and found.failures[index]
-            row.append(
-                "failed"
-                if failed
-                else number_with_error(float(metric.value[index]), float(metric.se_combined[index]))
-            )
-        rows.append(row)
+        failed = index < len(found.failures) and found.failures[index]
+        rows.append([*row, *("failed" if failed else column[index] for column in of_columns)])
     return rows
 
 

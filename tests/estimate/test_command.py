@@ -95,10 +95,10 @@ def test_an_output_is_read_and_not_touched(tmp_path: Path, swept: tuple[Path, fl
     (tmp_path / "sweep.h5.lock").write_text("another job's")
     before = state_of(tmp_path)
     said = sweep("--plan", f"--output={output}")
-    assert "complete, with 60 draws at 4 of the cuts: nothing is left to be done" in said
+    assert "complete, with 60 draws at 4 thresholds: nothing is left to be done" in said
     assert "0 s to draw" in said and "0 writes" in said
     said = sweep("--plan", f"--output={output}", "--num_monte_carlo=100")
-    assert "with 60 draws at 4 of the cuts: times are of what is left" in said
+    assert "with 60 draws at 4 thresholds: times are of what is left" in said
     anew = sweep("--plan", f"--output={output}", "--seed=7", "--overwrite")
     assert "begun anew" in anew
     refused = sweep("--plan", f"--output={output}", "--seed=7", status=2)
@@ -110,11 +110,16 @@ def test_an_output_is_read_and_not_touched(tmp_path: Path, swept: tuple[Path, fl
 def test_a_directory_that_may_not_be_written_is_enough(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        said = sweep("--plan", f"--output={tmp_path}/sweep.h5", "--ranks=1000")
+        said = sweep(
+            "--plan", f"--output={tmp_path}/sweep.h5", "--ranks=1000", "--num_monte_carlo=7"
+        )
     finally:
         tmp_path.chmod(0o700)
     assert os.listdir(tmp_path) == []
-    assert "on 1000 ranks" in said and "mpirun -n 1000" in said
+    assert "x 8 draws x" in said  # one more than was asked for: draws come in pairs
+    n_cores = len(os.sched_getaffinity(0))  # of one node: a sweep of seconds asks for no more
+    assert "on 1000 ranks" in said and "on one node, not 1000" in said
+    assert f"mpirun -n {n_cores} " in said and "sbatch --nodes=1 " in said
     assert "1000 ranks are taken to have a core like those here" in said
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bprune_hpc.metrics.estimates import Metric, number_with_error
+from bprune_hpc.metrics.estimates import Metric, number_with_error, number_with_interval
 from bprune_hpc.report import main
 from bprune_hpc.results.file import SCHEMA, Contents, Variable, open_results, write
-from bprune_hpc.results.table import LEGEND, number_with_interval, table
+from bprune_hpc.results.table import LEGEND, table
 
 
 @pytest.mark.parametrize(

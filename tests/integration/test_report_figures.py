@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
+import shutil
+import signal
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from bprune_hpc import report, results, sweep
+from bprune_hpc.files.lock import hold
 from bprune_hpc.results.figure import PANELS, panels_of
+from bprune_hpc.results.follow import Progress, progress_of
 from bprune_hpc.results.html_report import summary
 from bprune_hpc.results.swept import comparison_fault, read_swept
+from tests.helpers.rewriting import rewritten
 
 FLAGS = ["--model_dir=embedded:digits_fc", "--num_monte_carlo=20"]
 
@@ -33,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_every_panel_is_drawn_and_every_format_written(files, tmp_path, capsys):
     swept = [read_swept(str(files["snr"]))]
-    of_classes = set(PANELS) - {"rmse", "crps", "sharpness", "pit", "coverage"}
+    of_classes = set(PANELS) - {"rmse", "crps", "sharpness", "pit", "coverage", "free_energy"}
     assert set(panels_of(swept, None)) == of_classes
     for ending, x in (("pdf", "weights_left"), ("svg", "fraction"), ("png", "threshold")):
         out = tmp_path / f"f.{ending}"
@@ -46,6 +54,34 @@ def test_every_panel_is_drawn_and_every_format_written(files, tmp_path, capsys):
     text = (tmp_path / "both.svg").read_text()
     assert "magnitude" in text and "NOT COMPARABLE" not in text
     assert "the same 5 %" not in capsys.readouterr().err
+
+
+def add_free_energy(file: h5py.File) -> None:
+    """As a sweep with training data writes it; made-up numbers."""
+    group = file.create_group("free_energy")
+    complexity, nll = np.array([900.0, 500, 300, 100]), np.array([100.0, 102, 110, 900])
+    group["complexity"], group["expected_nll"] = complexity, nll
+    group["free_energy"] = complexity + nll
+    group["predicted"] = complexity + nll + np.array([0, 5, 10, 40])
+    for name in ("expected_nll", "free_energy", "predicted"):
+        group[f"{name}_se"] = np.full(4, 3.0)
+    change = group["free_energy"][()] - 1000
+    group["free_energy_change"], group["predicted_change"] = change, change + 10
+    group["free_energy_change_se"] = np.full(4, 2.0)
+    group.attrs.update({"n_examples": 1438, "minimum": 2, "text": "the least is here"})
+
+
+def test_free_energy_is_drawn_where_a_file_has_it(files, tmp_path):
+    path = tmp_path / "with.h5"
+    path.write_bytes(files["snr"].read_bytes())
+    rewritten(path, add_free_energy)
+    for both in ([path], [path, path]):
+        out = tmp_path / "f.svg"
+        assert report.main([*map(str, both), f"--plot={out}", "--panels=free_energy"]) == 0
+        assert "nats, summed over 1,438 examples" in out.read_text()
+    said = " ".join(summary(read_swept(str(path))))
+    assert "The least is here" in said
+    assert "changed by -590.0 ± 2.0 nats; Bayesian model reduction predicts -580 nats" in said
 
 
 def test_files_that_cannot_be_compared_say_so(files):
@@ -145,3 +181,60 @@ def test_the_page_in_a_browser(files, tmp_path):
     rows = [re.findall(r'data-value="([^"]+)"', row) for row in body.split("</tr>")[:-1]]
     accuracy = [float(row[2]) for row in rows]
     assert len(accuracy) == 4 and accuracy == sorted(accuracy)
+
+
+FOLLOWER = """
+import sys
+from bprune_hpc import report
+from bprune_hpc.results import follow
+
+read = follow.read_table
+
+def told(path):
+    sys.stderr.write("read\\n")
+    sys.stderr.flush()
+    return read(path)
+
+follow.read_table = told
+sys.exit(report.main([*sys.argv[1:], "--follow"]))
+"""
+
+
+def test_a_running_sweep_is_followed_to_its_end(files, tmp_path):
+    path = tmp_path / "sweep.h5"
+    assert report.main([str(path), "--follow"]) == 2  # neither a file nor a sweep
+    shutil.copy(files["snr"], tmp_path / "part")
+    rewritten(tmp_path / "part", lambda file: file.attrs.modify("status", "partial"))
+    with contextlib.ExitStack() as stack:
+        with hold(path, 60):
+            (tmp_path / "part").rename(path)
+            followers = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        [sys.executable, "-c", FOLLOWER, str(path)],
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                    )
+                )
+                for _ in range(2)
+            ]  # fmt: skip
+            for one in followers:
+                assert one.stderr is not None and "read" in one.stderr.readline()
+            stopped, rest = followers
+            stopped.send_signal(signal.SIGINT)
+            said, _ = stopped.communicate(timeout=120)
+            assert stopped.returncode == 0 and said.count("mutual info.") == 1
+            shutil.copy(files["snr"], tmp_path / "whole")
+            (tmp_path / "whole").rename(path)
+            assert rest.stderr is not None and "read" in rest.stderr.readline()
+            assert rest.poll() is None
+        said, _ = rest.communicate(timeout=120)  # the lock is gone: so is the sweep
+    assert rest.returncode == 0 and said.count("mutual info.") == 1
+
+
+def test_how_far_a_sweep_is_comes_from_its_file(files, tmp_path):
+    assert progress_of(files["snr"]) == Progress("complete", 1, 1)
+    path = tmp_path / "part.h5"
+    shutil.copy(files["snr"], path)
+    rewritten(path, lambda file: file.attrs.update(
+        {"status": "partial", "n_cells": 80, "n_cells_done": 20}))  # fmt: skip
+    assert progress_of(path) == Progress("partial", 20, 80)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 import sys
 from pathlib import Path
@@ -162,3 +163,22 @@ def test_what_cannot_write_is_found_before_the_work(
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError), output.open_output(asked):
         pass
+
+
+def test_what_is_read_is_a_tree(tmp_path: Path) -> None:
+    results_file.write(tmp_path / "r.h5", contents())
+    found = results.read(tmp_path / "r.h5")
+    assert isinstance(found, xarray.DataTree) and isinstance(found, results.Results)
+    for name, group in found.groups.items():  # as xarray itself reads them
+        with xarray.open_dataset(
+            tmp_path / "r.h5", engine="h5netcdf", group=name or None
+        ) as written:
+            assert group.identical(written.load()), name
+    assert isinstance(found.metrics, xarray.Dataset)
+    assert found["metrics/nll"].sel(threshold=0.5) == 2 and found["metrics"].parent is found
+    assert found.sel(threshold=0.5)["sparsity/fraction"].dims == ("layer",)
+    assert found.snr.a.kernel.counts.size == 5
+    for text in (repr(found), found._repr_html_()):
+        assert "metrics" in text and "nll" in text and "r.h5" in text
+    for copied in (pickle.loads(pickle.dumps(found)), found.copy(deep=True)):
+        assert copied.identical(found) and copied.metrics.identical(found.metrics)
