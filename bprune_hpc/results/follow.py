@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def follow(path: str) -> None:
     bar = Bar(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
               TimeElapsedColumn())  # fmt: skip
     task = bar.add_task("waiting for the first results", total=None)
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(highlight=False)
     seen = None
     with _interrupts() as interrupts, Live(bar, console=console, transient=True) as live:
         while not interrupts:
