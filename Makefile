@@ -67,7 +67,7 @@ DOCS_NEEDS := arviz furo myst-nb numpydoc sphinx sphinx-argparse
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh containers/*.sh tests/slurm/*.sh) .ci/run
 
 .PHONY: help demo test fast test-newest fast-newest test-oldest wheel fuzz chaos slurm bench train \
-  docs check format clean
+  studies docs check format clean
 
 help:
 	@printf '%s\n' \
@@ -83,6 +83,7 @@ help:
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make bench    measures speed and memory into benchmarks/results.json, in about 15 minutes' \
+	  'make studies  published results made again, from scratch; renews pages in docs/studies' \
 	  'make docs     builds the site into docs/_build/html; its tutorials are run' \
 	  'make train    trains the embedded network on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
@@ -146,6 +147,10 @@ chaos: $(TEST)
 # NAME=dense: one part. QUICK=1: small sizes, to see that it runs. PEERS=1: bayesian-torch too.
 bench: $(PACKAGE)
 	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
+
+# Data from elsewhere: BPRUNE_TEST_DATA.
+studies: $(TEST)
+	python -m studies.boston
 
 # Tutorials run in the environment itself. Every warning is an error.
 docs: $(TEST)

@@ -26,8 +26,9 @@ from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..graph.nodes import parse_tensor
 from ..metrics.tasks import Classification
 from ..sources import HOME
+from .interface import UnknownLayerError
 from .packing import PackedNetwork, pack
-from .portable import FORMAT, PackedTensor
+from .portable import FORMAT, OPERATIONS, PackedTensor
 from .pruned_network import PrunedNetwork
 from .reference import Reference, compare, tolerance_of
 from .single_file import single_file
@@ -75,6 +76,8 @@ class Bundle:
             "input_shape": packed.layers.input_shape,
             "inputs": None if packed.inputs is None else packed.inputs.tolist(),
             "largest": max(math.prod(shape) for shape in packed.shapes),
+            "draw_noise": dict(zip(("kind", "block"), network.draw_noise, strict=True)),
+            "is_by_example": network.is_by_example,
             "nodes": _nodes(packed.layers),
             "tensors": described,
         }
@@ -185,6 +188,9 @@ def _shown(network: PrunedNetwork, outputs: NDArray[Any]) -> NDArray[Any]:
 
 def _nodes(layers: LayerGraph) -> list[dict[str, Any]]:
     """Operations by name, with their fields and ``inputs``; see ``portable.layers_from``."""
+    for node in layers.nodes:
+        if type(node.operation).__name__ not in OPERATIONS:
+            raise UnknownLayerError(node.operation)
     return [
         {
             "operation": type(node.operation).__name__,

@@ -20,7 +20,7 @@ from ..errors import ConfigError, WriteError
 from ..files.atomic_write import sync_tree
 from ..job.progress import progress
 from . import card, size_and_speed
-from .interface import Format
+from .interface import Format, UnknownLayerError
 from .measurement import measure
 from .pruned_network import PrunedNetwork
 from .reference import Reference
@@ -69,7 +69,12 @@ def export(
     ):
         checks = {}
         for one in formats:
-            one.write(network, building)
+            try:
+                one.write(network, building)
+            except UnknownLayerError as error:
+                raise ConfigError(
+                    f"--formats={one.name}: {network.source.path}: {error}"
+                ) from error
             advance(1)
             checks[one.name] = {"place": one.place, **one.check(network, building, reference)}
             advance(1)

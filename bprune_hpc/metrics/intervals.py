@@ -43,6 +43,10 @@ def of_mean(
 ) -> Interval:  # fmt: skip
     """Of a mean: Student's, and further out on the side of the long tail.
 
+    By the term in the skewness, and by one more value of those that make it: such a value adds to
+    the mean their third moment over their second, which where few count is what it adds to the
+    upper end of a Poisson variable (as in :func:`of_positive`).
+
     Parameters
     ----------
     value, variance : float64 array, shape (...)
@@ -53,7 +57,7 @@ def of_mean(
         Skewness of the values over the root of their number.
     """
     some = np.where(variance > 0, variance, 1.0)
-    shift = lean * data**1.5 / some * (1 + 2 * t * t) / 6
+    shift = lean * (data**1.5 / some * (1 + 2 * t * t) / 6 + np.sqrt(data))
     half = t * np.sqrt(variance)
     return value - half + np.minimum(shift, 0.0), value + half + np.maximum(shift, 0.0)
 

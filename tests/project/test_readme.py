@@ -164,8 +164,9 @@ def test_files_that_are_named_exist() -> None:
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_its_commands_run(tmp_path: Path) -> None:
-    script = runnable(readme())
-    assert "python -m bprune_hpc.sweep" in script
+    demo = "mpirun -n 2 python -m bprune_hpc.sweep @ArgFilePrune.txt\n"  # what make demo runs
+    script = demo + runnable(readme())
+    assert "python -m bprune_hpc.export" in script
     # A copy, so that what the commands write does not land in the checkout.
     clone = tmp_path / "bprune_hpc"
     products = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__")
