@@ -160,7 +160,7 @@ def _sweep(
     command("sweep", *flags, *([f"--ood_path={data[1]}"] if with_other else []))
     with h5py.File(results) as file:
         metrics = {name: item[()] for name, item in file["metrics"].items()}
-        nll = np.float64(file["examples/nll"][()])
+        nll = np.asarray(file["examples/nll"], np.float64)
     out = {}
     for index, fraction in enumerate(grid):
 

@@ -113,7 +113,10 @@ def test_convolutions_by_their_definition() -> None:
 @pytest.mark.parametrize(
     ("size", "borders"),
     [
-        *(((rows, columns), ((1, 1), (1, 1))) for rows, columns in ((2, 2), (2, 9), (3, 3), (8, 8))),
+        *(
+            ((rows, columns), ((1, 1), (1, 1)))
+            for rows, columns in ((2, 2), (2, 9), (3, 3), (8, 8))
+        ),
         *(((rows, columns), ((0, 1), (1, 0))) for rows, columns in ((4, 4), (7, 6), (11, 17))),
     ],
 )
