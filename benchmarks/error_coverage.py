@@ -7,10 +7,11 @@
 ``simulated``: draws and test sets are taken anew, of three classifiers and three regressions
 (``simulation``); the shares in which ``NAME_low`` to ``NAME_high``, and bands over a whole sweep,
 hold what the whole population and many draws give; Monte Carlo errors of steps over the deviation
-of the number; and losses that are rare and large, which no interval can know of. ``network``:
-value ± t · ``NAME_se`` of sweeps that differ in their seed alone, with Student's t of 19 degrees of
-freedom; the truth is one sweep of many draws with another seed. ``off`` is the mean distance from
-it in units of the error. Prints Markdown.
+of the number; losses that are rare and large, which no interval can know of; and how often an
+error holds that ended the draws by being small. ``network``: value ± t · ``NAME_se``
+of sweeps that differ in their seed alone, with Student's t of 19 degrees of freedom; the truth is
+one sweep of many draws with another seed. ``off`` is the mean distance from it in units of the
+error. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from bprune_hpc.metrics.definitions import ALL, CLASSIFICATION
 from bprune_hpc.metrics.estimates import Estimate, Metric
 from bprune_hpc.metrics.half_samples import half_sample_error, half_samples
 from bprune_hpc.metrics.jackknife import jackknife
+from bprune_hpc.metrics.stopping import FIRST_TEST
 
 if __package__:
     from .common_draws import METRICS, repeat
@@ -170,6 +172,31 @@ def steps_of_one_number(repeats: int) -> Iterator[str]:
     yield ""
 
 
+def stopping(repeats: int) -> Iterator[str]:
+    """Where drawing ends as soon as the error that is found is small: ``--target_se``."""
+    yield "| error asked for / that of 200 draws | value ± t · found | value ± 1.96 · asked |"
+    yield "|---|---|---|"
+    generator = np.random.default_rng(0)
+    quantile = stats.t.ppf(0.975, 19)
+    for asked in (1.5, 1.2, 1.0, 0.8, 0.5):
+        limit = asked / np.sqrt(100)
+        total, size = np.zeros((20, repeats)), np.zeros(20, int)
+        ends = np.zeros((2, repeats))
+        is_open = np.ones(repeats, bool)
+        for n_pairs in FIRST_TEST // 2 * 2 ** np.arange(8):
+            more = np.bincount(np.arange(n_pairs) % 20) - size
+            total += np.sqrt(more)[:, None] * generator.normal(size=total.shape)
+            size += more
+            left = (total.sum(axis=0) - total) / (n_pairs - size)[:, None]
+            value, error = jackknife(total.sum(axis=0) / n_pairs, left, size.tolist())
+            ends[:, is_open] = value[is_open], error[is_open]
+            is_open &= error > limit
+        value, error = np.abs(ends[0]), ends[1]
+        shares = (value <= quantile * error).mean(), (value <= 1.96 * limit).mean()
+        yield f"| {asked:g} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |"
+    yield ""
+
+
 def rare_losses(repeats: int) -> Iterator[str]:
     """Rises that are small but for a rare large loss: what a test set lacks no interval knows."""
     yield "| rise N(0, 0.02) and rare losses of | N | held | above |"
@@ -231,6 +258,7 @@ def simulated(asked: argparse.Namespace) -> Iterator[str]:
     yield from steps(few, 500, asked.population_draws)
     yield from steps_of_one_number(few)
     yield from rare_losses(asked.repeats)
+    yield from stopping(32 * asked.repeats)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -304,51 +304,57 @@ class DrawSums:
 
 @dataclass(frozen=True)
 class MeanPrediction:
-    """Means over draws, from the exact sums of some groups.
+    """Means over draws, from the exact sums of some groups, each worked out when asked for.
 
     Attributes
     ----------
-    probability : float64 array, shape (n_thresholds, n_examples, n_classes)
-        The predictive distribution.
-    true_probability : float64 array, shape (n_thresholds, n_examples)
-        That of the true class, right down to 2**-150.
-    expected_entropy : float64 array, shape (n_thresholds, n_examples), nats
-    single_draw_accuracy : float64 array, shape (n_thresholds, n_examples)
-        Fraction of draws that put the true class first.
-    expected_squares : float64 array, shape (n_thresholds, n_examples)
-        Mean over draws of the sum over classes of squared probabilities.
-    """
-
-    probability: Float64Array
-    true_probability: Float64Array
-    expected_entropy: Float64Array
-    single_draw_accuracy: Float64Array
-    expected_squares: Float64Array
-
-
-def mean_prediction(total: AnyArray, n_draws: int, label: Int64Array) -> MeanPrediction:
-    """Turn sums over draws into means.
-
-    Parameters
-    ----------
     total : float64 or int64 array, shape (n_thresholds, n_examples, n_classes + 5)
-        Sums of one or more groups, in the layout of :class:`GroupSums`.
+        Sums of one or more groups, in the layout of :class:`GroupSums`, contiguous.
     n_draws : int
         Number of draws in them.
     label : int64 array, shape (n_examples,)
     """
+
+    total: AnyArray
+    n_draws: int
+    label: Int64Array
+
+    @property
+    def _of_classes(self) -> AnyArray:
+        return self.total[..., : -N_TAILS - N_OTHERS]
+
+    @cached_property
+    def probability(self) -> Float64Array:
+        """The predictive distribution, shape (n_thresholds, n_examples, n_classes)."""
+        return self._of_classes / (_ONE * self.n_draws)
+
+    @cached_property
+    def true_probability(self) -> Float64Array:
+        """That of the true class, right down to 2**-150, shape (n_thresholds, n_examples)."""
+        head = np.take_along_axis(self._of_classes, self.label[None, :, None], axis=2)[..., 0]
+        true_probability = np.zeros(head.shape)
+        first = self._of_classes.shape[2]
+        for tail in reversed(range(N_TAILS)):  # smallest first
+            true_probability = (true_probability + self.total[..., first + tail]) / _ONE
+        return (true_probability + head) / (_ONE * self.n_draws)
+
+    @property
+    def expected_squares(self) -> Float64Array:
+        """Mean over draws of the sum over classes of squared probabilities."""
+        return self.total[..., -3] / (_ONE * self.n_draws)
+
+    @property
+    def expected_entropy(self) -> Float64Array:
+        """Mean over draws of the entropy, nats."""
+        return self.total[..., -2] / (2.0**ENTROPY_BITS * self.n_draws)
+
+    @property
+    def single_draw_accuracy(self) -> Float64Array:
+        """Fraction of draws that put the true class first."""
+        return self.total[..., -1] / self.n_draws
+
+
+def mean_prediction(total: AnyArray, n_draws: int, label: Int64Array) -> MeanPrediction:
+    """Turn sums over draws, in any layout, into means: :class:`MeanPrediction` of the same."""
     # One layout, whatever the number of thresholds: the order in which NumPy adds follows it.
-    total = np.ascontiguousarray(total)
-    n_classes = total.shape[2] - N_TAILS - N_OTHERS
-    head = np.take_along_axis(total[..., :n_classes], label[None, :, None], axis=2)[..., 0]
-    true_probability = np.zeros(head.shape)
-    for tail in reversed(range(N_TAILS)):  # smallest first
-        true_probability = (true_probability + total[..., n_classes + tail]) / _ONE
-    true_probability = (true_probability + head) / (_ONE * n_draws)
-    return MeanPrediction(
-        probability=total[..., :n_classes] / (_ONE * n_draws),
-        true_probability=true_probability,
-        expected_entropy=total[..., -2] / (2.0**ENTROPY_BITS * n_draws),
-        single_draw_accuracy=total[..., -1] / n_draws,
-        expected_squares=total[..., -3] / (_ONE * n_draws),
-    )
+    return MeanPrediction(np.ascontiguousarray(total), n_draws, label)

@@ -231,19 +231,21 @@ class Statistics(TaskStatistics):
     def _columns_of(self, sums: Mapping[int, Int64Array], label: Int64Array) -> dict[str, AnyArray]:
         """What is kept of a batch at some thresholds."""
         sizes = self.plan.group_sizes
-        total = np.zeros(sums[MEAN].shape)
+        of_groups = np.empty((len(sizes), *sums[MEAN].shape))
         for group in range(len(sizes)):
-            total += sums[group]  # one float64 array in all, not one a group
+            of_groups[group] = sums[group]
+        total = np.zeros(sums[MEAN].shape)
+        for of_group in of_groups:
+            total += of_group
         n_draws = self.plan.n_draws
         mean = mean_prediction(total, n_draws, label)
         whole: dict[str, AnyArray] = {**example_statistics(mean, label)}
         at_mean = mean_prediction(sums[MEAN], 1, label)
-        whole["accuracy_mean_weights"] = example_statistics(at_mean, label)["accuracy"]
+        whole["accuracy_mean_weights"] = step_statistics(at_mean, label)["accuracy"]
         whole["predicted"] = mean.probability.argmax(axis=2)
         if self.keep_probabilities:
             whole["probability"] = mean.probability.astype(np.float32)
 
-        of_groups = np.stack([sums[group] for group in range(len(sizes))]).astype(np.float64)
         size_of = np.array(sizes) * self.plan.draws_per_replicate
 
         def without_each() -> Iterator[dict[str, Float64Array]]:

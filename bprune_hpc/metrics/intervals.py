@@ -43,6 +43,10 @@ def of_mean(
 ) -> Interval:  # fmt: skip
     """Of a mean: Student's, and further out on the side of the long tail.
 
+    By the term in the skewness, and by one more value of those that make it: such a value adds to
+    the mean their third moment over their second, which where few count is what it adds to the
+    upper end of a Poisson variable (as in :func:`of_positive`).
+
     Parameters
     ----------
     value, variance : float64 array, shape (...)
@@ -53,7 +57,7 @@ def of_mean(
         Skewness of the values over the root of their number.
     """
     some = np.where(variance > 0, variance, 1.0)
-    shift = lean * data**1.5 / some * (1 + 2 * t * t) / 6
+    shift = lean * (data**1.5 / some * (1 + 2 * t * t) / 6 + np.sqrt(data))
     half = t * np.sqrt(variance)
     return value - half + np.minimum(shift, 0.0), value + half + np.maximum(shift, 0.0)
 
@@ -118,17 +122,24 @@ def of_positive(
     more, its_variance = value + unit, variance + unit**2
     high = gamma_quantile(more**2 / its_variance, t) * its_variance / more
     low = np.where(variance > 0, low, value)
-    return np.where(value > 0, np.minimum(low, value), 0.0), np.maximum(high, value)
+    low = np.where(value > 0, np.minimum(low, value), 0.0)
+    return np.where(np.isnan(high), np.nan, low), np.maximum(high, value)
 
 
 def of_biased(
-    value: Float64Array, variance: Float64Array, bias: tuple[Float64Array, Float64Array],
+    value: Float64Array, variance: Float64Array, bias: tuple[Float64Array, Float64Array], n: int,
     t: Float64Array,
 ) -> Interval:  # fmt: skip
-    """Of a positive number that is too large, by an unknown amount between two bounds."""
+    """Of a positive number that is too large, by an unknown amount between two bounds.
+
+    However well ``n`` examples agree with what is expected of them, a share of others can be there
+    that do not: the upper end is no less than Wilson's of a share that is found to be 0.
+    """
     least, most = bias
     half = t * np.sqrt(variance)
-    return np.maximum(value - most - half, 0.0), value - least + half
+    return np.maximum(value - most - half, 0.0), np.maximum(
+        value - least + half, t * t / (n + t * t)
+    )
 
 
 def of_difference(

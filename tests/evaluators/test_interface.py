@@ -63,10 +63,11 @@ def test_idle_channels_are_left_out_exactly(
         sign = 1 if bias == "positive" else -1
         values |= {name: sign * np.abs(values[name]) for name in ("b0", "b1", "b2")}
     loc = {name: values[name] for name in used if name in uncertain}
-    # Filters differ in strength, so that whole ones are pruned.
+    # Filters differ in strength, so that whole ones are pruned. All are small: a sigmoid of the
+    # difference of large numbers has their rounding, in whichever order they are added up.
     strength = {name: np.exp(rng.normal(0, 2, value.shape[-1])) for name, value in loc.items()}
-    loc = {name: (value * strength[name]).astype(np.float32) for name, value in loc.items()}
-    posterior = Posterior(loc, {name: np.full_like(value, 1) for name, value in loc.items()})
+    loc = {name: (0.1 * value * strength[name]).astype(np.float32) for name, value in loc.items()}
+    posterior = Posterior(loc, {name: np.full_like(value, 0.1) for name, value in loc.items()})
     fixed = {name: values[name] for name in used if name not in uncertain}
     assert choose_evaluator("channels", graph) == "layers"  # as it was once called
     fast = make_evaluator("layers", graph, fixed)

@@ -65,12 +65,20 @@ def test_paired_shares_hold_where_few_examples_change() -> None:
 
 
 def test_a_mean_reaches_further_on_the_side_of_its_tail() -> None:
-    one = np.float64(1.0)
+    one, of_both, of_data = np.float64(1), np.float64(9), np.float64(4)
     for lean in (0.3, -0.3, 0.0):
-        low, high = ends(
-            intervals.of_mean(one, np.float64(4), np.float64(4), np.float64(lean), one)
-        )
-        assert low == pytest.approx(-1 + min(lean, 0)) and high == pytest.approx(3 + max(lean, 0))
+        low, high = ends(intervals.of_mean(one, of_both, of_data, np.float64(lean), one))
+        further = abs(lean) * 4**1.5 / 9 * (1 + 2) / 6 + abs(lean) * 2  # skewness, and one more
+        assert low == pytest.approx(-2 - (further if lean < 0 else 0))
+        assert high == pytest.approx(4 + (further if lean > 0 else 0))
+
+
+def test_a_mean_of_few_equal_losses_reaches_about_as_far_as_their_exact_number() -> None:
+    """Of many examples k lose 1 and the others nothing: the upper end is near Garwood's."""
+    for k in (1, 2, 4, 10, 30):
+        number = np.float64(k)
+        _, high = ends(intervals.of_mean(number, number, number, 1 / np.sqrt(number), T))
+        assert high == pytest.approx(stats.chi2.isf(0.025, 2 * (k + 1)) / 2, rel=0.03)
 
 
 def test_few_events() -> None:
@@ -81,6 +89,19 @@ def test_few_events() -> None:
         assert high == pytest.approx(exact, rel=0.01) and 0 <= low < k
     none = ends(intervals.of_positive(np.float64(0), np.float64(0), 0.01, np.float64(T)))
     assert none == [0, pytest.approx(-0.01 * np.log(0.025), rel=0.01)]
+
+
+def test_events_of_unknown_error_have_neither_end() -> None:
+    for value in (0.0, 0.3):
+        ends_of_one_pair = intervals.of_positive(np.array([value]), np.array([np.nan]), 0.1, T)
+        assert np.isnan(ends_of_one_pair).all()
+
+
+def test_what_agrees_everywhere_may_be_wrong_as_often_as_a_share_of_none() -> None:
+    nothing, bias = np.zeros(1), (np.array([1e-8]), np.array([2e-8]))
+    low, high = intervals.of_biased(nothing, nothing, bias, 30, np.array([T]))
+    assert low == 0
+    assert high == pytest.approx(stats.binomtest(0, 30).proportion_ci(method="wilson").high)
 
 
 def test_differences_of_uncorrelated_and_of_equal_numbers() -> None:
