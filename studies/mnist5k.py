@@ -195,13 +195,19 @@ def _claims(swept: Swept, after: After) -> list[Claim]:
         cost = combined((1.0, one), (-1.0, unpruned))
         gain = combined((1.0, one), (-1.0, again))
         over_half = combined((0.5, one), (-1.0, again), (0.5, unpruned))
-        claims.append(
-            Claim(
+        if cost.value < 2 * cost.se:
+            lost = Claim(
+                f"at {100 * fraction:g} % pruned nothing is shown to be lost at once ({cost} nats "
+                f"an example), so that there is nothing to bring back; training on changes {gain}",
+                gain.value > -2 * gain.se,
+            )
+        else:
+            lost = Claim(
                 f"at {100 * fraction:g} % pruned, which costs {cost} nats an example at once, "
                 f"training on brings back {gain}: over half of it by {over_half}",
-                over_half.value > 0,
+                over_half.value > 2 * over_half.se,
             )
-        )
+        claims.append(lost)
         worse = combined((1.0, steps), (-1.0, again))
         claims.append(
             Claim(
