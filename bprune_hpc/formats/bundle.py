@@ -92,6 +92,7 @@ class Bundle:
     ) -> dict[str, Any]:
         """See :class:`bprune_hpc.formats.interface.Format`."""
         tolerance = tolerance_of(network) if network.bits == 32 else TOLERANCE_16_BITS
+        where = "bundle" if network.bits == 32 else "bundle in 16 bits (leave out --bits for 32)"
         with opened(directory / self.place) as predict:
             net = predict.load()
             x, sampling = reference.x, network.sampling
@@ -111,7 +112,7 @@ class Bundle:
             "bits": network.bits,
             "difference": {
                 name: compare(
-                    found[name], expected[name], f"bundle: {name}", tolerance, units.get(name)
+                    found[name], expected[name], f"{where}: {name}", tolerance, units.get(name)
                 )
                 for name in found
             },
