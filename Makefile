@@ -151,6 +151,7 @@ bench: $(PACKAGE)
 # Data from elsewhere: BPRUNE_TEST_DATA.
 studies: $(TEST)
 	python -m studies.boston
+	python -m studies.mnist5k
 
 # Tutorials run in the environment itself. Every warning is an error.
 docs: $(TEST)

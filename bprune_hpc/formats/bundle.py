@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..errors import ExportError
 from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..graph.nodes import parse_tensor
 from ..metrics.tasks import Classification
@@ -175,6 +176,10 @@ def opened(home: Path) -> Iterator[ModuleType]:
     try:
         spec.loader.exec_module(module)
         yield module
+    except Exception as error:
+        if not isinstance(error, getattr(module, "BpruneError", ())):
+            raise
+        raise ExportError(f"bundle: predict.py: {error}; nothing was kept") from error
     finally:
         del sys.modules[name]
         sys.dont_write_bytecode = leaves_bytecode

@@ -171,7 +171,7 @@ class Estimate:
         )
         if definition.interval == "biased":
             assert self.bias is not None
-            return intervals.of_biased(value, draws + data, self.bias, t)
+            return intervals.of_biased(value, draws + data, self.bias, n, t)
         if definition.interval == "positive":
             return intervals.of_positive(value, draws + data, 1 / n, t)
         if definition.interval == "share" and definition.difference_of:

@@ -122,17 +122,24 @@ def of_positive(
     more, its_variance = value + unit, variance + unit**2
     high = gamma_quantile(more**2 / its_variance, t) * its_variance / more
     low = np.where(variance > 0, low, value)
-    return np.where(value > 0, np.minimum(low, value), 0.0), np.maximum(high, value)
+    low = np.where(value > 0, np.minimum(low, value), 0.0)
+    return np.where(np.isnan(high), np.nan, low), np.maximum(high, value)
 
 
 def of_biased(
-    value: Float64Array, variance: Float64Array, bias: tuple[Float64Array, Float64Array],
+    value: Float64Array, variance: Float64Array, bias: tuple[Float64Array, Float64Array], n: int,
     t: Float64Array,
 ) -> Interval:  # fmt: skip
-    """Of a positive number that is too large, by an unknown amount between two bounds."""
+    """Of a positive number that is too large, by an unknown amount between two bounds.
+
+    However well ``n`` examples agree with what is expected of them, a share of others can be there
+    that do not: the upper end is no less than Wilson's of a share that is found to be 0.
+    """
     least, most = bias
     half = t * np.sqrt(variance)
-    return np.maximum(value - most - half, 0.0), value - least + half
+    return np.maximum(value - most - half, 0.0), np.maximum(
+        value - least + half, t * t / (n + t * t)
+    )
 
 
 def of_difference(

@@ -49,3 +49,11 @@ def test_a_few_intervals_are_not_empty_and_hold_the_number() -> None:
             if not name.startswith("ece"):  # whose bias is taken off
                 inside = (metric.low <= metric.value) & (metric.value <= metric.high)
                 assert (inside | np.isnan(metric.value)).all(), name
+
+
+@pytest.mark.parametrize("n_draws", [2, 4])
+def test_an_interval_has_both_ends_or_none(n_draws: int) -> None:
+    for name, metric in Classifier("accurate", 300).metrics(20, 1, n_draws).items():
+        assert metric.low is not None and metric.high is not None
+        assert (np.isnan(metric.low) == np.isnan(metric.high)).all(), name
+        assert not (metric.low > metric.high).any(), name

@@ -20,7 +20,7 @@ import bprune_hpc
 from benchmarks import overpruned
 from benchmarks.export import exported_network
 from bprune_hpc import data
-from bprune_hpc.errors import ConfigError, DataError
+from bprune_hpc.errors import ConfigError, DataError, ExportError
 from bprune_hpc.formats.bundle import Bundle, in_16_bits, opened
 from bprune_hpc.formats.packing import pack
 from bprune_hpc.formats.portable import OPERATIONS
@@ -235,6 +235,14 @@ def test_bad_input_is_refused_in_one_line(
     with pytest.raises((predict.DataError, predict.ConfigError)) as refused:
         predict.load().predict(given, **chosen)
     assert "\n" not in str(refused.value) and "--" not in str(refused.value)
+
+
+def test_what_a_bundle_says_in_a_check_is_one_of_our_errors(bundle: Path, x: np.ndarray) -> None:
+    with (
+        pytest.raises(ExportError, match="predict.py: outputs are not finite"),
+        opened(bundle) as it,
+    ):
+        it.load().mean(1e38 * x)
 
 
 def test_labels_and_unpaired_draws(digits: Any, predict: ModuleType, x: np.ndarray) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import runpy
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,21 @@ def test_whole_or_not_at_all(
     (foreign / "thesis.txt").touch()
     assert _export(home, "--at=index=1", f"--to={foreign}", "--overwrite") == 2
     assert "is there, and no export" in capsys.readouterr().err and any(foreign.iterdir())
+
+
+@pytest.mark.parametrize("names", ["checkpoint", "bundle", "savedmodel"])
+def test_a_full_disk(names: str, home: Path, tmp_path: Path, capsys: Said) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        status = _export(home, "--at=index=1", f"--to={tmp_path / 'out'}", f"--formats={names}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    said = capsys.readouterr().err
+    assert status == 1 and "cannot be written (File too large)" in said, said
+    assert said.strip().count("Traceback") == 0 and not list(tmp_path.iterdir())
 
 
 def test_without_a_results_file(home: Path, tmp_path: Path, capsys: Said) -> None:

@@ -91,6 +91,19 @@ def test_few_events() -> None:
     assert none == [0, pytest.approx(-0.01 * np.log(0.025), rel=0.01)]
 
 
+def test_events_of_unknown_error_have_neither_end() -> None:
+    for value in (0.0, 0.3):
+        ends_of_one_pair = intervals.of_positive(np.array([value]), np.array([np.nan]), 0.1, T)
+        assert np.isnan(ends_of_one_pair).all()
+
+
+def test_what_agrees_everywhere_may_be_wrong_as_often_as_a_share_of_none() -> None:
+    nothing, bias = np.zeros(1), (np.array([1e-8]), np.array([2e-8]))
+    low, high = intervals.of_biased(nothing, nothing, bias, 30, np.array([T]))
+    assert low == 0
+    assert high == pytest.approx(stats.binomtest(0, 30).proportion_ci(method="wilson").high)
+
+
 def test_differences_of_uncorrelated_and_of_equal_numbers() -> None:
     value = np.array([0.7, 0.8])
     interval = value - np.array([0.2, 0.1]), value + np.array([0.1, 0.15])
