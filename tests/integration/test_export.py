@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 import bprune_hpc
 from bprune_hpc import data, export, sweep
@@ -78,6 +79,9 @@ def test_the_choice_with_its_numbers(home: Path, tmp_path: Path, capsys: Said) -
     assert measured["posterior, 40 draws"]["nll"]["value"] == pytest.approx(nll, abs=1e-9)
     assert measured["mean network"]["accuracy"]["value"] == pytest.approx(at_mean)
     assert len(measured) == 3
+    share = measured["mean network"]["accuracy"]
+    wilson = binomtest(round(359 * share["value"]), 359).proportion_ci(method="wilson")
+    assert (share["low"], share["high"]) == pytest.approx((wilson.low, wilson.high), rel=1e-6)
     said = capsys.readouterr().out
     assert "mean network" in said and f"{n_active:,} of 6,464 weights are left" in said
     text = (to / "model_card.md").read_text()
