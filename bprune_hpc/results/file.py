@@ -244,6 +244,11 @@ def read(path: str | os.PathLike[str]) -> Results:
                 if name.split("/")[0] != STATE:
                     store = xarray.backends.H5NetCDFStore(file, group=name or None)
                     groups[name] = xarray.open_dataset(store).load()
+    if "" in groups:
+        # Nodes inherit labels, and a node of that name would be in their way: a tensor can be
+        # called ``layer/kernel``. Groups have the labels of their own arrays all the same.
+        nodes = {part for name in groups for part in name.split("/")}
+        groups[""] = groups[""].drop_vars(nodes & set(groups[""].coords))
     tree = Results.from_dict(groups, name=Path(path).name)
     tree.attrs = attrs
     return tree

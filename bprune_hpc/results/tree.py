@@ -69,7 +69,7 @@ class Results(xarray.DataTree):
         found: dict[str, Any] = {name: rule[name] for name in names if name in rule}
         fraction = float(self["requested_fraction"][index])
         if np.isnan(fraction):
-            found["threshold"] = float(self["threshold"][index])
+            found["threshold"] = float(self["sparsity/threshold"][index])
         else:
             found["fraction"] = fraction
         if rule["criterion"] == "random":

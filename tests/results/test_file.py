@@ -182,3 +182,13 @@ def test_what_is_read_is_a_tree(tmp_path: Path) -> None:
         assert "metrics" in text and "nll" in text and "r.h5" in text
     for copied in (pickle.loads(pickle.dumps(found)), found.copy(deep=True)):
         assert copied.identical(found) and copied.metrics.identical(found.metrics)
+
+
+def test_a_tensor_can_be_called_like_a_label(tmp_path: Path) -> None:
+    path = tmp_path / "r.h5"
+    results_file.write(path, contents())
+    with h5py.File(path, "r+") as file:
+        file.move("snr/a", "snr/layer")
+    found = results.read(path)
+    assert found.groups["snr/layer/kernel"].counts.values.tolist() == [0, 1, 2, 3, 4]
+    assert found.sparsity.layer.values.tolist() == ["a/kernel", "b/kernel", "c"]
