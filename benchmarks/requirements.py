@@ -72,6 +72,19 @@ REQUIREMENTS = (
             ("profile", "21 thresholds, at random", 0.5),
         )
     ),
+    Requirement("convolution_peers", "tfp_flipout_over_ours",
+                "ResNet-18: TFP Flipout in tf.function / ours, per draw, threshold 0", 3),
+    *(
+        Requirement("convolution_peers", f"bayesian_torch_{kind.lower()}_over_ours",
+                    f"ResNet-18: bayesian-torch, {kind} / ours, per draw, threshold 0", 3)
+        for kind in ("Flipout", "Reparameterization")
+    ),
+    *(
+        Requirement("trained", f"{name}_thresholds_graph_over_ours",
+                    f"{shape}, trained, thresholds 0:2:21: TensorFlow's graph / ours", 2)
+        for name, shape in (("vgg16", "VGG-16"), ("resnet18", "ResNet-18"),
+                            ("six", "six convolutions"), ("theta", "Theta net"))
+    ),
     Requirement("ranks", "two_ranks_over_one",
                 "2 ranks x 1 thread / 1 rank x 1 thread", 1.9),
     Requirement("ranks", "communication_share_projected",

@@ -49,9 +49,9 @@ struct lists {
   float *loc, *scale;
 };
 
-#define KEPT_BYTES 4096 /* of a row, at a time; a multiple of what any width divides */
+#define MOST_KEPT (512 * FILTERS) /* weights of a row that are looked at together */
 
-/* Which of n weights are not zero, one byte each, and zeros up to whole words. */
+/* Which of n weights are not zero, one byte each, and zeros up to whole runs of FILTERS. */
 static void find_kept(const float *loc, const float *scale, ptrdiff_t n, uint8_t *kept)
 {
   if (scale)
@@ -60,29 +60,48 @@ static void find_kept(const float *loc, const float *scale, ptrdiff_t n, uint8_t
   else
     for (ptrdiff_t f = 0; f < n; f++)
       kept[f] = loc[f] != 0;
-  memset(kept + n, 0, 8);
+  memset(kept + n, 0, FILTERS);
 }
 
 /* Weights that are not zero, and runs of FILTERS of a row with any of them. */
 static void count_kept(const struct kernel *k, int64_t *alone, int64_t *together)
 {
-  uint8_t kept[FILTERS * KEPT_BYTES + 8];
+  uint8_t kept[MOST_KEPT + FILTERS];
   for (ptrdiff_t row = 0; row < k->n_taps * k->n_in; row++)
-    for (ptrdiff_t first = 0; first < k->n_out; first += FILTERS * KEPT_BYTES) {
+    for (ptrdiff_t first = 0; first < k->n_out; first += MOST_KEPT) {
       const ptrdiff_t n_left = k->n_out - first, at = row * k->n_out + first;
-      const ptrdiff_t n = n_left > FILTERS * KEPT_BYTES ? FILTERS * KEPT_BYTES : n_left;
+      const ptrdiff_t n = n_left > MOST_KEPT ? MOST_KEPT : n_left;
       find_kept(k->loc + at, k->scale ? k->scale + at : NULL, n, kept);
       int32_t sum = 0, sum_of_runs = 0;
       for (ptrdiff_t f = 0; f < n; f++)
         sum += kept[f];
       for (ptrdiff_t f = 0; f < n; f += FILTERS) {
         int any = 0;
-        for (ptrdiff_t i = f; i < f + FILTERS && i < n; i++)
+        for (ptrdiff_t i = f; i < f + FILTERS; i++)
           any |= kept[i];
         sum_of_runs += any;
       }
       *alone += sum, *together += sum_of_runs;
     }
+}
+
+/* Those of a row's weights from first on, which a list's entry begins with; in their order. */
+static ptrdiff_t find_entries(const struct kernel *k, ptrdiff_t row, ptrdiff_t first,
+                              int32_t *found)
+{
+  uint8_t kept[MOST_KEPT + FILTERS];
+  const ptrdiff_t n_left = k->n_out - first, at = row * k->n_out + first;
+  const ptrdiff_t n = n_left > MOST_KEPT ? MOST_KEPT : n_left;
+  ptrdiff_t n_found = 0;
+  find_kept(k->loc + at, k->scale ? k->scale + at : NULL, n, kept);
+  for (ptrdiff_t f = 0; f < n; f += k->width) { /* no branch: it would be as often wrong as right */
+    int any = kept[f];
+    for (ptrdiff_t i = 1; i < k->width; i++)
+      any |= kept[f + i];
+    found[n_found] = (int32_t)(first + f);
+    n_found += any;
+  }
+  return n_found;
 }
 
 /* Entry of a list, of the weights of its width from f on. */
@@ -103,45 +122,24 @@ static void put_entry(const struct kernel *k, const struct lists *lists, ptrdiff
 /* Count each list's entries, next[list], or write them from there on; 0 if they do not fit. */
 static int make_lists(const struct kernel *k, int32_t *next, const struct lists *lists)
 {
-  uint8_t kept[FILTERS * KEPT_BYTES + 8];
+  int32_t found[MOST_KEPT];
   const ptrdiff_t n_lists = (k->n_out + k->width - 1) / k->width;
   for (ptrdiff_t start = 0; start == 0 || start < k->n_in; start += k->block) {
-    const ptrdiff_t of_block = start / k->block * n_lists;
+    int32_t *of_block = next + start / k->block * n_lists;
     const ptrdiff_t stop = k->n_in - start > k->block ? start + k->block : k->n_in;
     for (ptrdiff_t at = 0; at < k->n_taps; at++)
       for (ptrdiff_t c = start; c < stop; c++) {
         const ptrdiff_t row = at * k->n_in + c;
         const int32_t offset = (int32_t)((c - start) * k->channel_stride + k->tap_offsets[at]);
-        for (ptrdiff_t first = 0; first < k->n_out; first += FILTERS * KEPT_BYTES) {
-          const ptrdiff_t n_left = k->n_out - first, from = row * k->n_out + first;
-          const ptrdiff_t n = n_left > FILTERS * KEPT_BYTES ? FILTERS * KEPT_BYTES : n_left;
-          find_kept(k->loc + from, k->scale ? k->scale + from : NULL, n, kept);
-          for (ptrdiff_t f = 0; f < n;) {
-            if (k->width == 1) { /* eight at a time, of which most are none */
-              uint64_t word;
-              memcpy(&word, kept + f, sizeof word);
-              if (!word) {
-                f += 8;
-                continue;
-              }
-              f += __builtin_ctzll(word) / 8;
-              kept[f] = 0;
-            } else {
-              int any = 0;
-              for (ptrdiff_t i = f; i < f + k->width && i < n; i++)
-                any |= kept[i];
-              if (!any) {
-                f += k->width;
-                continue;
-              }
-            }
-            const ptrdiff_t list = of_block + (first + f) / k->width;
-            const int32_t entry = next[list]++;
-            if (lists && entry >= lists->starts[list + 1])
+        for (ptrdiff_t first = 0; first < k->n_out; first += MOST_KEPT) {
+          const ptrdiff_t n = find_entries(k, row, first, found);
+          for (ptrdiff_t i = 0; i < n; i++) {
+            int32_t *list = of_block + (k->width == 1 ? found[i] : found[i] / FILTERS);
+            const int32_t entry = (*list)++;
+            if (lists && entry >= lists->starts[list - next + 1])
               return 0;
             if (lists)
-              put_entry(k, lists, entry, row, first + f, offset);
-            f = k->width == 1 ? f / 8 * 8 : f + k->width;
+              put_entry(k, lists, entry, row, found[i], offset);
           }
         }
       }

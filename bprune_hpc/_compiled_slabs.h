@@ -109,10 +109,11 @@ TARGET static void NAME(together)(const struct convolution *c, const struct sums
       const float *near = part->near + first % (VECTORS_OF_HALF * SLAB) +
                           (first < VECTORS_OF_HALF * SLAB ? 0 : c->half);
       VECTOR sum[FILTERS][AT_ONCE] = {0};
-      for (int f = 0; f < FILTERS; f++)
-        for (int v = 0; v < AT_ONCE; v++)
-          if (!part->is_first && f < n)
-            sum[f][v] = *(const VECTOR *)NAME(kept)(part, filter + f, first + v * LANES);
+      if (!part->is_first)
+        UNROLLED for (int f = 0; f < FILTERS; f++)
+          UNROLLED for (int v = 0; v < AT_ONCE; v++)
+            if (f < n)
+              sum[f][v] = *(const VECTOR *)NAME(kept)(part, filter + f, first + v * LANES);
       const ptrdiff_t start = part->starts[list], stop = part->starts[list + 1];
       const float *weights = s->values + start * FILTERS;
       for (ptrdiff_t k = start; k < stop; k++, weights += FILTERS) {
@@ -127,8 +128,8 @@ TARGET static void NAME(together)(const struct convolution *c, const struct sums
             sum[f][v] += weight * numbers[v];
         }
       }
-      for (int f = 0; f < FILTERS; f++)
-        for (int v = 0; v < AT_ONCE; v++)
+      UNROLLED for (int f = 0; f < FILTERS; f++)
+        UNROLLED for (int v = 0; v < AT_ONCE; v++)
           if (f < n && part->is_last)
             NAME(finish)(s, part, filter + f, first + v * LANES, sum[f][v], out, other);
           else if (f < n)

@@ -17,6 +17,8 @@ extensions = [
     "sphinxarg.ext",
 ]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"bprune_hpc {release}"
 html_show_sourcelink = False
 exclude_patterns = ["_build"]

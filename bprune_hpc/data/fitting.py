@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class NetworkInput:
     flat_image: tuple[int, ...] | None = None
     layout: str = ""
 
-    @property
+    @cached_property
     def type(self) -> np.dtype[Any]:
         """NumPy's type.
 

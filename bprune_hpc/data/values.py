@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -112,6 +113,7 @@ class Part(NamedTuple):
     n_columns: int = 0
 
 
+@lru_cache
 def as_stored(dtype: np.dtype[Any]) -> str:
     """``Part.scaling`` of examples that are as they are in the file."""
     return f"{dtype} {AS_STORED}"
@@ -202,6 +204,10 @@ def check_finite(x: NDArray[Any], name: str, first_example: int = 0) -> None:
     """
     if x.dtype.kind != "f":
         return
+    if x.dtype.itemsize in (4, 8) and x.flags.c_contiguous:
+        numbers = x.reshape(-1)
+        if math.isfinite(np.dot(numbers, numbers)):  # half the time of looking at each
+            return
     finite = np.isfinite(x)
     if not finite.all():
         first = tuple(int(i) for i in np.argwhere(~finite)[0])

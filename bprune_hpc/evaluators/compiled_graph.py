@@ -376,17 +376,17 @@ class Lists:
     cost: float
 
 
-_COST_ALONE, _COST_OF_LISTS = 1.75, 0.05
+_COST_ALONE, _COST_OF_LISTS = 1.15, 0.05
 """Time of a weight of a filter alone, relative to one of filters that share inputs, and that of a
 list, relative to all of its weights together, zeros too; measured."""
-_COST_OF_SQUARES = 1.15
+_COST_OF_SQUARES = 1.0
 """Time of one of Winograd's products, relative to one of filters that share inputs; measured."""
-_COST_OF_CHANNEL = 40
+_COST_OF_CHANNEL = 30
 """Operations for each place to transform a channel for these."""
 _EMPTY = np.zeros(1, np.int32), np.zeros(0, np.int32)
 _NEAR_VECTORS = 640
 """Vectors of a tile's inputs that stay in a core's first cache."""
-_FEWEST_ENTRIES = 5
+_FEWEST_ENTRIES = 8
 """Of a list: less, and storing sums between blocks of inputs takes longer than products."""
 
 

@@ -56,6 +56,15 @@ def default_block(n_weights: int, n_multiplications: int) -> int:
     return min(max(size, _LEAST_BLOCK), _MOST_BLOCK)
 
 
+def blocks_of(examples: range, block: int) -> Iterator[range]:
+    """Parts of examples, by their positions in the data set, of which each is of one block."""
+    start = examples.start
+    while start < examples.stop:
+        stop = min((start // block + 1) * block, examples.stop)
+        yield range(start, stop)
+        start = stop
+
+
 @dataclass(frozen=True)
 class DrawNoise:
     """The noise of a sweep.
@@ -75,14 +84,7 @@ class DrawNoise:
 
     def runs(self, examples: range) -> Iterator[range]:
         """Examples, by their positions in the data set, in parts that a draw takes alike."""
-        if self.kind != "per_block":
-            yield examples
-            return
-        start = examples.start
-        while start < examples.stop:
-            stop = min((start // self.block + 1) * self.block, examples.stop)
-            yield range(start, stop)
-            start = stop
+        yield from blocks_of(examples, self.block) if self.kind == "per_block" else [examples]
 
     def batch_size(self, most: int) -> int:
         """Examples to evaluate at once: a block is whole batches, or one.

@@ -21,8 +21,8 @@ from ..graph.layer_graph import Borders, n_places
 
 SLAB, GROUP_SLABS, VECTORS_OF_HALF = 16, 4, 8
 """As the compiled module has them, which is looked at when it is used."""
-_FEWEST_OF_SQUARES = 4
-"""Rows and columns; of fewer, much of a window is outside, which sums by taps leave out."""
+_FEWEST_OF_SQUARES = 2
+"""Rows and columns."""
 
 Places = NDArray[np.int32]
 

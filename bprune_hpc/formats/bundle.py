@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..errors import ExportError
 from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..graph.nodes import parse_tensor
 from ..metrics.tasks import Classification
 from ..sources import HOME
+from .interface import UnknownLayerError
 from .packing import PackedNetwork, pack
-from .portable import FORMAT, PackedTensor
+from .portable import FORMAT, OPERATIONS, PackedTensor
 from .pruned_network import PrunedNetwork
 from .reference import Reference, compare, tolerance_of
 from .single_file import single_file
@@ -75,6 +77,8 @@ class Bundle:
             "input_shape": packed.layers.input_shape,
             "inputs": None if packed.inputs is None else packed.inputs.tolist(),
             "largest": max(math.prod(shape) for shape in packed.shapes),
+            "draw_noise": dict(zip(("kind", "block"), network.draw_noise, strict=True)),
+            "is_by_example": network.is_by_example,
             "nodes": _nodes(packed.layers),
             "tensors": described,
         }
@@ -88,6 +92,7 @@ class Bundle:
     ) -> dict[str, Any]:
         """See :class:`bprune_hpc.formats.interface.Format`."""
         tolerance = tolerance_of(network) if network.bits == 32 else TOLERANCE_16_BITS
+        where = "bundle" if network.bits == 32 else "bundle in 16 bits (leave out --bits for 32)"
         with opened(directory / self.place) as predict:
             net = predict.load()
             x, sampling = reference.x, network.sampling
@@ -107,7 +112,7 @@ class Bundle:
             "bits": network.bits,
             "difference": {
                 name: compare(
-                    found[name], expected[name], f"bundle: {name}", tolerance, units.get(name)
+                    found[name], expected[name], f"{where}: {name}", tolerance, units.get(name)
                 )
                 for name in found
             },
@@ -172,6 +177,10 @@ def opened(home: Path) -> Iterator[ModuleType]:
     try:
         spec.loader.exec_module(module)
         yield module
+    except Exception as error:
+        if not isinstance(error, getattr(module, "BpruneError", ())):
+            raise
+        raise ExportError(f"bundle: predict.py: {error}; nothing was kept") from error
     finally:
         del sys.modules[name]
         sys.dont_write_bytecode = leaves_bytecode
@@ -185,6 +194,9 @@ def _shown(network: PrunedNetwork, outputs: NDArray[Any]) -> NDArray[Any]:
 
 def _nodes(layers: LayerGraph) -> list[dict[str, Any]]:
     """Operations by name, with their fields and ``inputs``; see ``portable.layers_from``."""
+    for node in layers.nodes:
+        if type(node.operation).__name__ not in OPERATIONS:
+            raise UnknownLayerError(node.operation)
     return [
         {
             "operation": type(node.operation).__name__,

@@ -11,8 +11,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..graph.layer_graph import Activation, Operation
 from .pruned_network import PrunedNetwork
 from .reference import Reference
+
+
+class UnknownLayerError(Exception):
+    """A format does not know an operation of a graph of layers.
+
+    Parameters
+    ----------
+    operation : Operation
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        name = operation.function if isinstance(operation, Activation) else type(operation).__name__
+        super().__init__(
+            f"it has a layer '{name}', which this format has not; checkpoint and savedmodel take "
+            "any network"
+        )
 
 
 class Format(Protocol):
@@ -36,7 +53,13 @@ class Format(Protocol):
         """
 
     def write(self, network: PrunedNetwork, directory: Path) -> None:
-        """Write it: ``directory / self.place``, and nothing else."""
+        """Write it: ``directory / self.place``, and nothing else.
+
+        Raises
+        ------
+        UnknownLayerError
+            Of an operation that ``why_not`` does not see.
+        """
 
     def check(
         self, network: PrunedNetwork, directory: Path, reference: Reference

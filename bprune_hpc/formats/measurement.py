@@ -7,6 +7,7 @@ each format; the sweep's own numbers are in its results file.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -103,7 +104,8 @@ def _measured(
     for name in names:
         of_examples = statistics.per_example("squared_error" if name == "rmse" else name)[0]
         value = float(of_examples.mean())
-        error = float(of_examples.std(ddof=1)) / len(of_examples) ** 0.5
+        n = len(of_examples)
+        error = float(of_examples.std(ddof=1)) / n**0.5 if n > 1 else math.nan
         if name == "rmse":
             value = value**0.5
             error = error / (2 * value) if value else 0.0

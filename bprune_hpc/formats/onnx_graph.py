@@ -34,6 +34,7 @@ from ..graph.layer_graph import (
     Shape,
     Transpose,
 )
+from .interface import UnknownLayerError
 from .portable import PackedTensor
 
 OPSET = 20
@@ -245,7 +246,7 @@ def _added(
         return add("Mul", *inputs)
     if isinstance(one, Concatenation):
         return add("Concat", *inputs, axis=1)
-    raise ValueError(f"no such operation: {one}")
+    raise UnknownLayerError(one)
 
 
 def _activation(builder: GraphBuilder, one: Activation, values: str) -> str:
@@ -261,7 +262,7 @@ def _activation(builder: GraphBuilder, one: Activation, values: str) -> str:
         return builder.add("Gelu", values, approximate=approximate)
     if one.function == "Swish":
         return builder.add("Mul", values, builder.add("Sigmoid", values))
-    raise ValueError(f"no such activation: {one.function}")
+    raise UnknownLayerError(one)
 
 
 def _pads(borders: tuple[tuple[int, int], tuple[int, int]]) -> list[int]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.fitting import NetworkInput, fit
 from ..errors import BpruneError, ConfigError, DataError
+from ..evaluators.draw_noise import DRAW_NOISES, blocks_of
 from ..graph.layer_graph import (
     Activation,
     Add,
@@ -37,15 +39,18 @@ from ..graph.layer_graph import (
     Scale,
     Transpose,
 )
-from ..graph.layer_ops import run
+from ..graph.layer_ops import Rooms, apply, room, run
 from ..metrics.tasks import class_logits
 from ..posterior.draws import (
-    Draw,
+    block_key,
     draws_per_replicate,
+    example_key,
     in_whole_replicates,
     replicates_of,
     standard_normal,
 )
+from ..posterior.normals import plain_normals_at, plain_normals_of
+from ..runner.datasets import TEST_SET
 from ..runner.prediction import NormalPredictive, Predictive
 
 FORMAT = "bprune-hpc-bundle/1"
@@ -91,6 +96,8 @@ def load(directory: str | Path | None = None) -> PortableNetwork:
         layout=described["layout"],
         class_names=described["class_names"],
         largest=described["largest"],
+        noise=PortableNoise(**described["draw_noise"]),
+        is_by_example=described["is_by_example"],
     )
 
 
@@ -108,6 +115,32 @@ def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
         return tuple(map(of, value)) if isinstance(value, list) else value
 
     return {name: of(value) for name, value in fields.items()}
+
+
+@dataclass(frozen=True)
+class PortableNoise:
+    """Which examples share the noise of a draw.
+
+    Attributes
+    ----------
+    kind : {"shared", "per_block", "per_example"}
+    block : int
+        Examples that share it, where it is by block.
+    first_example : int
+        Position of the first example in its data set.
+    """
+
+    kind: str = "shared"
+    block: int = 0
+    first_example: int = 0
+
+    def parts(self, n_examples: int, batch_size: int) -> Iterator[tuple[range, slice]]:
+        """Positions, and examples, of which each part is drawn alike."""
+        first, n_together = self.first_example, {"per_block": self.block, "per_example": batch_size}
+        whole = range(first, first + n_examples)
+        parts = blocks_of(whole, n_together[self.kind]) if self.kind in n_together else [whole]
+        for part in parts:
+            yield part, slice(part.start - first, part.stop - first)
 
 
 @dataclass(frozen=True)
@@ -217,6 +250,10 @@ class PortableNetwork:
     class_names : list of str or None
     largest : int
         Numbers of an example's largest tensor.
+    noise : PortableNoise
+        That of :meth:`predict`, where it is not given: as in the sweep.
+    is_by_example : bool
+        Whether each example can have noise of its own: layers are dense, one after the other.
     """
 
     input: NetworkInput
@@ -228,6 +265,8 @@ class PortableNetwork:
     layout: str | None = None
     class_names: Sequence[str] | None = None
     largest: int = 1
+    noise: PortableNoise = PortableNoise()
+    is_by_example: bool = False
 
     def mean(
         self,
@@ -253,8 +292,16 @@ class PortableNetwork:
             Logits; of a regression the mean of each target, and after them their standard
             deviations where the network gives them.
         """
-        examples = self._examples(x, input_scale, layout)
-        return self._shown(self._outputs(examples, self._at_mean, batch_size))
+        try:
+            rooms = self._rooms.pop()
+        except IndexError:  # the first call, or another thread has it
+            rooms = {}
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: {batch_size} is below 1")
+        examples = self._examples(x, input_scale, layout, rooms)
+        outputs = self._outputs(examples, self._at_mean, batch_size, rooms)
+        self._rooms.append(rooms)
+        return self._shown(outputs)
 
     def sample(
         self,
@@ -267,7 +314,9 @@ class PortableNetwork:
         input_scale: str | float | None = None,
         layout: str | None = None,
     ) -> NDArray[np.float32]:
-        """Outputs under each of some draws of the weights: the first draws of a sweep.
+        """Outputs under each of some draws of the weights, which all examples share.
+
+        They are the first draws of a sweep with ``--draw_noise=shared``.
 
         Parameters
         ----------
@@ -301,6 +350,9 @@ class PortableNetwork:
         *,
         input_scale: str | float | None = None,
         layout: str | None = None,
+        draw_noise: str | None = None,
+        noise_block: int | None = None,
+        first_example: int = 0,
     ) -> Predictive | NormalPredictive:
         """The predictive distribution of examples, averaged over draws from the posterior.
 
@@ -325,6 +377,13 @@ class PortableNetwork:
             itself, all else as it is. Without, as when the network was exported.
         layout : {"channels_last", "channels_first"}, optional
             Where the examples have their channels, if that is not clear.
+        draw_noise : {"shared", "per_block", "per_example"}, optional
+            Which examples share the noise of a draw. Without, as in the sweep.
+        noise_block : int, optional
+            Examples that share it, for ``per_block``.
+        first_example : int
+            Position of the first example in its data set, of which noise that is not shared is a
+            function.
 
         Returns
         -------
@@ -345,7 +404,8 @@ class PortableNetwork:
         together = 1 if is_classification else 2
         if pairing in _PAIRINGS and n_draws >= 1:
             n_draws = in_whole_replicates(n_draws, draws_per_replicate(pairing, together))
-        outputs = self._of_draws(examples, seed, n_draws, pairing, together, batch_size)
+        noise = self._noise(draw_noise, noise_block, first_example, len(examples))
+        outputs = self._of_draws(examples, seed, n_draws, pairing, together, batch_size, noise)
         chosen = {"n_draws": n_draws, "seed": seed, "pairing": pairing}
         if is_classification:
             return self._classes(outputs, len(examples), y, chosen)
@@ -360,7 +420,11 @@ class PortableNetwork:
         )
 
     def _examples(
-        self, x: ArrayLike, input_scale: str | float | None, layout: str | None
+        self,
+        x: ArrayLike,
+        input_scale: str | float | None,
+        layout: str | None,
+        rooms: Rooms | None = None,
     ) -> NDArray[Any]:
         try:
             examples = np.asarray(x)
@@ -379,7 +443,9 @@ class PortableNetwork:
         except DataError as error:
             raise DataError(f"x: {str(error).replace('--', '')}") from None
         if self.inputs is not None:
-            fitted = np.take(fitted.reshape(len(fitted), -1), self.inputs, axis=1, mode="clip")
+            rows = fitted.reshape(len(fitted), -1)
+            out = room(rooms, "examples", (len(rows), len(self.inputs)), rows.dtype)
+            fitted = np.take(rows, self.inputs, axis=1, out=out, mode="clip")
         return fitted.astype(np.float32, copy=False)
 
     @cached_property
@@ -388,8 +454,33 @@ class PortableNetwork:
         return max(1, _NUMBERS_AT_ONCE // max(self.largest, 1))
 
     @cached_property
+    def _rooms(self) -> list[Rooms]:
+        """Memory of calls that have ended."""
+        return []
+
+    @cached_property
     def _at_mean(self) -> dict[str, NDArray[np.float32]]:
         return {name: tensor.dense(tensor.loc) for name, tensor in self.tensors.items()}
+
+    def _noise(
+        self, kind: str | None, block: int | None, first_example: int, n_examples: int
+    ) -> PortableNoise:
+        """The noise that was asked for."""
+        if block is not None:
+            kind = kind or "per_block"
+        kind, block = kind or self.noise.kind, block or self.noise.block
+        if kind not in DRAW_NOISES:
+            raise ConfigError(f"draw_noise: '{kind}' is none of {', '.join(DRAW_NOISES)}")
+        if kind == "per_example" and not self.is_by_example:
+            raise ConfigError(
+                "draw_noise: per_example is for dense layers one after the other, whose weights "
+                "are used once for an example; give per_block"
+            )
+        if kind == "per_block" and block < 1:
+            raise ConfigError("noise_block: give how many examples share their noise, 1 or more")
+        if not 0 <= first_example <= 2**32 - n_examples:
+            raise ConfigError(f"first_example: {first_example} is not in 0 to 2**32 - {n_examples}")
+        return PortableNoise(kind, block, first_example)
 
     def _of_draws(
         self,
@@ -399,6 +490,7 @@ class PortableNetwork:
         pairing: str,
         together: int,
         batch_size: int,
+        noise: PortableNoise | None = None,
     ) -> Iterator[NDArray[np.float32]]:
         """Outputs under each draw, one draw after the other."""
         if pairing not in _PAIRINGS:
@@ -407,41 +499,114 @@ class PortableNetwork:
             raise ConfigError(f"n_draws: {n_draws} is below 1")
         if not 0 <= seed < 2**64:
             raise ConfigError(f"seed: {seed} is not in 0 to 2**64 - 1")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: {batch_size} is below 1")
+        noise = noise or PortableNoise()
         whole = in_whole_replicates(n_draws, draws_per_replicate(pairing, together))
         replicates = replicates_of(whole, pairing, together)
         draws = [draw for replicate in replicates for draw in replicate]
-        deviations: dict[str, NDArray[np.float32]] = {}
-        last = None
-        for draw in draws:
-            if draw.noise != last:
-                deviations, last = self._deviations(seed, draw), draw.noise
+        for index, group in groupby(draws, key=lambda draw: draw.noise):
+            signs = [np.float32(draw.sign) for draw in group]
+            parts = [
+                list(self._drawn(examples[rows], seed, index, signs, batch_size, noise, positions))
+                for positions, rows in noise.parts(len(examples), batch_size)
+            ]
+            yield from (np.concatenate(of_draw) for of_draw in zip(*parts, strict=True))
+
+    def _drawn(
+        self,
+        examples: NDArray[Any],
+        seed: int,
+        index: int,
+        signs: Sequence[np.float32],
+        batch_size: int,
+        noise: PortableNoise,
+        positions: range,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Outputs of examples that are drawn alike, under the noise of that index and each sign."""
+        if noise.kind == "per_example":
+            units = {
+                name: plain_normals_at(example_key(seed, TEST_SET, name), index, positions, left).T
+                for name, left in self._drawn_units.values()
+            }
+            yield from (_checked(self._by_example(examples, sign, units)) for sign in signs)
+            return
+        deviations = {}
+        for name, tensor in self.tensors.items():
+            if tensor.scale is not None:
+                shape = tensor.full_shape
+                if noise.kind == "shared":
+                    of_tensor = standard_normal(seed, tensor.name, index, shape).reshape(-1)
+                else:
+                    key, block = block_key(seed, TEST_SET, tensor.name), positions[0] // noise.block
+                    of_tensor = plain_normals_of(key, index, block, math.prod(shape))
+                deviations[name] = tensor.scale * of_tensor[tensor.full_places]
+        for sign in signs:
             weights = dict(self._at_mean)
             for name, deviation in deviations.items():
                 tensor = self.tensors[name]
-                weights[name] = tensor.dense(tensor.loc + np.float32(draw.sign) * deviation)
+                weights[name] = tensor.dense(tensor.loc + sign * deviation)
             yield self._outputs(examples, weights, batch_size)
 
-    def _deviations(self, seed: int, draw: Draw) -> dict[str, NDArray[np.float32]]:
-        """``scale * noise`` of every weight that is left; the noise is that of the whole tensor."""
-        out = {}
-        for name, tensor in self.tensors.items():
-            if tensor.scale is not None:
-                noise = standard_normal(seed, tensor.name, draw.noise, tensor.full_shape)
-                out[name] = tensor.scale * noise.reshape(-1)[tensor.full_places]
-        return out
+    @cached_property
+    def _variances(self) -> dict[str, NDArray[np.float32]]:
+        """Of all weights that have any."""
+        return {
+            name: np.square(tensor.dense(tensor.scale))
+            for name, tensor in self.tensors.items()
+            if tensor.scale is not None
+        }
+
+    @cached_property
+    def _drawn_units(self) -> dict[str, tuple[str, NDArray[np.int32]]]:
+        """By kernel: the tensor whose normals its units have, and which units of it are left."""
+        found = {}
+        for node, after in zip(self.layers.nodes, [*self.layers.nodes[1:], None], strict=True):
+            if isinstance(node.operation, Dense):
+                kernel = self.tensors[node.operation.kernel]
+                names = [kernel.name] if kernel.scale is not None else []
+                if after is not None and isinstance(after.operation, Bias):
+                    bias = self.tensors[after.operation.name]
+                    names += [bias.name] if bias.scale is not None else []
+                left = kernel.axes[-1]
+                units = np.arange(kernel.shape[-1]) if left is None else left
+                if names:
+                    found[node.operation.kernel] = names[0], units.astype(np.int32)
+        return found
+
+    def _by_example(
+        self, x: NDArray[Any], sign: np.float32, normals: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Outputs where each unit of each example is drawn (Kingma, Salimans and Welling 2015)."""
+        operations = [node.operation for node in self.layers.nodes]
+        x, nothing = x.reshape(len(x), *self.layers.input_shape), np.zeros(1, np.float32)
+        variance, of_units = nothing, None
+        for one, after in zip(operations, [*operations[1:], None], strict=True):
+            given, x = x, apply(one, [x], self._at_mean)
+            if isinstance(one, Dense) and one.kernel in self._drawn_units:
+                of_units, variance = normals[self._drawn_units[one.kernel][0]], nothing
+                if one.kernel in self._variances:
+                    variance = np.square(given) @ self._variances[one.kernel]
+            elif isinstance(one, Bias) and of_units is not None and one.name in self._variances:
+                variance = variance + self._variances[one.name]
+            if of_units is not None and not isinstance(after, Bias):
+                x = x + sign * np.sqrt(variance) * of_units
+                of_units = None
+        return x
 
     def _outputs(
-        self, examples: NDArray[Any], weights: Mapping[str, NDArray[np.float32]], batch_size: int
+        self,
+        examples: NDArray[Any],
+        weights: Mapping[str, NDArray[np.float32]],
+        batch_size: int,
+        rooms: Rooms | None = None,
     ) -> NDArray[np.float32]:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size: {batch_size} is below 1")
-        starts = range(0, len(examples), min(batch_size, self._at_once))
-        parts = [run(self.layers, weights, examples[at : at + batch_size]) for at in starts]
-        outputs = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        outputs = outputs.reshape(len(outputs), -1)
-        if not np.isfinite(outputs).all():
-            raise BpruneError("outputs are not finite; check the scale of examples")
-        return outputs
+        step = min(batch_size, self._at_once)
+        parts = [
+            run(self.layers, weights, examples[at : at + step], rooms).copy()
+            for at in range(0, len(examples), step)
+        ]
+        return _checked(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def _shown(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.task["name"] != "classification":
@@ -523,6 +688,14 @@ class PortableNetwork:
             log_density=log_density,
             **chosen,
         )
+
+
+def _checked(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Outputs in one row for each example."""
+    outputs = outputs.reshape(len(outputs), -1)
+    if not np.isfinite(outputs).all():
+        raise BpruneError("outputs are not finite; check the scale of examples")
+    return outputs
 
 
 _PAIRINGS = ("antithetic", "none")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ..checkpoints.case import Opening, Source
 from ..data.fitting import NetworkInput
+from ..evaluators.compaction import Weights
+from ..evaluators.selection import choose_draw_noise
 from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..metrics.tasks import Task
 from ..posterior.mean_field import Posterior
@@ -91,7 +93,8 @@ class PrunedNetwork:
         To measure the formats on, as the network takes them.
     draw_noise : tuple of str and int
         Which examples shared the noise of a draw in the sweep, and how many by block (else 0): the
-        posterior is measured so. What is written draws for all examples together.
+        posterior is measured so, and the bundle predicts so; all else that is written draws for all
+        examples together.
     bits : {32, 16}
         Of a weight's mean and deviation, where a format can hold fewer.
     """
@@ -120,6 +123,14 @@ class PrunedNetwork:
     def posterior(self) -> Posterior:
         """The pruned posterior."""
         return self.pruned.posterior
+
+    @property
+    def is_by_example(self) -> bool:
+        """Whether each example can have noise of its own."""
+        full = self.unpruned
+        weights = Weights(full.posterior, full.fixed)
+        chosen = choose_draw_noise("auto", full.evaluator, full.graph, weights, False)
+        return chosen == "per_example"
 
     @property
     def fixed(self) -> Mapping[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ExportError
 from ..evaluators.graph import GraphEvaluator, GraphNetwork, weights_of
-from ..evaluators.interface import Noise, Weights
+from ..evaluators.interface import Evaluator, Noise, Weights
 from ..graph.layer_graph import Convolution, Dense
 from ..metrics.tasks import Regression, Task
 from ..posterior.draws import Draw, standard_normal
@@ -76,12 +76,19 @@ class Reference:
         return outputs_of_draws(self._function, network.posterior, network.sampling, x, draws)
 
     def predict(self, x: NDArray[Any], n_draws: int | None = None) -> Predictive | NormalPredictive:
-        """What the pruned posterior predicts, with the draws of the sweep."""
+        """What the pruned posterior predicts, with the draws and the noise of the sweep."""
+        kind, block = self._network.draw_noise
+        pruned = replace(self._network.pruned, draw_noise=kind, noise_block=block)
         sampling = self._network.sampling
-        if n_draws is not None:
-            sampling = replace(sampling, n_draws=n_draws)
-        evaluator = GraphEvaluator(self._function)
-        return predict(self._network.pruned, evaluator, self._function, x, None, sampling)
+        sampling = replace(
+            sampling,
+            n_draws=n_draws or sampling.n_draws,
+            batch_size=pruned.noise(sampling.seed).batch_size(sampling.batch_size),
+        )
+        evaluator: Evaluator = GraphEvaluator(self._function)
+        if kind == "per_example":
+            evaluator = pruned.make_evaluator(*self._network.opening.threads)
+        return predict(pruned, evaluator, self._function, x, None, sampling)
 
     @cached_property
     def mean_outputs(self) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from ..graph.layer_graph import (
     Scale,
     Transpose,
 )
+from .interface import UnknownLayerError
 
 
 def apply(
@@ -83,7 +84,7 @@ def _applied(
         return inputs[0] * inputs[1]
     if isinstance(one, Concatenation):
         return tf.concat(inputs, axis=-1)
-    raise ValueError(f"no such operation: {one}")
+    raise UnknownLayerError(one)
 
 
 def _activated(tf: Any, one: Activation, values: Any) -> Any:
@@ -92,4 +93,7 @@ def _activated(tf: Any, one: Activation, values: Any) -> Any:
     if one.function in ("Gelu", "GeluTanh"):
         return tf.nn.gelu(values, approximate=one.function == "GeluTanh")
     names = {"Swish": "silu"}
-    return getattr(tf.nn, names.get(one.function, one.function.lower()))(values)
+    function = getattr(tf.nn, names.get(one.function, one.function.lower()), None)
+    if function is None:
+        raise UnknownLayerError(one)
+    return function(values)

@@ -118,7 +118,8 @@ def _converted(network: PrunedNetwork, packed: PackedNetwork, *, is_sparse: bool
         return tf.reshape(found, (-1, math.prod(found.shape[1:])))
 
     signature = tf.TensorSpec([None, *sizes], taken.type.type, name="x")
-    function = tf.function(outputs, input_signature=[signature]).get_concrete_function()
+    traced = tf.function(outputs, input_signature=[signature], autograph=False)
+    function = traced.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     if is_sparse:
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]

@@ -19,8 +19,9 @@ from typing import Any
 from ..errors import ConfigError, WriteError
 from ..files.atomic_write import sync_tree
 from ..job.progress import progress
+from ..tensorflow_import import import_graphs
 from . import card, size_and_speed
-from .interface import Format
+from .interface import Format, UnknownLayerError
 from .measurement import measure
 from .pruned_network import PrunedNetwork
 from .reference import Reference
@@ -69,7 +70,12 @@ def export(
     ):
         checks = {}
         for one in formats:
-            one.write(network, building)
+            try:
+                one.write(network, building)
+            except UnknownLayerError as error:
+                raise ConfigError(
+                    f"--formats={one.name}: {network.source.path}: {error}"
+                ) from error
             advance(1)
             checks[one.name] = {"place": one.place, **one.check(network, building, reference)}
             advance(1)
@@ -118,11 +124,15 @@ def _in_its_place(target: Path, overwrite: bool) -> Iterator[Path]:
             if target.exists():
                 target.rename(old)
             building.rename(target)
-        except OSError as error:
+        except (OSError, import_graphs().OpError) as error:
             if old.exists():
                 old.rename(target)
+            said = str(getattr(error, "strerror", None) or getattr(error, "message", error))
+            if not isinstance(error, OSError) and str(building) not in said:
+                raise  # TensorFlow names the file if that is what it cannot write
+            reason = " ".join(said.partition(" [Op:")[0].rpartition(";")[2].split())[:200]
             raise WriteError(
-                f"{target}: cannot be written ({error.strerror}); what is there is as it was"
+                f"{target}: cannot be written ({reason}); what is there is as it was"
             ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -14,8 +14,10 @@ outputs), whatever shape the tensor of that name has.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -233,6 +235,21 @@ class LayerGraph:
         if any(node.inputs != (at - 1,) for at, node in enumerate(self.nodes)):
             return None
         return tuple(node.operation for node in self.nodes)
+
+    @cached_property
+    def n_uses_of_first(self) -> tuple[int, ...]:
+        """How often the whole graph takes the result that each node takes first."""
+        n_uses = Counter(at for node in self.nodes for at in node.inputs)
+        return tuple(n_uses[node.inputs[0]] for node in self.nodes)
+
+    @cached_property
+    def last_uses(self) -> tuple[tuple[int, ...], ...]:
+        """Results that each node takes, and no node after it."""
+        last = {at: number for number, node in enumerate(self.nodes) for at in node.inputs}
+        return tuple(
+            tuple(at for at in dict.fromkeys(node.inputs) if last[at] == number)
+            for number, node in enumerate(self.nodes)
+        )
 
     def shapes(self, weights: Mapping[str, Shape]) -> list[Shape]:
         """Shape of what each node gives for an example, by the shapes of kernels.

@@ -8,7 +8,6 @@ Examples come first in every array; their type, float32 or float64, is that of a
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +61,30 @@ FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
 """All activations that have no number of their own."""
 
 
-def run(graph: LayerGraph, weights: Mapping[str, Array], x: Array) -> Array:
+Rooms = dict[Any, Array]
+"""Arrays to put results in, by the node that gives them: new memory costs as much as a product."""
+_ROOM_NUMBERS = 2**22
+"""Of a result that is not kept any more."""
+
+
+def room(rooms: Rooms | None, of: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
+    """An array for a result, of the run before where that was large enough; None for a new one."""
+    if rooms is None or math.prod(shape) > _ROOM_NUMBERS:
+        return None
+    found = rooms.get(of)
+    if (
+        found is None
+        or len(found) < shape[0]
+        or found.shape[1:] != shape[1:]
+        or found.dtype != dtype
+    ):
+        found = rooms[of] = np.empty(tuple(shape), dtype)
+    return found[: shape[0]]
+
+
+def run(
+    graph: LayerGraph, weights: Mapping[str, Array], x: Array, rooms: Rooms | None = None
+) -> Array:
     """What a network gives examples.
 
     Parameters
@@ -71,22 +93,27 @@ def run(graph: LayerGraph, weights: Mapping[str, Array], x: Array) -> Array:
     weights : mapping of str to array
         Of every name in the graph, its constants included.
     x : float array, shape (n_examples, ...)
+    rooms : dict, optional
+        What runs have written to before, and this one may: the result can be a part of it.
 
     Returns
     -------
     array, shape (n_examples, *shape of the outputs), of the examples' type
     """
     x = x.reshape(len(x), *graph.input_shape)
-    last_use = {at: number for number, node in enumerate(graph.nodes) for at in node.inputs}
-    n_uses = Counter(at for node in graph.nodes for at in node.inputs)
     values = {EXAMPLES: x}
-    for number, node in enumerate(graph.nodes):
+    for number, (node, n_uses, is_last) in enumerate(
+        zip(graph.nodes, graph.n_uses_of_first, graph.last_uses, strict=True)
+    ):
         inputs, first = [values[at] for at in node.inputs], node.inputs[0]
-        is_free = first >= 0 and n_uses[first] == 1
+        is_free = first >= 0 and n_uses == 1
         is_free = is_free and isinstance(graph.nodes[first].operation, _GIVES_NEW)
         out = inputs[0] if is_free else None
+        if isinstance(node.operation, Dense):
+            n_outputs = weights[node.operation.kernel].shape[-1]
+            out = room(rooms, number, (len(x), n_outputs), x.dtype)
         values[number] = apply(node.operation, inputs, weights, out)
-        for at in {at for at in node.inputs if last_use[at] == number}:
+        for at in is_last:
             del values[at]
     return values[len(graph.nodes) - 1] if graph.nodes else x
 
@@ -103,7 +130,7 @@ def apply(
     """
     x = inputs[0]
     if isinstance(operation, Dense):
-        return _product(x, weights[operation.kernel].astype(x.dtype, copy=False))
+        return _product(x, weights[operation.kernel].astype(x.dtype, copy=False), out)
     if isinstance(operation, Convolution):
         return convolution(x, weights[operation.kernel].astype(x.dtype, copy=False), operation)
     if isinstance(operation, Bias | Scale):
@@ -133,17 +160,15 @@ def apply(
     return np.concatenate(inputs, axis=-1)
 
 
-def _product(rows: Array, matrix: Array) -> Array:
+def _product(rows: Array, matrix: Array, out: Array | None = None) -> Array:
     """``rows @ matrix``; long sums in parts, so that they round less."""
     n_terms, at_once = rows.shape[-1], _TERMS if matrix.shape[-1] >= _FEW else _TERMS_OF_FEW
     if n_terms <= 2 * at_once:
-        return np.asarray(rows @ matrix)
-    starts = range(0, n_terms, at_once)
-    parts = (rows[..., at : at + at_once] @ matrix[..., at : at + at_once, :] for at in starts)
-    out: Array = next(parts)
-    for part in parts:
-        out += part
-    return out
+        return np.asarray(np.matmul(rows, matrix, out=out))
+    out = np.matmul(rows[..., :at_once], matrix[..., :at_once, :], out=out)
+    for at in range(at_once, n_terms, at_once):
+        out += rows[..., at : at + at_once] @ matrix[..., at : at + at_once, :]
+    return np.asarray(out)
 
 
 def convolution(x: Array, kernel: Array, one: Convolution) -> Array:

@@ -82,6 +82,8 @@ _PRODUCTS: Mapping[str, tuple[Any, ...]] = {
 
 _FIRST, _LAST = Transpose((2, 0, 1)), Transpose((1, 2, 0))
 """From images whose channels are last to those whose are first, and back."""
+_TURNED = Transpose((1, 0, 2))
+"""From rows to columns."""
 
 Found = tuple[tuple[Operation, ...], tuple[Tensor, ...]]
 """Operations that follow one another, and the tensors that the first one takes; none for a tensor
@@ -152,9 +154,10 @@ def find_layers(
     layers = LayerGraph(
         _simplified(_in_one_layout(found)), search.input_shape(found), search.constants
     )
-    if not search.fits(layers, output):
+    shapes = search.shapes(layers, output)
+    if shapes is None:
         return UnknownOperation(output[0], nodes[output[0]].op)
-    return layers
+    return replace(layers, nodes=_without_turns(layers.nodes, shapes))
 
 
 def _with_examples(graph_def: Any, input_tensor: Tensor) -> Any:
@@ -187,6 +190,9 @@ def _in_one_layout(found: Sequence[LayerNode]) -> list[LayerNode]:
         if isinstance(one, Transpose):
             first, second, third = (axes[axis] for axis in one.axes)
             bare[at] = number, (first, second, third)
+        elif isinstance(one, Pooling) and axes == _TURNED.axes:
+            window, strides, borders = one.window[::-1], one.strides[::-1], one.borders[::-1]
+            bare[at] = add(Pooling(one.function, window, strides, borders), [number]), axes
         elif isinstance(one, Activation | Add | Multiply) and all(
             bare[of][1] == axes for of in node.inputs
         ):
@@ -195,6 +201,16 @@ def _in_one_layout(found: Sequence[LayerNode]) -> list[LayerNode]:
             bare[at] = add(one, [ordered(of) for of in node.inputs]), _SAME
     ordered(len(found) - 1)
     return nodes
+
+
+def _without_turns(nodes: Sequence[LayerNode], shapes: Sequence[Shape]) -> tuple[LayerNode, ...]:
+    """A single row that becomes a column, or the other way round, keeps its numbers in order."""
+    return tuple(
+        replace(node, operation=Reshape(shape, shape[0] * shape[1]))
+        if node.operation == _TURNED and 1 in shape[:2]
+        else node
+        for node, shape in zip(nodes, shapes, strict=True)
+    )
 
 
 def _simplified(found: Sequence[LayerNode]) -> tuple[LayerNode, ...]:
@@ -296,14 +312,15 @@ class _Search:
             n_in = {self._sizes[name][0] for name in kernels}
             return tuple(n_in) if len(kernels) == len(takers) else ()
 
-    def fits(self, layers: LayerGraph, output: Tensor) -> bool:
-        """Whether shapes follow from one another as TensorFlow has them."""
+    def shapes(self, layers: LayerGraph, output: Tensor) -> list[Shape] | None:
+        """Shapes of all nodes; None where they do not follow from one another as TensorFlow's."""
         try:
-            *_, last = layers.shapes(self._sizes)
+            [*_, last] = shapes = layers.shapes(self._sizes)
         except ValueError:
-            return False
+            return None
         given = static_type(self._graph, output).shape
-        return given is None or None in given or last == _of_example(_known(given))
+        fits = given is None or None in given or last == _of_example(_known(given))
+        return shapes if fits else None
 
     @property
     def _sizes(self) -> dict[str, Shape]:
@@ -707,6 +724,8 @@ def _borders(
 
 def _reshaped(before: Shape, after: Shape) -> tuple[Operation, ...]:
     """The operation that gives a tensor another shape, if it has another one."""
+    if 1 in before[:2] and before[:2] == after[1::-1] and before[2:] == after[2:] != ():
+        return () if before == after else (_TURNED,)
     return () if before == after else (Reshape(after, math.prod(before) // before[-1]),)
 
 

@@ -15,7 +15,7 @@ from ..tensorflow_import import import_probability, import_tensorflow
 
 THETA_FILTERS = 64
 THETA_KERNEL = 5
-_VGG_STAGES = 3
+_VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each stage
 _RESNET_STAGES = 4
 _RESNET_BLOCKS = 2
 # On images below this, a part of each 3 x 3 filter would only ever meet padding.
@@ -169,15 +169,41 @@ def vgg(n_classes: int, flipout: Flipout, width: int) -> list[Any]:
     K. Simonyan and A. Zisserman, "Very deep convolutional networks for large-scale image
     recognition", ICLR 2015.
     """
+    return _vgg(n_classes, flipout, [(2, width * 2**stage) for stage in range(3)], 4 * width)
+
+
+def vgg16(n_classes: int, flipout: Flipout, width: int) -> list[Any]:
+    """VGG-16's thirteen convolutions, and two dense layers; all of them Flipout.
+
+    Filters are 3 x 3; there are ``width`` of them in the first stage (64 make the VGG-16 of the
+    reference), and twice as many from stage to stage up to ``8 * width``. The hidden dense layer
+    has ``8 * width`` units, as is usual for images of 32 x 32.
+
+    References
+    ----------
+    K. Simonyan and A. Zisserman, "Very deep convolutional networks for large-scale image
+    recognition", ICLR 2015.
+    """
+    stages = [
+        (n_convolutions, width * min(2**stage, 8))
+        for stage, n_convolutions in enumerate(_VGG16_CONVOLUTIONS)
+    ]
+    return _vgg(n_classes, flipout, stages, 8 * width)
+
+
+def _vgg(
+    n_classes: int, flipout: Flipout, stages: Sequence[tuple[int, int]], n_hidden: int
+) -> list[Any]:
+    """Stages of some convolutions with so many filters, each with a pooling; two dense layers."""
     layers, relu = keras().layers, keras().activations.relu
     made: list[Any] = []
-    for stage in range(_VGG_STAGES):
-        for conv in (1, 2):
-            name = f"stage{stage + 1}_conv{conv}"
-            made.append(flipout.conv(width * 2**stage, 3, activation=relu, name=name))
-        made.append(layers.MaxPooling2D(2, padding="SAME", name=f"stage{stage + 1}_pool"))
+    for stage, (n_convolutions, filters) in enumerate(stages, 1):
+        for conv in range(1, n_convolutions + 1):
+            name = f"stage{stage}_conv{conv}"
+            made.append(flipout.conv(filters, 3, activation=relu, name=name))
+        made.append(layers.MaxPooling2D(2, padding="SAME", name=f"stage{stage}_pool"))
     made.append(layers.Flatten(name="flatten"))
-    made.append(flipout.dense(4 * width, activation=relu, name="hidden"))
+    made.append(flipout.dense(n_hidden, activation=relu, name="hidden"))
     return [*made, flipout.dense(n_classes, name="head")]
 
 

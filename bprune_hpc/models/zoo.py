@@ -22,7 +22,8 @@ from ..tensorflow_import import import_tensorflow
 from . import layers as models_layers
 from .layers import UNTRANSFORMED_SCALE, Flipout, drawn_scale, keras, mask_of, variable_of
 
-MODELS = ("dense", "conv_flipout", "resnet18", "vgg")
+MODELS = ("dense", "conv_flipout", "resnet18", "vgg", "vgg16")
+_SEQUENCES = {"vgg": models_layers.vgg, "vgg16": models_layers.vgg16}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def build(
     hidden : sequence of int
         Units of the hidden layers of ``dense``; empty for a linear classifier.
     width : int
-        Filters in the first stage of ``resnet18`` and ``vgg``.
+        Filters in the first stage of ``resnet18``, ``vgg`` and ``vgg16``.
     prior_scale : float
         Standard deviation of the weights' Gaussian prior.
     posterior_scale_init : float
@@ -110,15 +111,15 @@ def build(
     """
     if name not in MODELS:
         raise ConfigError(f"no model is called '{name}'; choose {' or '.join(MODELS)}")
-    is_deep = name in ("resnet18", "vgg")
+    is_deep = name == "resnet18" or name in _SEQUENCES
     flipout = Flipout(n_train, prior_scale, posterior_scale_init, is_deep, is_masked)
     if name == "dense":
         return _sequential(models_layers.dense(n_classes, flipout, hidden), inputs)
     reshape = keras().layers.Reshape(image_shape(example_shape))
     if name == "conv_flipout":
         return _sequential([reshape, *models_layers.conv_flipout(n_classes, flipout)], inputs)
-    if name == "vgg":
-        return _sequential([reshape, *models_layers.vgg(n_classes, flipout, width)], inputs)
+    if name in _SEQUENCES:
+        return _sequential([reshape, *_SEQUENCES[name](n_classes, flipout, width)], inputs)
     v1 = import_tensorflow().compat.v1
     is_training = v1.placeholder_with_default(False, (), name="is_training")
     with _quiet():

@@ -58,8 +58,18 @@ def block_normal(
     block : int
         Index of the block.
     """
-    key = key_of("per_block", seed, dataset, tensor)
+    key = block_key(seed, dataset, tensor)
     return normals_of(key, noise, block, math.prod(shape)).reshape(tuple(shape))
+
+
+def block_key(seed: int, dataset: str, tensor: str) -> Words:
+    """The key of normals that blocks of a data set's examples have; see :func:`block_normal`."""
+    return key_of("per_block", seed, dataset, tensor)
+
+
+def example_key(seed: int, dataset: str, tensor: str) -> Words:
+    """The key of those of single examples; see :class:`ExampleNormals`."""
+    return key_of("per_example", seed, dataset, tensor)
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class ExampleNormals:
 
     def key(self, tensor: str) -> Words:
         """The key of the units that a tensor of weights leads to."""
-        return key_of("per_example", self.seed, self.dataset, tensor)
+        return example_key(self.seed, self.dataset, tensor)
 
     def of(self, tensor: str, examples: range, units: Int32Array) -> NDArray[np.float32]:
         """Of some units of some examples, by their positions; shape (n_units, n_examples)."""

@@ -73,12 +73,20 @@ def normals_at(key: Words, replicate: int, positions: range, places: Int32Array)
     -------
     float32 array, shape (n_places, n_positions)
     """
+    if compiled.instructions() == compiled.NONE:
+        return plain_normals_at(key, replicate, positions, places)
     out = np.empty((len(places), len(positions)), np.float32)
-    if compiled.instructions() != compiled.NONE:
-        compiled.module.normals_at(
-            compiled.instructions(), key, replicate, positions.start, len(positions), places, out
-        )
-        return out
+    compiled.module.normals_at(
+        compiled.instructions(), key, replicate, positions.start, len(positions), places, out
+    )
+    return out
+
+
+def plain_normals_at(
+    key: Words, replicate: int, positions: range, places: Int32Array
+) -> Float32Array:
+    """The same with NumPy alone."""
+    out = np.empty((len(places), len(positions)), np.float32)
     fours, row_of = np.unique(places // 4, return_inverse=True)
     rest = places % 4
     step = max(1, _AT_ONCE // max(1, len(fours)))
@@ -93,15 +101,20 @@ def normals_at(key: Words, replicate: int, positions: range, places: Int32Array)
 
 def normals_of(key: Words, replicate: int, position: int, n_places: int) -> Float32Array:
     """Standard normals of the first places at one position; shape (n_places,)."""
-    n_fours = -(-n_places // 4)
-    out = np.empty((n_fours, 4), np.float32)
-    if compiled.instructions() != compiled.NONE:
-        compiled.module.normals_of(compiled.instructions(), key, replicate, position, n_fours, out)
-    else:
-        for start in range(0, n_fours, _AT_ONCE):
-            fours = np.arange(start, min(start + _AT_ONCE, n_fours), dtype=np.uint32)
-            made = _normals(key, replicate, np.full(1, position, np.uint32), fours)
-            out[start : start + len(fours)] = made.T
+    if compiled.instructions() == compiled.NONE:
+        return plain_normals_of(key, replicate, position, n_places)
+    out = np.empty((-(-n_places // 4), 4), np.float32)
+    compiled.module.normals_of(compiled.instructions(), key, replicate, position, len(out), out)
+    return out.reshape(-1)[:n_places]
+
+
+def plain_normals_of(key: Words, replicate: int, position: int, n_places: int) -> Float32Array:
+    """The same with NumPy alone."""
+    out = np.empty((-(-n_places // 4), 4), np.float32)
+    for start in range(0, len(out), _AT_ONCE):
+        fours = np.arange(start, min(start + _AT_ONCE, len(out)), dtype=np.uint32)
+        made = _normals(key, replicate, np.full(1, position, np.uint32), fours)
+        out[start : start + len(fours)] = made.T
     return out.reshape(-1)[:n_places]
 
 

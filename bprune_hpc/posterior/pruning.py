@@ -158,12 +158,13 @@ class PruningMask:
         """The posterior in which every pruned weight has loc 0 and ``pruned_scale``."""
         if self.n_active == posterior.n_weights:
             return posterior
-        zero, left = np.float32(0), np.float32(self.pruned_scale)
-        kept, loc, scale = self.kept, posterior.loc, posterior.scale
-        return Posterior(
-            {name: np.where(kept[name], loc[name], zero) for name in loc},
-            {name: np.where(kept[name], scale[name], left) for name in scale},
-        )
+        kept, left = self.kept, np.float32(self.pruned_scale)
+        loc = {name: _or_zero(kept[name], values) for name, values in posterior.loc.items()}
+        scale = {
+            name: np.where(kept[name], values, left) if left else _or_zero(kept[name], values)
+            for name, values in posterior.scale.items()
+        }
+        return Posterior(loc, scale)
 
     @property
     def n_active(self) -> int:
@@ -273,6 +274,15 @@ def pruning_masks(
     if kind == "threshold":
         return [_mask_at_threshold(units, criterion, value) for value in grid]
     return _masks_at_fractions(units, criterion, rule.scope, grid)
+
+
+def _or_zero(kept: Mask, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values where they are kept, else 0.
+
+    By their bits: no branch, which would take long where kept ones lie at random, and no NaN.
+    """
+    bits = np.multiply(values.view(np.int32), kept, dtype=np.int32)
+    return bits.view(np.float32)
 
 
 def mask_at_threshold(

@@ -177,8 +177,9 @@ def _set_x(axes: Any, sweeps: Sequence[Swept], x: str) -> None:
     if x == "weights_left":
         axes.set_xscale("log")
         axes.invert_xaxis()
-        from matplotlib.ticker import FuncFormatter, NullFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     for sweep in sweeps:

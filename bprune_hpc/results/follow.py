@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,10 +81,10 @@ def follow(path: str) -> None:
     bar = Bar(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
               TimeElapsedColumn())  # fmt: skip
     task = bar.add_task("waiting for the first results", total=None)
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(highlight=False)
     seen = None
-    with _interruptible(), Live(bar, console=console, transient=True) as live:
-        while True:
+    with _interrupts() as interrupts, Live(bar, console=console, transient=True) as live:
+        while not interrupts:
             goes_on = is_held(path, _SILENCE_S)  # asked first: the last write comes before the end
             now = _signature(path)
             if now is None and not goes_on:
@@ -102,13 +101,15 @@ def follow(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end this block, and not the process: the terminal is put in order behind it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _interrupts() -> Iterator[list[int]]:
+    """Collect each Ctrl-C in place of ending the process: the terminal has to be put in order.
+
+    An exception would be lost, or taken for a damaged file, where HDF5 reads through Python.
+    """
+    found: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: found.append(number))
     try:
-        yield
-    except KeyboardInterrupt:
-        pass
+        yield found
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -70,10 +70,11 @@ def summary(sweep: Swept) -> list[str]:
     if at is None:
         at = _last_without_loss(sweep)
         if at:
+            what = "accuracy or likelihood" if "accuracy" in table.metrics else "likelihood"
             sentences.append(
                 f"No threshold was chosen beforehand. {_capital(sweep.point(at))} is the last "
-                "point before accuracy or likelihood is worse than unpruned by more than twice "
-                "its error; that is a description, and no claim at 95 %."
+                f"point before {what} is worse than unpruned by more than twice its error; that "
+                "is a description, and no claim at 95 %."
             )
     if at:
         sentences += _changes(sweep, at)

@@ -223,7 +223,7 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         type=int,
         default=16,
         metavar="N",
-        help="filters in the first stage of 'resnet18' (64 in its reference) and 'vgg'; "
+        help="filters in the first stage of 'resnet18' (64 in its reference), 'vgg' and 'vgg16'; "
         "default: %(default)s",
     )
     network.add_argument(

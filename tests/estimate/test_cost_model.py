@@ -203,7 +203,8 @@ def noting(steps: list[Step | None]) -> Callable[[Coordinator, bool], Step | Non
 @pytest.mark.parametrize(
     "flags",
     [(), ("--batch_size=10",), ("--ood_dataset=digits",),
-     ("--batch_size=10", "--state_limit_gb=1e-9")],
+     ("--batch_size=10", "--state_limit_gb=1e-9"),
+     ("--batch_size=10", "--state_limit_gb=1e-9", "--elbo_dataset=digits", "--prior_scale=1")],
 )  # fmt: skip
 def test_a_sweep_on_that_clock_goes_as_forecast(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]

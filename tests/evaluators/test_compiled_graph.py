@@ -90,7 +90,7 @@ def test_convolutions_by_their_definition() -> None:
         rng = np.random.default_rng(seed)
         one = random_convolution(rng)
         shape = (*one.window, one.image[2], int(rng.integers(1, 20)))
-        is_kept = rng.random(shape) < rng.choice([0, 0.02, 0.1, 0.4, 1])
+        is_kept = rng.random(shape) < rng.choice([0, 0.05, 0.4, 1, 1])
         loc = (rng.normal(size=shape) * is_kept).astype(np.float32)
         table = Posterior({"k": loc}, {"k": np.abs(loc) / 3})
         bias = rng.normal(size=shape[-1]).astype(np.float32)
@@ -107,6 +107,32 @@ def test_convolutions_by_their_definition() -> None:
             expected = np.maximum(convolved(one, x, kernel) + bias, 0).reshape(len(x), -1).T
             np.testing.assert_allclose(of_draw, expected, 0, 3e-6 * max(1, np.abs(expected).max()))
     assert min(widths[1], widths[compiled.module.FILTERS]) > 5
+
+
+@pytest.mark.usefixtures("compiled_instructions")
+@pytest.mark.parametrize(
+    ("size", "borders"),
+    [
+        *(
+            ((rows, columns), ((1, 1), (1, 1)))
+            for rows, columns in ((2, 2), (2, 9), (3, 3), (8, 8))
+        ),
+        *(((rows, columns), ((0, 1), (1, 0))) for rows, columns in ((4, 4), (7, 6), (11, 17))),
+    ],
+)
+def test_winograds_products_by_definition(
+    size: tuple[int, int], borders: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    rng = np.random.default_rng(sum(size))
+    one = Convolution("k", (3, 3), (*size, 21), (1, 1), borders)
+    kernel = rng.normal(size=(3, 3, 21, 20)).astype(np.float32)
+    table = Posterior({"k": kernel}, {"k": np.ones_like(kernel)})
+    x = rng.normal(size=(37, *one.image)).astype(np.float32)
+    evaluator = CompiledGraph(LayerGraph.of_chain(one.image, one), {})
+    assert evaluator.prune(table).lists[0].width == 0  # type: ignore[attr-defined]
+    (found,) = outputs(evaluator, table, x, MEAN)
+    expected = convolved(one, x, kernel).reshape(len(x), -1).T
+    np.testing.assert_allclose(found, expected, 0, 3e-6 * np.abs(expected).max())
 
 
 def residual(image: tuple[int, int, int]) -> tuple[LayerGraph, Mapping[str, tuple[int, ...]]]:

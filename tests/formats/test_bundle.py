@@ -20,7 +20,7 @@ import bprune_hpc
 from benchmarks import overpruned
 from benchmarks.export import exported_network
 from bprune_hpc import data
-from bprune_hpc.errors import ConfigError, DataError
+from bprune_hpc.errors import ConfigError, DataError, ExportError
 from bprune_hpc.formats.bundle import Bundle, in_16_bits, opened
 from bprune_hpc.formats.packing import pack
 from bprune_hpc.formats.portable import OPERATIONS
@@ -29,7 +29,9 @@ from bprune_hpc.graph.layer_graph import Operation
 from bprune_hpc.models import digits_resnet18
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
-from bprune_hpc.posterior.pruning import mask_at_fraction
+from bprune_hpc.posterior.pruning import PruningMask, mask_at_fraction
+from bprune_hpc.runner.prediction import Sampling
+from bprune_hpc.runner.prediction import predict as library_predict
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers import small_models
 from tests.helpers.exports import random_export
@@ -83,7 +85,7 @@ def test_alone_it_gives_the_numbers_of_the_library(
     subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, timeout=LIMIT_S)
     found = np.load(tmp_path / "found.npz")
     logits, largest = digits.logits(x), np.abs(found["sample"]).max()
-    for name, values in vars(digits.predict(x, N_DRAWS, SEED, draw_noise="shared")).items():
+    for name, values in vars(digits.predict(x, N_DRAWS, SEED)).items():
         if isinstance(values, np.ndarray):
             atol = 1e-6 * (1 if name == "mean_probability" else largest)  # entropies go with logits
             np.testing.assert_allclose(found[name], values, rtol=0, atol=atol, err_msg=name)
@@ -98,6 +100,84 @@ def test_alone_it_gives_the_numbers_of_the_library(
         }
         expected_outputs = digits.logits(x, weights)
         np.testing.assert_allclose(outputs, expected_outputs, rtol=0, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"draw_noise": "per_example", "first_example": 1000, "pairing": "none", "batch_size": 7},
+        {"noise_block": 16, "first_example": 7},
+        {"draw_noise": "shared"},
+    ],
+)
+def test_noise_of_examples_is_that_of_the_library(
+    digits: Any, predict: ModuleType, x: np.ndarray, chosen: dict[str, Any]
+) -> None:
+    expected = digits.predict(x, N_DRAWS, SEED, **chosen)
+    found = predict.load().predict(x, N_DRAWS, SEED, **chosen)
+    largest = float(np.abs(digits.logits(x)).max())
+    for name, values in vars(expected).items():
+        if isinstance(values, np.ndarray):
+            assert np.abs(getattr(found, name) - values).max() <= 1e-6 * largest, name
+    other = predict.load().predict(x, N_DRAWS, SEED + 1, **chosen)
+    assert np.abs(other.mean_probability - found.mean_probability).max() > 1e-3
+
+
+@pytest.mark.parametrize("layer_pruned", [None, 0, 1, 2])
+def test_noise_of_examples_with_random_biases_and_a_pruned_layer(
+    tmp_path: Path, layer_pruned: int | None
+) -> None:
+    rng = np.random.default_rng(5)
+    shapes = {"k0": (6, 5), "k1": (5, 4), "k2": (4, 3), "bias0": 5, "bias1": 4, "bias2": 3}
+    loc = {name: rng.normal(size=n).astype(np.float32) for name, n in shapes.items()}
+    scale = {name: rng.uniform(0.1, 0.5, n).astype(np.float32) for name, n in shapes.items()}
+    kernels = [{name: of[name] for name in ("k0", "k1", "k2")} for of in (loc, scale)]
+    network = replace(
+        overpruned.dense_network(Posterior(*kernels)), posterior=Posterior(loc, scale), fixed={}
+    )
+    kept = {name: rng.random(n) < 0.6 for name, n in shapes.items()}
+    if layer_pruned is not None:
+        kept[f"k{layer_pruned}"][:] = False
+    mask = PruningMask(math.nan, math.nan, kept, dict.fromkeys(kept, 0.0))
+    export = exported_network(network, mask)
+    x = rng.normal(size=(20, 6)).astype(np.float32)
+    pruned = replace(export.pruned, draw_noise="per_example")
+    sampling = Sampling(8, SEED, first_example=3)
+    evaluator = pruned.make_evaluator(1, 1)
+    expected = library_predict(pruned, evaluator, lambda *_: np.zeros(0), x, None, sampling)
+    Bundle().write(export, tmp_path)
+    with opened(tmp_path / "bundle") as module:
+        net = module.load()
+        found = net.predict(x, 8, SEED, draw_noise="per_example", first_example=3)
+    for name in ("mean_probability", "predictive_entropy", "mutual_information"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=0, atol=2e-6, err_msg=name
+        )
+
+
+def test_noise_of_examples_is_for_dense_layers(tmp_path: Path) -> None:
+    Bundle().write(random_export(1), tmp_path)
+    with opened(tmp_path / "bundle") as module:
+        net = module.load()
+        x = np.zeros((2, *net.input.shape[1:]), np.float32)
+        with pytest.raises(module.ConfigError, match="per_example is for dense layers"):
+            net.predict(x, draw_noise="per_example")
+        with pytest.raises(module.ConfigError, match="noise_block"):
+            net.predict(x, draw_noise="per_block")
+
+
+def test_parts_of_the_examples_and_calls_before_change_nothing(
+    predict: ModuleType, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = predict.load()
+    whole = net.mean(x)
+    kept = whole.copy()
+    for rows in (x[:3], x[10:], x[:1], 2 * x, x.astype(np.float64)):
+        np.testing.assert_allclose(net.mean(rows), predict.load().mean(rows), rtol=0, atol=0)
+    np.testing.assert_array_equal(whole, kept)
+    monkeypatch.setattr(predict, "_NUMBERS_AT_ONCE", 7 * net.largest)  # as of large images
+    np.testing.assert_allclose(predict.load().mean(x), whole, rtol=0, atol=1e-6 * abs(whole).max())
 
 
 def test_it_holds_files_that_name_no_package_of_ours(bundle: Path) -> None:
@@ -157,11 +237,19 @@ def test_bad_input_is_refused_in_one_line(
     assert "\n" not in str(refused.value) and "--" not in str(refused.value)
 
 
+def test_what_a_bundle_says_in_a_check_is_one_of_our_errors(bundle: Path, x: np.ndarray) -> None:
+    with (
+        pytest.raises(ExportError, match="predict.py: outputs are not finite"),
+        opened(bundle) as it,
+    ):
+        it.load().mean(1e38 * x)
+
+
 def test_labels_and_unpaired_draws(digits: Any, predict: ModuleType, x: np.ndarray) -> None:
     label = data.load("digits").y[:50]
     chosen: dict[str, Any] = {"n_draws": 3, "pairing": "none", "y": label}
     found = predict.load().predict(x, **chosen)
-    expected = digits.predict(x, **chosen, draw_noise="shared")
+    expected = digits.predict(x, **chosen)
     assert (found.n_draws, found.pairing) == (expected.n_draws, expected.pairing) == (3, "none")
     np.testing.assert_allclose(found.log_probability, expected.log_probability, atol=2e-6)
     np.testing.assert_array_equal(found.predicted_class, expected.predicted_class)
@@ -235,7 +323,7 @@ def test_a_regression(tmp_path: Path) -> None:
         assert max(of_format["difference"].values()) <= 1e-6
     with opened(tmp_path / "export" / "bundle") as predict:
         found = predict.load().predict(examples.x, 8, SEED, y=examples.y)
-    expected = net.predict(examples.x, 8, SEED, y=examples.y, draw_noise="shared")
+    expected = net.predict(examples.x, 8, SEED, y=examples.y)
     for name, values in vars(expected).items():
         if isinstance(values, np.ndarray):
             np.testing.assert_allclose(getattr(found, name), values, rtol=2e-6, err_msg=name)

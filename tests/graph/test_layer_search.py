@@ -220,7 +220,18 @@ def test_a_sequence_is_an_image_of_one_row() -> None:
 
     assert operations_of(build, (7, 2)) == [
         Activation("Relu"), Pooling("MaxPool", (1, 2), (1, 2), ((0, 0), (0, 1))),
-        Reshape((4, 1, 2), 4), Pooling("AvgPool", (3, 1), (1, 1)), Reshape((1, 2, 2), 2),
+        Pooling("AvgPool", (1, 3), (1, 1)),
+    ]  # fmt: skip
+
+
+def test_a_row_made_a_column_stays_one_where_it_is_needed() -> None:
+    def build(tf: Any, x: Any, w: Mapping[str, Any]) -> Any:
+        column = tf.nn.max_pool2d(tf.expand_dims(x, 2), (3, 1), (2, 1), "SAME")
+        return tf.nn.conv2d(column, w["k"], 1, "SAME")
+
+    assert operations_of(build, (7, 2)) == [
+        Pooling("MaxPool", (1, 3), (1, 2), ((0, 0), (1, 1))), Reshape((4, 1, 2), 4),
+        Convolution("k", (3, 3), (4, 1, 2), borders=((1, 1), (1, 1))),
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bprune_hpc
+from bprune_hpc.evaluators.compiled_graph import is_known
 from bprune_hpc.evaluators.graph import GraphEvaluator, GraphNetwork
 from bprune_hpc.evaluators.reference import ReferenceNetwork
 from bprune_hpc.graph.layer_graph import LayerGraph, UnknownOperation
@@ -45,6 +46,13 @@ def sequence(layers: Any, of: Any, x: Any) -> Any:
     return layers.GlobalMaxPooling1D()(layers.Activation("gelu")(x))
 
 
+def pooled_sequence(layers: Any, of: Any, x: Any) -> Any:
+    for n_filters in (4, 5):
+        x = of.Convolution1DFlipout(n_filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling1D(2)(layers.BatchNormalization()(x))
+    return layers.GlobalAveragePooling1D()(x)
+
+
 def vector(layers: Any, of: Any, x: Any) -> Any:
     hidden = of.DenseFlipout(8, activation="softplus")(layers.Normalization(mean=1, variance=4)(x))
     hidden = layers.BatchNormalization()(of.DenseReparameterization(6)(hidden))
@@ -53,7 +61,7 @@ def vector(layers: Any, of: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("build", "shape"), [(images, (9, 8, 3)), (branches, (6, 5, 2)), (sequence, (12, 3)),
-                         (vector, (7,))],
+                         (pooled_sequence, (13, 2)), (vector, (7,))],
 )  # fmt: skip
 def test_common_layers_are_known(build: Build, shape: tuple[int, ...]) -> None:
     import_tensorflow()
@@ -71,6 +79,7 @@ def test_common_layers_are_known(build: Build, shape: tuple[int, ...]) -> None:
     lifted = network._network.lifted
     layers = lifted.layers
     assert isinstance(layers, LayerGraph), layers
+    assert is_known(layers) == (build in (pooled_sequence, vector))  # by the compiled module
     x = rng.normal(size=(5, *shape)).astype(np.float32)
     found = some_outputs(ReferenceNetwork(layers, network.fixed), network.posterior, x)
     with GraphNetwork(lifted, network.fixed) as plain:

@@ -49,9 +49,9 @@ def dense(x: np.ndarray, values: Values, layer: str) -> np.ndarray:
     return x @ loc(values, layer) + loc(values, layer, "bias")
 
 
-def vgg(x: np.ndarray, values: Values) -> np.ndarray:
-    for stage in (1, 2, 3):
-        for number in (1, 2):
+def vgg(x: np.ndarray, values: Values, n_convolutions: tuple[int, ...] = (2, 2, 2)) -> np.ndarray:
+    for stage, n_of_stage in enumerate(n_convolutions, 1):
+        for number in range(1, n_of_stage + 1):
             layer = f"stage{stage}_conv{number}"
             x = relu(conv(x, loc(values, layer)) + loc(values, layer, "bias"))
         x = max_pool(x)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import runpy
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 import bprune_hpc
 from bprune_hpc import data, export, sweep
@@ -76,6 +79,9 @@ def test_the_choice_with_its_numbers(home: Path, tmp_path: Path, capsys: Said) -
     assert measured["posterior, 40 draws"]["nll"]["value"] == pytest.approx(nll, abs=1e-9)
     assert measured["mean network"]["accuracy"]["value"] == pytest.approx(at_mean)
     assert len(measured) == 3
+    share = measured["mean network"]["accuracy"]
+    wilson = binomtest(round(359 * share["value"]), 359).proportion_ci(method="wilson")
+    assert (share["low"], share["high"]) == pytest.approx((wilson.low, wilson.high), rel=1e-6)
     said = capsys.readouterr().out
     assert "mean network" in said and f"{n_active:,} of 6,464 weights are left" in said
     text = (to / "model_card.md").read_text()
@@ -165,6 +171,21 @@ def test_whole_or_not_at_all(
     (foreign / "thesis.txt").touch()
     assert _export(home, "--at=index=1", f"--to={foreign}", "--overwrite") == 2
     assert "is there, and no export" in capsys.readouterr().err and any(foreign.iterdir())
+
+
+@pytest.mark.parametrize("names", ["checkpoint", "bundle", "savedmodel"])
+def test_a_full_disk(names: str, home: Path, tmp_path: Path, capsys: Said) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        status = _export(home, "--at=index=1", f"--to={tmp_path / 'out'}", f"--formats={names}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    said = capsys.readouterr().err
+    assert status == 1 and "cannot be written (File too large)" in said, said
+    assert said.strip().count("Traceback") == 0 and not list(tmp_path.iterdir())
 
 
 def test_without_a_results_file(home: Path, tmp_path: Path, capsys: Said) -> None:

@@ -124,6 +124,7 @@ def test_the_page_is_one_file_with_the_files_numbers(files, tmp_path):
     assert report.main([str(files["snr"]), f"--html={out}"]) == 0
     text, page = out.read_text(), _Page()
     page.feed(text)
+    assert "[" in text.partition("<tbody>")[2].split("</td>")[2]  # accuracy: its interval
     assert page.outside == [] and "@import" not in text
     assert page.n_labelled == len(panels_of([read_swept(str(files["snr"]))], None))
     metrics = results.read(str(files["snr"])).metrics

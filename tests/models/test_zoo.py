@@ -150,15 +150,23 @@ def test_an_unknown_name():
         Built("lenet", (4,))
 
 
-def test_vgg_at_the_mean_written_out():
-    built = Built("vgg", (6, 5, 2), width=3)
+@pytest.mark.parametrize(
+    ("name", "n_convolutions"), [("vgg", (2, 2, 2)), ("vgg16", (2, 2, 3, 3, 3))]
+)
+def test_vgg_at_the_mean_written_out(name, n_convolutions):
+    built = Built(name, (6, 5, 2), width=3)
     built.without_noise()
     values = {name.removeprefix("sequential/"): value for name, value in built.values().items()}
     x = np.random.default_rng(3).uniform(size=(3, 6, 5, 2))
-    expected = reference_networks.vgg(x, values)
+    expected = reference_networks.vgg(x, values, n_convolutions)
     logits = built.logits(x.reshape(3, -1).astype(np.float32))
     np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
-    assert len(built.network.scales) == 8 and built.network.updates == ()
+    assert len(built.network.scales) == sum(n_convolutions) + 2 and built.network.updates == ()
+    n_filters = [
+        built.network.scales[f"stage{stage}_conv1"].shape[-1] // 3
+        for stage in range(1, len(n_convolutions) + 1)
+    ]
+    assert n_filters == [1, 2, 4, 8, 8][: len(n_convolutions)]
     built.session.close()
 
 

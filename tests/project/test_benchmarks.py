@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import overpruned
+from benchmarks import conv_networks, convolution_peers, overpruned
 from benchmarks.record import Record
 from benchmarks.requirements import REQUIREMENTS, Requirement
+from bprune_hpc.graph.layer_graph import LayerGraph
+from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.posterior import pruning
+from bprune_hpc.posterior.mean_field import Posterior
 from tests.helpers.launch import run_group
+from tests.helpers.stochastic_calls import softmax
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.9, 0.99)
 # Of the published posterior, layer by layer.
@@ -62,6 +67,24 @@ def test_parts_of_another_machine_do_not_stay(tmp_path: Path) -> None:
     written["machine"]["cpu_model"] = "another"
     path.write_text(json.dumps(written))
     assert not Record(path).parts
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_layers_of_peers_are_the_network() -> None:
+    network, test = conv_networks.resnet18(3, 2)
+    table = network.posterior
+    mean = Posterior(
+        table.loc, {name: np.full_like(one, 1e-6) for name, one in table.scale.items()}
+    )
+    layers = network.graph.layers
+    assert isinstance(layers, LayerGraph)
+    logits = run(layers, {**network.fixed, **layers.constants, **table.loc}, test.x)
+    peers = convolution_peers.draws(replace(network, posterior=mean), test.x, 2, 2)
+    assert {"tfp_flipout", "tfp_reparameterization"} <= set(peers)
+    for name, draw in peers.items():
+        if not name.endswith("_xla"):  # the same functions, whose compilation takes a minute
+            np.testing.assert_allclose(draw(), softmax(logits), 0, 1e-5)
 
 
 @pytest.mark.slow

@@ -51,8 +51,8 @@ LAYERS = (
     {"accumulators", "graph", "job", "files"},
     {"posterior", "mpi", "data", "models", "graph_info"},
     {"compiled", "tensorflow_import"},
-    {"sources", "streams"},
-    {"errors", "_typing", "alignment"},
+    {"sources", "streams", "alignment"},
+    {"errors", "_typing"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
 WITH_PUBLIC_NAMES = {"__init__", "data", "library", "models", "results", "training"}
