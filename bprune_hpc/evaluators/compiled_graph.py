@@ -216,7 +216,10 @@ class _Builder:
                 self._n_uses[at] += 1
         for at, node in enumerate(graph.nodes):
             self._is_flat[at] = any(self._is_flat[one] for one in node.inputs)
-            self._tensor_of[at] = self._add(at, node.operation, node.inputs)
+            try:
+                self._tensor_of[at] = self._add(at, node.operation, node.inputs)
+            except UnknownLayersError:
+                raise UnknownLayersError(str(node.operation)) from None
         self.result = self._tensor_of[len(graph.nodes) - 1]
 
     def _add(self, at: int, one: Operation, inputs: tuple[int, ...]) -> int:
@@ -344,11 +347,17 @@ def steps_of(graph: LayerGraph, shapes: Sequence[Shape]) -> Steps:
 
 def is_known(graph: LayerGraph) -> bool:
     """Whether the compiled module has all operations of a graph."""
+    return not what_is_unknown(graph)
+
+
+def what_is_unknown(graph: LayerGraph) -> str:
+    """What keeps the compiled module from running a graph; empty if nothing does."""
     try:
         _Builder(graph, None)
-    except UnknownLayersError:
-        return False
-    return 0 < len(graph.nodes) <= _MOST_OPERATIONS
+    except UnknownLayersError as error:
+        return str(error)
+    n_operations = len(graph.nodes)
+    return "" if 0 < n_operations <= _MOST_OPERATIONS else f"{n_operations} operations"
 
 
 @dataclass(frozen=True)

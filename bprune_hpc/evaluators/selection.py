@@ -29,7 +29,7 @@ from ..graph.lifted import LiftedGraph
 from ..graph.weight_uses import weight_uses
 from ..tensorflow_import import CPU, Device
 from .compaction import Weights
-from .compiled_graph import is_known
+from .compiled_graph import is_known, what_is_unknown
 from .interface import Evaluator
 
 EVALUATORS = ("auto", "chain", "channels", "layers", "graph")
@@ -83,6 +83,8 @@ def choose_evaluator(asked: str, graph: LiftedGraph) -> str:
         has = " is another"
         if isinstance(layers, UnknownOperation):
             has = f" has '{layers.name}' ({layers.operation})"
+        elif isinstance(layers, LayerGraph) and name == "layers":
+            has = f" has {what_is_unknown(layers)}"
         raise ConfigError(
             f"--evaluator: {asked} is for {FORMS[name]}, and this network{has}; leave the flag out"
         )

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import bprune_hpc
+from bprune_hpc.errors import ConfigError
 from bprune_hpc.evaluators.compiled_graph import is_known
 from bprune_hpc.evaluators.graph import GraphEvaluator, GraphNetwork
 from bprune_hpc.evaluators.reference import ReferenceNetwork
+from bprune_hpc.evaluators.selection import choose_evaluator
 from bprune_hpc.graph.layer_graph import LayerGraph, UnknownOperation
 from bprune_hpc.runner.output_probe import some_outputs
 from bprune_hpc.tensorflow_import import import_tensorflow
@@ -80,6 +82,9 @@ def test_common_layers_are_known(build: Build, shape: tuple[int, ...]) -> None:
     layers = lifted.layers
     assert isinstance(layers, LayerGraph), layers
     assert is_known(layers) == (build in (pooled_sequence, vector))  # by the compiled module
+    if not is_known(layers):
+        with pytest.raises(ConfigError, match=r"has (Convolution|Concatenation|Padding|Reshape)\("):
+            choose_evaluator("layers", lifted)
     x = rng.normal(size=(5, *shape)).astype(np.float32)
     found = some_outputs(ReferenceNetwork(layers, network.fixed), network.posterior, x)
     with GraphNetwork(lifted, network.fixed) as plain:
