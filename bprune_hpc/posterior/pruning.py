@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,13 +277,14 @@ def pruning_masks(
     return _masks_at_fractions(units, criterion, rule.scope, grid)
 
 
-def _or_zero(kept: Mask, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _or_zero(kept: Mask, values: NDArray[Any]) -> NDArray[Any]:
     """Values where they are kept, else 0.
 
     By their bits: no branch, which would take long where kept ones lie at random, and no NaN.
     """
-    bits = np.multiply(values.view(np.int32), kept, dtype=np.int32)
-    return bits.view(np.float32)
+    of_its_size = np.dtype(f"i{values.itemsize}")  # a network can be of float64
+    bits = np.multiply(values.view(of_its_size), kept, dtype=of_its_size)
+    return bits.view(values.dtype)
 
 
 def mask_at_threshold(

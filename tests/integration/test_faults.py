@@ -48,7 +48,7 @@ def install(patch: pytest.MonkeyPatch, spoil: Spoil, **settings: Any) -> None:
 def network_of(kind: str) -> Any:
     class Config:
         model_dir = next(flag for flag in KINDS[kind] if "dir" in flag).partition("=")[2]
-        ood_dataset = None
+        ood_dataset, elbo_dataset = None, None
         draw_noise, noise_block = "shared", None
 
     return fake_problem.problem(Config())[0]  # type: ignore[arg-type]

@@ -69,6 +69,19 @@ def test_at_or_below_the_threshold_is_exactly_zero_and_the_rest_untouched(
     assert cut.pruned_fraction == (posterior.n_weights - n_active) / posterior.n_weights
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_posterior_of_any_precision_stays_so(kind: type[np.floating]) -> None:
+    kept = np.array([[True], [False], [True]])
+    values = np.array([[0.1], [0.2], [-0.0]], kind)
+    cut = replace(
+        mask_at_threshold(Posterior({"a": values}, {"a": values * 0}), 0), kept={"a": kept}
+    )
+    pruned = cut.apply(Posterior({"a": values}, {"a": values**2}))
+    assert pruned.loc["a"].dtype == pruned.scale["a"].dtype == kind
+    assert pruned.loc["a"].tolist() == [[values[0, 0]], [0], [0]]
+    assert pruned.scale["a"].tolist() == [[values[0, 0] ** 2], [0], [0]]
+
+
 def test_a_weight_exactly_at_the_threshold_is_pruned() -> None:
     one = np.ones(3, np.float32)
     posterior = Posterior({"a": np.array([1, 2, 3], np.float32)}, {"a": one})

@@ -197,8 +197,9 @@ def test_a_permission_that_is_taken_away(tmp_path: Path) -> None:
     """Root is stopped by no permission, so that a child ceases to be root."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o011)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_mode & 0o011 != 0o011:
+            parent.chmod(parent.stat().st_mode | 0o011)
     directory = tmp_path / "d"
     directory.mkdir()
     os.chown(directory, 65534, 65534)
