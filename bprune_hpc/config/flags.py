@@ -232,7 +232,7 @@ def parser() -> ArgumentParser:
         type=float,
         default=3.0,
         metavar="MIN",
-        help="silence after which a job on another host that writes the file is taken to be gone ",
+        help="silence after which a job on another host that writes the file is taken to be gone",
     )
     output.add_argument(
         "--save_probabilities",
