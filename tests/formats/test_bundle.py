@@ -176,7 +176,7 @@ def test_parts_of_the_examples_and_calls_before_change_nothing(
     for rows in (x[:3], x[10:], x[:1], 2 * x, x.astype(np.float64)):
         np.testing.assert_allclose(net.mean(rows), predict.load().mean(rows), rtol=0, atol=0)
     np.testing.assert_array_equal(whole, kept)
-    monkeypatch.setattr(predict, "_NUMBERS_AT_ONCE", 7 * net.largest)  # as of large images
+    monkeypatch.setattr(predict, "_ROWS", 7)
     np.testing.assert_allclose(predict.load().mean(x), whole, rtol=0, atol=1e-6 * abs(whole).max())
 
 
