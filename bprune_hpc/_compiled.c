@@ -91,7 +91,7 @@ struct part {
   int is_first, is_last;
 };
 
-/* Two rows and columns of places, the taps of which see four rows and columns, one bit each. */
+/* Some rows and columns of places, the taps of which see two more, one bit each. */
 struct square {
   int32_t in, out, other, rows, columns, n_rows, n_columns;
 };
@@ -113,6 +113,7 @@ struct convolution {
   ptrdiff_t half;       /* from a tile's first half to its second one, in what it sees */
   ptrdiff_t n_together; /* slabs of a tile */
   ptrdiff_t at_once;    /* squares */
+  ptrdiff_t square_size; /* rows and columns of a square's places: 2 or 4 */
   struct bounds bounds;
 };
 
@@ -248,6 +249,7 @@ struct set {
                    const float *, float *, const float *, float *);
   void (*convolve_squares)(const struct convolution *, const struct sums *, const struct slabs *,
                            const float *, float *, const float *, float *);
+  void (*square_weights)(ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, float *);
   void (*combine)(const struct elementwise *, const float *, const float *, float, const float *,
                   const float *, float *);
   void (*pool)(const struct pooling *, const float *, float *);
@@ -257,7 +259,7 @@ struct set {
   {                                                                                               \
     #set, forward_##set, run_layer_##set, forward_local_##set, four_normals_##set,                \
         tile_normals_##set, add_classes_##set, convolve_##set, convolve_squares_##set,            \
-        combine_##set, pool_##set                                                                 \
+        square_weights_##set, combine_##set, pool_##set                                           \
   }
 static const struct set sets[] = {
 #ifdef __x86_64__

@@ -196,6 +196,11 @@ class Steps:
             after = other = self.sums_layout(at)
         return step.window, self.layouts[step.inputs[0]], after, other
 
+    def square_size(self, at: int) -> int:
+        """That of a step's window."""
+        window = self.steps[at].window
+        return 0 if window is None else window.square_size
+
     def tiles(self, at: int) -> Tiles:
         """Those of a step that is a convolution."""
         return tiles_of(*self.around(at))
@@ -415,9 +420,12 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     cost = 2 * (_COST_ALONE * alone + _COST_OF_LISTS * loc.size)
     if 2 * runs * filters < cost:
         width, n_entries, cost = filters, runs, 2.0 * runs * filters
-    of_squares = 8 * _COST_OF_SQUARES * n_in * n_out + _COST_OF_CHANNEL * (n_in + n_out)
-    if step.window.has_squares and of_squares < cost:
-        return Lists(0, 0, *_EMPTY, _all_values(weights, loc, scale), of_squares)
+    if step.window.square_size:
+        n_products = step.window.n_products(step.window.square_size)
+        of_products = 2 * n_products / math.prod(step.window.places) * n_in * n_out
+        of_squares = _COST_OF_SQUARES * of_products + _COST_OF_CHANNEL * (n_in + n_out)
+        if of_squares < cost:
+            return Lists(0, 0, *_EMPTY, _all_values(weights, loc, scale), of_squares)
     # A block's inputs stay near, and its lists are not too short.
     n_lists = max(1, -(-n_out // width))
     fewest = math.ceil(_FEWEST_ENTRIES * n_lists * n_in / max(1, n_entries))
@@ -553,7 +561,7 @@ class CompiledPruned:
     def program(self) -> Program:
         """The operations, and where their tensors are."""
         rooms = [
-            _room(lists.block, *self.steps.sizes(at), self.steps.tiles(at).reach)
+            _room(lists.block, *self.steps.sizes(at), self.steps.tiles(at).reach, self.steps.square_size(at))
             for at, lists in self.lists.items()
         ]
         return Program(self.steps, self.shared, max(rooms, default=0))
@@ -640,16 +648,19 @@ class Program:
         return starts, max(one[1] for one in taken)
 
 
-def squares_at_once(n_in: int, n_out: int) -> int:
+def squares_at_once(size: int, n_in: int, n_out: int) -> int:
     """Squares of places that Winograd's products are made of together: their room stays near."""
+    if size == 4:
+        return int(__import__("os").environ.get("SQ4", 4)) if max(n_in, n_out) <= 128 else int(__import__("os").environ.get("SQ4L", 8))
     return 8 if max(n_in, n_out) <= 128 else 16
 
 
-def _room(block: int, n_in: int, n_out: int, reach: int) -> int:
+def _room(block: int, n_in: int, n_out: int, reach: int, square_size: int) -> int:
     """Numbers of a product's own: Winograd's, or what a tile sees of a block, and its sums."""
     filters: int = compiled.module.FILTERS
     if not block:
-        n_vectors = 16 * squares_at_once(n_in, n_out) * (n_in + -(-n_out // filters) * filters + 1)
+        n_rows = n_in + -(-n_out // filters) * filters + 1
+        n_vectors = (square_size + 2) ** 2 * squares_at_once(square_size, n_in, n_out) * n_rows
     else:
         n_vectors = block * reach + VECTORS_OF_HALF * (1 + 2 * n_out)
     return n_vectors * SLAB
@@ -674,10 +685,13 @@ class _Sampled:
                 lists.weights.draws(noises, values)
             if not lists.width:
                 sizes = pruned.steps.sizes(at)
-                n_values = 16 * sizes[0] * -(-sizes[1] // compiled.module.FILTERS)
+                size = pruned.steps.square_size(at)
+                n_values = (size + 2) ** 2 * sizes[0] * -(-sizes[1] // compiled.module.FILTERS)
                 kernel, n_values = values, n_values * compiled.module.FILTERS
                 values = workspace.array(f"values {at}", n_sets, n_values)
-                compiled.module.square_weights(kernel, n_sets, *sizes, values)
+                compiled.module.square_weights(
+                    compiled.instructions(), size, kernel, n_sets, *sizes, values
+                )
             self._values[at] = values
         self._affine = {
             at: self._of_channels(step, pruned.steps.tensors[step.output].n_channels)
@@ -832,9 +846,10 @@ class _Sampled:
         tiles, room = tiles_of(*around), pruned.program.room
         if not lists.width:
             n_together = GROUP_SLABS if tiles.n_together > 1 else 1
+            size = pruned.steps.square_size(at)
             return (
-                _SQUARES, step.inputs[0], output, added, bounds,
-                squares_at_once(*pruned.steps.sizes(at)), n_together, room,
+                _SQUARES, step.inputs[0], output, added, bounds, size,
+                squares_at_once(size, *pruned.steps.sizes(at)), n_together, room,
                 squares_of(*around), values, scale, shift,
             )  # fmt: skip
         return (
