@@ -470,8 +470,8 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
   PyObject *values, *scale, *shift, *squares;
   struct convolution *c = &op->convolution;
   int kind;
-  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnnOOOO", &kind, &op->in, &op->out, &op->other,
-                        &c->bounds.low, &c->bounds.high, &c->square_size, &c->at_once,
+  if (!PyArg_ParseTuple(tuple, "innn(ff)nnnOOOO", &kind, &op->in, &op->out, &op->other,
+                        &c->bounds.low, &c->bounds.high, &c->square_size,
                         &c->n_together, &c->room, &squares, &values, &scale, &shift) ||
       !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
       !is_tensor(program, op->other, -1))
@@ -497,8 +497,8 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
       !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
     return 0;
   const ptrdiff_t n_rows = plus(plus(c->n_channels, n_units), 1);
-  const ptrdiff_t n_room = times(times(n_places, n_rows), times(c->at_once, SLAB));
-  int is_right = size > 0 && c->at_once > 0 && c->at_once % 4 == 0 && n_room >= 0 &&
+  const ptrdiff_t n_room = times(times(n_places, n_rows), SQUARES_TOGETHER * SLAB);
+  int is_right = size > 0 && n_room >= 0 &&
                  c->n_together > 0 && c->room >= 0 && c->room <= program->n_scratch - n_room && c->n_squares > 0;
   for (ptrdiff_t at = 0; is_right && at < c->n_squares; at++) {
     const struct square *one = &c->squares[at];

@@ -291,13 +291,13 @@ NAME(squares)(const struct convolution *c, const struct sums *s, const struct sl
 {
   enum { MOST = 4 + 2 };
   const int n_taps = size + 2;
-  const ptrdiff_t n_at_once = c->at_once, stride = n_at_once * SLAB;
+  const ptrdiff_t stride = SQUARES_TOGETHER * SLAB;
   const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS;
   const ptrdiff_t of_in = c->n_channels * stride + SLAB, of_sums = n_lists * FILTERS * stride + SLAB;
   const ptrdiff_t n_all = c->n_squares * slabs->n, row = c->in_row, column = c->in_column;
   float *transformed = room, *sums = room + n_taps * n_taps * of_in;
-  for (ptrdiff_t first = 0; first < n_all; first += n_at_once) {
-    const ptrdiff_t n = n_all - first > n_at_once ? n_at_once : n_all - first;
+  for (ptrdiff_t first = 0; first < n_all; first += SQUARES_TOGETHER) {
+    const ptrdiff_t n = n_all - first > SQUARES_TOGETHER ? SQUARES_TOGETHER : n_all - first;
     for (ptrdiff_t at = 0; at < n; at++) {
       const struct square *square = &c->squares[(first + at) / slabs->n];
       const float *from = in + square->in + (first + at) % slabs->n * slabs->in;

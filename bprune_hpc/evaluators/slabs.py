@@ -242,7 +242,8 @@ def squares_of(window: Window, before: Layout, after: Layout, other: Layout) -> 
     -------
     int32 array, shape (n_squares, 7)
         Where the rows and columns of the input begin that are seen, and those of the output and of
-        what is added; which of the former are inside, one bit each; how many there are of the latter.
+        what is added; which of the former are inside, one bit each; how many of the latter there
+        are.
     """
     squares = []
     n_rows, n_columns = window.places
