@@ -142,6 +142,11 @@ class Record:
             for key, value in part["ratios"].items()
             if (name, key) not in judged
         ]
+        lines += [
+            f"{name}: {what} is left out: {why}"
+            for name, part in self.parts.items()
+            for what, why in part.get("absolute", {}).get("left_out", {}).items()
+        ]
         lines.append("")
         for name, part in self.parts.items():
             on = part["machine"]

@@ -88,7 +88,8 @@ def test_layers_of_peers_are_the_network() -> None:
     layers = network.graph.layers
     assert isinstance(layers, LayerGraph)
     logits = run(layers, {**network.fixed, **layers.constants, **table.loc}, test.x)
-    peers = convolution_peers.draws(replace(network, posterior=mean), test.x, 2, 2)
+    case = convolution_peers.Case(3, 2, 2, 2, 1, 1, with_others=True)
+    peers, _ = convolution_peers.draws(replace(network, posterior=mean), test.x, case)
     assert {"tfp_flipout", "tfp_reparameterization"} <= set(peers)
     for name, draw in peers.items():
         if not name.endswith("_xla"):  # the same functions, whose compilation takes a minute
