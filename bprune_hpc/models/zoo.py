@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,16 +180,14 @@ def _network(layers: Sequence[Any], logits: Any, is_training: Any = None) -> Net
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+    """Without tf_keras's calls of TensorFlow by names that are deprecated."""
     tensorflow = logging.getLogger("tensorflow")
     level = tensorflow.level
-    with warnings.catch_warnings():
-        # TFP's layers call Keras, and Keras calls TensorFlow, by names that are deprecated.
-        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
-        tensorflow.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            tensorflow.setLevel(level)
+    tensorflow.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        tensorflow.setLevel(level)
 
 
 _DIGITS, _N_DIGITS = (8, 8, 1), 1438
@@ -250,7 +247,4 @@ def _chain(layers: list[Any], x: Any) -> Any:
 def _model(shape: tuple[int, ...], logits: Callable[[Any], Any]) -> Any:
     keras = models_layers.keras()
     inputs = keras.Input(shape, name="images")
-    with warnings.catch_warnings():
-        # TFP's layers call Keras by names that Keras calls deprecated.
-        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
-        return keras.Model(inputs, logits(inputs))
+    return keras.Model(inputs, logits(inputs))

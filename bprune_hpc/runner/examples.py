@@ -161,8 +161,8 @@ def _warn_of_units(targets: NDArray[Any]) -> None:
     spread = targets.std(axis=0)
     if spread.max() > _LIKE_UNITS * spread.min():
         logger.warning(
-            "targets differ in size (standard deviations %.4g to %.4g): RMSE and other averages "
-            "over them are mostly those of the largest; /targets has each alone",
+            "targets differ in size (standard deviations %.4g to %.4g), so the largest dominate "
+            "RMSE and other averages over targets; /targets has each one by itself",
             spread.min(), spread.max(),
         )  # fmt: skip
 

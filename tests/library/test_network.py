@@ -309,7 +309,7 @@ def test_what_a_network_is_for_is_told_as_in_a_sweep(regressions):
     with pytest.raises(ConfigError, match="is a single number an example; .* with noise_scale; "):
         bprune_hpc.load(**{**case, "noise_scale": None})
     for more, message in (
-        ({"task": "classification"}, "noise_scale: is of a regression"),
+        ({"task": "classification"}, "noise_scale: is for regression"),
         ({"noise_scale": 0.0}, "noise_scale: 0 is not in"),
         ({"task": "ranking"}, "task: 'ranking' is none of"),
     ):
