@@ -183,7 +183,7 @@ def _fit(
         is_scaled=loaded.is_scaled,
     )
     logger.info("%s: %s", which, data.describe(loaded, path, fitted))
-    logger.info("input of the %s: %s, %s", which, fitted.scaling, fitted.why)
+    logger.info("%s: input %s, %s", which, fitted.scaling, fitted.why)
     for warning in fitted.warnings:
         logger.warning("%s: %s", path or loaded.name, warning)
     return fitted
