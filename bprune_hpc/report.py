@@ -130,6 +130,7 @@ def _writing(path: str, how: str = "written") -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError) as error:
         raise ResultsError(f"{path}: cannot be {how}: {error}") from error
+    logger.info("%s: %s", path, how)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

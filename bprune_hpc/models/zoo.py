@@ -197,34 +197,64 @@ _DIGITS_WIDTH, _CIFAR10_WIDTH = 8, 64
 
 
 def digits_dense() -> Any:
-    """64-64-32-10, for the digits as vectors."""
+    """64-64-32-10, for the digits as vectors.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _model((64,), lambda x: _chain(models_layers.dense(
         _N_CLASSES, Flipout(_N_DIGITS), (64, 32)), x))  # fmt: skip
 
 
 def digits_conv_flipout() -> Any:
-    """The network of BPrune's authors, for 8 x 8 digits."""
+    """The network of BPrune's authors, for 8 x 8 digits.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _model(_DIGITS, lambda x: _chain(models_layers.conv_flipout(
         _N_CLASSES, Flipout(_N_DIGITS)), x))  # fmt: skip
 
 
 def digits_vgg() -> Any:
-    """VGG-style, 8 filters in the first stage, for 8 x 8 digits."""
+    """VGG-style, 8 filters in the first stage, for 8 x 8 digits.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _vgg(_DIGITS, _N_DIGITS, _DIGITS_WIDTH)
 
 
 def digits_resnet18() -> Any:
-    """ResNet-18 with 8 filters in the first stage, for 8 x 8 digits."""
+    """ResNet-18 with 8 filters in the first stage, for 8 x 8 digits.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _resnet18(_DIGITS, _N_DIGITS, _DIGITS_WIDTH)
 
 
 def cifar10_vgg() -> Any:
-    """VGG-style, 64 filters in the first stage, for CIFAR-10."""
+    """VGG-style, 64 filters in the first stage, for CIFAR-10.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _vgg(_CIFAR10, _N_CIFAR10, _CIFAR10_WIDTH)
 
 
 def cifar10_resnet18() -> Any:
-    """ResNet-18 with 64 filters in the first stage, for CIFAR-10."""
+    """ResNet-18 with 64 filters in the first stage, for CIFAR-10.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _resnet18(_CIFAR10, _N_CIFAR10, _CIFAR10_WIDTH)
 
 
