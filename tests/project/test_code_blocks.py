@@ -2,10 +2,10 @@
 
 Commands of the package are run as they stand, each page in a directory of its own, and in this
 process but for trainings. ``mpirun -n N`` is left out: bits do not depend on ranks. What the
-commands of a page name is made before: small networks and few examples. ``python`` blocks share one
-set of names a page, and what one prints is the ``text`` block behind it, or the comment behind its
-``print``. ``{code-cell}`` blocks are run by ``make docs``, those in ``bash`` of the README by
-``test_readme.py``.
+commands of a page name is made before: small networks and few examples. A ``python`` block that
+begins with ``# NAME.py`` is that file; the others share one set of names a page, and what one
+prints is the ``text`` block behind it, or the comment behind its ``print``. ``{code-cell}`` blocks
+are run by ``make docs``, those in ``bash`` of the README by ``test_readme.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -219,9 +221,12 @@ def call(name: str, *arguments: str) -> None:
 def run_commands(block: Block) -> None:
     for command in block.commands():
         found = package_call(command)
-        assert found, f"line {block.line}: {command}: not a command of the package"
-        name, arguments = found
-        call(name.removeprefix("bprune_hpc."), *arguments)
+        if found:
+            call(found[0].removeprefix("bprune_hpc."), *found[1])
+            continue
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = run_group(["bash", "-euo", "pipefail", "-c", command], cwd=Path.cwd(), PATH=path)
+        assert done.returncode == 0, f"line {block.line}: {command}: {done.stderr}"
 
 
 @pytest.mark.slow
@@ -238,6 +243,10 @@ def test_the_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             continue
         if block.language != "python":
             run_commands(block)
+            continue
+        file = re.match(r"# (\w+\.py)\n", block.text)
+        if file:
+            Path(file[1]).write_text(block.text)
             continue
         names = NAMES.get(name_of(path), dict)() if names is None else names
         with contextlib.redirect_stdout(io.StringIO()) as out:
