@@ -45,9 +45,9 @@ from ..posterior.pruning import (
     SCOPES,
     PruningMask,
     PruningRule,
-    cuts_in_words,
     mask_at_threshold,
     pruning_masks,
+    thresholds_in_words,
 )
 from ..runner import prediction
 from ..runner.batch_dependence import check_examples_apart, made_up_examples
@@ -217,7 +217,7 @@ class BayesianNetwork:
                 (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        (cut,) = cuts_in_words(rule, kind, [mask])
+        (cut,) = thresholds_in_words(rule, kind, [mask])
         pruning = _Pruning(self.posterior, mask, rule, cut)
         return dataclasses.replace(
             self,

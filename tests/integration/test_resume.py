@@ -112,8 +112,8 @@ def test_thresholds_are_added_and_kept(
     capsys.readouterr()
     assert start(path, *flags, "--thresholds=0.25,0.5", n_supersteps=2) == sweep.STOPPED
     said = capsys.readouterr().err
-    assert "also has threshold 0, 1, 2, which stay" in said
-    assert "lacks threshold 0.25, which are caught up first" in said
+    assert "keeps threshold 0, 1, 2, which it already has" in said
+    assert "does not have threshold 0.25 yet; computed first" in said
     assert start(path, *flags, "--thresholds=0.5") == 0
     thresholds = "--thresholds=0,0.25,0.5,1,2"
     plain = [flag for flag in flags if "limit" not in flag]
