@@ -24,6 +24,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -53,7 +54,7 @@ from .timing import Settings
 THRESHOLDS = "0:2:21"
 N_THRESHOLDS = 21
 # The projected sweep.
-_N_RANKS, _N_DRAWS, _N_EXAMPLES = 64, 6_400, 10_000
+_N_RANKS, _N_DRAWS, N_EXAMPLES = 64, 6_400, 10_000
 _AGREED_A_SUPERSTEP = 4  # whether to stop; what is next; who is there; which draws were no numbers
 _AGREED_A_REDUCTION = 3  # whether to stop; what is next; who is there
 
@@ -62,7 +63,7 @@ def run(settings: Settings) -> Measured:
     """Measure two ranks against one, many ranks of a tiny network, and messages."""
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}
-    n_examples, n_draws = settings.choose((200, 4), (_N_EXAMPLES, 400))
+    n_examples, n_draws = settings.choose((200, 4), (N_EXAMPLES, 400))
     case = {
         "network": "overpruned",
         "n_examples": n_examples,
@@ -137,8 +138,8 @@ class Messages:
 def message_bytes() -> dict[str, int]:
     """Of the projected sweep."""
     return {
-        "broadcast": 4 * _N_EXAMPLES * overpruned.SIZES[0] + 2 * 4 * overpruned.N_WEIGHTS,
-        "group": bytes_per_cell(overpruned.SIZES[-1]) * N_THRESHOLDS * _N_EXAMPLES,
+        "broadcast": 4 * N_EXAMPLES * overpruned.SIZES[0] + 2 * 4 * overpruned.N_WEIGHTS,
+        "group": bytes_per_cell(overpruned.SIZES[-1]) * N_THRESHOLDS * N_EXAMPLES,
         "draws": 2 * 8 * N_THRESHOLDS * _N_DRAWS,
     }
 
@@ -187,33 +188,21 @@ def simulate(n_ranks: int, evaluation_s: float, write_s: float, between_two: Mes
     write_s : float
     between_two : Messages
     """
-    network, test = overpruned.problem(1)
-    evaluator = network.make_evaluator(1, 1)
-    masks = pruning.pruning_masks(
-        network.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS))
-    )
-    costs = costs_of(evaluator, network.posterior, masks)
-    defaults = configuration.parse(["--model_dir=none"])
-    plan = make_plan(
-        n_draws=_N_DRAWS, pairing="antithetic", n_thresholds=N_THRESHOLDS, n_examples=_N_EXAMPLES,
-        bytes_per_cell=bytes_per_cell(overpruned.SIZES[-1]), batch_size=defaults.batch_size,
-        limit_bytes=defaults.state_limit_gb * 2**30,
-    )  # fmt: skip
+    sweep = _projected_sweep()
+    plan = sweep.datasets[0].plan
     steps = math.ceil(math.log2(n_ranks))
     vote_s = steps * between_two.vote_s
     watch = SimulatedWatch()
     worker = _ProjectedWorker(
         watch,
         n_ranks,
-        costs,
+        sweep.costs,
         evaluation_s=evaluation_s,
         superstep_s=_AGREED_A_SUPERSTEP * vote_s,
         replicate_s=steps * between_two.draws_s / len(plan.replicates),
         reduction_s=_AGREED_A_REDUCTION * vote_s,
         sum_s=between_two.group_s,
     )
-    dataset = EvaluationSet(test.name, test.x, test.label, plan=plan)  # of which there is one pass
-    sweep = PreparedSweep(defaults, network, [dataset], masks, evaluator, costs, {}, {})
 
     def write(_: object) -> None:
         with watch.time("write"):
@@ -235,6 +224,24 @@ def simulate(n_ranks: int, evaluation_s: float, write_s: float, between_two: Mes
         coordinator.timing.n_writes,
         worker.n_messages,
     )
+
+
+@cache
+def _projected_sweep() -> PreparedSweep:
+    network, test = overpruned.problem(1)
+    evaluator = network.make_evaluator(1, 1)
+    masks = pruning.pruning_masks(
+        network.posterior, "threshold", list(np.linspace(0, 2, N_THRESHOLDS))
+    )
+    costs = costs_of(evaluator, network.posterior, masks)
+    defaults = configuration.parse(["--model_dir=none"])
+    plan = make_plan(
+        n_draws=_N_DRAWS, pairing="antithetic", n_thresholds=N_THRESHOLDS, n_examples=N_EXAMPLES,
+        bytes_per_cell=bytes_per_cell(overpruned.SIZES[-1]), batch_size=defaults.batch_size,
+        limit_bytes=defaults.state_limit_gb * 2**30,
+    )  # fmt: skip
+    dataset = EvaluationSet(test.name, test.x, test.label, plan=plan)  # of which there is one pass
+    return PreparedSweep(defaults, network, [dataset], masks, evaluator, costs, {}, {})
 
 
 def project(one: Mapping[str, Any], n_evaluations: int, settings: Settings) -> dict[str, float]:

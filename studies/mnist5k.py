@@ -373,6 +373,8 @@ def _draw(path: Path, swept: Swept, after: After) -> None:
     for name, points in swept.items():
         line(left, [point.nll for point in points.values()], places, 1.0, label=name)
     left.set(yscale="log", ylabel="NLL, nats an image", title="criteria, pruned at once")
+    left.set_yticks((0.2, 0.5, 1, 2), ("0.2", "0.5", "1", "2"))
+    left.minorticks_off()
     for way in WAYS:
         start = after[LONGER if way == WAYS[1] else UNPRUNED, 0.0]
         of_way = [start.nll, *(after[way, cut].nll for cut in CUTS)]
@@ -392,7 +394,9 @@ def _draw(path: Path, swept: Swept, after: After) -> None:
     left.legend(fontsize=8)
     middle.legend(fontsize=8)
     both = [axes.get_legend_handles_labels() for axes in (right, other)]
-    right.legend(*(one + two for one, two in zip(*both, strict=True)), fontsize=8, loc="upper left")
+    right.legend(
+        *(one + two for one, two in zip(*both, strict=True)), fontsize=8, loc="center left"
+    )
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

@@ -191,10 +191,10 @@ def _read(path: Path) -> list[Number]:
         ]
 
 
-def command(name: str, *flags: str) -> None:
+def command(name: str, *flags: str, launcher: Sequence[str] = ()) -> None:
     """Run a command of the package; what it says goes with it if it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", f"bprune_hpc.{name}", *flags],
+        [*launcher, sys.executable, "-m", f"bprune_hpc.{name}", *flags],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
