@@ -376,7 +376,8 @@ def _draw(path: Path, rows: Sequence[Row]) -> None:
         projected = [row for row in curve if row.kind == "projected"]
         if is_first:
             ideal = [curve[0].rate * n for n in n_ranks]
-            axes.plot(n_ranks, ideal, color="grey", lw=0.7, ls="--")
+            if by == "MPI":
+                axes.plot(n_ranks, ideal, color="grey", lw=0.7, ls="--", label="ideal")
             axes.plot(
                 [row.n_ranks for row in measured], [row.rate for row in measured], "o",
                 color=colours[by], label=f"{by}, measured",
@@ -386,19 +387,25 @@ def _draw(path: Path, rows: Sequence[Row]) -> None:
         axes.plot(at, [row.rate for row in projected], label=f"{by}, projected, {link}", **style)
         if by == "MPI":
             colour = {"dense": "C0", "resnet18": "C2", "sweep": "C3"}[what]
-            last.plot(
-                [row.n_ranks for row in curve], [100 * row.efficiency for row in curve],
-                ls=styles[link], color=colour, marker=".", lw=1,
-                label=_TITLES[what][0] if is_first else None,
-            )  # fmt: skip
+            if is_first:
+                of_two = [100 * row.efficiency for row in measured]
+                last.plot(MEASURED, of_two, "o", color=colour)
+            label = f"{_TITLES[what][0]}, {link}"
+            of_many = [100 * row.efficiency for row in projected]
+            last.plot(at, of_many, **{**style, "color": colour}, label=label)
     for what, axes in places.items():
         title, unit = _TITLES[what]
         axes.set(xscale="log", yscale="log", title=title, xlabel="ranks", ylabel=unit)
         axes.legend(fontsize=7)
     nodes = list(_PUBLISHED)
     published = [100 * _PUBLISHED[n] / n for n in nodes]
-    last.plot(nodes, published, "kx", label="published, Cray XC40 (nodes)")
-    last.set(xscale="log", title="efficiency, by MPI", xlabel="ranks (nodes)", ylabel="%")
+    last.plot(nodes, published, "kx", label="published, Cray XC40 (by nodes)")
+    last.set(
+        xscale="log",
+        title="efficiency, by MPI (dots at 1 and 2: measured)",
+        xlabel="ranks (nodes)",
+        ylabel="%",
+    )
     last.set_ylim(0, 110)
     last.legend(fontsize=7)
     for axes in axes_of.flat:
