@@ -36,7 +36,7 @@ _PUBLISHED = {
 }  # fmt: skip
 _COLOURS = {"theory": "black", "bmr": "C0", "snr": "C1", "signal_plus_noise": "C2"}
 _TEXT = Path(__file__).with_name("boston_page.md")
-_N_TRAININGS = 3
+_N_TRAININGS = 5
 _COMPARED = (0.3, 0.8)
 _AT_START = (0.01, 0.1)
 _MOST = 0.9  # pruned; beyond that both go up steeply

@@ -33,7 +33,7 @@ UNPRUNED, LONGER = "unpruned", "unpruned, trained on"
 WAYS = ("one-shot", "trained on, then one-shot", "retrained", "iterative")
 _TEXT = Path(__file__).with_name("mnist5k_page.md")
 _HELD_OUT_EVERY = 5
-_N_TRAININGS = 3
+_N_TRAININGS = 5
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,6 @@ def test_a_number_that_does_not_come_out_again_ends_it_with_1(
     assert run(2.0) == 0  # the page itself
     assert run(2.3, f"--output={tmp_path}") == 0
     said = capsys.readouterr().out
-    assert "| other | 2 ± 0.1 | 2.3 ± 0.1 | 2.1 |" in said and "1 within two" in said
+    assert "| other | 2 ± 0.1 | 2.3 ± 0.1 | 2.1 |" in said and "1 differ by less" in said
     assert run(9.0, f"--output={tmp_path}") == 1
-    assert "does not hold**: 2 numbers" in capsys.readouterr().out
+    assert "does not hold**: the page's 2 numbers" in capsys.readouterr().out
