@@ -167,9 +167,10 @@ def compared(page: Sequence[Number], here: Sequence[Number]) -> tuple[str, Claim
     limit = float(stats.t.ppf(1 - 0.05 / (2 * len(ratios)), freedom))
     sizes = np.abs(ratios)
     text = (
-        f"the page's {len(sizes)} numbers come out again with this seed: {(sizes < 2).sum()} differ "
-        f"by less than two standard errors of the difference, all by {sizes.max():.1f} or less "
-        f"(limit: {limit:.1f}, Student's t for {len(sizes)} numbers and {freedom} degrees of freedom)"
+        f"the page's {len(sizes)} numbers come out again with this seed: {(sizes < 2).sum()} "
+        f"differ by less than two standard errors of the difference, all by {sizes.max():.1f} or "
+        f"less (limit: {limit:.1f}, of Student's t for so many numbers and {freedom} degrees of "
+        "freedom)"
     )
     return table(heads, rows), Claim(text, bool(sizes.max() <= limit))
 
