@@ -211,7 +211,7 @@ class _Run:
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
             self.session.run(self.training.init)
             step = comm.from_root(lambda: self._start(state))
-            self.noise = Noise(self.training.nll, config.seed, comm.rank, step)
+            self.noise = graph.noise_of(self.training, config, comm.rank, step)
             self.steps = stack.enter_context(contextlib.ExitStack())
             self._take_steps()
             why = self._train(step)

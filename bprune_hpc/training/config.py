@@ -24,7 +24,7 @@ from ..models.zoo import MODELS
 from ..posterior.criteria import CRITERIA
 
 ALLREDUCES = ("horovod", "mpi")
-ESTIMATORS = ("flipout", "local")
+ESTIMATORS = ("flipout", "reparameterization", "local")
 SCHEDULES = ("constant", "polynomial")
 _POWER = 3  # of a polynomial schedule
 _MOST_UNITS = 10**6  # of a layer
@@ -91,8 +91,10 @@ class TrainConfig:
         if self.noise_scale is not None:
             self._require("noise_scale", 1e-30 <= self.noise_scale <= 1e30, "in 1e-30 to 1e30")
             self._require("noise_scale", self.task == "regression", "left out of a classification")
-        fits = self.estimator != "local" or self.model == "dense"
-        self._require("estimator", fits, f"'flipout' for --model={self.model}")
+        if self.estimator == "local" and self.model != "dense":
+            raise ConfigError(
+                f"--posterior=local: is of --model=dense; choose another for --model={self.model}"
+            )
         for name in ("save_every", "num_intra", "num_inter", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("seed", self.seed < 2**63, "below 2**63")
@@ -178,7 +180,7 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     """
     flags = ArgumentParser(
         prog=prog,
-        description="Train a mean-field Bayesian network with Flipout; writes a TF1 checkpoint.",
+        description="Train a mean-field Bayesian network; writes a TF1 checkpoint.",
         epilog="@FILE reads arguments from FILE, one a line; the last occurrence of a flag wins.",
     )
     data = flags.add_argument_group("data")
@@ -246,12 +248,15 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         "--batch_size", type=int, default=32, help="examples a step on each rank; default: 32"
     )
     training.add_argument(
+        "--posterior",
         "--estimator",
+        dest="estimator",
         choices=ESTIMATORS,
         default="flipout",
-        help="draws that gradients are estimated from: of weights, with Flipout's signs; or, of "
-        "'dense', of units (local reparameterization: faster, and less noise in the gradients); "
-        "the network that is saved is of the same kind; default: %(default)s",
+        help="draws that gradients are estimated from: one of all weights a step "
+        "('reparameterization'); that with Flipout's signs, another for each example; or, of "
+        "'dense', of units ('local' reparameterization: faster); the last two have less noise in "
+        "the gradients; the network that is saved is the same; default: %(default)s",
     )
     training.add_argument(
         "--learning_rate",

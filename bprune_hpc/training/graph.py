@@ -242,6 +242,12 @@ def check_memory(training: Training, asked_for: str) -> None:
         )
 
 
+def noise_of(training: Training, config: TrainConfig, rank: int, n_steps: int = 0) -> Noise:
+    """Noise of a rank's training steps, of which there have been some."""
+    is_shared = config.estimator == "reparameterization"
+    return Noise(training.nll, config.seed, rank, n_steps, is_shared)
+
+
 def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., np.float32]:
     """A training step of one rank alone as a call.
 
