@@ -24,6 +24,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from .job import startup
@@ -45,11 +46,12 @@ from .job.environment import versions
 from .job.provenance import Environment, environment_of, union
 from .models.zoo import image_shape
 from .mpi import comm as ranks
+from .results import sweeping
 from .runner.loop import StopVote
 from .runner.timing import Timing
 from .tensorflow_import import call_of, import_tensorflow, limit_threads, open_session
 from .training import config as training_config
-from .training import graph
+from .training import graph, stages
 from .training import report as train_report
 from .training.beginning import Beginning, read_beginning
 from .training.config import (
@@ -59,6 +61,7 @@ from .training.config import (
     kl_factor,
     learning_rate,
     parse,
+    stage_ends,
     steps_per_epoch,
 )
 from .training.directory import RECORD, TrainingDirectory
@@ -298,8 +301,12 @@ class _Run:
             show = train_report.progress(config.epochs)
         while step < config.epochs * self.n_steps:
             epoch, first = divmod(step, self.n_steps)
-            if first == 0 and self._prune(epoch):
-                self._save(step, look.timing)
+            if first == 0 and fraction_to_prune(config, epoch) is not None:
+                self._save(step, look.timing)  # the cut follows from what is saved
+                why = self._sweep_stage(epoch, step)
+                if why is not None:
+                    return why
+                self._prune(epoch)
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
@@ -327,7 +334,22 @@ class _Run:
             if config.save_every and (epoch + 1) % config.save_every == 0:
                 self._save(step, look.timing)
         self._save(step, look.timing)
-        return None
+        return self._sweep_stage(config.epochs, step)
+
+    def _sweep_stage(self, epoch: int, step: int) -> str | None:
+        """Sweep the network that a stage has ended with, on all ranks; why that has stopped."""
+        config = self.config
+        if config.sweep_stages is None or epoch not in stage_ends(config):
+            return None
+        asked = self.comm.from_root(
+            lambda: stages.sweep_of(config, self._on_root.work, epoch, step)
+        )
+        if self.comm.is_root:
+            logger.info("sweep of the network after %d epochs: %s", epoch, asked.output)
+        why, n_failed = sweeping.run(self.comm, asked, self.ask, config.model_dir)
+        if n_failed and self.comm.is_root:
+            logger.warning("%s: %d thresholds failed, and are marked", asked.output, n_failed)
+        return why
 
     def _step(self, batch: NDArray[np.int64], done: float) -> np.float32:
         """Take one step; this rank's negative log-likelihood, nats an example."""
@@ -338,14 +360,12 @@ class _Run:
             np.float32(kl_factor(self.config, done)),
         )
 
-    def _prune(self, epoch: int) -> bool:
-        """Prune what is due before an epoch, on every rank alike; whether anything was due."""
-        fraction = fraction_to_prune(self.config, epoch)
-        if fraction is None:
-            return False
-        self._put_back(True)
+    def _prune(self, epoch: int) -> None:
+        """Prune what is due before an epoch, on every rank alike."""
 
         def on_root() -> None:
+            fraction = fraction_to_prune(self.config, epoch)
+            assert fraction is not None
             masks = prune_fraction(self.training, self.session, self.config, fraction)
             prune(self.training, self.session, masks)
 
@@ -354,7 +374,6 @@ class _Run:
         if self.comm.is_root:
             share = 100 * share_pruned(self.training, self.session)
             logger.info("before epoch %d: %.2f %% of the weights are pruned", epoch + 1, share)
-        return True
 
     def _is_save_due(self) -> bool:
         """Whether a checkpoint is worth its time, on rank 0."""
@@ -422,6 +441,9 @@ class _Run:
         }
         directory.finish(report)
         train_report.log_result(report)
+        if config.sweep_stages is not None:
+            where = f"{config.model_dir}/stage*.h5"
+            logger.info("sweeps of %d stages: %s", len(stage_ends(config)), where)
         return report
 
 
@@ -466,6 +488,8 @@ def _environment(config: TrainConfig, comm: Comm, allreduce: str | None) -> Envi
 
 def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> tuple[int, int]:
     """Find out, before anything is written or waited for, whether the run can start."""
+    if config.sweep_stages is not None:
+        stages.sweep_of(config, Path(config.model_dir), config.epochs, 0)
     halves: tuple[Split, Split] = ("train", "test")
     for split in halves:
         loaded[split] = load(

@@ -78,6 +78,7 @@ class TrainConfig:
     begin_epoch: int
     end_epoch: int | None
     frequency: int
+    sweep_stages: str | None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_draws_eval", "width"):
@@ -113,7 +114,7 @@ class TrainConfig:
         if self.start_from is None and self.mask is not None:
             raise ConfigError("--mask: is of a trained network; name it with --start_from")
         if self.prune_schedule is None:
-            for name in ("final_fraction", "end_epoch"):
+            for name in ("final_fraction", "end_epoch", "sweep_stages"):
                 self._require(name, getattr(self, name) is None, "left out without a schedule")
             return
         self._require("final_fraction", self.final_fraction is not None, "given with a schedule")
@@ -138,14 +139,22 @@ class TrainConfig:
         if self.prune_schedule is None:
             left_out |= {"prune_schedule", "prune_criterion", "initial_fraction", "final_fraction",
                          "begin_epoch", "end_epoch", "frequency"}  # fmt: skip
+        if self.sweep_stages is None:
+            left_out.add("sweep_stages")
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def defining(self) -> dict[str, Any]:
         """Settings that decide the numbers, by flag; files are known by what is in them."""
         other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
-                 "num_intra", "num_inter", "start_from", "mask", "at")  # fmt: skip
+                 "num_intra", "num_inter", "start_from", "mask", "at",
+                 "sweep_stages")  # fmt: skip
         return {f"--{name}": value for name, value in self.settings.items() if name not in other}
+
+    @property
+    def threads(self) -> tuple[int, int]:
+        """Threads within an operation and between operations."""
+        return self.num_intra, self.num_inter
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
@@ -326,6 +335,15 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     pruning.add_argument(
         "--frequency", type=int, default=1, metavar="N", help="epochs between cuts; default: 1"
     )
+    pruning.add_argument(
+        "--sweep_stages",
+        nargs="?",
+        const="",
+        metavar="FLAGS",
+        help="of a schedule: before each cut and in the end, sweep the network over the data, into "
+        "stage0.h5, stage1.h5, ... in DIR; FLAGS are those of the sweep ('--num_monte_carlo=50 "
+        "--thresholds=0,1,2'), or its @FILE",
+    )
     run = flags.add_argument_group("run")
     run.add_argument(
         "--n_draws_eval",
@@ -400,6 +418,18 @@ def fraction_to_prune(config: TrainConfig, epoch: int) -> float | None:
         return None
     left = 1 - (epoch - begin) / (end - begin)
     return final + (config.initial_fraction - final) * left**_POWER
+
+
+def stage_ends(config: TrainConfig) -> list[int]:
+    """Epochs that are done where a stage ends: before each cut, and where the training ends.
+
+    What comes before the first cut is a stage, unless it is a network of random numbers.
+    """
+    first = 0 if config.start_from is not None else 1
+    return [
+        *(epoch for epoch in range(first, config.epochs) if fraction_to_prune(config, epoch)),
+        config.epochs,
+    ]
 
 
 def learning_rate(config: TrainConfig, n_ranks: int, epoch: float) -> float:

@@ -30,7 +30,7 @@ from ..errors import BpruneError, CheckpointError, ConfigError, WriteError
 from ..files.atomic_write import clean, put, resolved
 from ..files.lock import Lock, hold
 from ..job.provenance import Environment, differences, mixture, union
-from .config import TrainConfig
+from .config import TrainConfig, stage_ends
 from .graph import Training, write_checkpoint
 
 CHECKPOINT = "model.ckpt"
@@ -42,10 +42,13 @@ ORIGINS = ("--start_from", "--mask")
 _LISTING = "checkpoint"
 _CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
 _PUT = rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{_CHECKPOINT_FILE}"
+_SWEPT = r"stage\d+\.h5"
 _OURS = re.compile(
     rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
     # What killed writers leave: TensorFlow's, and ``publishing``'s.
-    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT})\.[0-9a-f]{{16}}\.part"
+    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT}|{_SWEPT})\.[0-9a-f]{{16}}\.part"
+    # Sweeps of stages, and what is beside them.
+    rf"|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"
 )
 _STEP = re.compile(rf"{re.escape(CHECKPOINT)}-(\d+)\.")
 _LOCK_TIMEOUT_S = 180.0
@@ -62,7 +65,7 @@ class TrainingDirectory:
     final, work : Path
         Where the network is to be, and where it is until it is done.
     step : int
-        Of the newest checkpoint; a new training has one of step 0 after :meth:`begin`.
+        Of the newest checkpoint; -1 before :meth:`begin` of a new training, which saves step 0.
     seconds : float
         Time spent in the jobs before this one.
     """
@@ -78,7 +81,7 @@ class TrainingDirectory:
             raise ConfigError(f"--model_dir={config.model_dir}: has no name; choose one below it")
         self.work = self.final.with_name(f"{self.final.name}.training")
         self._replaced = self.final.with_name(f".{self.final.name}.replaced")
-        self.step = 0
+        self.step = -1
         self.seconds = 0.0
         self._state: dict[str, Any] = {}
 
@@ -235,7 +238,7 @@ class TrainingDirectory:
         WriteError
             If that fails; the checkpoint before it is as it was.
         """
-        if step == self.step > 0:
+        if step == self.step:
             return
         self._lock.check()
         prefix = self._prefix(step)
@@ -384,9 +387,16 @@ class TrainingDirectory:
     def _is_asked_for(self, step: int) -> bool:
         """Whether a checkpoint is to be in the end, and not only for a resume."""
         n_steps = self._state["n_steps"]
-        every = self._config.save_every * (n_steps // self._config.epochs)
+        of_epoch = n_steps // self._config.epochs
+        every = self._config.save_every * of_epoch
         is_due = step == n_steps or bool(every and step and step % every == 0)
+        is_due |= step > 0 and step in self._swept_steps(of_epoch)
         return is_due or step in self._state["asked_for"]
+
+    def _swept_steps(self, of_epoch: int) -> list[int]:
+        """Steps at which a stage ends that is swept."""
+        is_swept = self._config.sweep_stages is not None
+        return [of_epoch * epoch for epoch in stage_ends(self._config)] if is_swept else []
 
     def _tidy(self) -> None:
         """After a training has taken its place: remove the network that was there."""
