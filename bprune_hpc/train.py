@@ -24,6 +24,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from numpy.typing import NDArray
 from . import streams
 from .config.argument_file import ArgumentParser
 from .data.fitting import NetworkInput
-from .data.loading import DataSet, check_labels, describe, load
+from .data.loading import DataSet, check_labels, check_targets, describe, load
+from .data.splitting import SPLIT_FILE, as_file, held_out
 from .data.values import Split
 from .errors import BpruneError, ConfigError, DataError, LaunchError
 from .job import deadline, launch_report
@@ -68,6 +70,7 @@ from .training.directory import RECORD, TrainingDirectory
 from .training.noise import Noise
 from .training.pruning import prune, prune_fraction, share_pruned
 from .training.shares import AddUp, SharedSteps
+from .training.units import units_of
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -77,6 +80,7 @@ _LOOK_S = 1.0  # between looks at signals and the clock, about
 _SAVE_S = 300.0  # between checkpoints that are for a resume alone, at least
 _SAVE_SHARE = 0.02  # of the time that may go into them
 _TAKES = NetworkInput()  # examples of any shape, in float32
+_MOST_NAMED = 10  # classes in a message
 _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
@@ -183,6 +187,10 @@ class _Run:
         config, comm = self.config, self.comm
         data: dict[str, DataSet] = {}  # on rank 0, which alone reads files
         self.n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, data))
+        self.files: dict[str, bytes] = {}
+        if config.test_fraction is not None and comm.is_root:
+            halves = [(data[half].x, data[half].labels) for half in ("train", "test")]
+            self.files[SPLIT_FILE] = as_file(halves[0], halves[1])
         self.allreduce = comm.from_root(lambda: _allreduce(config, comm.size))
         environment = _environment(config, comm, self.allreduce)
         self.beginning = Beginning()
@@ -205,8 +213,9 @@ class _Run:
         if self.allreduce == "horovod":
             self.add_up = _horovod_sum(_start_horovod(comm), (config.num_intra, config.num_inter))
         self.training = graph.build(
-            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked
-        )
+            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked,
+            units_of(self.x, self.y) if config.standardize else None,
+        )  # fmt: skip
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
         comm.from_root(lambda: graph.check_memory(self.training, asked_for))
         with contextlib.ExitStack() as stack:
@@ -286,7 +295,7 @@ class _Run:
             logger.info("%s: going on from step %d of %d", directory.work, directory.step, n_steps)
         else:
             self.beginning.set(self.training, self.session)
-            directory.begin(self.training, self.session)
+            directory.begin(self.training, self.session, self.files)
             self.save_s = time.monotonic() - self.saved_at
             logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
         return directory.step
@@ -417,7 +426,7 @@ class _Run:
         n_steps = config.epochs * self.n_steps
         measured = graph.evaluate(
             config, self.training, self.session, test.x.reshape(len(test.x), -1), test.labels,
-            Noise(self.training.network.logits, config.seed, 0, n_steps), before_draw,
+            Noise(self.training.outputs, config.seed, 0, n_steps), before_draw,
         )  # fmt: skip
         mixed = directory.mixed_environment
         report = {
@@ -498,8 +507,15 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             split,
             subtract_pixel_mean=config.subtract_pixel_mean,
             task=config.task,
+            x_key=config.x_key,
+            y_key=config.y_key,
+            target_columns=config.target_columns,
+            first_label=config.first_label,
             network=_TAKES,
         )
+    if config.test_fraction is not None:
+        _split(config, loaded)
+    for split in halves:
         logger.info("%s set: %s", split, describe(loaded[split], config.data_path))
     n_outputs = 1
     if config.task == "classification":
@@ -516,6 +532,10 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             )
         for half in loaded.values():
             check_labels(half.labels, n_outputs)
+        _warn_of_classes(loaded["train"].labels, loaded["test"].labels)
+    else:
+        for half in loaded.values():
+            check_targets(half.labels, n_outputs)
     if loaded["train"].x.shape[1:] != loaded["test"].x.shape[1:]:
         shapes = loaded["train"].x.shape[1:], loaded["test"].x.shape[1:]
         raise ConfigError(
@@ -526,6 +546,30 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
         image_shape(loaded["train"].x.shape[1:])
     n_steps = steps_per_epoch(len(loaded["train"].labels), config.batch_size, n_ranks)
     return n_steps, n_outputs
+
+
+def _split(config: TrainConfig, loaded: dict[str, DataSet]) -> None:
+    """Hold out examples of a file without halves."""
+    whole, other = loaded["train"], loaded["test"]
+    where = config.data_path or whole.name
+    if not _same_examples(whole, other):
+        raise ConfigError(f"--test_fraction: {where} has a test half; leave the flag out")
+    if len(whole.x) < 2:
+        raise DataError(f"{where}: has one example, and two are needed to hold one out")
+    assert config.test_fraction is not None
+    is_held_out = held_out(len(whole.x), config.test_fraction, config.split_seed)
+    for name, chosen in (("train", ~is_held_out), ("test", is_held_out)):
+        loaded[name] = replace(whole, x=whole.x[chosen], y=whole.labels[chosen])
+
+
+def _warn_of_classes(train: NDArray[Any], test: NDArray[Any]) -> None:
+    """Say which classes of the test half nothing can be learned of."""
+    unknown = np.setdiff1d(test, train)
+    if unknown.size:
+        logger.warning(
+            "no example to train on is of class %s, and %d of the test half are",
+            ", ".join(map(str, unknown[:_MOST_NAMED])), np.isin(test, unknown).sum(),
+        )  # fmt: skip
 
 
 def _start_tensorflow(config: TrainConfig) -> None:

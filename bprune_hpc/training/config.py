@@ -11,13 +11,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.argument_file import ArgumentParser
+from ..config.flags import add_names, read_columns
 from ..data.loading import DATASETS
+from ..data.splitting import SPLIT_FILE
 from ..errors import ConfigError
 from ..metrics.tasks import TASKS
 from ..models.zoo import MODELS
@@ -28,6 +31,13 @@ ESTIMATORS = ("flipout", "reparameterization", "local")
 SCHEDULES = ("constant", "polynomial")
 _POWER = 3  # of a polynomial schedule
 _MOST_UNITS = 10**6  # of a layer
+_OF_SOME = ("sweep_stages", "x_key", "y_key", "target_columns", "first_label", "test_fraction",
+            "split_seed", "standardize")  # fmt: skip
+"""Settings that are recorded where they are not what they are by default."""
+_NOT_DEFINING = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
+                 "num_intra", "num_inter", "start_from", "mask", "at", "sweep_stages", "status",
+                 "time_limit_min", "stop_margin_s")  # fmt: skip
+"""Settings that decide no numbers, or name files, which are known by what is in them."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,13 @@ class TrainConfig:
     end_epoch: int | None
     frequency: int
     sweep_stages: str | None
+    x_key: str | None
+    y_key: str | None
+    target_columns: tuple[str, ...]
+    first_label: int
+    test_fraction: float | None
+    split_seed: int
+    standardize: bool
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_draws_eval", "width"):
@@ -96,9 +113,12 @@ class TrainConfig:
             raise ConfigError(
                 f"--posterior=local: is of --model=dense; choose another for --model={self.model}"
             )
-        for name in ("save_every", "num_intra", "num_inter", "seed"):
+        fraction = self.test_fraction
+        self._require("test_fraction", fraction is None or 0 < fraction < 1, "above 0 and below 1")
+        for name in ("save_every", "num_intra", "num_inter", "seed", "split_seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        self._require("seed", self.seed < 2**63, "below 2**63")
+        for name in ("seed", "split_seed"):
+            self._require(name, getattr(self, name) < 2**63, "below 2**63")
         for name in ("num_intra", "num_inter", "batch_size", "epochs"):
             self._require(name, getattr(self, name) <= 10**6, "a million or less")
         self._require("width", self.width <= _MOST_UNITS, f"{_MOST_UNITS} or less")
@@ -139,17 +159,18 @@ class TrainConfig:
         if self.prune_schedule is None:
             left_out |= {"prune_schedule", "prune_criterion", "initial_fraction", "final_fraction",
                          "begin_epoch", "end_epoch", "frequency"}  # fmt: skip
-        if self.sweep_stages is None:
-            left_out.add("sweep_stages")
+        left_out |= {name for name in _OF_SOME if getattr(self, name) == defaults()[name]}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def defining(self) -> dict[str, Any]:
         """Settings that decide the numbers, by flag; files are known by what is in them."""
-        other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
-                 "num_intra", "num_inter", "start_from", "mask", "at",
-                 "sweep_stages")  # fmt: skip
-        return {f"--{name}": value for name, value in self.settings.items() if name not in other}
+        settings = self.settings
+        return {
+            f"--{name}": settings.get(name, default)
+            for name, default in defaults().items()
+            if name not in _NOT_DEFINING
+        }
 
     @property
     def threads(self) -> tuple[int, int]:
@@ -161,6 +182,13 @@ class TrainConfig:
             raise ConfigError(f"--{name}={getattr(self, name)}: must be {wanted}")
 
 
+@cache
+def defaults() -> dict[str, Any]:
+    """What a setting is where it is not given, and in records that are older than its flag."""
+    found = vars(parser().parse_args([]))
+    return {**found, "task": "classification", "target_columns": ()}
+
+
 def parse(argv: Sequence[str], prog: str) -> TrainConfig:
     """Settings from a command line, whose ``@FILE`` arguments are argument files.
 
@@ -170,6 +198,7 @@ def parse(argv: Sequence[str], prog: str) -> TrainConfig:
         If a flag is not known or a value is of the wrong type or out of its range.
     """
     arguments = vars(parser(prog).parse(argv))
+    arguments["target_columns"] = read_columns(arguments["target_columns"])
     for name in ("model_dir", "data_path"):
         if arguments[name]:
             arguments[name] = os.path.expanduser(arguments[name])
@@ -199,6 +228,23 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         "--subtract_pixel_mean",
         action="store_true",
         help="of cifar10: subtract the training set's mean image",
+    )
+    add_names(data)
+    data.add_argument(
+        "--test_fraction",
+        type=float,
+        metavar="F",
+        help="of a file without halves: hold out so much, at random; both halves are kept in DIR, "
+        f"as {SPLIT_FILE}, and a sweep of DIR takes the test half",
+    )
+    data.add_argument(
+        "--split_seed", type=int, default=0, metavar="N", help="of that choice; default: 0"
+    )
+    data.add_argument(
+        "--standardize",
+        action="store_true",
+        help="inputs, and a regression's targets, by mean and standard deviation of the training "
+        "half; inside of the network, which takes and gives the units of the data",
     )
     data.add_argument(
         "--model_dir",

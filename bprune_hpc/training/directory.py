@@ -26,11 +26,12 @@ from typing import Any
 
 from .. import graph_info
 from ..checkpoints import saver
+from ..data.splitting import SPLIT_FILE
 from ..errors import BpruneError, CheckpointError, ConfigError, WriteError
 from ..files.atomic_write import clean, put, resolved
 from ..files.lock import Lock, hold
 from ..job.provenance import Environment, differences, mixture, union
-from .config import TrainConfig, stage_ends
+from .config import TrainConfig, defaults, stage_ends
 from .graph import Training, write_checkpoint
 
 CHECKPOINT = "model.ckpt"
@@ -42,13 +43,14 @@ ORIGINS = ("--start_from", "--mask")
 _LISTING = "checkpoint"
 _CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
 _PUT = rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{_CHECKPOINT_FILE}"
+_KEPT = re.escape(SPLIT_FILE)
 _SWEPT = r"stage\d+\.h5"
 _OURS = re.compile(
     rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
     # What killed writers leave: TensorFlow's, and ``publishing``'s.
-    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT}|{_SWEPT})\.[0-9a-f]{{16}}\.part"
-    # Sweeps of stages, and what is beside them.
-    rf"|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"
+    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT}|{_KEPT}|{_SWEPT})\.[0-9a-f]{{16}}\.part"
+    # Both halves of the data; sweeps of stages, and what is beside them.
+    rf"|{_KEPT}|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"
 )
 _STEP = re.compile(rf"{re.escape(CHECKPOINT)}-(\d+)\.")
 _LOCK_TIMEOUT_S = 180.0
@@ -196,14 +198,22 @@ class TrainingDirectory:
         """What of the environment was not the same in all jobs, in words."""
         return mixture(self._state["environment"])
 
-    def begin(self, training: Training, session: Any) -> None:
-        """Begin a new training, and save it as it is before the first step."""
+    def begin(self, training: Training, session: Any, files: Mapping[str, bytes] = {}) -> None:
+        """Begin a new training, and save it as it is before the first step.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+            What else is to be in it.
+        """
         try:
             self._remove(self.work)
             self.work.mkdir(exist_ok=True)
             if self.final.is_dir():
                 shutil.copymode(self.final, self.work)
             self._write_state()
+            for name, content in files.items():
+                put(self.work / name, [content])
             try:
                 graph_info.write(self.work, training.graph)
             except ConfigError as error:
@@ -339,10 +349,12 @@ class TrainingDirectory:
         if not isinstance(before, dict):
             return ["other settings"]
         now = json.loads(json.dumps(self._config.defining)) if now is None else now
-        common = before.keys() & now.keys()
+        absent = {f"--{name}": value for name, value in defaults().items()}
+        absent |= dict.fromkeys(ORIGINS, "none")
+        before = {**json.loads(json.dumps(absent)), **before}
+        both = [name for name in now if name in before]
         return differences(
-            {name: before[name] for name in now if name in common},
-            {name: now[name] for name in now if name in common},
+            {name: before[name] for name in both}, {name: now[name] for name in both}
         )
 
     def _network(self) -> str:

@@ -28,11 +28,14 @@ from ..tensorflow_import import call_of, calls_of, import_probability, import_te
 from .config import TrainConfig, op_seed
 from .gradients import of_elbo, of_nll
 from .noise import Noise
+from .units import Units, variable
 
 _SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
 
 
-def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[Any, Any]:
+def likelihood(
+    output: Any, targets: Any, noise_scale: float | None, unit: Any = None
+) -> tuple[Any, Any]:
     """Mean negative log-likelihood of a Normal around the output, and its standard deviation.
 
     The operations that a sweep takes the predictive from are called ``predictive/loc`` and
@@ -44,6 +47,8 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
     targets : float32 tensor, shape (n,)
     noise_scale : float or None
         None: one for all examples is learned, from 1 on; targets of unit variance suit it.
+    unit : float32 tensor, optional
+        What a scale of 1 that is learned stands for; default: 1.
 
     Returns
     -------
@@ -55,6 +60,7 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
         start = math.log(math.expm1(1.0))
         raw = tf.compat.v1.get_variable("noise/untransformed_scale", initializer=start)
         noise: Any = _SMALLEST_SCALE + tf.nn.softplus(raw)
+        noise = noise if unit is None else unit * noise
     else:
         noise = tf.constant(noise_scale, tf.float32)
     scale = tf.identity(noise, name=SCALE_OP)
@@ -128,6 +134,8 @@ class Training:
         See :func:`bprune_hpc.training.gradients.of_nll`.
     gradients : list of float32 tensor
         This rank's share of the mean over ranks of the whole loss's.
+    outputs : float32 tensor, shape (n, n_outputs)
+        Logits of the network or, of a regression, means of the targets in their units.
     noise_scale : float32 tensor or None
         Of a regression.
     """
@@ -145,6 +153,7 @@ class Training:
     step: Any
     init: Any
     saver: Any
+    outputs: Any
     noise_scale: Any | None = None
 
 
@@ -156,6 +165,7 @@ def build(
     rank: int = 0,
     n_ranks: int = 1,
     is_masked: bool = False,
+    units: Units | None = None,
 ) -> Training:
     """Build network, ELBO and optimizer into a new TF1 graph.
 
@@ -175,6 +185,8 @@ def build(
         gradients.
     is_masked : bool
         Whether weights can be pruned.
+    units : Units, optional
+        Of the data, where the network is to take them off.
     """
     tf = import_tensorflow()
     v1 = tf.compat.v1
@@ -185,9 +197,12 @@ def build(
         labels = v1.placeholder(tf.float32 if is_regression else tf.int64, (None,))
         rate = v1.placeholder(tf.float32, (), name="learning_rate")
         factor = v1.placeholder(tf.float32, (), name="kl_factor")
+        taken, given, unit = inputs, (lambda logits: logits), None
+        if units is not None:
+            taken = (inputs - variable("mean", units.mean)) / variable("scale", units.scale)
         network = models_zoo.build(
             config.model,
-            inputs,
+            taken,
             n_classes,
             n_train,
             example_shape=example_shape,
@@ -197,15 +212,21 @@ def build(
             posterior_scale_init=config.posterior_scale_init,
             is_masked=is_masked,
         )
-        noise_scale = None
+        if units is not None and is_regression:
+            zero, unit = (
+                variable("target_mean", units.target_mean),
+                variable("target_scale", units.target_scale),
+            )
+            given = lambda logits: zero + unit * logits  # noqa: E731
+        outputs, noise_scale = given(network.logits), None
         if is_regression:
-            nll, noise_scale = likelihood(network.logits, labels, config.noise_scale)
+            nll, noise_scale = likelihood(outputs, labels, config.noise_scale, unit)
         else:
-            nll = mean_nll(network.logits, labels, None)
+            nll = mean_nll(outputs, labels, None)
         scales = network.drawn_scales
         if config.estimator == "local":
-            logits, scales = local_dense(network.layers, inputs)
-            nll = mean_nll(logits, labels, noise_scale)
+            logits, scales = local_dense(network.layers, taken)
+            nll = mean_nll(given(logits), labels, noise_scale)
         found = of_nll(network, nll, scales, 1 / n_ranks)
         pairs = of_elbo(network, found, scales, factor / n_train, config.prior_scale, 1 / n_ranks)
         gradients = [gradient for gradient, _ in pairs]
@@ -216,7 +237,7 @@ def build(
         saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
     return Training(
         graph, inputs, labels, rate, factor, network, nll, scales, found, gradients, step, init,
-        saver, noise_scale,
+        saver, outputs, noise_scale,
     )  # fmt: skip
 
 
@@ -324,7 +345,7 @@ def evaluate(
     Parameters
     ----------
     noise : Noise
-        Of the network's logits.
+        Of the network's outputs.
     before_draw : callable
         Called before each draw; what it raises ends the evaluation.
 
@@ -337,7 +358,7 @@ def evaluate(
         four, what :func:`bprune_hpc.training.graph.measure` gives.
     """
 
-    call = call_of(session, training.network.logits, [training.inputs, *noise.fed])
+    call = call_of(session, training.outputs, [training.inputs, *noise.fed])
 
     def logits() -> NDArray[np.float64]:
         before_draw()

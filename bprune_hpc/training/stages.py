@@ -60,7 +60,15 @@ def sweep_of(config: TrainConfig, directory: Path, epoch: int, step: int) -> Swe
 
 
 def _data(config: TrainConfig) -> list[str]:
-    found = [f"--dataset={config.dataset}"]
-    if config.data_path is not None:
-        found.append(f"--data_path={config.data_path}")
+    """Flags of the data that the training has as its test half."""
+    if config.test_fraction is not None:
+        return []  # the case has them
+    found = [f"--dataset={config.dataset}", f"--first_label={config.first_label}"]
+    named = {
+        "data_path": config.data_path,
+        "x_key": config.x_key,
+        "y_key": config.y_key,
+        "target_columns": ",".join(config.target_columns),
+    }
+    found += [f"--{name}={value}" for name, value in named.items() if value]
     return [*found, *(["--subtract_pixel_mean"] if config.subtract_pixel_mean else [])]
