@@ -67,10 +67,12 @@ from .training.config import (
     steps_per_epoch,
 )
 from .training.directory import RECORD, TrainingDirectory
+from .training.log import Log, open_log
 from .training.noise import Noise
 from .training.pruning import prune, prune_fraction, share_pruned
 from .training.shares import AddUp, SharedSteps
 from .training.units import units_of
+from .training.validation import Validation, validate
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -80,6 +82,7 @@ _LOOK_S = 1.0  # between looks at signals and the clock, about
 _SAVE_S = 300.0  # between checkpoints that are for a resume alone, at least
 _SAVE_SHARE = 0.02  # of the time that may go into them
 _TAKES = NetworkInput()  # examples of any shape, in float32
+_VALIDATION = 2**32 - 1  # in place of a rank, for noise of its own
 _MOST_NAMED = 10  # classes in a message
 _MOST_CLASSES = 10_000  # of fewer examples than classes
 
@@ -218,7 +221,11 @@ class _Run:
         )  # fmt: skip
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
         comm.from_root(lambda: graph.check_memory(self.training, asked_for))
+        self.test = data.get("test")
+        self.log: Log | None = None
+        self.epoch_nll, self.n_summed = 0.0, 0
         with contextlib.ExitStack() as stack:
+            self.stack = stack
             threads = config.num_intra, config.num_inter
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
             self.session.run(self.training.init)
@@ -298,11 +305,16 @@ class _Run:
             directory.begin(self.training, self.session, self.files)
             self.save_s = time.monotonic() - self.saved_at
             logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
+        self.epoch_nll, self.n_summed = directory.epoch_nll, directory.n_summed
+        if self.config.log is not None:
+            n_done = directory.step // self.n_steps
+            self.log = open_log(self.config.log, directory.work, n_done, directory.step)
+            self.stack.callback(self.log.close)
         return directory.step
 
     def _train(self, step: int) -> str | None:
         """Take all steps from one on; why it has stopped, if it has."""
-        config, comm, session = self.config, self.comm, self.session
+        config, comm = self.config, self.comm
         look = _Looks(comm, self.ask)
         if comm.is_root:
             look.timing.wrote(self.save_s)
@@ -319,31 +331,67 @@ class _Run:
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
-            losses = np.empty(len(batches) - first)
+            if first == 0:
+                self.epoch_nll, self.n_summed = 0.0, 0
             for i in range(first, self.n_steps):
                 why, is_due = look.before(step, self._is_save_due)
                 if why is not None or is_due:
                     self._save(step, look.timing)
                 if why is not None:
                     return why
-                losses[i - first] = self._step(batches[i], epoch + i / self.n_steps)
+                self.epoch_nll += float(self._step(batches[i], epoch + i / self.n_steps))
+                self.n_summed += 1
                 step += 1
             # One rank's broken gradient breaks all, so rank 0 sees it and says it once: in the
             # losses of the epoch or, if it was the last step's, in what that step left behind.
             self._put_back(False)
+            row: dict[str, float] = {"epoch": epoch + 1, "step": step}
             if comm.is_root:
-                nll, kl = float(losses.mean()), float(session.run(self.training.network.kl))
-                if not math.isfinite(nll + kl):
-                    self._on_root.give_up()
-                    raise BpruneError(
-                        f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; "
-                        "lower --learning_rate"
-                    )
-                show(epoch + 1, nll, kl)
+                row |= self._end_epoch(epoch)
+            found = self._validate(epoch + 1)
+            if comm.is_root:
+                show(epoch + 1, row["nll"], row["kl"], found)
+                if found is not None:
+                    row |= {"validation_nll": found.nll, "validation_nll_se": found.nll_se}
+                if self.log is not None:
+                    self.log.write(row)
             if config.save_every and (epoch + 1) % config.save_every == 0:
                 self._save(step, look.timing)
         self._save(step, look.timing)
         return self._sweep_stage(config.epochs, step)
+
+    def _end_epoch(self, epoch: int) -> dict[str, float]:
+        """Numbers of an epoch, on rank 0, after a look whether they are finite."""
+        config, training = self.config, self.training
+        nll = self.epoch_nll / self.n_summed
+        kl = float(self.session.run(training.network.kl))
+        if not math.isfinite(nll + kl):
+            self._on_root.give_up()
+            raise BpruneError(
+                f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; lower "
+                "--learning_rate"
+            )
+        rate = learning_rate(config, self.comm.size, epoch + 1)
+        return {"nll": nll, "kl": kl, "learning_rate": rate, **self._pruned_fraction()}
+
+    def _validate(self, n_epochs: int) -> Validation | None:
+        """Measure the network on the test half, where that is due; rank 0 does it for all."""
+        config, training, test = self.config, self.training, self.test
+        every = config.validate_every
+        if not every or n_epochs % every:
+            return None
+
+        def on_root() -> Validation:
+            assert test is not None
+            noise = Noise(training.outputs, config.seed, _VALIDATION)
+            x = test.x.reshape(len(test.x), -1)
+            draw = graph.drawing(training, self.session, x, noise)
+            scale = training.noise_scale
+            of_noise = None if scale is None else float(self.session.run(scale))
+            draws = (draw() for _ in range(config.n_draws_validate))
+            return validate(draws, test.labels, of_noise)
+
+        return self.comm.from_root(on_root)
 
     def _sweep_stage(self, epoch: int, step: int) -> str | None:
         """Sweep the network that a stage has ended with, on all ranks; why that has stopped."""
@@ -395,7 +443,8 @@ class _Run:
 
         def save() -> None:
             began = time.monotonic()
-            self._on_root.save(self.training, self.session, step, began - self.began)
+            summed = self.epoch_nll, self.n_summed
+            self._on_root.save(self.training, self.session, step, began - self.began, summed)
             self.saved_at = time.monotonic()
             self.save_s = self.saved_at - began
             timing.wrote(self.save_s)

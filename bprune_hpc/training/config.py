@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from ..metrics.tasks import TASKS
 from ..models.zoo import MODELS
 from ..posterior.criteria import CRITERIA
+from .log import CSV_FILE, LOGS
 
 ALLREDUCES = ("horovod", "mpi")
 ESTIMATORS = ("flipout", "reparameterization", "local")
@@ -32,11 +33,13 @@ SCHEDULES = ("constant", "polynomial")
 _POWER = 3  # of a polynomial schedule
 _MOST_UNITS = 10**6  # of a layer
 _OF_SOME = ("sweep_stages", "x_key", "y_key", "target_columns", "first_label", "test_fraction",
-            "split_seed", "standardize")  # fmt: skip
+            "split_seed", "standardize", "validate_every", "n_draws_validate",
+            "log")  # fmt: skip
 """Settings that are recorded where they are not what they are by default."""
 _NOT_DEFINING = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
                  "num_intra", "num_inter", "start_from", "mask", "at", "sweep_stages", "status",
-                 "time_limit_min", "stop_margin_s")  # fmt: skip
+                 "time_limit_min", "stop_margin_s", "validate_every", "n_draws_validate",
+                 "log")  # fmt: skip
 """Settings that decide no numbers, or name files, which are known by what is in them."""
 
 
@@ -96,6 +99,9 @@ class TrainConfig:
     test_fraction: float | None
     split_seed: int
     standardize: bool
+    validate_every: int
+    n_draws_validate: int
+    log: str | None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_draws_eval", "width"):
@@ -115,7 +121,10 @@ class TrainConfig:
             )
         fraction = self.test_fraction
         self._require("test_fraction", fraction is None or 0 < fraction < 1, "above 0 and below 1")
-        for name in ("save_every", "num_intra", "num_inter", "seed", "split_seed"):
+        self._require("n_draws_validate", self.n_draws_validate >= 2, "2 or more")
+        for name in (
+            "save_every", "num_intra", "num_inter", "seed", "split_seed", "validate_every",
+        ):  # fmt: skip
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("seed", "split_seed"):
             self._require(name, getattr(self, name) < 2**63, "below 2**63")
@@ -396,6 +405,22 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         type=int,
         default=100,
         help="posterior draws of the accuracy at the end; default: %(default)s",
+    )
+    run.add_argument(
+        "--validate_every",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="every so many epochs say the negative log-likelihood of the test half, averaged over "
+        "--n_draws_validate draws, the same each time, with its standard error; default: 0, never",
+    )
+    run.add_argument(
+        "--n_draws_validate", type=int, default=10, metavar="S", help="default: %(default)s"
+    )
+    run.add_argument(
+        "--log",
+        choices=LOGS,
+        help=f"keep the numbers of each epoch in DIR: {CSV_FILE}, or events for TensorBoard",
     )
     run.add_argument(
         "--save_every",

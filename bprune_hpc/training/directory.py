@@ -33,6 +33,7 @@ from ..files.lock import Lock, hold
 from ..job.provenance import Environment, differences, mixture, union
 from .config import TrainConfig, defaults, stage_ends
 from .graph import Training, write_checkpoint
+from .log import CSV_FILE, EVENTS
 
 CHECKPOINT = "model.ckpt"
 RECORD = "train.json"
@@ -43,14 +44,14 @@ ORIGINS = ("--start_from", "--mask")
 _LISTING = "checkpoint"
 _CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
 _PUT = rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{_CHECKPOINT_FILE}"
-_KEPT = re.escape(SPLIT_FILE)
+_KEPT = rf"{re.escape(SPLIT_FILE)}|{re.escape(CSV_FILE)}"
 _SWEPT = r"stage\d+\.h5"
 _OURS = re.compile(
     rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
     # What killed writers leave: TensorFlow's, and ``publishing``'s.
     rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT}|{_KEPT}|{_SWEPT})\.[0-9a-f]{{16}}\.part"
-    # Both halves of the data; sweeps of stages, and what is beside them.
-    rf"|{_KEPT}|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"
+    # Both halves of the data, logs; sweeps of stages, and what is beside them.
+    rf"|{_KEPT}|{EVENTS}|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"
 )
 _STEP = re.compile(rf"{re.escape(CHECKPOINT)}-(\d+)\.")
 _LOCK_TIMEOUT_S = 180.0
@@ -70,6 +71,11 @@ class TrainingDirectory:
         Of the newest checkpoint; -1 before :meth:`begin` of a new training, which saves step 0.
     seconds : float
         Time spent in the jobs before this one.
+    epoch_nll : float
+        Of the steps of the epoch that the newest checkpoint is in, the sum of the loss so far, and
+        0 where that is not known.
+    n_summed : int
+        Steps in that sum.
     """
 
     def __init__(self, config: TrainConfig, n_ranks: int) -> None:
@@ -85,6 +91,7 @@ class TrainingDirectory:
         self._replaced = self.final.with_name(f".{self.final.name}.replaced")
         self.step = -1
         self.seconds = 0.0
+        self.epoch_nll, self.n_summed = 0.0, 0
         self._state: dict[str, Any] = {}
 
     @contextlib.contextmanager
@@ -235,13 +242,22 @@ class TrainingDirectory:
         with saver.reading(prefix):
             training.saver.restore(session, str(prefix))
 
-    def save(self, training: Training, session: Any, step: int, seconds: float = 0.0) -> None:
+    def save(
+        self,
+        training: Training,
+        session: Any,
+        step: int,
+        seconds: float = 0.0,
+        epoch_nll: tuple[float, int] = (0.0, 0),
+    ) -> None:
         """Write a checkpoint with its meta graph, and only then say that it is there.
 
         Parameters
         ----------
         seconds : float
             Time that this job has trained.
+        epoch_nll : tuple of float and int
+            Sum of the loss over the steps of this epoch, and their number.
 
         Raises
         ------
@@ -267,6 +283,7 @@ class TrainingDirectory:
         put(self.work / _LISTING, ["".join(f"{line}\n" for line in lines).encode()])
         self.step = step
         self._state["asked_for"] = [n for n in kept if self._is_asked_for(n)]
+        self._state["epoch"] = [step, *epoch_nll]
         self._write_state(seconds)
         for path in self.work.iterdir():
             found = _STEP.match(path.name)
@@ -372,6 +389,9 @@ class TrainingDirectory:
 
     def _go_on(self, there: Mapping[str, Any], step: int, environment: Environment) -> None:
         self.step, self.seconds = step, float(there.get("train_time_s", 0.0))
+        summed = there.get("epoch", [-1, 0.0, 0])
+        if summed[0] == step:
+            self.epoch_nll, self.n_summed = float(summed[1]), int(summed[2])
         before = there.get("environment")
         known = [before] if isinstance(before, dict) else []
         self._state["environment"] = union([*known, environment])

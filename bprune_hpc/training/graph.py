@@ -29,6 +29,7 @@ from .config import TrainConfig, op_seed
 from .gradients import of_elbo, of_nll
 from .noise import Noise
 from .units import Units, variable
+from .validation import log_likelihood
 
 _SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
 
@@ -100,8 +101,9 @@ def measure(
         ``rmse_mean_weights``, ``rmse_averaged`` (of the mean over the draws), ``rmse_single_draw``,
         ``nll_averaged`` (of the mixture of the draws' Normals, nats an example), ``noise_scale``.
     """
-    error = np.stack([draw[:, 0] for draw in draws]) - targets
-    log_density = -0.5 * (error / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
+    outputs = list(draws)
+    error = np.stack([draw[:, 0] for draw in outputs]) - targets
+    log_density = np.stack([log_likelihood(draw, targets, scale) for draw in outputs])
     mixture = np.logaddexp.reduce(log_density, axis=0) - math.log(len(error))
     return {
         "rmse_mean_weights": _root_mean_square(at_mean()[:, 0] - targets),
@@ -357,16 +359,11 @@ def evaluate(
         ``snr_quantiles`` of all kernels, by quantile; of a regression, in place of the first
         four, what :func:`bprune_hpc.training.graph.measure` gives.
     """
-
-    call = call_of(session, training.outputs, [training.inputs, *noise.fed])
+    draw = drawing(training, session, x, noise)
 
     def logits() -> NDArray[np.float64]:
         before_draw()
-        parts = [
-            call(batch, *noise.next(len(batch)))
-            for batch in np.split(x, range(_EVALUATED_AT_ONCE, len(x), _EVALUATED_AT_ONCE))
-        ]
-        return np.concatenate(parts).astype(np.float64)
+        return draw()
 
     def at_mean() -> NDArray[np.float64]:
         with _no_noise(training, session):
@@ -384,6 +381,20 @@ def evaluate(
         **measured,
         "snr_quantiles": {str(q): float(np.quantile(ratios, q)) for q in quantiles},
     }
+
+
+def drawing(
+    training: Training, session: Any, x: NDArray[np.float32], noise: Noise
+) -> Callable[[], NDArray[np.float64]]:
+    """What gives the outputs of another draw for some examples, each time it is called."""
+    call = call_of(session, training.outputs, [training.inputs, *noise.fed])
+    batches = np.split(x, range(_EVALUATED_AT_ONCE, len(x), _EVALUATED_AT_ONCE))
+
+    def draw() -> NDArray[np.float64]:
+        parts = [call(batch, *noise.next(len(batch))) for batch in batches]
+        return np.concatenate(parts).astype(np.float64)
+
+    return draw
 
 
 def _measure_classes(
