@@ -104,7 +104,7 @@ def test_seeds_of_ranks_differ_and_fit_tensorflow():
     ["--epochs=0", "--batch_size=-1", "--learning_rate=0", "--learning_rate=inf", "--seed=-1",
      "--kl_weight=-1", "--kl_weight=nan", "--prior_scale=0", "--hidden=64,0", "--hidden=a",
      "--save_every=-2", "--model=lenet", "--width=0", "--model_dir=", "--posterior_scale_init=x",
-     "--epoch=3", "--estimator=local --model=vgg", "--allreduce=gloo"],
+     "--epoch=3", "--posterior=local --model=vgg", "--allreduce=gloo"],
 )  # fmt: skip
 def test_a_bad_value_is_named(flag):
     with pytest.raises(ConfigError, match=flag.split("=")[0]):
