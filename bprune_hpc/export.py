@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _BESIDE_A_FILE = {
     "--at", "--to", "--formats", "--overwrite", "--data_path", "--dataset", "--model_dir",
-    "--model_ckpt", "--model", "--verbose", "--bits",
+    "--model_ckpt", "--model", "--verbose", "--bits", "--keep_slots",
 }  # fmt: skip
 """Flags that go with a results file, which says all else."""
 
@@ -80,6 +80,11 @@ def parser() -> ArgumentParser:
         help="bits of a weight in the bundle; 16 where its standard deviation is larger than what "
         "that loses",
     )
+    wanted.add_argument(
+        "--keep_slots",
+        action="store_true",
+        help="keep what the optimizer has for each weight in the checkpoint",
+    )
     return root
 
 
@@ -96,7 +101,9 @@ def export_network(comm: Comm, argv: Sequence[str]) -> int:
         check_place(target, arguments.overwrite)
         is_swept = arguments.file is not None
         network = _of_results(arguments, command.given) if is_swept else _of_case(arguments)
-        network = dataclasses.replace(network, bits=arguments.bits)
+        network = dataclasses.replace(
+            network, bits=arguments.bits, keeps_slots=arguments.keep_slots
+        )
         found = export(network, target, formats, overwrite=arguments.overwrite)
         show(card.text(found))
         show(f"export: {arguments.to}")

@@ -25,7 +25,7 @@ from .mpi.comm import Comm, run
 from .results.figure import AXES, PANELS, panels_of, plot
 from .results.follow import follow
 from .results.html_report import page
-from .results.swept import comparison_fault, read_swept
+from .results.swept import comparison_fault, read_all
 from .results.table_formats import as_csv, as_latex, as_markdown
 from .streams import check_shown, show
 
@@ -80,7 +80,7 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
                 raise ConfigError(f"--{flag}: takes one results file; give one")
         if arguments.follow:
             follow(arguments.file[0])
-        sweeps = [read_swept(path) for path in arguments.file]
+        sweeps = read_all(arguments.file)
         tables = [sweep.table for sweep in sweeps]
         panels = panels_of(sweeps, arguments.panels)
         n_choices = sum(found.choice is not None for found in tables)

@@ -68,6 +68,37 @@ class _Grid(argparse.Action):
         namespace.grid = (kind, values)
 
 
+def add_names(group: Any) -> None:
+    """Flags that say what is what in a file of data, of every command that reads labels."""
+    group.add_argument(
+        "--x_key", metavar="KEY", help="name of the array of examples, if not x_test or x"
+    )
+    group.add_argument(
+        "--y_key", metavar="KEY", help="name of the array of labels, if not y_test or y"
+    )
+    group.add_argument(
+        "--target_columns",
+        metavar="LIST",
+        help="for CSV: names or numbers (from 0) of the label columns; default: the last",
+    )
+    group.add_argument(
+        "--first_label", type=int, default=0, metavar="N", help="label of the first class"
+    )
+
+
+def read_columns(text: str | None) -> tuple[str, ...]:
+    """What ``--target_columns`` lists.
+
+    Raises
+    ------
+    ConfigError
+    """
+    columns = () if text is None else tuple(column.strip() for column in text.split(","))
+    if not all(columns):
+        raise ConfigError(f"--target_columns: '{text}' names no column; give names, or numbers")
+    return columns
+
+
 def parser() -> ArgumentParser:
     """The command line of ``python -m bprune_hpc.sweep``."""
     root = ArgumentParser(
@@ -164,20 +195,7 @@ def parser() -> ArgumentParser:
         choices=LAYOUTS,
         help="which axis of the data has the channels, if that is not clear",
     )
-    data.add_argument(
-        "--x_key", metavar="KEY", help="name of the array of examples, if not x_test or x"
-    )
-    data.add_argument(
-        "--y_key", metavar="KEY", help="name of the array of labels, if not y_test or y"
-    )
-    data.add_argument(
-        "--target_columns",
-        metavar="LIST",
-        help="for CSV: names or numbers (from 0) of the label columns; default: the last",
-    )
-    data.add_argument(
-        "--first_label", type=int, default=0, metavar="N", help="label of the first class"
-    )
+    add_names(data)
     data.add_argument(
         "--batch_size", type=int, default=1000, metavar="N", help="examples evaluated at once"
     )

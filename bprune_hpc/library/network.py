@@ -239,6 +239,7 @@ class BayesianNetwork:
         input_scale: str | float = "auto",
         layout: str | None = None,
         bits: int = 32,
+        keep_slots: bool = False,
         overwrite: bool = False,
     ) -> dict[str, Any]:
         """Write the network in files that others open, each checked in its own runtime.
@@ -264,6 +265,9 @@ class BayesianNetwork:
             The same.
         bits : {32, 16}
             Of a number in the bundle, where its deviation says that no more are known.
+        keep_slots : bool
+            Whether a checkpoint keeps what the optimizer has for each weight; else that begins
+            anew.
         overwrite : bool
             Whether an export that is there is replaced.
 
@@ -315,6 +319,7 @@ class BayesianNetwork:
                 examples=examples,
                 draw_noise=draw_noise,
                 bits=bits,
+                keeps_slots=keep_slots,
             )
             return export(network, directory, chosen, overwrite=overwrite)
 

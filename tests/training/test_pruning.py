@@ -22,7 +22,8 @@ from tests.helpers.steps import Steps, random_masks
 from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
 
 KINDS = [
-    ["--model=dense"], ["--estimator=local"], ["--model=conv_flipout"],
+    ["--model=dense"], ["--posterior=local"], ["--model=conv_flipout"],
+    ["--posterior=reparameterization"],
     pytest.param(["--model=resnet18"], marks=pytest.mark.slow),
     ["--task=regression", "--estimator=local"],
 ]  # fmt: skip
