@@ -300,12 +300,16 @@ class _Run:
         self.save_s = 0.0
         if state == "unfinished":
             directory.restore(self.training, self.session)
-            logger.info("%s: going on from step %d of %d", directory.work, directory.step, n_steps)
+            logger.info(
+                "%s: continuing from step %d of %d", directory.work, directory.step, n_steps
+            )
         else:
             self.beginning.set(self.training, self.session)
             directory.begin(self.training, self.session, self.files)
             self.save_s = time.monotonic() - self.saved_at
-            logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
+            logger.info(
+                "%s: training here; replaces %s once it is done", directory.work, directory.final
+            )
         self.epoch_nll, self.n_summed = directory.epoch_nll, directory.n_summed
         if self.config.log is not None:
             n_done = directory.step // self.n_steps

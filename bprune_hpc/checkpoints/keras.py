@@ -23,10 +23,9 @@ from ..graph.source import GraphSource, VariableTypes
 from . import keras_tracing, keras_weights
 from .keras_tracing import Builder
 from .saver import reading
+from .slots import OPTIMIZER_GROUPS
 
 SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
-
-_OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
 
 
 def open_keras(path: Path, builder: Builder) -> GraphSource:
@@ -174,7 +173,7 @@ def _optimizer(file: Any) -> VariableTypes:
         if isinstance(item, h5py.Dataset):
             found[f"{group}/{name}"] = (tuple(item.shape), item.dtype.name)
 
-    for group in _OPTIMIZER_GROUPS:
+    for group in OPTIMIZER_GROUPS:
         if isinstance(file.get(group), h5py.Group):
             file[group].visititems(note)
     return found

@@ -103,6 +103,8 @@ class CheckpointReader:
 
     Attributes
     ----------
+    path : Path
+        The prefix.
     types : dict of str to (tuple of int, str)
         Shape and NumPy type name of every tensor, by name, sorted.
 
@@ -113,7 +115,7 @@ class CheckpointReader:
     """
 
     def __init__(self, prefix: Path) -> None:
-        self._prefix = prefix
+        self.path = prefix
         tensorflow = import_graphs()
         index = prefix.with_name(prefix.name + ".index") if _is_v2(prefix) else prefix
         with reading(index):
@@ -137,14 +139,14 @@ class CheckpointReader:
         absent = sorted(set(names) - self.types.keys())
         if absent:
             raise CheckpointError(
-                f"{self._prefix.name}: lacks {', '.join(map(repr, absent[:5]))}"
+                f"{self.path.name}: lacks {', '.join(map(repr, absent[:5]))}"
                 f"{' and others' if len(absent) > 5 else ''}, which the graph reads; "
                 f"use the .meta file that was written with this checkpoint"
             )
         values = {}
         for name in dict.fromkeys(names):
             self._check(name)
-            with reading(self._prefix, f" at '{name}'"):
+            with reading(self.path, f" at '{name}'"):
                 values[name] = np.asarray(self._reader.get_tensor(name))
         return values
 
@@ -155,12 +157,12 @@ class CheckpointReader:
     def read_raw(self, name: str) -> Any:
         """Value of a tensor of any type, as TensorFlow's reader gives it."""
         self._check(name)
-        with reading(self._prefix, f" at '{name}'"):
+        with reading(self.path, f" at '{name}'"):
             return self._reader.get_tensor(name)
 
     def _check(self, name: str) -> None:
         if name in self._declared:
-            check_stored(self._prefix, name, self._declared[name], _shards(self._prefix))
+            check_stored(self.path, name, self._declared[name], _shards(self.path))
 
 
 def read_variables(prefix: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:

@@ -255,14 +255,14 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
             "two flags out"
         )
     if arguments.ranks is not None and not arguments.plan:
-        raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
+        raise ConfigError("--ranks: needs --plan; a sweep runs on the ranks that are started")
     if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
         raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
     if arguments.noise_block is not None:
         if arguments.draw_noise == "auto":
             arguments.draw_noise = "per_block"
         if arguments.draw_noise != "per_block":
-            raise ConfigError("--noise_block: goes with --draw_noise=per_block")
+            raise ConfigError("--noise_block: needs --draw_noise=per_block")
         if not 1 <= arguments.noise_block <= MAX_COUNT:
             raise ConfigError(f"--noise_block: {arguments.noise_block} is not in 1 to {MAX_COUNT}")
     if arguments.draw_noise == "per_block" and arguments.choice == "exact":
@@ -280,7 +280,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         )
     margin_s = arguments.stop_margin_s
     if margin_s is not None and not 0 <= margin_s < math.inf:
-        raise ConfigError(f"--stop_margin_s: {margin_s:g} is no time; give seconds, 0 or more")
+        raise ConfigError(f"--stop_margin_s: {margin_s:g} is not a number of seconds, 0 or more")
     if not 0 < arguments.lock_timeout_min <= MAX_COUNT:
         raise ConfigError(
             f"--lock_timeout_min: {arguments.lock_timeout_min:g} is not in 0 to {MAX_COUNT}"

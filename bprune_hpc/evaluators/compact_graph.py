@@ -96,7 +96,11 @@ class CompactGraph:
 
 
 def compact_graph(
-    graph: LayerGraph, weights: Weights, *, folds_constants: bool = True
+    graph: LayerGraph,
+    weights: Weights,
+    *,
+    folds_constants: bool = True,
+    keeps_one: bool = False,
 ) -> CompactGraph:
     """Leave out what is idle.
 
@@ -107,8 +111,10 @@ def compact_graph(
         All that the graph names; its constants are among the fixed ones.
     folds_constants : bool
         Whether constants become biases; else those that may differ from zero stay.
+    keeps_one : bool
+        Whether a tensor of which nothing would be left has one channel all the same.
     """
-    live = _find_live(graph, weights, folds_constants)
+    live = _find_live(graph, weights, folds_constants, keeps_one)
     kept = {at: np.flatnonzero(mask) for at, mask in live.kept.items()}
     constants = _Constants(graph, weights, live)
     named: dict[str, GaussianSlice] = {}
@@ -190,7 +196,9 @@ class _Live:
     feeds: dict[int, Mask]
 
 
-def _find_live(graph: LayerGraph, weights: Weights, folds_constants: bool) -> _Live:
+def _find_live(
+    graph: LayerGraph, weights: Weights, folds_constants: bool, keeps_one: bool
+) -> _Live:
     nodes = list(enumerate(graph.nodes))
     shapes = {EXAMPLES: graph.input_shape, **dict(enumerate(graph.shapes(weights.shapes)))}
     n_inputs = graph.input_shape[-1]
@@ -229,6 +237,9 @@ def _find_live(graph: LayerGraph, weights: Weights, folds_constants: bool) -> _L
     stays = varies if folds_constants else {at: ~zero for at, zero in is_zero.items()}
     kept = {at: need & stays[at] for at, need in needed.items()}
     kept[last][:] = True
+    if keeps_one:
+        for mask in kept.values():
+            mask[0] |= not mask.any()
     _align(graph, shapes, kept)
     constant = {at: need & ~kept[at] & ~is_zero[at] for at, need in needed.items()}
     return _Live(shapes, kept, constant, feeds)

@@ -1,8 +1,8 @@
 """The user's own format with the pruned weights in place, for the script that has trained it.
 
 Means become 0 and scales as small as the graph's own function of its variables can make them:
-TFP's softplus has 1.19e-7 added to it, which is left. All else is as it was stored, optimizers'
-slots too. ``mask.npz`` beside it says which weights stay, by tensor, for whoever trains on.
+TFP's softplus has 1.19e-7 added to it, which is left. All else is as it was stored, slots of
+optimizers apart. ``mask.npz`` beside it says which weights stay, by tensor, for whoever trains on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Checkpoint:
         home = directory / self.place
         home.mkdir()
         new = _rewritten(network)
-        rewrite(network.opening, new.source, new.values, home)
+        rewrite(network.opening, new.source, new.values, home, keeps_slots=network.keeps_slots)
         masks: dict[str, Any] = dict(network.mask.kept)
         np.savez_compressed(home / MASK, **masks)
 

@@ -73,14 +73,12 @@ def pack(network: PrunedNetwork, *, only_mean: bool = False) -> PackedNetwork:
         fixed |= posterior.loc
         posterior = Posterior({}, {})
     weights = Weights(posterior, fixed)
-    compact = compact_graph(layers, weights)
+    # No runtime takes a tensor without numbers, as a layer's that is pruned as a whole would be.
+    compact = compact_graph(layers, weights, keeps_one=True)
     constants = _constants(compact, posterior)
     if constants is None:
-        compact = compact_graph(layers, weights, folds_constants=False)
+        compact = compact_graph(layers, weights, folds_constants=False, keeps_one=True)
         constants = {}
-    is_empty = any(0 in shape for shape in (compact.graph.input_shape, *compact.shapes))
-    if is_empty:  # which no runtime takes
-        return _whole(layers, weights)
     tensors = {name: _of_slice(one) for name, one in compact.weights.items()}
     tensors |= {name: packed(name, value, None) for name, value in constants.items()}
     inputs = compact.inputs
@@ -136,22 +134,6 @@ def _with_all_inputs(network: PackedNetwork, n_inputs: int) -> PackedNetwork:
         )
     layers = replace(network.layers, input_shape=(n_inputs,))
     return PackedNetwork(layers, network.shapes, None, tensors)
-
-
-def _whole(layers: LayerGraph, weights: Weights) -> PackedNetwork:
-    """A network with all that it has."""
-    names = {
-        name
-        for node in layers.nodes
-        for name in (getattr(node.operation, "kernel", None), getattr(node.operation, "name", None))
-        if name is not None
-    }
-    loc, scale = weights.posterior.loc, weights.posterior.scale
-    tensors = {
-        name: packed(name, (loc if name in loc else weights.fixed)[name], scale.get(name))
-        for name in sorted(names)
-    }
-    return PackedNetwork(layers, tuple(layers.shapes(weights.shapes)), None, tensors)
 
 
 def _of_slice(one: GaussianSlice) -> PackedTensor:

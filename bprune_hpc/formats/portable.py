@@ -39,7 +39,7 @@ from ..graph.layer_graph import (
     Scale,
     Transpose,
 )
-from ..graph.layer_ops import Rooms, apply, room, run
+from ..graph.layer_ops import apply
 from ..metrics.tasks import class_logits
 from ..posterior.draws import (
     block_key,
@@ -52,10 +52,9 @@ from ..posterior.draws import (
 from ..posterior.normals import plain_normals_at, plain_normals_of
 from ..runner.datasets import TEST_SET
 from ..runner.prediction import NormalPredictive, Predictive
+from .forward import AnyLayers, DenseChain, Matrices, forward
 
 FORMAT = "bprune-hpc-bundle/1"
-_NUMBERS_AT_ONCE = 2**23
-"""Of the largest tensor: memory that is given back and taken anew costs more than its use."""
 OPERATIONS = {
     operation.__name__: operation
     for operation in (
@@ -292,16 +291,10 @@ class PortableNetwork:
             Logits; of a regression the mean of each target, and after them their standard
             deviations where the network gives them.
         """
-        try:
-            rooms = self._rooms.pop()
-        except IndexError:  # the first call, or another thread has it
-            rooms = {}
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is below 1")
-        examples = self._examples(x, input_scale, layout, rooms)
-        outputs = self._outputs(examples, self._at_mean, batch_size, rooms)
-        self._rooms.append(rooms)
-        return self._shown(outputs)
+        examples = self._examples(x, input_scale, layout)
+        return self._shown(self._outputs(examples, self._prepared_mean, batch_size))
 
     def sample(
         self,
@@ -424,8 +417,8 @@ class PortableNetwork:
         x: ArrayLike,
         input_scale: str | float | None,
         layout: str | None,
-        rooms: Rooms | None = None,
     ) -> NDArray[Any]:
+        """Examples in the network's shape and type."""
         try:
             examples = np.asarray(x)
         except ValueError as error:
@@ -436,31 +429,29 @@ class PortableNetwork:
             raise DataError("x: has masked values, which are no numbers; drop these examples")
         scale = self.input_scale if input_scale is None else str(input_scale)
         try:
-            fitted = fit(
+            return fit(
                 examples, self.input, input_scale=scale, layout=layout or self.layout,
                 with_warnings=False,
             ).x  # fmt: skip
         except DataError as error:
             raise DataError(f"x: {str(error).replace('--', '')}") from None
-        if self.inputs is not None:
-            rows = fitted.reshape(len(fitted), -1)
-            out = room(rooms, "examples", (len(rows), len(self.inputs)), rows.dtype)
-            fitted = np.take(rows, self.inputs, axis=1, out=out, mode="clip")
-        return fitted.astype(np.float32, copy=False)
 
     @cached_property
-    def _at_once(self) -> int:
-        """Examples that go through all layers together."""
-        return max(1, _NUMBERS_AT_ONCE // max(self.largest, 1))
+    def _forward(self) -> DenseChain | AnyLayers:
+        return forward(self.layers, self.inputs, self.largest)
 
     @cached_property
-    def _rooms(self) -> list[Rooms]:
+    def _free(self) -> list[Matrices]:
         """Memory of calls that have ended."""
         return []
 
     @cached_property
     def _at_mean(self) -> dict[str, NDArray[np.float32]]:
         return {name: tensor.dense(tensor.loc) for name, tensor in self.tensors.items()}
+
+    @cached_property
+    def _prepared_mean(self) -> Any:
+        return self._forward.prepared(self._at_mean)
 
     def _noise(
         self, kind: str | None, block: int | None, first_example: int, n_examples: int
@@ -546,7 +537,7 @@ class PortableNetwork:
             for name, deviation in deviations.items():
                 tensor = self.tensors[name]
                 weights[name] = tensor.dense(tensor.loc + sign * deviation)
-            yield self._outputs(examples, weights, batch_size)
+            yield self._outputs(examples, self._forward.prepared(weights), batch_size)
 
     @cached_property
     def _variances(self) -> dict[str, NDArray[np.float32]]:
@@ -579,7 +570,10 @@ class PortableNetwork:
     ) -> NDArray[np.float32]:
         """Outputs where each unit of each example is drawn (Kingma, Salimans and Welling 2015)."""
         operations = [node.operation for node in self.layers.nodes]
-        x, nothing = x.reshape(len(x), *self.layers.input_shape), np.zeros(1, np.float32)
+        x, nothing = x.reshape(len(x), -1), np.zeros(1, np.float32)
+        if self.inputs is not None:
+            x = np.take(x, self.inputs, axis=1)
+        x = x.astype(np.float32, copy=False).reshape(len(x), *self.layers.input_shape)
         variance, of_units = nothing, None
         for one, after in zip(operations, [*operations[1:], None], strict=True):
             given, x = x, apply(one, [x], self._at_mean)
@@ -595,17 +589,19 @@ class PortableNetwork:
         return x
 
     def _outputs(
-        self,
-        examples: NDArray[Any],
-        weights: Mapping[str, NDArray[np.float32]],
-        batch_size: int,
-        rooms: Rooms | None = None,
+        self, examples: NDArray[Any], weights: Any, batch_size: int
     ) -> NDArray[np.float32]:
-        step = min(batch_size, self._at_once)
+        layers = self._forward
+        try:
+            memory = self._free.pop()
+        except IndexError:  # the first call, or another thread has it
+            memory = layers.memory(weights)
+        step = min(batch_size, layers.most_rows)
         parts = [
-            run(self.layers, weights, examples[at : at + step], rooms).copy()
+            layers.run(layers.rows(examples[at : at + step], memory), weights, memory)
             for at in range(0, len(examples), step)
         ]
+        self._free.append(memory)
         return _checked(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def _shown(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -97,6 +97,8 @@ class PrunedNetwork:
         examples together.
     bits : {32, 16}
         Of a weight's mean and deviation, where a format can hold fewer.
+    keeps_slots : bool
+        Whether a checkpoint keeps what an optimizer has for each weight; else that begins anew.
     """
 
     unpruned: Network
@@ -113,6 +115,7 @@ class PrunedNetwork:
     examples: Examples | None = None
     draw_noise: tuple[str, int] = ("shared", 0)
     bits: int = 32
+    keeps_slots: bool = False
 
     @cached_property
     def pruned(self) -> Network:

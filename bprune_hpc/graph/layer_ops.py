@@ -61,30 +61,7 @@ FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
 """All activations that have no number of their own."""
 
 
-Rooms = dict[Any, Array]
-"""Arrays to put results in, by the node that gives them: new memory costs as much as a product."""
-_ROOM_NUMBERS = 2**22
-"""Of a result that is not kept any more."""
-
-
-def room(rooms: Rooms | None, of: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
-    """An array for a result, of the run before where that was large enough; None for a new one."""
-    if rooms is None or math.prod(shape) > _ROOM_NUMBERS:
-        return None
-    found = rooms.get(of)
-    if (
-        found is None
-        or len(found) < shape[0]
-        or found.shape[1:] != shape[1:]
-        or found.dtype != dtype
-    ):
-        found = rooms[of] = np.empty(tuple(shape), dtype)
-    return found[: shape[0]]
-
-
-def run(
-    graph: LayerGraph, weights: Mapping[str, Array], x: Array, rooms: Rooms | None = None
-) -> Array:
+def run(graph: LayerGraph, weights: Mapping[str, Array], x: Array) -> Array:
     """What a network gives examples.
 
     Parameters
@@ -93,8 +70,6 @@ def run(
     weights : mapping of str to array
         Of every name in the graph, its constants included.
     x : float array, shape (n_examples, ...)
-    rooms : dict, optional
-        What runs have written to before, and this one may: the result can be a part of it.
 
     Returns
     -------
@@ -109,9 +84,6 @@ def run(
         is_free = first >= 0 and n_uses == 1
         is_free = is_free and isinstance(graph.nodes[first].operation, _GIVES_NEW)
         out = inputs[0] if is_free else None
-        if isinstance(node.operation, Dense):
-            n_outputs = weights[node.operation.kernel].shape[-1]
-            out = room(rooms, number, (len(x), n_outputs), x.dtype)
         values[number] = apply(node.operation, inputs, weights, out)
         for at in is_last:
             del values[at]
@@ -130,7 +102,7 @@ def apply(
     """
     x = inputs[0]
     if isinstance(operation, Dense):
-        return _product(x, weights[operation.kernel].astype(x.dtype, copy=False), out)
+        return product(x, weights[operation.kernel].astype(x.dtype, copy=False))
     if isinstance(operation, Convolution):
         return convolution(x, weights[operation.kernel].astype(x.dtype, copy=False), operation)
     if isinstance(operation, Bias | Scale):
@@ -160,7 +132,7 @@ def apply(
     return np.concatenate(inputs, axis=-1)
 
 
-def _product(rows: Array, matrix: Array, out: Array | None = None) -> Array:
+def product(rows: Array, matrix: Array, out: Array | None = None) -> Array:
     """``rows @ matrix``; long sums in parts, so that they round less."""
     n_terms, at_once = rows.shape[-1], _TERMS if matrix.shape[-1] >= _FEW else _TERMS_OF_FEW
     if n_terms <= 2 * at_once:
@@ -183,7 +155,7 @@ def convolution(x: Array, kernel: Array, one: Convolution) -> Array:
     n_out = kernel.size // one.n_terms if one.n_terms else kernel.shape[-1]
     of_groups = kernel.reshape(one.n_terms, one.groups, n_out // one.groups).transpose(1, 0, 2)
     rows = patches.reshape(one.groups, math.prod(shape[1:]), one.n_terms)
-    out = _product(rows, of_groups).reshape(*shape, n_out // one.groups)
+    out = product(rows, of_groups).reshape(*shape, n_out // one.groups)
     return np.moveaxis(out, 0, 3).reshape(*shape[1:], n_out)
 
 

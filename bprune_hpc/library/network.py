@@ -45,9 +45,9 @@ from ..posterior.pruning import (
     SCOPES,
     PruningMask,
     PruningRule,
-    cuts_in_words,
     mask_at_threshold,
     pruning_masks,
+    thresholds_in_words,
 )
 from ..runner import prediction
 from ..runner.batch_dependence import check_examples_apart, made_up_examples
@@ -217,7 +217,7 @@ class BayesianNetwork:
                 (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        (cut,) = cuts_in_words(rule, kind, [mask])
+        (cut,) = thresholds_in_words(rule, kind, [mask])
         pruning = _Pruning(self.posterior, mask, rule, cut)
         return dataclasses.replace(
             self,
@@ -239,6 +239,7 @@ class BayesianNetwork:
         input_scale: str | float = "auto",
         layout: str | None = None,
         bits: int = 32,
+        keep_slots: bool = False,
         overwrite: bool = False,
     ) -> dict[str, Any]:
         """Write the network in files that others open, each checked in its own runtime.
@@ -264,6 +265,9 @@ class BayesianNetwork:
             The same.
         bits : {32, 16}
             Of a number in the bundle, where its deviation says that no more are known.
+        keep_slots : bool
+            Whether a checkpoint keeps what the optimizer has for each weight; else that begins
+            anew.
         overwrite : bool
             Whether an export that is there is replaced.
 
@@ -315,6 +319,7 @@ class BayesianNetwork:
                 examples=examples,
                 draw_noise=draw_noise,
                 bits=bits,
+                keeps_slots=keep_slots,
             )
             return export(network, directory, chosen, overwrite=overwrite)
 

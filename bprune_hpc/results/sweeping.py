@@ -59,9 +59,9 @@ def run(
             states, write = output.sweep_states, output.write
             coordinator = Coordinator(prepared, states, comm.size, watch, write)
             logger.info(
-                "%d weights, %d thresholds x %d draws x %d examples, on %d ranks",
+                "%d weights, %d thresholds x %d draws x %d examples, on %d rank%s",
                 prepared.network.posterior.n_weights, len(prepared.masks), prepared.plan.n_draws,
-                len(prepared.datasets[0]), comm.size,
+                len(prepared.datasets[0]), comm.size, "s" if comm.size > 1 else "",
             )  # fmt: skip
         n_items = comm.from_root(lambda: of_root(coordinator).n_items_left)
         with progress(-(-n_items // comm.size), "sweep", comm.is_root) as advance:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._typing import Float64Array
+from ..posterior.criteria import CRITERIA
 from .file import STATE, open_results
 from .table import ResultsTable, read_table
 
@@ -89,7 +90,9 @@ class Swept:
         config = self.config
         scope = "" if config.get("scope", "global") == "global" else ", within each layer"
         unit = config.get("granularity", "weight")
-        return f"{name}: {unit}s pruned by {config.get('criterion', 'snr')}{scope}"
+        criterion = str(config.get("criterion", "snr"))
+        score = CRITERIA[criterion].label if criterion in CRITERIA else criterion
+        return f"{name}: {unit}s pruned by {score}{scope}"
 
     @property
     def footer(self) -> str:

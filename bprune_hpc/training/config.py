@@ -141,7 +141,7 @@ class TrainConfig:
 
     def _check_pruning(self) -> None:
         if self.start_from is None and self.mask is not None:
-            raise ConfigError("--mask: is of a trained network; name it with --start_from")
+            raise ConfigError("--mask: prunes a trained network; name it with --start_from")
         if self.prune_schedule is None:
             for name in ("final_fraction", "end_epoch", "sweep_stages"):
                 self._require(name, getattr(self, name) is None, "left out without a schedule")
@@ -307,7 +307,9 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         help="standard deviation of the posterior before training; default: %(default)s",
     )
     training = flags.add_argument_group("training")
-    training.add_argument("--epochs", type=int, default=200, help="default: %(default)s")
+    training.add_argument(
+        "--epochs", type=int, default=200, metavar="N", help="default: %(default)s"
+    )
     training.add_argument(
         "--batch_size", type=int, default=32, help="examples a step on each rank; default: 32"
     )
@@ -317,10 +319,10 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         dest="estimator",
         choices=ESTIMATORS,
         default="flipout",
-        help="draws that gradients are estimated from: one of all weights a step "
-        "('reparameterization'); that with Flipout's signs, another for each example; or, of "
-        "'dense', of units ('local' reparameterization: faster); the last two have less noise in "
-        "the gradients; the network that is saved is the same; default: %(default)s",
+        help="how gradients are estimated: reparameterization draws all weights once a step; "
+        "flipout gives each example other signs; local draws units (local reparameterization: "
+        "faster; 'dense' only); the last two have less noise; the layers that are saved are of "
+        "that kind; default: %(default)s",
     )
     training.add_argument(
         "--learning_rate",
@@ -343,7 +345,9 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         default=0.0,
         help="epochs over which the KL term grows to its weight; default: 0, at once",
     )
-    training.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    training.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed; default: %(default)s"
+    )
     pruning = flags.add_argument_group("pruning")
     pruning.add_argument(
         "--start_from",
@@ -354,18 +358,20 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     pruning.add_argument(
         "--mask",
         metavar="FILE",
-        help="and prune it first, for good: a results file of its sweep, or mask.npz of an export",
+        help="prune it first; pruned weights stay 0: a results file of its sweep, or mask.npz of "
+        "an export",
     )
     pruning.add_argument(
         "--at",
         default="choice",
         metavar="POINT",
-        help="of a results file: choice, index=K, threshold=X or fraction=F; default: %(default)s",
+        help="threshold of that results file: choice, index=K, threshold=X or fraction=F; default: "
+        "%(default)s",
     )
     pruning.add_argument(
         "--prune_schedule",
         choices=SCHEDULES,
-        help="prune while training: at once ('constant'), or more and more (tfmot's formulas)",
+        help="prune while training: all at once ('constant'), or step by step ('polynomial')",
     )
     pruning.add_argument(
         "--prune_criterion",
@@ -375,20 +381,24 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     )
     pruning.add_argument(
         "--initial_fraction", type=float, default=0.0, metavar="F",
-        help="of 'polynomial': pruned at --begin_epoch; default: 0",
+        help="for 'polynomial': fraction pruned at --begin_epoch; default: 0",
     )  # fmt: skip
     pruning.add_argument(
-        "--final_fraction", type=float, metavar="F", help="of the weights to be pruned in the end"
+        "--final_fraction", type=float, metavar="F", help="fraction pruned at the end"
     )
     pruning.add_argument(
         "--begin_epoch", type=int, default=0, metavar="N",
-        help="epochs before the first weights go; default: 0",
+        help="epochs before the first weights are pruned; default: 0",
     )  # fmt: skip
     pruning.add_argument(
-        "--end_epoch", type=int, metavar="N", help="epochs before the last weights go"
+        "--end_epoch", type=int, metavar="N", help="epochs before the last weights are pruned"
     )
     pruning.add_argument(
-        "--frequency", type=int, default=1, metavar="N", help="epochs between cuts; default: 1"
+        "--frequency",
+        type=int,
+        default=1,
+        metavar="N",
+        help="epochs between two prunings; default: 1",
     )
     pruning.add_argument(
         "--sweep_stages",
@@ -427,35 +437,37 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         type=int,
         default=0,
         metavar="EPOCHS",
-        help="also save every so many epochs; default: 0, only at the end",
+        help="also save every EPOCHS epochs; default: 0, only at the end",
     )
     run.add_argument(
         "--overwrite",
         action="store_true",
-        help="begin anew, and replace the network in DIR once training is done; default: go on "
-        "with what is unfinished, and refuse a DIR that holds another network",
+        help="start anew, and replace the network in DIR once training is done; without it, an "
+        "unfinished training is continued, and a DIR that holds another network is refused",
     )
     run.add_argument(
         "--status",
         action="store_true",
-        help="train nothing: say how far this training is (status 0: complete, 3: partial, else 1)",
+        help="do not train: print how far this training is (exit status 0: complete, 3: partial, "
+        "else 1)",
     )
     run.add_argument(
         "--time_limit_min",
         type=float,
         metavar="MIN",
-        help="stop this long after the start, in good order (without: what the scheduler says)",
+        help="stop cleanly this many minutes after the start (default: the scheduler's limit)",
     )
     run.add_argument(
         "--stop_margin_s",
         type=float,
         metavar="S",
-        help="and this long before the end (without: as a checkpoint takes, and 30 s)",
+        help="stop this many seconds before that limit (default: as long as a checkpoint takes, "
+        "and 30 s)",
     )
     run.add_argument(
         "--allreduce",
         choices=ALLREDUCES,
-        help="what adds up the gradients of several ranks (without: horovod where it is installed, "
+        help="what adds up the gradients of several ranks (default: horovod where it is installed, "
         "else mpi)",
     )
     run.add_argument(

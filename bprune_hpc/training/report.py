@@ -62,9 +62,10 @@ def log_result(report: dict[str, Any]) -> None:
             config["data_path"],
         )
     logger.info(
-        "%d steps on %d rank(s) in %.1f s, in %s",
+        "%d steps on %d rank%s in %.1f s; the network is in %s",
         report["n_steps"],
         report["n_ranks"],
+        "s" if report["n_ranks"] > 1 else "",
         report["train_time_s"],
         config["model_dir"],
     )
@@ -83,7 +84,10 @@ def log_result(report: dict[str, Any]) -> None:
     else:
         _log_accuracy(report)
     quantiles = report["snr_quantiles"].items()
-    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))
+    logger.info(
+        "quantiles of the weights' SNR: %s",
+        ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles),
+    )
 
 
 def _log_accuracy(report: dict[str, Any]) -> None:

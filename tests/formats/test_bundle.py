@@ -176,7 +176,7 @@ def test_parts_of_the_examples_and_calls_before_change_nothing(
     for rows in (x[:3], x[10:], x[:1], 2 * x, x.astype(np.float64)):
         np.testing.assert_allclose(net.mean(rows), predict.load().mean(rows), rtol=0, atol=0)
     np.testing.assert_array_equal(whole, kept)
-    monkeypatch.setattr(predict, "_NUMBERS_AT_ONCE", 7 * net.largest)  # as of large images
+    monkeypatch.setattr(predict, "_ROWS", 7)
     np.testing.assert_allclose(predict.load().mean(x), whole, rtol=0, atol=1e-6 * abs(whole).max())
 
 
@@ -291,6 +291,28 @@ def test_random_graphs_of_layers(seed: int, tmp_path: Path) -> None:
     Bundle().write(network, tmp_path)
     with Reference(network) as reference:
         Bundle().check(network, tmp_path, reference)
+
+
+@pytest.mark.parametrize("seed", range(10, 17))
+def test_a_layer_that_is_pruned_as_a_whole(seed: int, tmp_path: Path) -> None:
+    network = random_export(seed)
+    kernels = [name for name, kept in network.mask.kept.items() if kept.ndim > 1]
+    name = kernels[seed % len(kernels)] if kernels else min(network.mask.kept)
+    kept = {**network.mask.kept, name: np.zeros_like(network.mask.kept[name])}
+    network = replace(network, mask=replace(network.mask, kept=kept))
+    assert all(math.prod(tensor.shape) for tensor in pack(network).tensors.values())
+    Bundle().write(network, tmp_path)
+    with Reference(network) as reference:
+        Bundle().check(network, tmp_path, reference)
+
+
+@pytest.mark.parametrize("only_mean", [False, True])
+def test_of_a_chain_without_one_layer_nearly_nothing_is_left(only_mean: bool) -> None:
+    network, _ = overpruned.problem(1)
+    mask = mask_at_fraction(network.posterior, 0.0)
+    kept = {**mask.kept, "kernel1": np.zeros((256, 256), bool)}
+    packed = pack(exported_network(network, replace(mask, kept=kept)), only_mean=only_mean)
+    assert [packed.tensors[f"kernel{at}"].shape for at in range(3)] == [(1, 1), (1, 1), (1, 10)]
 
 
 def test_resnet18(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import bprune_hpc
 from bprune_hpc.checkpoints import keras_tracing
+from bprune_hpc.checkpoints.keras_weights import open_hdf5
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers import small_graphs, small_models
@@ -24,13 +26,28 @@ EPS = 1.1920930e-07
 
 @pytest.fixture(scope="module")
 def trained() -> Any:
-    """A model whose optimizer has slots."""
+    """A model whose optimizer has slots that go by the variables' names."""
+    return _trained("legacy.Adam")
+
+
+@pytest.fixture(scope="module")
+def trained_anew() -> Any:
+    """The same with an optimizer that numbers its slots."""
+    return _trained("Adam")
+
+
+def _trained(optimizer: str) -> Any:
     model = keras_tracing.build_model(MODEL)
+    _fit(model, optimizer)
+    return model
+
+
+def _fit(model: Any, optimizer: str) -> None:
     import tf_keras
 
-    model.compile(tf_keras.optimizers.legacy.Adam(), "mse")
+    if optimizer:
+        model.compile(attrgetter(optimizer)(tf_keras.optimizers)(), "mse")
     model.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0)
-    return model
 
 
 def _posterior_of(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -59,41 +76,61 @@ def _check(found: Any, expected: Any, masks: Any) -> None:
     assert n_pruned == 24  # 60 % of 40
 
 
-def _exported(directory: Path, case: Path, model: str | None) -> Any:
+def _exported(directory: Path, case: Path, model: str | None, keep_slots: bool = False) -> Any:
     net = bprune_hpc.load(case, model=model).prune(fraction=0.6)
-    card = net.save(directory / "out", formats=["checkpoint"])
+    card = net.save(directory / "out", formats=["checkpoint"], keep_slots=keep_slots)
     found = card["formats"]["checkpoint"]
     assert found["difference"]["mean"] == 0 and 0 < found["difference"]["draws"] < 1e-5
     assert found["scale_left_of_pruned"] == np.float32(EPS)
     return np.load(directory / "out" / "checkpoint" / "mask.npz")
 
 
+@pytest.mark.parametrize("keep_slots", [True, False])
 @pytest.mark.parametrize("suffix", ["weights.h5", "h5", "keras"])
-def test_keras_files(tmp_path: Path, trained: Any, suffix: str) -> None:
-    import h5py
-
+def test_keras_files(tmp_path: Path, trained_anew: Any, suffix: str, keep_slots: bool) -> None:
+    trained = trained_anew
     path = tmp_path / f"net.{suffix}"
     trained.save_weights(path) if suffix == "weights.h5" else trained.save(path)
-    masks = _exported(tmp_path, path, MODEL)
+    masks = _exported(tmp_path, path, MODEL, keep_slots)
     new = tmp_path / "out" / "checkpoint" / path.name
     model = small_models.dense_flipout()
     model.load_weights(new)
     # Keras numbers what is built again; the order of the tensors is the same.
     found = dict(zip(_posterior_of(trained), _posterior_of(model).values(), strict=True))
     _check(found, _posterior_of(trained), masks)
-    if suffix == "h5":  # what is not of the network is as it was
-        with h5py.File(path) as before, h5py.File(new) as after:
-            names: list[str] = []
-            before["optimizer_weights"].visititems(
-                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-            assert len(names) > 6
-            for name in names:
-                old = before["optimizer_weights"][name][()]
-                np.testing.assert_array_equal(after["optimizer_weights"][name][()], old)
+    before, after = _slots(path), _slots(new)
+    assert len(before) > 6 and after.keys() == (before.keys() if keep_slots else set())
+    for name, value in after.items():
+        expected = before[name]
+        of_tensors = [one for one in masks.files if one.removesuffix("loc") in name]
+        if of_tensors:  # the other files number slots, and do not say whose they are
+            assert suffix == "h5"
+            expected = np.where(masks[of_tensors[0]], expected, 0)
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    _fit(model, "Adam")
+    _fit(model, "")
+    model.load_weights(new)  # with the optimizer's state, where the file has it
+    _fit(model, "")
+    is_read = keep_slots and suffix != "h5"
+    assert model.optimizer.iterations.numpy() == (2 if is_read else 3)
 
 
-def test_tf2_checkpoint(tmp_path: Path, trained: Any) -> None:
+def _slots(path: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+
+    def note(name: str, item: Any) -> None:
+        if getattr(item, "shape", ()):
+            found[name] = item[()]
+
+    with open_hdf5(path) as file:
+        for group in {"optimizer", "optimizer_weights"} & file.keys():
+            file[group].visititems(note)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["trained", "trained_anew"])
+def test_tf2_checkpoint(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+    trained = request.getfixturevalue(kind)
     tensorflow = import_tensorflow()
     step = tensorflow.Variable(17, dtype=tensorflow.int64)
     optimizer = trained.optimizer
@@ -111,9 +148,16 @@ def test_tf2_checkpoint(tmp_path: Path, trained: Any) -> None:
         {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
         for reader in map(tensorflow.train.load_checkpoint, (str(tmp_path), newest))
     )
-    slots = [name for name in before if "OPTIMIZER_SLOT" in name]
-    assert before.keys() == after.keys() and len(slots) > 6
-    assert all(np.array_equal(before[name], after[name]) for name in slots)
+    assert before.keys() == after.keys()
+    by_name = {"trained": "OPTIMIZER_SLOT", "trained_anew": "optimizer/_variables"}[kind]
+    slots = [name for name in before if by_name in name and before[name].shape]
+    assert len(slots) > 6
+    n_begun = 0
+    for name in slots:
+        is_same = before[name] == after[name]
+        assert not after[name][~is_same].any()
+        n_begun += np.count_nonzero(~is_same)
+    assert 80 <= n_begun <= 4 * 24  # some were zero
 
 
 def test_a_saved_model_stays_one(tmp_path: Path, trained: Any) -> None:
@@ -166,6 +210,46 @@ def test_a_saver_restores_it(tmp_path: Path, version: int) -> None:
     _check(found, expected, masks)
     untouched = set(values) - set(names) - {n.replace("loc", "untransformed_scale") for n in names}
     assert untouched and all(np.array_equal(values[n], saved.variables[n]) for n in untouched)
+
+
+@pytest.mark.parametrize("keep_slots", [True, False])
+@pytest.mark.parametrize("optimizer", ["AdamOptimizer", "AdagradOptimizer"])
+def test_slots_of_a_saver(tmp_path: Path, optimizer: str, keep_slots: bool) -> None:
+    tensorflow = import_tensorflow()
+    tf1 = tensorflow.compat.v1
+    rng = np.random.default_rng(0)
+    with tensorflow.Graph().as_default(), tf1.Session() as session:
+        images = tf1.placeholder(tensorflow.float32, (None, 4), name="images")
+        logits, _ = _two_layers(images)
+        tensorflow.nn.softmax(logits)
+        average = tensorflow.train.ExponentialMovingAverage(0.5)
+        trained = getattr(tf1.train, optimizer)(0.01).minimize(tensorflow.reduce_sum(logits**2))
+        with tensorflow.control_dependencies([trained]):
+            step = average.apply(tf1.trainable_variables())
+        session.run(tf1.global_variables_initializer())
+        begun = {v.op.name: session.run(v) for v in tf1.global_variables()}
+        for _ in range(3):
+            session.run(step, {images: rng.normal(size=(8, 4))})
+        before = {v.op.name: session.run(v) for v in tf1.global_variables()}
+        tf1.train.Saver().save(session, str(tmp_path / "model.ckpt"), global_step=7)
+    masks = _exported(tmp_path, tmp_path, None, keep_slots)
+    home = str(tmp_path / "out" / "checkpoint")
+    reader = tensorflow.train.load_checkpoint(home)
+    after = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    assert after.keys() == before.keys()
+    named = optimizer.removesuffix("Optimizer")
+    slots = [name for name in before if f"/{named}" in name or name.endswith("_power")]
+    assert len(slots) == {"Adam": 2 * 6 + 2, "Adagrad": 6}[named]
+    for name in slots:
+        kept = np.bool_(keep_slots)
+        tensor = name.rpartition("/")[0].replace("untransformed_scale", "loc")
+        if keep_slots and tensor in masks.files:
+            kept = masks[tensor]
+        np.testing.assert_array_equal(after[name], np.where(kept, before[name], begun[name]))
+        assert not np.array_equal(before[name], begun[name])
+    averages = [name for name in before if name.endswith("ExponentialMovingAverage")]
+    assert len(averages) == 6  # no optimizer's
+    assert all(np.array_equal(after[name], before[name]) for name in averages)
 
 
 def test_a_saver_restores_slices(tmp_path: Path) -> None:

@@ -153,7 +153,9 @@ def test_whole_or_not_at_all(
     flags = ("--at=index=1", f"--to={to}", "--formats=checkpoint")
     with monkeypatch.context() as patch:
         rewrite = checkpoint.rewrite
-        patch.setattr(checkpoint, "rewrite", lambda *of: rewrite(*of[:2], {}, of[3]))
+        patch.setattr(
+            checkpoint, "rewrite", lambda *of, **flags: rewrite(*of[:2], {}, of[3], **flags)
+        )
         assert _export(home, *flags) == 1
     assert "the mean of pruned weights of" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

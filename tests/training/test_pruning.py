@@ -167,7 +167,7 @@ def test_the_schedules(flags, expected):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--mask=m.npz", "--mask: is of a trained network"),
+        ("--mask=m.npz", "--mask: prunes a trained network"),
         ("--prune_schedule=constant", "--final_fraction=None: must be given"),
         ("--final_fraction=0.5", "left out without a schedule"),
         ("--prune_schedule=constant --final_fraction=1", "below 1"),
