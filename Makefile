@@ -148,10 +148,11 @@ chaos: $(TEST)
 bench: $(PACKAGE)
 	python -m benchmarks $(addprefix --name=,$(NAME)) $(if $(QUICK),--quick) $(if $(PEERS),--peers)
 
-# Data from elsewhere: BPRUNE_TEST_DATA.
+# Data from elsewhere: BPRUNE_TEST_DATA. The last one's times want a machine with nothing else to do.
 studies: $(TEST)
 	python -m studies.boston
 	python -m studies.mnist5k
+	python -m studies.scaling
 
 # Tutorials run in the environment itself. Every warning is an error.
 docs: $(TEST)

@@ -3,23 +3,26 @@
 What belongs here: the network in TFP's layers, in bayesian-torch's, and in plain PyTorch and JAX,
 one draw after the other and, by ``vmap``, some at once. What does not: dense networks (``peers``).
 
-All see the same examples, in one call, on the same core; weights are drawn anew in each. Ours makes
-its draws in antithetic pairs, and exact sums besides; the posterior mean, which is one more pass
-over the examples, counts as a draw.
+All see the same examples, in one call, on the same cores, and with as many threads; weights are
+drawn anew in each. Ours makes its draws in antithetic pairs, and exact sums besides; the posterior
+mean, which is one more pass over the examples, counts as a draw. Each case is a process of its own:
+``python -m benchmarks.convolution_peers CASE``.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bprune_hpc.graph.layer_graph import (
     EXAMPLES,
@@ -33,15 +36,17 @@ from bprune_hpc.graph.layer_graph import (
     Reshape,
     Scale,
 )
+from bprune_hpc.job import memory as process_memory
 from bprune_hpc.models import layers as models_layers
 from bprune_hpc.posterior import pruning
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.runner.network import Network
-from bprune_hpc.tensorflow_import import import_probability, import_tensorflow
+from bprune_hpc.tensorflow_import import import_probability, import_tensorflow, limit_threads
 
 from . import conv_networks
 from .dense import Sweep
 from .peers import untransformed
+from .processes import python
 from .record import Measured
 from .timing import Peak, Settings, in_turns
 
@@ -49,83 +54,133 @@ Array = NDArray[np.float32]
 Draw = Callable[[], NDArray[Any]]
 """Probabilities of one draw or of some."""
 
-logger = logging.getLogger("benchmarks")
+ASKED_FOR = ("tfp_flipout", "bayesian_torch_flipout", "bayesian_torch_reparameterization")
+"""Of which there is a limit."""
+_LIMIT_S = 1800
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured beside each other.
+
+    Attributes
+    ----------
+    n_examples, width : int
+    n_draws, n_at_once : int
+        Of ours, and of those that make several.
+    n_threads, n_repeats : int
+    with_others : bool
+        Whether PyTorch, bayesian-torch and JAX are.
+    names : sequence of str
+        The peers; all, where there are none.
+    """
+
+    n_examples: int
+    width: int
+    n_draws: int
+    n_at_once: int
+    n_threads: int
+    n_repeats: int
+    with_others: bool
+    names: Sequence[str] = ()
 
 
 def run(settings: Settings) -> Measured:
     """Measure ours and every peer that is there, in turns."""
-    n_examples, width, n_draws, n_at_once = settings.choose((4, 4, 2, 2), (256, 64, 8, 4))
-    network, test = conv_networks.resnet18(n_examples, width)
+    others = settings.with_peers
+    if settings.is_quick:
+        cases = {
+            "": Case(4, 4, 2, 2, 1, 1, others),
+            "_2_threads": Case(4, 4, 2, 2, 2, 1, others, ASKED_FOR),
+        }
+    else:
+        cases = {
+            "": Case(256, 64, 8, 4, 1, 3, others),
+            **{f"_{n}": Case(n, 64, 4, 4, 1, 2, others, ASKED_FOR) for n in (128, 512)},
+            "_2_threads": Case(256, 64, 4, 4, 2, 2, others, ASKED_FOR),
+        }
+    ratios: dict[str, float] = {}
+    absolute: dict[str, Any] = {}
+    for ending, case in cases.items():
+        arguments = ("-m", "benchmarks.convolution_peers", json.dumps(asdict(case)))
+        found = python(*arguments, limit_s=_LIMIT_S).said
+        ms = found["ms_per_draw"]
+        ratios |= {
+            f"{name}_over_ours{ending}": one / ms["ours"]
+            for name, one in ms.items()
+            if name != "ours"
+        }
+        absolute[f"case{ending}"] = {**asdict(case), **found}
+    return Measured(ratios, {**absolute, "left_out": absolute["case"]["left_out"]})
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Milliseconds a draw of ours and of each peer; and why others are left out."""
+    threadpool_limits(case.n_threads, user_api="blas")
+    limit_threads(case.n_threads, 1)
+    process_memory.keep_freed()
+    # Threads that a library starts besides do not help it.
+    cores = sorted(os.sched_getaffinity(0))[-case.n_threads :]
+    os.sched_setaffinity(0, cores)
+    network, test = conv_networks.resnet18(case.n_examples, case.width)
     masks = pruning.pruning_masks(network.posterior, "threshold", [0.0])
-    ours = Sweep(network, test, network.make_evaluator(1, 1), masks, n_draws, n_examples)
-    peak = Peak(settings.clock, settings.choose(256, 2048))
-    with _one_core():
-        peers = draws(network, test.x, width, n_at_once, settings.with_peers)
-        seconds = in_turns(
-            {"ours": lambda: ours.seconds(settings), **peers, "peak": peak.sample},
-            settings.choose(1, 3),
-            settings.clock,
-        )
+    evaluator, settings = network.make_evaluator(case.n_threads, 1), Settings()
+    ours = Sweep(network, test, evaluator, masks, case.n_draws, case.n_examples)
+    peak = Peak(settings.clock, 2048)
+    peers, left_out = draws(network, test.x, case)
+    functions: dict[str, Callable[[], Any]] = {"ours": lambda: ours.seconds(settings)}
+    for name, draw in peers.items():
+        try:
+            draw()
+        except Exception as error:  # another's fault: the others are measured all the same
+            left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            functions[name] = draw
+    functions["ours"]()
+    seconds = in_turns(
+        {**functions, "peak": peak.sample}, case.n_repeats, time.perf_counter, warm_up=False
+    )
     del seconds["peak"]
-    seconds["ours"] /= n_draws + 1
+    seconds["ours"] /= case.n_draws + 1
     for name in seconds:
         if name.endswith("vmap"):
-            seconds[name] /= n_at_once
-    return Measured(
-        {
-            f"{name}_over_ours": one / seconds["ours"]
-            for name, one in seconds.items()
-            if name != "ours"
-        },
-        {
-            "network": network.checkpoint,
-            "n_examples": n_examples,
-            "n_draws_of_ours": n_draws,
-            "n_draws_at_once": n_at_once,
-            "ms_per_draw": {name: 1e3 * one for name, one in seconds.items()},
-            "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
-        },
-    )
+            seconds[name] /= case.n_at_once
+    return {
+        "ms_per_draw": {name: 1e3 * one for name, one in seconds.items()},
+        "left_out": left_out,
+        "peak_gflops": {key: rate / 1e9 for key, rate in peak.rates.items()},
+        "n_cores": len(cores),
+    }
 
 
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Keep this process to one core: threads that a library starts do not help it."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
-def draws(
-    network: Network, x: Array, width: int, n_at_once: int, with_others: bool = True
-) -> dict[str, Draw]:
-    """A function for each peer that is installed."""
+def draws(network: Network, x: Array, case: Case) -> tuple[dict[str, Draw], dict[str, str]]:
+    """A function for each peer that is installed, and what is not."""
     layers = network.graph.layers
     assert isinstance(layers, LayerGraph)
     table, images = network.posterior, x.reshape(len(x), *conv_networks.CIFAR_IMAGE)
     weights = {**network.fixed, **layers.constants, **table.loc}
-    found = {
-        f"tfp_{kind.lower()}{'_xla' if is_compiled else ''}": _of_tfp(
-            kind, table, weights, images, width, is_compiled
-        )
-        for kind in ("Flipout", "Reparameterization")
-        for is_compiled in (False, True)
-    }
-    if not with_others:
-        return found
-    for name, make in (
+    found: dict[str, Draw] = {}
+    for kind in ("Flipout", "Reparameterization"):
+        for is_compiled in (False, True):
+            name = f"tfp_{kind.lower()}{'_xla' if is_compiled else ''}"
+            if not case.names or name in case.names:
+                found[name] = _of_tfp(kind, table, weights, images, case.width, is_compiled)
+    left_out: dict[str, str] = {}
+    for library, make in (
         ("bayesian_torch", _of_bayesian_torch),
         ("torch", _of_torch),
         ("jax", _of_jax),
     ):
-        if importlib.util.find_spec(name) is None:
-            logger.info("%s is not installed: left out", name)
+        if case.names and not any(name.startswith(library) for name in case.names):
+            continue
+        if not case.with_others:
+            left_out[library] = "not asked for: --peers"
+        elif importlib.util.find_spec(library) is None:
+            left_out[library] = "not installed"
         else:
-            found |= make(layers, table, weights, images, n_at_once)
-    return found
+            made = make(layers, table, weights, images, case)
+            found |= {k: v for k, v in made.items() if not case.names or k in case.names}
+    return found, left_out
 
 
 # TFP's layers, in a Keras model.
@@ -233,13 +288,13 @@ def _padded(one: Convolution, x: Any) -> tuple[Any, Any]:
 
 
 def _of_torch(
-    layers: LayerGraph, table: Posterior, weights: Mapping[str, Array], images: Array, n_draws: int
+    layers: LayerGraph, table: Posterior, weights: Mapping[str, Array], images: Array, case: Case
 ) -> dict[str, Draw]:
     """Plain PyTorch: ``loc + scale * noise``, and the layers' operations."""
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(case.n_threads)
     library = _torch_library()
     shapes = _kernel_shapes(layers, table)
 
@@ -274,20 +329,20 @@ def _of_torch(
 
     def some() -> NDArray[Any]:
         with torch.inference_mode():
-            noise = {name: torch.randn((n_draws, *loc[name].shape)) for name in loc}
+            noise = {name: torch.randn((case.n_at_once, *loc[name].shape)) for name in loc}
             return np.asarray(torch.func.vmap(forward)(noise))
 
     return {"torch": one, "torch_vmap": some}
 
 
 def _of_bayesian_torch(
-    layers: LayerGraph, table: Posterior, weights: Mapping[str, Array], images: Array, n_draws: int
+    layers: LayerGraph, table: Posterior, weights: Mapping[str, Array], images: Array, case: Case
 ) -> dict[str, Draw]:
     """bayesian-torch's layers, between PyTorch's own."""
     import torch
     from bayesian_torch import layers as of_torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(case.n_threads)
     library, shapes = _torch_library(), _kernel_shapes(layers, table)
     plain = {name: torch.from_numpy(value) for name, value in weights.items()}
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
@@ -336,7 +391,7 @@ def _of_bayesian_torch(
 
 
 def _of_jax(
-    layers: LayerGraph, table: Posterior, weights: Mapping[str, Array], images: Array, n_draws: int
+    layers: LayerGraph, table: Posterior, weights: Mapping[str, Array], images: Array, case: Case
 ) -> dict[str, Draw]:
     """JAX, compiled: a draw at a time, and some by ``vmap``."""
     import jax
@@ -380,7 +435,9 @@ def _of_jax(
 
     return {
         "jax": lambda: np.asarray(of_one(key(), x, loc, scale)),
-        "jax_vmap": lambda: np.asarray(of_some(jax.random.split(key(), n_draws), x, loc, scale)),
+        "jax_vmap": lambda: np.asarray(
+            of_some(jax.random.split(key(), case.n_at_once), x, loc, scale)
+        ),
     }
 
 
@@ -393,3 +450,8 @@ def _kernel_shapes(layers: LayerGraph, table: Posterior) -> dict[str, tuple[int,
         for one in (node.operation for node in layers.nodes)
         if isinstance(one, Dense | Convolution)
     }
+
+
+if __name__ == "__main__":
+    # TFP's layers warn of what Keras calls deprecated, which is not the last line.
+    sys.stdout.write(f"{json.dumps(measure(Case(**json.loads(sys.argv[1]))))}\n")

@@ -10,6 +10,7 @@ each rank, and the rate of the matrix product on each while the others are at it
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import sys
@@ -102,8 +103,8 @@ def sweep(problem: Problem | None, arguments: Sequence[str], comm: Comm) -> dict
     Returns
     -------
     dict
-        ``seconds``; of ``/run``, lists with one entry a rank; ``nll_se`` and ``nll_rise_se``. Of
-        ranks other than 0, the first alone.
+        ``seconds``; of ``/run``, lists with one entry a rank; ``nll_se`` and ``nll_rise_se``;
+        ``sha256`` of all metrics. Of ranks other than 0, the first alone.
     """
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory) / "sweep.h5"
@@ -122,6 +123,8 @@ def sweep(problem: Problem | None, arguments: Sequence[str], comm: Comm) -> dict
                     if name.endswith(("_seconds", "_mib", "_share"))
                 }
                 found |= {f"{name}_se": metrics[f"{name}_se"][()].tolist() for name in _METRICS}
+                values = b"".join(np.asarray(metrics[name]).tobytes() for name in sorted(metrics))
+                found["sha256"] = hashlib.sha256(values).hexdigest()
         return found
 
 

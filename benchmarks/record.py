@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from bprune_hpc.job.environment import cpu_model, variables, versions
 
+from .processes import ROOT
 from .requirements import judge
 from .timing import Settings
 
@@ -61,8 +63,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """That of the sources, and whether they have been changed since; empty without git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:
+        return ""
+    return found.stdout.strip()
+
+
 def measure(part: Callable[[Settings], Measured], settings: Settings) -> dict[str, Any]:
-    """Run a part and note when, and how busy the machine was as it began."""
+    """Run a part and note when, of which sources, and on which machine, as busy as it was."""
     load, date = os.getloadavg(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
     start = time.perf_counter()
     found = part(settings)
@@ -70,29 +84,30 @@ def measure(part: Callable[[Settings], Measured], settings: Settings) -> dict[st
         "ratios": found.ratios,
         "absolute": found.absolute,
         "date": date,
+        "commit": commit(),
         "load_average": [round(value, 2) for value in load],
         "seconds": round(time.perf_counter() - start, 1),
         "clock": getattr(settings.clock, "__name__", ""),
         "is_quick": settings.is_quick,
+        "machine": machine(),
     }
 
 
 class Record:
     """The results file, written anew after each part.
 
-    Parts that were measured before stay in it where the machine and its software are the same.
+    Parts that were measured before stay in it, each with its own date, sources and machine.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.machine = machine()
         self.parts: dict[str, Any] = {}
         try:
             before = json.loads(path.read_text())
         except (OSError, ValueError):
             return
-        if before.get("machine") == self.machine:
-            self.parts = before["parts"]
+        of_all = {"machine": before["machine"]} if "machine" in before else {}  # in older files
+        self.parts = {name: of_all | part for name, part in before["parts"].items()}
 
     def add(self, name: str, part: Mapping[str, Any]) -> None:
         """Put a part in the file, in place of an older one."""
@@ -107,7 +122,6 @@ class Record:
         return {
             "requirements": judge(self.parts),
             "ratios": {name: part["ratios"] for name, part in self.parts.items()},
-            "machine": self.machine,
             "parts": self.parts,
         }
 
@@ -128,4 +142,14 @@ class Record:
             for key, value in part["ratios"].items()
             if (name, key) not in judged
         ]
+        lines += [
+            f"{name}: {what} is left out: {why}"
+            for name, part in self.parts.items()
+            for what, why in part.get("absolute", {}).get("left_out", {}).items()
+        ]
+        lines.append("")
+        for name, part in self.parts.items():
+            on = part["machine"]
+            where = f"{on['cpu_model']} ({on['name']})"
+            lines.append(" ".join((f"{name}:", part["date"], part.get("commit", ""), where)))
         return "\n".join(lines)

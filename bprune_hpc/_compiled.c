@@ -25,6 +25,7 @@
 #define GROUP_SLABS 4 /* slabs that go through all layers together */
 #define VECTORS_OF_HALF 8 /* a tile's slabs and columns; its halves are rows, or columns too */
 #define FILTERS 6         /* that share a list of offsets */
+#define SQUARES_TOGETHER 4 /* of Winograd's places that are worked on together */
 enum { TANH = 1, SIGMOID, ELU, SOFTPLUS, SELU, SWISH, SOFTSIGN, GELU, GELU_TANH, LEAKY_RELU };
 
 #define SIX 6.0
@@ -91,7 +92,7 @@ struct part {
   int is_first, is_last;
 };
 
-/* Two rows and columns of places, the taps of which see four rows and columns, one bit each. */
+/* Some rows and columns of places, the taps of which see two more, one bit each. */
 struct square {
   int32_t in, out, other, rows, columns, n_rows, n_columns;
 };
@@ -112,7 +113,7 @@ struct convolution {
   ptrdiff_t width, block, n_blocks, n_filters, n_tiles, n_sources, n_values;
   ptrdiff_t half;       /* from a tile's first half to its second one, in what it sees */
   ptrdiff_t n_together; /* slabs of a tile */
-  ptrdiff_t at_once;    /* squares */
+  ptrdiff_t square_size; /* rows and columns of a square's places: 2 or 4 */
   struct bounds bounds;
 };
 
@@ -248,6 +249,7 @@ struct set {
                    const float *, float *, const float *, float *);
   void (*convolve_squares)(const struct convolution *, const struct sums *, const struct slabs *,
                            const float *, float *, const float *, float *);
+  void (*square_weights)(ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, float *);
   void (*combine)(const struct elementwise *, const float *, const float *, float, const float *,
                   const float *, float *);
   void (*pool)(const struct pooling *, const float *, float *);
@@ -257,7 +259,7 @@ struct set {
   {                                                                                               \
     #set, forward_##set, run_layer_##set, forward_local_##set, four_normals_##set,                \
         tile_normals_##set, add_classes_##set, convolve_##set, convolve_squares_##set,            \
-        combine_##set, pool_##set                                                                 \
+        square_weights_##set, combine_##set, pool_##set                                           \
   }
 static const struct set sets[] = {
 #ifdef __x86_64__
@@ -1003,6 +1005,7 @@ PyMODINIT_FUNC PyInit__compiled(void)
       PyModule_AddIntConstant(module, "GROUP_SLABS", GROUP_SLABS) ||
       PyModule_AddIntConstant(module, "VECTORS_OF_HALF", VECTORS_OF_HALF) ||
       PyModule_AddIntConstant(module, "FILTERS", FILTERS) ||
+      PyModule_AddIntConstant(module, "SQUARES_TOGETHER", SQUARES_TOGETHER) ||
       PyModule_AddIntConstant(module, "MOST_LAYERS", MOST_LAYERS)) {
     Py_XDECREF(module);
     return NULL;

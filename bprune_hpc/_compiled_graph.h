@@ -254,49 +254,31 @@ end:
   return result;
 }
 
-/* Kernels (3, 3, in, out) -> [16][FILTERS of out][in][one of FILTERS], in each draw. */
+/* Kernels (3, 3, in, out) -> [place][FILTERS of out][in][one of FILTERS], in each draw. */
 static PyObject *square_weights(PyObject *self, PyObject *args)
 {
+  const char *name;
   PyObject *kernels, *written;
-  Py_ssize_t n_draws, n_in, n_out;
-  if (!PyArg_ParseTuple(args, "OnnnO", &kernels, &n_draws, &n_in, &n_out, &written))
+  Py_ssize_t size, n_draws, n_in, n_out;
+  const struct set *set;
+  if (!PyArg_ParseTuple(args, "snOnnnO", &name, &size, &kernels, &n_draws, &n_in, &n_out, &written) ||
+      !(set = set_of(name)))
     return NULL;
   struct buffers buffers;
   buffers.n = 0;
   PyObject *result = NULL;
   const ptrdiff_t n_lists = (n_out + FILTERS - 1) / FILTERS, n_plane = times(n_in, n_out);
-  const ptrdiff_t of_place = times(n_in, n_lists * FILTERS);
+  const ptrdiff_t of_place = times(n_in, n_lists * FILTERS), n_places = (size + 2) * (size + 2);
   const float *from = numbers_of(&buffers, kernels, 'f', 0, times(n_draws, times(9, n_plane)));
-  float *to = from ? numbers_of(&buffers, written, 'f', 1, times(n_draws, times(16, of_place))) : NULL;
-  if (!to)
+  float *to =
+      from ? numbers_of(&buffers, written, 'f', 1, times(n_draws, times(n_places, of_place))) : NULL;
+  if (to && size != 2 && size != 4)
+    PyErr_SetString(PyExc_ValueError, "no such squares");
+  if (PyErr_Occurred())
     goto end;
   Py_BEGIN_ALLOW_THREADS;
-  for (ptrdiff_t draw = 0; draw < n_draws; draw++, from += 9 * n_plane, to += 16 * of_place)
-    for (ptrdiff_t c = 0; c < n_in; c++)
-      for (ptrdiff_t list = 0; list < n_lists; list++) {
-        float g[3][3][FILTERS], t[4][3][FILTERS], u[4][4][FILTERS];
-        for (ptrdiff_t f = 0; f < FILTERS; f++) {
-          const ptrdiff_t filter = list * FILTERS + f;
-          for (int r = 0; r < 3; r++)
-            for (int q = 0; q < 3; q++)
-              g[r][q][f] = filter < n_out ? from[(3 * r + q) * n_plane + c * n_out + filter] : 0;
-        }
-        for (int q = 0; q < 3; q++)
-          for (int f = 0; f < FILTERS; f++) {
-            t[0][q][f] = g[0][q][f], t[3][q][f] = g[2][q][f];
-            t[1][q][f] = 0.5f * (g[0][q][f] + g[1][q][f] + g[2][q][f]);
-            t[2][q][f] = 0.5f * (g[0][q][f] - g[1][q][f] + g[2][q][f]);
-          }
-        for (int r = 0; r < 4; r++)
-          for (int f = 0; f < FILTERS; f++) {
-            u[r][0][f] = t[r][0][f], u[r][3][f] = t[r][2][f];
-            u[r][1][f] = 0.5f * (t[r][0][f] + t[r][1][f] + t[r][2][f]);
-            u[r][2][f] = 0.5f * (t[r][0][f] - t[r][1][f] + t[r][2][f]);
-          }
-        for (int place = 0; place < 16; place++)
-          memcpy(to + place * of_place + (list * n_in + c) * FILTERS, u[place / 4][place % 4],
-                 FILTERS * sizeof *to);
-      }
+  for (ptrdiff_t draw = 0; draw < n_draws; draw++, from += 9 * n_plane, to += n_places * of_place)
+    set->square_weights(size, from, n_in, n_out, to);
   Py_END_ALLOW_THREADS;
   result = Py_NewRef(Py_None);
 end:
@@ -489,8 +471,8 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
   struct convolution *c = &op->convolution;
   int kind;
   if (!PyArg_ParseTuple(tuple, "innn(ff)nnnOOOO", &kind, &op->in, &op->out, &op->other,
-                        &c->bounds.low, &c->bounds.high, &c->at_once, &c->n_together, &c->room,
-                        &squares, &values, &scale, &shift) ||
+                        &c->bounds.low, &c->bounds.high, &c->square_size,
+                        &c->n_together, &c->room, &squares, &values, &scale, &shift) ||
       !is_tensor(program, op->in, 0) || !is_tensor(program, op->out, 1) ||
       !is_tensor(program, op->other, -1))
     return 0;
@@ -502,7 +484,9 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
   c->out_row = to.row, c->out_column = to.column;
   c->other_row = added.row, c->other_column = added.column;
   const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS, n_units = n_lists * FILTERS;
-  c->n_values = times(16, times(c->n_channels, n_units));
+  const ptrdiff_t size = c->square_size == 2 || c->square_size == 4 ? c->square_size : -1;
+  const ptrdiff_t n_places = (size + 2) * (size + 2);
+  c->n_values = times(n_places, times(c->n_channels, n_units));
   const int32_t *numbers = numbers_of(buffers, squares, 'i', 0, 1);
   const ptrdiff_t n_numbers = sizeof *c->squares / sizeof *numbers;
   c->n_squares = numbers ? n_taken(buffers) / n_numbers : 0;
@@ -513,21 +497,22 @@ static int take_squares(struct buffers *buffers, PyObject *tuple, ptrdiff_t n_se
       !(c->shift = numbers_of(buffers, shift, 'f', 0, times(n_sets, c->n_filters))))
     return 0;
   const ptrdiff_t n_rows = plus(plus(c->n_channels, n_units), 1);
-  const ptrdiff_t n_room = times(times(16, n_rows), times(c->at_once, SLAB));
-  int is_right = c->at_once > 0 && c->at_once % 4 == 0 && n_room >= 0 && c->n_together > 0 &&
-                
-                 c->room >= 0 && c->room <= program->n_scratch - n_room && c->n_squares > 0;
+  const ptrdiff_t n_room = times(times(n_places, n_rows), SQUARES_TOGETHER * SLAB);
+  int is_right = size > 0 && n_room >= 0 &&
+                 c->n_together > 0 && c->room >= 0 && c->room <= program->n_scratch - n_room && c->n_squares > 0;
   for (ptrdiff_t at = 0; is_right && at < c->n_squares; at++) {
     const struct square *one = &c->squares[at];
     struct span read = {INT32_MAX, INT32_MIN};
-    for (int tap = 0; tap < 16; tap++)
-      if (one->rows >> tap / 4 & one->columns >> tap % 4 & 1) {
-        const int64_t place = one->in + tap / 4 * from.row + tap % 4 * from.column;
+    for (ptrdiff_t tap = 0; tap < n_places; tap++)
+      if (one->rows >> tap / (size + 2) & one->columns >> tap % (size + 2) & 1) {
+        const int64_t place =
+            one->in + tap / (size + 2) * from.row + tap % (size + 2) * from.column;
         read.least = place < read.least ? place : read.least;
         read.most = place > read.most ? place : read.most;
       }
     read.most += (c->n_channels - 1) * from.channel;
-    is_right = one->n_rows >= 0 && one->n_rows <= 2 && one->n_columns >= 0 && one->n_columns <= 2;
+    is_right = one->n_rows >= 0 && one->n_rows <= size && one->n_columns >= 0 &&
+               one->n_columns <= size;
     const struct span written = {one->out, one->out + to.row * (one->n_rows - 1) +
                                                to.column * (one->n_columns - 1) +
                                                (c->n_filters - 1) * to.channel};

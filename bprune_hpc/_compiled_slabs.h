@@ -188,48 +188,139 @@ TARGET static void NAME(convolve)(const struct convolution *c, const struct sums
   }
 }
 
-/* Winograd's products for 2 x 2 places and 3 x 3 taps (Lavin and Gray 2016): 16 for 36.
-
-   room: of the inputs of some squares of places, transformed, [16][channel][square], and of their
-   sums, [16][filter][square]; n_slabs of each square, one beside the other. */
-TARGET static void NAME(convolve_squares)(const struct convolution *c, const struct sums *s,
-                                          const struct slabs *slabs, const float *in, float *out,
-                                          const float *other, float *room)
+/* Winograd's products (Lavin and Gray 2016) for size x size places and 3 x 3 taps: polynomials at
+   0, 1, -1 and infinity, or at 0, 0.75, -0.75, 1.5, -1.5 and infinity, which round less than others
+   (Barabasz et al. 2020). Three steps along an axis, whose numbers are `by` apart, in place. */
+TARGET static inline __attribute__((always_inline)) void NAME(of_inputs)(const int size, VECTOR *x,
+                                                                         const int by)
 {
-  const ptrdiff_t n_at_once = c->at_once, stride = n_at_once * SLAB;
+  const VECTOR x0 = x[0], x1 = x[by], x2 = x[2 * by], x3 = x[3 * by];
+  if (size == 2) {
+    x[0] = x0 - x2, x[by] = x1 + x2, x[2 * by] = x2 - x1, x[3 * by] = x1 - x3;
+    return;
+  }
+  const VECTOR x4 = x[4 * by], x5 = x[5 * by];
+  const VECTOR even = x4 - x2 * 2.25f, odd = (x3 - x1 * 2.25f) * 0.75f;
+  const VECTOR other_even = x4 - x2 * 0.5625f, other_odd = (x3 - x1 * 0.5625f) * 1.5f;
+  x[0] = x0 * 1.265625f - x2 * 2.8125f + x4, x[5 * by] = x1 * 1.265625f - x3 * 2.8125f + x5;
+  x[by] = even + odd, x[2 * by] = even - odd;
+  x[3 * by] = other_even + other_odd, x[4 * by] = other_even - other_odd;
+}
+
+TARGET static inline __attribute__((always_inline)) void NAME(of_sums)(const int size, VECTOR *x,
+                                                                       const int by)
+{
+  const VECTOR even = x[by] + x[2 * by], odd = x[by] - x[2 * by];
+  if (size == 2) {
+    x[0] += even, x[by] = odd - x[3 * by];
+    return;
+  }
+  const VECTOR other_even = x[3 * by] + x[4 * by], other_odd = x[3 * by] - x[4 * by];
+  x[0] += even + other_even, x[by] = odd * 0.75f + other_odd * 1.5f;
+  x[2 * by] = even * 0.5625f + other_even * 2.25f;
+  x[3 * by] = odd * 0.421875f + other_odd * 3.375f + x[5 * by];
+}
+
+/* Taps [3] of LANES filters or channels -> [size + 2]. */
+TARGET static inline __attribute__((always_inline)) void NAME(of_taps)(const int size, VECTOR g0,
+                                                                       VECTOR g1, VECTOR g2,
+                                                                       VECTOR *out)
+{
+  if (size == 2) {
+    const VECTOR even = (g0 + g2) * 0.5f, odd = g1 * 0.5f;
+    out[0] = g0, out[1] = even + odd, out[2] = even - odd, out[3] = g2;
+    return;
+  }
+  const VECTOR even = g0 * (-128 / 243.0f) - g2 * (8 / 27.0f), odd = g1 * (-32 / 81.0f);
+  const VECTOR other_even = g0 * (32 / 243.0f) + g2 * (8 / 27.0f), other_odd = g1 * (16 / 81.0f);
+  out[0] = g0 * (64 / 81.0f), out[5] = g2;
+  out[1] = even + odd, out[2] = even - odd;
+  out[3] = other_even + other_odd, out[4] = other_even - other_odd;
+}
+
+/* A kernel (3, 3, in, out) -> [place][FILTERS of out][in][one of FILTERS]. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(transform)(const int size, const float *from, ptrdiff_t n_in, ptrdiff_t n_out, float *to)
+{
+  enum { AT_A_TIME = 16, N = AT_A_TIME * FILTERS, MOST = 4 + 2 };
+  const int n_taps = size + 2;
+  const ptrdiff_t n_lists = (n_out + FILTERS - 1) / FILTERS, of_place = n_in * n_lists * FILTERS;
+  float g[9][N] __attribute__((aligned(64))), made[MOST * MOST][N] __attribute__((aligned(64)));
+  memset(g, 0, sizeof g);
+  for (ptrdiff_t first = 0; first < n_in; first += AT_A_TIME)
+    for (ptrdiff_t list = 0; list < n_lists; list++) {
+      const ptrdiff_t n = n_in - first < AT_A_TIME ? n_in - first : AT_A_TIME;
+      const ptrdiff_t n_left = n_out - list * FILTERS;
+      for (int tap = 0; tap < 9; tap++)
+        for (ptrdiff_t c = 0; c < n; c++) {
+          const float *row = from + (tap * n_in + first + c) * n_out + list * FILTERS;
+          for (int f = 0; f < FILTERS; f++)
+            g[tap][c * FILTERS + f] = f < n_left ? row[f] : 0;
+        }
+      for (int e = 0; e < N; e += LANES) {
+        VECTOR t[3][MOST], u[MOST];
+        UNROLLED for (int q = 0; q < 3; q++)
+          NAME(of_taps)(size, *(VECTOR *)(g[q] + e), *(VECTOR *)(g[3 + q] + e),
+                        *(VECTOR *)(g[6 + q] + e), t[q]);
+        UNROLLED for (int r = 0; r < n_taps; r++) {
+          NAME(of_taps)(size, t[0][r], t[1][r], t[2][r], u);
+          UNROLLED for (int q = 0; q < n_taps; q++)
+            *(VECTOR *)(made[r * n_taps + q] + e) = u[q];
+        }
+      }
+      for (int place = 0; place < n_taps * n_taps; place++)
+        memcpy(to + place * of_place + (list * n_in + first) * FILTERS, made[place],
+               (size_t)(n * FILTERS) * sizeof *to);
+    }
+}
+
+TARGET static void NAME(square_weights)(ptrdiff_t size, const float *from, ptrdiff_t n_in,
+                                        ptrdiff_t n_out, float *to)
+{
+  if (size == 2)
+    NAME(transform)(2, from, n_in, n_out, to);
+  else
+    NAME(transform)(4, from, n_in, n_out, to);
+}
+
+/* room: of the inputs of some squares of places, transformed, [place][channel][square], and of
+   their sums, [place][filter][square]; slabs of each square, one beside the other. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(squares)(const struct convolution *c, const struct sums *s, const struct slabs *slabs,
+              const float *in, float *out, const float *other, float *room, const int size)
+{
+  enum { MOST = 4 + 2 };
+  const int n_taps = size + 2;
+  const ptrdiff_t stride = SQUARES_TOGETHER * SLAB;
   const ptrdiff_t n_lists = (c->n_filters + FILTERS - 1) / FILTERS;
   const ptrdiff_t of_in = c->n_channels * stride + SLAB, of_sums = n_lists * FILTERS * stride + SLAB;
   const ptrdiff_t n_all = c->n_squares * slabs->n, row = c->in_row, column = c->in_column;
-  float *transformed = room, *sums = room + 16 * of_in;
-  for (ptrdiff_t first = 0; first < n_all; first += n_at_once) {
-    const ptrdiff_t n = n_all - first > n_at_once ? n_at_once : n_all - first;
+  float *transformed = room, *sums = room + n_taps * n_taps * of_in;
+  for (ptrdiff_t first = 0; first < n_all; first += SQUARES_TOGETHER) {
+    const ptrdiff_t n = n_all - first > SQUARES_TOGETHER ? SQUARES_TOGETHER : n_all - first;
     for (ptrdiff_t at = 0; at < n; at++) {
       const struct square *square = &c->squares[(first + at) / slabs->n];
       const float *from = in + square->in + (first + at) % slabs->n * slabs->in;
       float *to = transformed + at * SLAB;
       for (ptrdiff_t channel = 0; channel < c->n_channels; channel++, from += c->in_channel, to += stride)
         for (int e = 0; e < SLAB; e += LANES) {
-          VECTOR x[4][4], t[4][4];
-          for (int r = 0; r < 4; r++)
-            for (int q = 0; q < 4; q++)
+          VECTOR x[MOST][MOST];
+          UNROLLED for (int q = 0; q < n_taps; q++) {
+            UNROLLED for (int r = 0; r < n_taps; r++)
               x[r][q] = square->rows >> r & square->columns >> q & 1
                             ? *(const VECTOR *)(from + r * row + q * column + e)
                             : (VECTOR){0};
-          for (int q = 0; q < 4; q++) {
-            t[0][q] = x[0][q] - x[2][q], t[1][q] = x[1][q] + x[2][q];
-            t[2][q] = x[2][q] - x[1][q], t[3][q] = x[1][q] - x[3][q];
+            NAME(of_inputs)(size, &x[0][q], MOST);
           }
-          for (int r = 0; r < 4; r++) {
-            float *of_row = to + 4 * r * of_in + e;
-            *(VECTOR *)of_row = t[r][0] - t[r][2];
-            *(VECTOR *)(of_row + of_in) = t[r][1] + t[r][2];
-            *(VECTOR *)(of_row + 2 * of_in) = t[r][2] - t[r][1];
-            *(VECTOR *)(of_row + 3 * of_in) = t[r][1] - t[r][3];
+          UNROLLED for (int r = 0; r < n_taps; r++) {
+            NAME(of_inputs)(size, x[r], 1);
+            UNROLLED for (int q = 0; q < n_taps; q++)
+              *(VECTOR *)(to + (r * n_taps + q) * of_in + e) = x[r][q];
           }
         }
     }
     const float *weights = s->values;
-    for (int place = 0; place < 16; place++, weights += c->n_channels * n_lists * FILTERS)
+    for (int place = 0; place < n_taps * n_taps; place++, weights += c->n_channels * n_lists * FILTERS)
       for (ptrdiff_t part = 0; part < n * SLAB; part += PART)
         for (ptrdiff_t list = 0; list < n_lists; list++) {
           const float *x = transformed + place * of_in + part;
@@ -261,18 +352,15 @@ TARGET static void NAME(convolve_squares)(const struct convolution *c, const str
                                          filter * s->other_channel
                                    : NULL;
         for (int e = 0; e < SLAB; e += LANES) {
-          VECTOR t[2][4], y[2][2];
-          for (int q = 0; q < 4; q++) {
-            const VECTOR a = *(const VECTOR *)(from + q * of_sums + e);
-            const VECTOR b = *(const VECTOR *)(from + (4 + q) * of_sums + e);
-            const VECTOR d = *(const VECTOR *)(from + (8 + q) * of_sums + e);
-            t[0][q] = a + b + d;
-            t[1][q] = b - d - *(const VECTOR *)(from + (12 + q) * of_sums + e);
+          VECTOR y[MOST][MOST];
+          UNROLLED for (int q = 0; q < n_taps; q++) {
+            UNROLLED for (int r = 0; r < n_taps; r++)
+              y[r][q] = *(const VECTOR *)(from + (r * n_taps + q) * of_sums + e);
+            NAME(of_sums)(size, &y[0][q], MOST);
           }
-          for (int r = 0; r < 2; r++) {
-            y[r][0] = t[r][0] + t[r][1] + t[r][2];
-            y[r][1] = t[r][1] - t[r][2] - t[r][3];
-            for (int q = 0; q < 2; q++)
+          UNROLLED for (int r = 0; r < size; r++) {
+            NAME(of_sums)(size, y[r], 1);
+            UNROLLED for (int q = 0; q < size; q++)
               if (r < square->n_rows && q < square->n_columns) {
                 const float *one =
                     added ? added + r * c->other_row + q * c->other_column + e : NULL;
@@ -284,6 +372,16 @@ TARGET static void NAME(convolve_squares)(const struct convolution *c, const str
       }
     }
   }
+}
+
+TARGET static void NAME(convolve_squares)(const struct convolution *c, const struct sums *s,
+                                          const struct slabs *slabs, const float *in, float *out,
+                                          const float *other, float *room)
+{
+  if (c->square_size == 2)
+    NAME(squares)(c, s, slabs, in, out, other, room, 2);
+  else
+    NAME(squares)(c, s, slabs, in, out, other, room, 4);
 }
 
 /* exp(x) for -87 <= x <= 88, with an error of some 1e-7 of it: 2**n times a polynomial. */

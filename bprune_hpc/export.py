@@ -30,7 +30,7 @@ from .formats.writing import check_place, export, place_of
 from .graph.network_input import network_input
 from .mpi.comm import Comm, run
 from .posterior.draws import draws_per_replicate, in_whole_replicates
-from .posterior.pruning import cuts_in_words, pruning_masks
+from .posterior.pruning import pruning_masks, thresholds_in_words
 from .results.threshold import SweptThreshold, read_threshold
 from .runner import problem
 from .runner.batch_dependence import made_up_examples
@@ -55,24 +55,30 @@ def parser() -> ArgumentParser:
     root.add_argument("file", nargs="?", help="results file of a sweep")
     wanted = root.add_argument_group("export")
     wanted.add_argument(
-        "--at", metavar="POINT", help="choice (default), index=K, threshold=X or fraction=F"
+        "--at",
+        metavar="POINT",
+        help="threshold of the results file: choice (default), index=K, threshold=X or fraction=F",
     )
     wanted.add_argument("--to", metavar="DIR", help="directory to make")
     wanted.add_argument(
         "--formats",
         default=",".join(DEFAULT),
         metavar="LIST",
-        help=f"of {', '.join(FORMATS)}",
+        help=f"formats to write, of {', '.join(FORMATS)}",
     )
     wanted.add_argument(
-        "--threshold", dest="threshold", metavar="X", help="without a results file: what to prune"
+        "--threshold",
+        dest="threshold",
+        metavar="X",
+        help="threshold to prune at, where there is no results file",
     )
     wanted.add_argument(
         "--bits",
         type=int,
         choices=BITS,
         default=BITS[0],
-        help="of a number in the bundle, where its deviation says that no more are known",
+        help="bits of a weight in the bundle; 16 where its standard deviation is larger than what "
+        "that loses",
     )
     wanted.add_argument(
         "--keep_slots",
@@ -176,7 +182,7 @@ def _pruned(
         swept.check_network(unpruned)
     rule = config.rule(unpruned.prior)
     (mask,) = pruning_masks(found.posterior, point[0], [point[1]], rule)
-    (cut,) = cuts_in_words(rule, point[0], [mask])
+    (cut,) = thresholds_in_words(rule, point[0], [mask])
     size = draws_per_replicate(config.pairing, unpruned.task.noises_per_replicate)
     n_draws = in_whole_replicates(config.n_draws, size)
     draw_noise = ("shared", 0)

@@ -143,26 +143,37 @@ def parser() -> ArgumentParser:
         "that have collapsed to the prior.",
     )
     root.add_argument(
-        "case", nargs="?", metavar="CASE", help="case directory or file, or embedded:digits_fc"
+        "case",
+        nargs="?",
+        metavar="CASE",
+        help="directory or file of a network, or embedded:digits_fc",
     )
     root.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
     root.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
-        help="builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
+        help="function that builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
     )
-    root.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
-    root.add_argument("--logits_op", metavar="OP", help="logits, if not found")
+    root.add_argument(
+        "--input_op", metavar="OP", help="placeholder of the examples, if it is not found"
+    )
+    root.add_argument(
+        "--logits_op", metavar="OP", help="operation that gives the logits, if it is not found"
+    )
     root.add_argument("--feed", **FEED)
-    root.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
-    root.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
+    root.add_argument(
+        "--loc_op", metavar="OP", help="operation that gives the mean of a regression"
+    )
+    root.add_argument(
+        "--scale_op", metavar="OP", help="operation that gives its standard deviation"
+    )
     root.add_argument(
         "--prior_scale",
         type=float,
         default=1.0,
         metavar="SD",
-        help="standard deviation of the weights' prior N(0, SD^2), which a trained graph does not "
-        f"tell; a weight within {COLLAPSED_BELOW_NATS:g} nats of it (KL) has collapsed; "
+        help="standard deviation of the weights' prior N(0, SD^2); a weight whose posterior is "
+        f"within {COLLAPSED_BELOW_NATS:g} nats of it (KL) has collapsed; "
         "default: %(default)s",
     )
     root.add_argument("--json", action="store_true", help="print JSON and nothing else")

@@ -25,7 +25,7 @@ from .mpi.comm import Comm, run
 from .results.figure import AXES, PANELS, panels_of, plot
 from .results.follow import follow
 from .results.html_report import page
-from .results.swept import comparison_fault, read_swept
+from .results.swept import comparison_fault, read_all
 from .results.table_formats import as_csv, as_latex, as_markdown
 from .streams import check_shown, show
 
@@ -43,16 +43,20 @@ def parser() -> ArgumentParser:
     flags.add_argument(
         "--follow",
         action="store_true",
-        help="of one file: show table and progress while the sweep runs, until it ends or Ctrl-C",
+        help="show table and progress of one file while its sweep runs; Ctrl-C ends it",
     )
     figures = flags.add_argument_group("figures")
     figures.add_argument(
-        "--plot", metavar="FILE", help="figure to draw: .pdf, .svg, .png; several files overlay"
+        "--plot",
+        metavar="FILE",
+        help="draw a figure: .pdf, .svg or .png; several results files are drawn over each other",
     )
-    figures.add_argument("--html", metavar="FILE", help="report of one file, as a web page")
+    figures.add_argument(
+        "--html", metavar="FILE", help="write a report of one results file as a web page"
+    )
     figures.add_argument(
         "--panels", type=_names, metavar="LIST",
-        help=f"what to draw, of {', '.join(PANELS)} (default: all that the file has)",
+        help=f"panels to draw, of {', '.join(PANELS)} (default: all that the file has)",
     )  # fmt: skip
     figures.add_argument(
         "--x", choices=AXES, default=AXES[0], help="horizontal axis; default: %(default)s"
@@ -60,7 +64,9 @@ def parser() -> ArgumentParser:
     tables = flags.add_argument_group("tables")
     for name, what in (("csv", "every metric, in full precision"), ("latex", "booktabs"),
                        ("markdown", "for a README")):  # fmt: skip
-        tables.add_argument(f"--{name}", metavar="FILE", help=f"table of one file: {what}")
+        tables.add_argument(
+            f"--{name}", metavar="FILE", help=f"write the table of one results file: {what}"
+        )
     return flags
 
 
@@ -71,17 +77,17 @@ def report(comm: Comm, argv: Sequence[str]) -> int:
         arguments: Any = parser().parse(argv)
         for flag in ("follow", "html", "csv", "latex", "markdown"):
             if getattr(arguments, flag) and len(arguments.file) > 1:
-                raise ConfigError(f"--{flag}: is of one results file; give one")
+                raise ConfigError(f"--{flag}: takes one results file; give one")
         if arguments.follow:
             follow(arguments.file[0])
-        sweeps = [read_swept(path) for path in arguments.file]
+        sweeps = read_all(arguments.file)
         tables = [sweep.table for sweep in sweeps]
         panels = panels_of(sweeps, arguments.panels)
         n_choices = sum(found.choice is not None for found in tables)
         if n_choices > 1:
             logger.warning(
-                "%d choices are shown: each is made anew with the 5 %% at which one may be wrong "
-                "divided by %d; say how many there are with --n_comparisons", n_choices, n_choices,
+                "%d choices are shown; each is tested again at 5 %% / %d, so that all hold "
+                "together (a sweep does so with --n_comparisons)", n_choices, n_choices,
             )  # fmt: skip
         fault = comparison_fault(sweeps)
         if fault:
@@ -124,6 +130,7 @@ def _writing(path: str, how: str = "written") -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError) as error:
         raise ResultsError(f"{path}: cannot be {how}: {error}") from error
+    logger.info("%s: %s", path, how)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

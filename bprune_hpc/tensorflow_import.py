@@ -21,6 +21,7 @@ import site
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def import_tensorflow() -> Any:
     with _lock:
         if _PACKAGE in sys.modules:
             return sys.modules[_PACKAGE]
-        _set_variables()
+        _quieten()
         with quiet_file_descriptor_2():
             tensorflow = importlib.import_module(_PACKAGE)
             _hide_gpus(tensorflow)
@@ -271,7 +272,7 @@ def import_variables() -> Any:
 def _with(homes: Homes) -> SimpleNamespace:
     if not homes.keys() <= vars(_part).keys():
         with _lock:
-            _set_variables()
+            _quieten()
             vars(_part).update(_private(homes) or _public(homes))
     return _part
 
@@ -364,16 +365,15 @@ def _hide_gpus(tensorflow: Any) -> None:
 @lru_cache
 def _say_that_gpus_are_left_alone() -> None:
     if not _uses_gpus and any(next(_ROOT.glob(pattern), None) for pattern in _GPU_FILES):
-        logger.info(
-            "this host has GPUs, which are not used: everything runs on its processors (for a "
-            "sweep on them: --device=gpu)"
-        )
+        logger.info("the GPUs of this host are not used; a sweep uses them with --device=gpu")
 
 
-def _set_variables() -> None:
+def _quieten() -> None:
     _say_that_gpus_are_left_alone()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # TensorFlow Probability's layers call tf_keras by a name that this calls deprecated.
+    warnings.filterwarnings("ignore", "`layer.add_variable` is deprecated", UserWarning)
 
 
 def session_config(

@@ -24,6 +24,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .job import startup
@@ -37,7 +39,8 @@ from numpy.typing import NDArray
 from . import streams
 from .config.argument_file import ArgumentParser
 from .data.fitting import NetworkInput
-from .data.loading import DataSet, check_labels, describe, load
+from .data.loading import DataSet, check_labels, check_targets, describe, load
+from .data.splitting import SPLIT_FILE, as_file, held_out
 from .data.values import Split
 from .errors import BpruneError, ConfigError, DataError, LaunchError
 from .job import deadline, launch_report
@@ -45,11 +48,13 @@ from .job.environment import versions
 from .job.provenance import Environment, environment_of, union
 from .models.zoo import image_shape
 from .mpi import comm as ranks
+from .results import sweeping
+from .runner.examples import check_paths
 from .runner.loop import StopVote
 from .runner.timing import Timing
 from .tensorflow_import import call_of, import_tensorflow, limit_threads, open_session
 from .training import config as training_config
-from .training import graph
+from .training import graph, stages
 from .training import report as train_report
 from .training.beginning import Beginning, read_beginning
 from .training.config import (
@@ -59,12 +64,16 @@ from .training.config import (
     kl_factor,
     learning_rate,
     parse,
+    stage_ends,
     steps_per_epoch,
 )
 from .training.directory import RECORD, TrainingDirectory
+from .training.log import Log, open_log
 from .training.noise import Noise
 from .training.pruning import prune, prune_fraction, share_pruned
 from .training.shares import AddUp, SharedSteps
+from .training.units import units_of
+from .training.validation import Validation, validate
 
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
@@ -74,6 +83,8 @@ _LOOK_S = 1.0  # between looks at signals and the clock, about
 _SAVE_S = 300.0  # between checkpoints that are for a resume alone, at least
 _SAVE_SHARE = 0.02  # of the time that may go into them
 _TAKES = NetworkInput()  # examples of any shape, in float32
+_VALIDATION = 2**32 - 1  # in place of a rank, for noise of its own
+_MOST_NAMED = 10  # classes in a message
 _MOST_CLASSES = 10_000  # of fewer examples than classes
 
 logger = logging.getLogger(__name__)
@@ -180,6 +191,10 @@ class _Run:
         config, comm = self.config, self.comm
         data: dict[str, DataSet] = {}  # on rank 0, which alone reads files
         self.n_steps, n_outputs = comm.from_root(lambda: _prepare(config, comm.size, data))
+        self.files: dict[str, bytes] = {}
+        if config.test_fraction is not None and comm.is_root:
+            halves = [(data[half].x, data[half].labels) for half in ("train", "test")]
+            self.files[SPLIT_FILE] = as_file(halves[0], halves[1])
         self.allreduce = comm.from_root(lambda: _allreduce(config, comm.size))
         environment = _environment(config, comm, self.allreduce)
         self.beginning = Beginning()
@@ -202,16 +217,21 @@ class _Run:
         if self.allreduce == "horovod":
             self.add_up = _horovod_sum(_start_horovod(comm), (config.num_intra, config.num_inter))
         self.training = graph.build(
-            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked
-        )
+            config, self.x.shape[1:], n_outputs, len(self.y), comm.rank, comm.size, is_masked,
+            units_of(self.x, self.y) if config.standardize else None,
+        )  # fmt: skip
         asked_for = f"--hidden and --width, with {n_outputs} outputs"
         comm.from_root(lambda: graph.check_memory(self.training, asked_for))
+        self.test = data.get("test")
+        self.log: Log | None = None
+        self.epoch_nll, self.n_summed = 0.0, 0
         with contextlib.ExitStack() as stack:
+            self.stack = stack
             threads = config.num_intra, config.num_inter
             self.session = stack.enter_context(open_session(self.training.graph, *threads))
             self.session.run(self.training.init)
             step = comm.from_root(lambda: self._start(state))
-            self.noise = Noise(self.training.nll, config.seed, comm.rank, step)
+            self.noise = graph.noise_of(self.training, config, comm.rank, step)
             self.steps = stack.enter_context(contextlib.ExitStack())
             self._take_steps()
             why = self._train(step)
@@ -280,17 +300,26 @@ class _Run:
         self.save_s = 0.0
         if state == "unfinished":
             directory.restore(self.training, self.session)
-            logger.info("%s: going on from step %d of %d", directory.work, directory.step, n_steps)
+            logger.info(
+                "%s: continuing from step %d of %d", directory.work, directory.step, n_steps
+            )
         else:
             self.beginning.set(self.training, self.session)
-            directory.begin(self.training, self.session)
+            directory.begin(self.training, self.session, self.files)
             self.save_s = time.monotonic() - self.saved_at
-            logger.info("%s: takes the place of %s in the end", directory.work, directory.final)
+            logger.info(
+                "%s: training here; replaces %s once it is done", directory.work, directory.final
+            )
+        self.epoch_nll, self.n_summed = directory.epoch_nll, directory.n_summed
+        if self.config.log is not None:
+            n_done = directory.step // self.n_steps
+            self.log = open_log(self.config.log, directory.work, n_done, directory.step)
+            self.stack.callback(self.log.close)
         return directory.step
 
     def _train(self, step: int) -> str | None:
         """Take all steps from one on; why it has stopped, if it has."""
-        config, comm, session = self.config, self.comm, self.session
+        config, comm = self.config, self.comm
         look = _Looks(comm, self.ask)
         if comm.is_root:
             look.timing.wrote(self.save_s)
@@ -298,36 +327,91 @@ class _Run:
             show = train_report.progress(config.epochs)
         while step < config.epochs * self.n_steps:
             epoch, first = divmod(step, self.n_steps)
-            if first == 0 and self._prune(epoch):
-                self._save(step, look.timing)
+            if first == 0 and fraction_to_prune(config, epoch) is not None:
+                self._save(step, look.timing)  # the cut follows from what is saved
+                why = self._sweep_stage(epoch, step)
+                if why is not None:
+                    return why
+                self._prune(epoch)
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
-            losses = np.empty(len(batches) - first)
+            if first == 0:
+                self.epoch_nll, self.n_summed = 0.0, 0
             for i in range(first, self.n_steps):
                 why, is_due = look.before(step, self._is_save_due)
                 if why is not None or is_due:
                     self._save(step, look.timing)
                 if why is not None:
                     return why
-                losses[i - first] = self._step(batches[i], epoch + i / self.n_steps)
+                self.epoch_nll += float(self._step(batches[i], epoch + i / self.n_steps))
+                self.n_summed += 1
                 step += 1
             # One rank's broken gradient breaks all, so rank 0 sees it and says it once: in the
             # losses of the epoch or, if it was the last step's, in what that step left behind.
             self._put_back(False)
+            row: dict[str, float] = {"epoch": epoch + 1, "step": step}
             if comm.is_root:
-                nll, kl = float(losses.mean()), float(session.run(self.training.network.kl))
-                if not math.isfinite(nll + kl):
-                    self._on_root.give_up()
-                    raise BpruneError(
-                        f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; "
-                        "lower --learning_rate"
-                    )
-                show(epoch + 1, nll, kl)
+                row |= self._end_epoch(epoch)
+            found = self._validate(epoch + 1)
+            if comm.is_root:
+                show(epoch + 1, row["nll"], row["kl"], found)
+                if found is not None:
+                    row |= {"validation_nll": found.nll, "validation_nll_se": found.nll_se}
+                if self.log is not None:
+                    self.log.write(row)
             if config.save_every and (epoch + 1) % config.save_every == 0:
                 self._save(step, look.timing)
         self._save(step, look.timing)
-        return None
+        return self._sweep_stage(config.epochs, step)
+
+    def _end_epoch(self, epoch: int) -> dict[str, float]:
+        """Numbers of an epoch, on rank 0, after a look whether they are finite."""
+        config, training = self.config, self.training
+        nll = self.epoch_nll / self.n_summed
+        kl = float(self.session.run(training.network.kl))
+        if not math.isfinite(nll + kl):
+            self._on_root.give_up()
+            raise BpruneError(
+                f"{config.model_dir}: the loss is not finite in epoch {epoch + 1}; lower "
+                "--learning_rate"
+            )
+        rate = learning_rate(config, self.comm.size, epoch + 1)
+        return {"nll": nll, "kl": kl, "learning_rate": rate, **self._pruned_fraction()}
+
+    def _validate(self, n_epochs: int) -> Validation | None:
+        """Measure the network on the test half, where that is due; rank 0 does it for all."""
+        config, training, test = self.config, self.training, self.test
+        every = config.validate_every
+        if not every or n_epochs % every:
+            return None
+
+        def on_root() -> Validation:
+            assert test is not None
+            noise = Noise(training.outputs, config.seed, _VALIDATION)
+            x = test.x.reshape(len(test.x), -1)
+            draw = graph.drawing(training, self.session, x, noise)
+            scale = training.noise_scale
+            of_noise = None if scale is None else float(self.session.run(scale))
+            draws = (draw() for _ in range(config.n_draws_validate))
+            return validate(draws, test.labels, of_noise)
+
+        return self.comm.from_root(on_root)
+
+    def _sweep_stage(self, epoch: int, step: int) -> str | None:
+        """Sweep the network that a stage has ended with, on all ranks; why that has stopped."""
+        config = self.config
+        if config.sweep_stages is None or epoch not in stage_ends(config):
+            return None
+        asked = self.comm.from_root(
+            lambda: stages.sweep_of(config, self._on_root.work, epoch, step)
+        )
+        if self.comm.is_root:
+            logger.info("sweep of the network after %d epochs: %s", epoch, asked.output)
+        why, n_failed = sweeping.run(self.comm, asked, self.ask, config.model_dir)
+        if n_failed and self.comm.is_root:
+            logger.warning("%s: %d thresholds failed, and are marked", asked.output, n_failed)
+        return why
 
     def _step(self, batch: NDArray[np.int64], done: float) -> np.float32:
         """Take one step; this rank's negative log-likelihood, nats an example."""
@@ -338,14 +422,12 @@ class _Run:
             np.float32(kl_factor(self.config, done)),
         )
 
-    def _prune(self, epoch: int) -> bool:
-        """Prune what is due before an epoch, on every rank alike; whether anything was due."""
-        fraction = fraction_to_prune(self.config, epoch)
-        if fraction is None:
-            return False
-        self._put_back(True)
+    def _prune(self, epoch: int) -> None:
+        """Prune what is due before an epoch, on every rank alike."""
 
         def on_root() -> None:
+            fraction = fraction_to_prune(self.config, epoch)
+            assert fraction is not None
             masks = prune_fraction(self.training, self.session, self.config, fraction)
             prune(self.training, self.session, masks)
 
@@ -354,7 +436,6 @@ class _Run:
         if self.comm.is_root:
             share = 100 * share_pruned(self.training, self.session)
             logger.info("before epoch %d: %.2f %% of the weights are pruned", epoch + 1, share)
-        return True
 
     def _is_save_due(self) -> bool:
         """Whether a checkpoint is worth its time, on rank 0."""
@@ -367,7 +448,8 @@ class _Run:
 
         def save() -> None:
             began = time.monotonic()
-            self._on_root.save(self.training, self.session, step, began - self.began)
+            summed = self.epoch_nll, self.n_summed
+            self._on_root.save(self.training, self.session, step, began - self.began, summed)
             self.saved_at = time.monotonic()
             self.save_s = self.saved_at - began
             timing.wrote(self.save_s)
@@ -398,7 +480,7 @@ class _Run:
         n_steps = config.epochs * self.n_steps
         measured = graph.evaluate(
             config, self.training, self.session, test.x.reshape(len(test.x), -1), test.labels,
-            Noise(self.training.network.logits, config.seed, 0, n_steps), before_draw,
+            Noise(self.training.outputs, config.seed, 0, n_steps), before_draw,
         )  # fmt: skip
         mixed = directory.mixed_environment
         report = {
@@ -422,6 +504,9 @@ class _Run:
         }
         directory.finish(report)
         train_report.log_result(report)
+        if config.sweep_stages is not None:
+            where = f"{config.model_dir}/stage*.h5"
+            logger.info("sweeps of %d stages: %s", len(stage_ends(config)), where)
         return report
 
 
@@ -466,6 +551,10 @@ def _environment(config: TrainConfig, comm: Comm, allreduce: str | None) -> Envi
 
 def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> tuple[int, int]:
     """Find out, before anything is written or waited for, whether the run can start."""
+    if config.sweep_stages is not None:
+        asked = stages.sweep_of(config, Path(config.model_dir), config.epochs, 0)
+        if config.test_fraction is None:  # else there are no halves yet
+            check_paths(asked)
     halves: tuple[Split, Split] = ("train", "test")
     for split in halves:
         loaded[split] = load(
@@ -474,8 +563,15 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             split,
             subtract_pixel_mean=config.subtract_pixel_mean,
             task=config.task,
+            x_key=config.x_key,
+            y_key=config.y_key,
+            target_columns=config.target_columns,
+            first_label=config.first_label,
             network=_TAKES,
         )
+    if config.test_fraction is not None:
+        _split(config, loaded)
+    for split in halves:
         logger.info("%s set: %s", split, describe(loaded[split], config.data_path))
     n_outputs = 1
     if config.task == "classification":
@@ -492,6 +588,10 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
             )
         for half in loaded.values():
             check_labels(half.labels, n_outputs)
+        _warn_of_classes(loaded["train"].labels, loaded["test"].labels)
+    else:
+        for half in loaded.values():
+            check_targets(half.labels, n_outputs)
     if loaded["train"].x.shape[1:] != loaded["test"].x.shape[1:]:
         shapes = loaded["train"].x.shape[1:], loaded["test"].x.shape[1:]
         raise ConfigError(
@@ -502,6 +602,30 @@ def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> t
         image_shape(loaded["train"].x.shape[1:])
     n_steps = steps_per_epoch(len(loaded["train"].labels), config.batch_size, n_ranks)
     return n_steps, n_outputs
+
+
+def _split(config: TrainConfig, loaded: dict[str, DataSet]) -> None:
+    """Hold out examples of a file without halves."""
+    whole, other = loaded["train"], loaded["test"]
+    where = config.data_path or whole.name
+    if not _same_examples(whole, other):
+        raise ConfigError(f"--test_fraction: {where} has a test half; leave the flag out")
+    if len(whole.x) < 2:
+        raise DataError(f"{where}: has one example, and two are needed to hold one out")
+    assert config.test_fraction is not None
+    is_held_out = held_out(len(whole.x), config.test_fraction, config.split_seed)
+    for name, chosen in (("train", ~is_held_out), ("test", is_held_out)):
+        loaded[name] = replace(whole, x=whole.x[chosen], y=whole.labels[chosen])
+
+
+def _warn_of_classes(train: NDArray[Any], test: NDArray[Any]) -> None:
+    """Say which classes of the test half nothing can be learned of."""
+    unknown = np.setdiff1d(test, train)
+    if unknown.size:
+        logger.warning(
+            "no example to train on is of class %s, and %d of the test half are",
+            ", ".join(map(str, unknown[:_MOST_NAMED])), np.isin(test, unknown).sum(),
+        )  # fmt: skip
 
 
 def _start_tensorflow(config: TrainConfig) -> None:

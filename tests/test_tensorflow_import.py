@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from bprune_hpc import tensorflow_import
 from bprune_hpc.errors import InstallationError
+from tests.helpers import small_models
 from tests.helpers.bits import all_bits
 from tests.helpers.launch import LIMIT_S
 
@@ -116,7 +118,7 @@ def test_gpus_of_the_host_are_mentioned_once(
         if not n_said:
             say.cache_clear()
     say.cache_clear()
-    assert "GPUs, which are not used" in caplog.text
+    assert "GPUs of this host are not used" in caplog.text
 
 
 def test_imports_leave_tensorflow_out() -> None:
@@ -279,3 +281,11 @@ def test_probability_for_another_tensorflow_is_refused(
         "TensorFlow Probability 0.25.0 is not for TensorFlow 2.17.1, which is below 2.18; "
         "pip install 'tensorflow-probability==0.24.*', or a newer TensorFlow"
     )
+
+
+def test_layers_of_tensorflow_probability_do_not_warn() -> None:
+    """Of what is no user's to mend; as in a process that has not imported TensorFlow yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*add_variable")
+        tensorflow_import._quieten()
+        small_models.dense_flipout()

@@ -357,18 +357,30 @@ def _check_weights(label: str, posterior: Posterior, fixed: Mapping[str, NDArray
             )
 
 
+def _kind(name: str) -> str:
+    """What a variable is of its kind: the last part of its name that is not a number."""
+    parts = [part for part in name.split("/") if not part.isdecimal()]
+    return parts[-1] if parts else name
+
+
 def _log_summary(case: Case) -> None:
-    kinds = Counter(name.rpartition("/")[2] for name in case.source.stripped)
+    kinds = Counter(_kind(name) for name in case.source.stripped)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
-    _LOG.info("stripped %d variables (%s)", len(case.source.stripped), listed or "none")
+    more = f" ({listed}{', ...' if len(kinds) > 6 else ''})" if kinds else ""
+    n_stripped = len(case.source.stripped)
+    _LOG.info("variables that the output does not depend on, left out: %d%s", n_stripped, more)
     ops = case.source.dropped_ops
     n_horovod = sum(count for op, count in ops.items() if op.startswith("Horovod"))
-    _LOG.info("dropped %d operations, %d of them Horovod's", sum(ops.values()), n_horovod)
+    _LOG.info(
+        "operations that the output does not depend on, left out: %d (%d of them Horovod's)",
+        sum(ops.values()),
+        n_horovod,
+    )
     for name, loc in case.posterior.loc.items():
         _LOG.info("mean-field: %s %s", name, loc.shape)
     for name, one in case.prior.items():
         _LOG.info("prior of %s: N(%g, %g²)", name, one.loc, one.scale)
     for name, values in case.fixed.items():
-        _LOG.info("fixed: %s %s", name, values.shape)
+        _LOG.info("fixed, never pruned: %s %s", name, values.shape)
     for note in case.graph.notes:
         _LOG.info("note: %s", note)

@@ -71,7 +71,7 @@ class ArgumentParser(argparse.ArgumentParser):
         ConfigError
             If a file cannot be read, a flag is not known, or a value does not fit.
         """
-        tokens = _expand(argv, "command line", None, 0)
+        tokens = _expand(self._joined(argv), "command line", None, 0)
         arguments: list[str] = []
         expects_value = False
         takes_positionals = bool(self._get_positional_actions())
@@ -91,6 +91,17 @@ class ArgumentParser(argparse.ArgumentParser):
                 expects_value = False
             arguments.append(token.text)
         return self.parse_args(arguments)
+
+    def _joined(self, argv: Sequence[str]) -> list[str]:
+        """A flag and the ``@FILE`` that is its value as one: that file is not this command's."""
+        joined: list[str] = []
+        for text in argv:
+            action = self._option_string_actions.get(joined[-1]) if joined else None
+            if text.startswith("@") and action is not None and action.nargs != 0:
+                joined[-1] += f"={text}"
+            else:
+                joined.append(text)
+        return joined
 
     @property
     def given(self) -> list[str]:

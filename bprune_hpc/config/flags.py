@@ -68,6 +68,37 @@ class _Grid(argparse.Action):
         namespace.grid = (kind, values)
 
 
+def add_names(group: Any) -> None:
+    """Flags that say what is what in a file of data, of every command that reads labels."""
+    group.add_argument(
+        "--x_key", metavar="KEY", help="name of the array of examples, if not x_test or x"
+    )
+    group.add_argument(
+        "--y_key", metavar="KEY", help="name of the array of labels, if not y_test or y"
+    )
+    group.add_argument(
+        "--target_columns",
+        metavar="LIST",
+        help="for CSV: names or numbers (from 0) of the label columns; default: the last",
+    )
+    group.add_argument(
+        "--first_label", type=int, default=0, metavar="N", help="label of the first class"
+    )
+
+
+def read_columns(text: str | None) -> tuple[str, ...]:
+    """What ``--target_columns`` lists.
+
+    Raises
+    ------
+    ConfigError
+    """
+    columns = () if text is None else tuple(column.strip() for column in text.split(","))
+    if not all(columns):
+        raise ConfigError(f"--target_columns: '{text}' names no column; give names, or numbers")
+    return columns
+
+
 def parser() -> ArgumentParser:
     """The command line of ``python -m bprune_hpc.sweep``."""
     root = ArgumentParser(
@@ -79,78 +110,100 @@ def parser() -> ArgumentParser:
     )
     first = root.add_argument_group("what most sweeps need")
     case = root.add_argument_group("network")
-    first.add_argument("--model_dir", metavar="DIR", help="case directory, or embedded:digits_fc")
+    first.add_argument(
+        "--model_dir",
+        metavar="DIR",
+        help="the network: directory of a checkpoint or SavedModel, weights file, or "
+        "embedded:digits_fc",
+    )
     case.add_argument("--model_ckpt", metavar="NAME", help="model.ckpt-N; default: the newest")
     first.add_argument(
         "--model",
         metavar="MODULE:FUNCTION",
-        help="builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
+        help="function that builds the tf_keras model of a weights file; or FILE.py:FUNCTION",
     )
-    case.add_argument("--input_op", metavar="OP", help="input placeholder, if not found")
-    case.add_argument("--logits_op", metavar="OP", help="logits, if not found")
-    case.add_argument("--feed", **FEED)
-    case.add_argument("--loc_op", metavar="OP", help="mean of a regression, for --logits_op")
-    case.add_argument("--scale_op", metavar="OP", help="standard deviation of a regression")
     case.add_argument(
-        "--task", choices=TASKS, default="auto", help="default: what the network's output says"
+        "--input_op", metavar="OP", help="placeholder of the examples, if it is not found"
+    )
+    case.add_argument(
+        "--logits_op", metavar="OP", help="operation that gives the logits, if it is not found"
+    )
+    case.add_argument("--feed", **FEED)
+    case.add_argument(
+        "--loc_op", metavar="OP", help="operation that gives the mean of a regression"
+    )
+    case.add_argument(
+        "--scale_op", metavar="OP", help="operation that gives its standard deviation"
+    )
+    case.add_argument(
+        "--task", choices=TASKS, default="auto", help="auto: what the network's output says"
     )
     case.add_argument(
         "--noise_scale",
         type=float,
         metavar="X",
-        help="deviation of the targets' noise, for a regression that gives a mean alone",
+        help="standard deviation of the targets, for a regression network that gives only a mean",
     )
     case.add_argument(
         "--output_kind",
         choices=("auto", *OUTPUT_KINDS),
         default="auto",
-        help="what the output's numbers are; auto: what the network's structure or they themselves "
-        "say",
+        help="what the output's numbers are; auto: found from the network's structure or from the "
+        "numbers",
     )
     data = root.add_argument_group("data")
-    first.add_argument("--data_path", metavar="PATH", help="file, directory, or TFRecord pattern")
     first.add_argument(
-        "--dataset", choices=DATASETS, default="auto", help="kind of the data; auto: found out"
+        "--data_path",
+        metavar="PATH",
+        help="test set: a file, a directory, or a pattern of TFRecord files",
+    )
+    first.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="auto",
+        help="format of --data_path; auto: found from the path",
     )
     data.add_argument("--cifar10", action="store_true", help="the same as --dataset=cifar10")
     data.add_argument(
         "--subtract_pixel_mean",
         action="store_true",
-        help="of cifar10: subtract the training set's mean image",
+        help="for cifar10: subtract the mean image of the training set",
     )
     data.add_argument(
-        "--ood_path", metavar="PATH", help="other examples of the same shape, to be told apart"
+        "--ood_path",
+        metavar="PATH",
+        help="examples out of distribution, to be told from the test set by their uncertainty",
     )
-    data.add_argument("--ood_dataset", choices=DATASETS, help="what they are; default: auto")
+    data.add_argument("--ood_dataset", choices=DATASETS, help="format of --ood_path; default: auto")
     data.add_argument(
         "--elbo_path",
         metavar="PATH",
-        help="the data it was trained on: the variational free energy at each threshold",
+        help="training data: adds the variational free energy at each threshold",
     )
-    data.add_argument("--elbo_dataset", choices=DATASETS, help="what they are (auto)")
+    data.add_argument(
+        "--elbo_dataset", choices=DATASETS, help="format of --elbo_path; default: auto"
+    )
     data.add_argument(
         "--input_scale",
         default="auto",
         metavar="X",
-        help="what examples are multiplied by: none, 0.5, 1/255, ...; auto: bytes by 1/255 unless "
-        "the network takes integers or scales them itself",
+        help="factor on the examples: none, 0.5, 1/255, ...; auto: 1/255 for bytes, unless the "
+        "network takes integers or scales them itself",
     )
     data.add_argument(
-        "--layout", choices=LAYOUTS, help="where the data have their channels, if not clear"
+        "--layout",
+        choices=LAYOUTS,
+        help="which axis of the data has the channels, if that is not clear",
     )
-    data.add_argument("--x_key", metavar="KEY", help="array of the examples, if not x_test or x")
-    data.add_argument("--y_key", metavar="KEY", help="array of the labels, if not y_test or y")
+    add_names(data)
     data.add_argument(
-        "--target_columns",
-        metavar="LIST",
-        help="of CSV: names or numbers (from 0) of the columns that are labels; default: the last",
+        "--batch_size", type=int, default=1000, metavar="N", help="examples evaluated at once"
     )
     data.add_argument(
-        "--first_label", type=int, default=0, metavar="N", help="number of the first class"
-    )
-    data.add_argument("--batch_size", type=int, default=1000, help="examples evaluated at once")
-    data.add_argument(
-        "--evaluator", choices=EVALUATORS, default="auto", help="auto: the fastest that fits"
+        "--evaluator",
+        choices=EVALUATORS,
+        default="auto",
+        help="how the network is run; auto: the fastest way that it allows",
     )
     sweep = root.add_argument_group("sweep")
     for flag, form, text in (
@@ -175,9 +228,13 @@ def parser() -> ArgumentParser:
         )
     for flag, choices, text in (
         ("--criterion", CRITERIA, "score by which weights are pruned"),
-        ("--scope", SCOPES, "fractions of all weights together, or layer by layer"),
-        ("--granularity", GRANULARITIES, "what is pruned as a whole"),
-        ("--pruned_weights", PRUNED_SCALE, "exactly zero, or noise as BPrune leaves it"),
+        ("--scope", SCOPES, "take a fraction of all weights together, or of each layer"),
+        ("--granularity", GRANULARITIES, "prune single weights, or whole neurons or filters"),
+        (
+            "--pruned_weights",
+            PRUNED_SCALE,
+            "set pruned weights to exactly zero, or leave noise as BPrune does",
+        ),
     ):
         default = next(iter(choices))
         group = first if flag == "--criterion" else sweep
@@ -186,13 +243,13 @@ def parser() -> ArgumentParser:
         "--prior_scale",
         type=float,
         metavar="X",
-        help="deviation of the weights' prior, for kl and bmr; default: what the graph says",
+        help="standard deviation of the weights' prior, for kl and bmr; default: as in the graph",
     )
     first.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="posterior draws"
     )
     targets.add_arguments(sweep)
-    sweep.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    sweep.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
     sweep.add_argument(
         "--pairing",
         choices=("antithetic", "none"),
@@ -203,14 +260,14 @@ def parser() -> ArgumentParser:
         "--draw_noise",
         choices=("auto", *DRAW_NOISES),
         default="auto",
-        help="which examples share the noise of a draw; auto: what has the least Monte Carlo error "
-        "and is right for the network",
+        help="which examples share the noise of a draw; auto: what is valid for the network and "
+        "has the least Monte Carlo error",
     )
     sweep.add_argument(
         "--noise_block",
         type=int,
         metavar="N",
-        help="examples that share it, for per_block; default: what the network says",
+        help="examples that share noise, for per_block; default: chosen from the network",
     )
     mode: dict[str, Any] = {"dest": "mode", "action": "store_const", "default": "prune"}
     sweep.add_argument("--prune", const="prune", help="the sweep (default)", **mode)
@@ -225,42 +282,46 @@ def parser() -> ArgumentParser:
     output.add_argument(
         "--overwrite",
         action="store_true",
-        help="begin anew; without, what the results file has is gone on from",
+        help="start anew; without it, an existing results file is continued",
     )
     output.add_argument(
         "--lock_timeout_min",
         type=float,
         default=3.0,
         metavar="MIN",
-        help="silence after which a job on another host that writes the file is taken to be gone",
+        help="take a file over from a job on another host after this long without a sign of life",
     )
     output.add_argument(
         "--save_probabilities",
         action="store_true",
-        help="store every mean probability even above 1 GiB",
+        help="store all mean probabilities, even if they take more than 1 GiB",
     )
     output.add_argument("--verbose", action="store_true", help="log more")
     plan = root.add_argument_group("before a long sweep")
     first.add_argument(
         "--plan",
         action="store_true",
-        help="sweep nothing: say what it takes in time, memory and disk, by a few timed draws",
+        help="do not sweep: time a few draws, and print what time, memory and disk a sweep needs",
     )
     plan.add_argument(
-        "--ranks", type=int, metavar="N", help="with --plan: on so many (default: as started)"
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="with --plan: number of ranks to plan for (default: as started)",
     )
     machine = root.add_argument_group("machine")
     machine.add_argument(
         "--time_limit_min",
         type=float,
         metavar="MIN",
-        help="stop this long after the start, in good order (default: what the scheduler says)",
+        help="stop cleanly this many minutes after the start (default: the scheduler's limit)",
     )
     machine.add_argument(
         "--stop_margin_s",
         type=float,
         metavar="S",
-        help="and this long before the end (default: as rounds and writes take, and 30 s)",
+        help="stop this many seconds before that limit (default: as long as rounds and writes "
+        "take, and 30 s)",
     )
     machine.add_argument(
         "--device",
@@ -268,14 +329,16 @@ def parser() -> ArgumentParser:
         default="cpu",
         help="gpu: the network runs on one GPU a rank; cpu leaves GPUs alone",
     )
-    machine.add_argument("--num_intra", type=int, default=1, help="threads per rank")
-    machine.add_argument("--num_inter", type=int, default=1, help="ops at once")
+    machine.add_argument("--num_intra", type=int, default=1, metavar="N", help="threads per rank")
+    machine.add_argument(
+        "--num_inter", type=int, default=1, metavar="N", help="TensorFlow ops at once"
+    )
     machine.add_argument(
         "--state_limit_gb",
         type=float,
         default=1.0,
         metavar="GIB",
-        help="sums on rank 0 before examples are taken in blocks",
+        help="memory for sums on rank 0; if they need more, examples are taken in blocks",
     )
     accepted = root.add_argument_group("flags of BPrune, accepted and not needed")
     for name, reason in NOT_NEEDED.items():

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..accumulators.classification import MAX_DRAWS
 from ..data.fitting import read_scale
+from ..data.splitting import SPLIT_FILE
 from ..errors import ConfigError, DataError
 from ..metrics.stopping import Target
 from ..metrics.threshold_selection import Limit
@@ -25,7 +26,7 @@ from ..posterior.mean_field import Prior
 from ..posterior.pruning import PRUNED_SCALE, PruningRule
 from ..posterior.thresholds import read_grid
 from . import targets
-from .flags import NOT_NEEDED, parser, read_feed
+from .flags import NOT_NEEDED, parser, read_columns, read_feed
 
 logger = logging.getLogger(__name__)
 
@@ -254,20 +255,20 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
             "two flags out"
         )
     if arguments.ranks is not None and not arguments.plan:
-        raise ConfigError("--ranks: goes with --plan; a sweep has the ranks that are started")
+        raise ConfigError("--ranks: needs --plan; a sweep runs on the ranks that are started")
     if arguments.ranks is not None and not 1 <= arguments.ranks <= MAX_COUNT:
         raise ConfigError(f"--ranks: {arguments.ranks} is not in 1 to {MAX_COUNT}")
     if arguments.noise_block is not None:
         if arguments.draw_noise == "auto":
             arguments.draw_noise = "per_block"
         if arguments.draw_noise != "per_block":
-            raise ConfigError("--noise_block: goes with --draw_noise=per_block")
+            raise ConfigError("--noise_block: needs --draw_noise=per_block")
         if not 1 <= arguments.noise_block <= MAX_COUNT:
             raise ConfigError(f"--noise_block: {arguments.noise_block} is not in 1 to {MAX_COUNT}")
     if arguments.draw_noise == "per_block" and arguments.choice == "exact":
         raise ConfigError(
-            "--choice: exact is of losses that do not hang together, and those of a block of "
-            "--draw_noise=per_block do; pass --draw_noise=shared, or --choice=asymptotic"
+            "--choice: an exact choice needs independent losses, and those of a block of "
+            "--draw_noise=per_block are not; pass --draw_noise=shared, or --choice=asymptotic"
         )
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")
@@ -279,7 +280,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         )
     margin_s = arguments.stop_margin_s
     if margin_s is not None and not 0 <= margin_s < math.inf:
-        raise ConfigError(f"--stop_margin_s: {margin_s:g} is no time; give seconds, 0 or more")
+        raise ConfigError(f"--stop_margin_s: {margin_s:g} is not a number of seconds, 0 or more")
     if not 0 < arguments.lock_timeout_min <= MAX_COUNT:
         raise ConfigError(
             f"--lock_timeout_min: {arguments.lock_timeout_min:g} is not in 0 to {MAX_COUNT}"
@@ -289,6 +290,15 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
             logger.info("--%s is accepted and does nothing: %s", name, reason)
     output = _resolved(arguments.output or os.path.join(arguments.data_dir, "sweep.h5"))
     data_path = os.path.expanduser(arguments.data_path) if arguments.data_path else None
+    own = os.path.join(os.path.expanduser(arguments.model_dir), SPLIT_FILE)
+    if os.path.isfile(own):
+        if data_path is None and arguments.dataset == "auto" and not arguments.cifar10:
+            data_path = own
+        elif data_path is None or os.path.realpath(data_path) != os.path.realpath(own):
+            logger.warning(
+                "%s has what was held out of the training; --data_path and --dataset say otherwise "
+                "and may have what the network was trained on", own,
+            )  # fmt: skip
     if data_path and os.path.realpath(output) == os.path.realpath(data_path):
         raise ConfigError(f"--output: {output} is the data set itself; choose another file")
     return SweepConfig(
@@ -310,7 +320,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
         layout=arguments.layout,
         x_key=arguments.x_key,
         y_key=arguments.y_key,
-        target_columns=_columns(arguments.target_columns),
+        target_columns=read_columns(arguments.target_columns),
         first_label=arguments.first_label,
         ood_path=os.path.expanduser(arguments.ood_path) if arguments.ood_path else None,
         ood_dataset=arguments.ood_dataset or ("auto" if arguments.ood_path else None),
@@ -377,13 +387,6 @@ def _input_scale(text: str) -> str:
     except DataError as error:
         raise ConfigError(str(error)) from None
     return "auto" if scale is None else str(scale)
-
-
-def _columns(text: str | None) -> tuple[str, ...]:
-    columns = () if text is None else tuple(column.strip() for column in text.split(","))
-    if not all(columns):
-        raise ConfigError(f"--target_columns: '{text}' names no column; give names, or numbers")
-    return columns
 
 
 def _dataset(dataset: str, is_cifar10: bool) -> str:

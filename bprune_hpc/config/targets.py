@@ -29,8 +29,8 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--target_se",
         metavar="METRIC=VALUE",
-        help="stop once this Monte Carlo error is reached, tested at 50, 100, 200, ... draws; "
-        "--num_monte_carlo is the most",
+        help="stop once the Monte Carlo error of a metric is this small, tested at 50, 100, 200, "
+        "... draws, up to --num_monte_carlo",
     )
     for metric in STEPS:
         group.add_argument(
@@ -39,35 +39,36 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
             dest="limit",
             type=float,
             metavar="X",
-            help="name the most-pruned threshold that is below it with 95 %% confidence",
+            help=f"choose the most-pruned threshold whose {metric.replace('_', ' ')} is below X "
+            "with 95 %% confidence",
         )
     group.add_argument(
         "--choose",
         choices=("free_energy",),
-        help="name the threshold of the least free energy, if it is lower than unpruned with 95 %% "
-        "confidence; goes with --elbo_path",
+        help="choose the threshold of the least free energy, if that is lower than unpruned with "
+        "95 %% confidence; needs --elbo_path",
     )
     group.add_argument(
         "--choice",
         choices=MODES,
         default=MODES[0],
-        help="exact: holds at any number of examples; asymptotic: for many, without rare large "
-        "losses; auto: exact where it can be had",
+        help="test behind the choice: exact holds for any number of examples; asymptotic needs "
+        "many, without rare large losses; auto: exact where possible",
     )
     group.add_argument(
         "--soften",
         type=float,
         default=SOFTEN,
         metavar="SHARE",
-        help="of the uniform distribution, mixed into the predictive for an exact choice by NLL: "
-        "more needs fewer examples",
+        help="for an exact choice by NLL: share of the uniform distribution mixed into the "
+        "predictive; a larger share needs fewer examples",
     )
     group.add_argument(
         "--n_comparisons",
         type=int,
         default=1,
         metavar="K",
-        help="choices among which this one is: 5 %% over K is how often it may be wrong",
+        help="number of choices that share the 5 %% of error: this one is tested at 5 %% / K",
     )
 
 
@@ -152,7 +153,7 @@ def check_task(
             f"--target_se: '{target.metric}' is not of a {task}; there are {', '.join(names)}"
         )
     if limit is not None and task == "regression" and limit.metric != "nll_rise":
-        raise ConfigError(f"--max_{limit.metric}: is of a classification; give --max_nll_rise")
+        raise ConfigError(f"--max_{limit.metric}: is for classification; give --max_nll_rise")
     if limit is not None and task == "regression" and choice == "exact":
         raise ConfigError(
             "--choice=exact: the losses of a regression have no bound; pass --choice=asymptotic"
@@ -184,7 +185,8 @@ def _target(arguments: argparse.Namespace) -> Target:
     target = parse_target(arguments.target_se, _names(arguments.task, has_ood))
     if ALL[target.metric].is_discrete:
         logger.warning(
-            "--target_se: %s moves in steps; its error can be small, even 0, by luck", target.metric
+            "--target_se: %s changes in steps; its error can be small, even 0, by chance",
+            target.metric,
         )
     return target
 

@@ -115,18 +115,18 @@ def _read_batch(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
         digest = sha256_of(stream)
         found = _unpickle(stream, str(file))
     if not isinstance(found, dict):
-        raise DataError(f"{file}: holds no dictionary; it is no batch of CIFAR-10")
+        raise DataError(f"{file}: holds no dictionary; it is not a batch of CIFAR-10")
     batch = {_text(key): value for key, value in found.items()}
     if "data" not in batch or "labels" not in batch:
         listed = ", ".join(map(str, batch)) or "(none)"
         raise DataError(f"{file}: has the keys {listed}; needs 'data' and 'labels'")
     images, numbers = _value(batch["data"]), _value(batch["labels"])
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        raise DataError(f"{file}: 'data' is no uint8 array; it is no batch of CIFAR-10")
+        raise DataError(f"{file}: 'data' is not a uint8 array; it is not a batch of CIFAR-10")
     if images.shape[1:] not in ((_N_VALUES,), _SHAPE) or not len(images):
         raise DataError(f"{file}: 'data' has shape {images.shape}; needs (n, {_N_VALUES})")
     if isinstance(numbers, list | tuple) and not all(type(number) is int for number in numbers):
-        raise DataError(f"{file}: 'labels' are not all integers; it is no batch of CIFAR-10")
+        raise DataError(f"{file}: 'labels' are not all integers; it is not a batch of CIFAR-10")
     y = np.asarray(numbers)
     if y.shape != images.shape[:1]:
         raise DataError(f"{file}: {len(images)} images have labels of shape {y.shape}")

@@ -22,7 +22,7 @@ HELD_OUT_EVERY = 5
 def digits(split: Split) -> Part:
     """8 x 8 images of digits in [0, 1], and their classes."""
     x, y, sha256 = _archive("digits.npz")
-    chosen = _half(len(y), split)
+    chosen = half(len(y), split)
     scaled = x[chosen].astype(np.float32) / np.float32(16)
     scaling = f"{x.dtype} divided by 16"
     return Part(scaled, y[chosen].astype(np.int64), sha256, scaling, is_scaled=True)
@@ -35,7 +35,7 @@ def diabetes(split: Split) -> Part:
     training half: an error of 1 is what the training half's mean alone would do.
     """
     x, y, sha256 = _archive("diabetes.npz")
-    training, chosen = _half(len(y), "train"), _half(len(y), split)
+    training, chosen = half(len(y), "train"), half(len(y), split)
     table = np.column_stack([x, y]).astype(np.float64)
     table = (table - table[training].mean(axis=0)) / table[training].std(axis=0)
     examples = table[chosen, :-1].astype(np.float32)
@@ -43,7 +43,8 @@ def diabetes(split: Split) -> Part:
     return Part(examples, table[chosen, -1], sha256, scaling, is_scaled=True)
 
 
-def _half(n: int, split: Split) -> NDArray[np.bool_]:
+def half(n: int, split: Split) -> NDArray[np.bool_]:
+    """Which of n examples are in a half."""
     held_out = np.arange(n) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     return held_out if split == "test" else ~held_out
 

@@ -230,7 +230,7 @@ def fit(
     elif asked is None and is_bytes:
         scale, why = InputScale(1, 255), f"as the network takes {wanted} and scales nothing itself"
     elif asked is None:
-        why = "as all is but bytes"
+        why = "as everything but bytes is"
     name = str(scale)
     if name == "none":
         fitted = _cast(shaped, wanted)

@@ -117,10 +117,10 @@ class _Datasets:
                 f"{self.name}: '{key}' links to another file; copy the data into this one"
             )
         if not isinstance(found, h5py.Dataset) or found.shape is None:
-            raise DataError(f"{self.name}: '{key}' is no array; save an array of that name")
+            raise DataError(f"{self.name}: '{key}' is not an array; save an array of that name")
         if found.is_virtual or found.external:
             raise DataError(
-                f"{self.name}: '{key}' lies in other files; copy the data into this one"
+                f"{self.name}: '{key}' is stored in other files; copy the data into this one"
             )
         n_bytes = found.size * found.dtype.itemsize
         check_claim(n_bytes, self._file_bytes, f"{self.name}: '{key}'")

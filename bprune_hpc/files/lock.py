@@ -153,7 +153,7 @@ def _acquire(path: Path, owner: LockOwner, timeout_s: float, target: Path, flag:
         renewed, silence_s = renewal
         if not is_too_late and held_by.is_gone(silence_s, timeout_s):
             if _take_over(path, held_by, owner, timeout_s):
-                logger.warning("%s: left by %s, which is gone: taken over", path, held_by)
+                logger.warning("%s: taken over from %s, which is gone", path, held_by)
                 return
             time.sleep(_NAP_S)
             continue
@@ -164,7 +164,9 @@ def _acquire(path: Path, owner: LockOwner, timeout_s: float, target: Path, flag:
                 f"{flag} (the lock is {path.name})"
             )
         if last_seen is None:
-            logger.info("%s: held by %s; waiting to see whether it is there", path, held_by)
+            logger.info(
+                "%s: in use by %s; waiting to see whether that is still running", path, held_by
+            )
         last_seen = held_by.token, renewed
         time.sleep(min(1.0, timeout_s / 4))
 

@@ -67,7 +67,9 @@ class Tflite:
                 if kind == "dense":
                     raise
                 # Some shapes of sparse weights the interpreter multiplies wrongly.
-                _LOG.info("tflite: the interpreter gives other numbers for %s: left out", file)
+                _LOG.info(
+                    "tflite: %s left out, as the interpreter gives other numbers for it", file
+                )
                 (directory / file).unlink()
         files = [file for kind, file in _FILES.items() if kind in difference]
         return {"files": files, "difference": difference}

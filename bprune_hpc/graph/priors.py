@@ -94,7 +94,7 @@ def find_priors(
                 if priors:
                     break
     except GraphError as error:
-        logger.warning("the prior cannot be looked for: %s", error)
+        logger.warning("the prior could not be read from the graph: %s", error)
         return {}
     return found
 

@@ -88,13 +88,13 @@ def find(
     Raises
     ------
     ConfigError
-        If what the user gave is no time, or is over. What a scheduler's variable holds is not
+        If what the user gave is not a time, or is over. What a scheduler's variable holds is not
         the user's fault: it is logged and the next source asked.
     """
     if time_limit_min is not None:
         if not (math.isfinite(time_limit_min) and time_limit_min > 0):
             raise ConfigError(
-                f"--time_limit_min: {time_limit_min:g} is no time; give minutes above 0"
+                f"--time_limit_min: {time_limit_min:g} is not a time; give minutes above 0"
             )
         return Deadline(started + 60 * time_limit_min, "--time_limit_min")
     given = environ.get("BPRUNE_END_TIME", "").strip()
@@ -103,7 +103,7 @@ def find(
     for name in _SCHEDULER_VARIABLES:
         text = environ.get(name, "").strip()
         if text and (end := _epoch_seconds(text)) is None:
-            logger.warning("%s: %r is no time in seconds since 1970; not used", name, text)
+            logger.warning("%s: %r is not a time in seconds since 1970; ignored", name, text)
         elif text and end is not None:
             return Deadline(end, name)
     job = _slurm_job(environ)
@@ -184,7 +184,7 @@ def _users_end_time(text: str, now: float) -> float:
     end = _epoch_seconds(text)
     if end is None:
         raise ConfigError(
-            f"BPRUNE_END_TIME: {text!r} is no time; give seconds since 1970, "
+            f"BPRUNE_END_TIME: {text!r} is not a time; give seconds since 1970, "
             "as in $(( $(date +%s) + 3600 ))"
         )
     if end <= now:

@@ -91,7 +91,7 @@ def report(comm: Comm, n_threads: int, deadline: Deadline | None) -> None:
     )  # fmt: skip
     if compiled.missing:
         logger.info(
-            "without the compiled module dense networks take longer, see docs/clusters.md: %s",
+            "the compiled module is missing; dense networks take longer (docs/clusters.md): %s",
             compiled.missing,
         )
     if started is not None and started[0] == "Open MPI mpirun" and _has_terminal():
@@ -114,8 +114,8 @@ def how_to_stop(parent: int, proc: str = "/proc") -> str:
         is_launcher = False
     to = f"kill -USR1 {parent}" if is_launcher else "SIGUSR1 to mpirun"
     return (
-        f"to stop in good order: {to}; Ctrl-C makes mpirun kill all ranks at once, and what is "
-        "not written yet is done again by the same command"
+        f"to stop and keep all results: {to}; on Ctrl-C mpirun kills all ranks at once, and the "
+        "same command repeats what was not written yet"
     )
 
 

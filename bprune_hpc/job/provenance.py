@@ -38,14 +38,17 @@ _FAULTS = {
     "numbers may be wrong",
 }
 """Why what stood under a name is not used any more, in place of what it was."""
+_FORMER = {("evaluator", "layers"): "layers, whose last digits are others"}
+"""What stood under a name and is right, but cannot be gone on from."""
 _OF_CPU = PROCESSORS.facts
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, in words: ``seed 1, now 2``."""
+    said = _FAULTS | _FORMER
     return [
-        f"{_name_of(name)} {fault_of(before, name) or _short(before.get(name), name)}, "
+        f"{_name_of(name)} {_known(said, before, name) or _short(before.get(name), name)}, "
         f"now {_short(now.get(name), name)}"
         for name in dict.fromkeys([*now, *before])
         if before.get(name) != now.get(name)
@@ -54,8 +57,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def fault_of(identity: Mapping[str, Any], name: str) -> str:
     """What is known to be wrong with numbers of an identity; empty where nothing is."""
+    return _known(_FAULTS, identity, name)
+
+
+def _known(what: Mapping[tuple[str, str], str], identity: Mapping[str, Any], name: str) -> str:
     value = identity.get(name)
-    return _FAULTS.get((name, value), "") if isinstance(value, str) else ""
+    return what.get((name, value), "") if isinstance(value, str) else ""
 
 
 def environment_of(

@@ -98,7 +98,7 @@ class StopSignals:
                 _end_by(signal_number)
             name = signal.Signals(signal_number).name
             more = ", or at once if it comes again" if signal_number in _SAME_REQUEST_S else ""
-            logger.info("%s came: to stop after this stretch of work%s", name, more)
+            logger.info("%s received: stopping after this stretch of work%s", name, more)
 
 
 def _end_by(signal_number: int) -> None:

@@ -45,9 +45,9 @@ from ..posterior.pruning import (
     SCOPES,
     PruningMask,
     PruningRule,
-    cuts_in_words,
     mask_at_threshold,
     pruning_masks,
+    thresholds_in_words,
 )
 from ..runner import prediction
 from ..runner.batch_dependence import check_examples_apart, made_up_examples
@@ -195,9 +195,9 @@ class BayesianNetwork:
             raise ConfigError("prune: give one of snr, threshold and fraction")
         ((point, value),) = given
         if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-            raise ConfigError(f"prune: seed {seed} is no integer from 0 to 2**64 - 1")
+            raise ConfigError(f"prune: seed {seed} is not an integer from 0 to 2**64 - 1")
         if point == "snr" and criterion != "snr":
-            raise ConfigError(f"prune: snr is no threshold of {criterion}; give threshold")
+            raise ConfigError(f"prune: snr is not a threshold of {criterion}; give threshold")
         for name, asked, known in (
             ("criterion", criterion, CRITERIA), ("scope", scope, SCOPES),
             ("granularity", granularity, GRANULARITIES),
@@ -217,7 +217,7 @@ class BayesianNetwork:
                 (mask,) = pruning_masks(self.posterior, kind, [value], rule)
         except ValueError as error:
             raise ConfigError(f"prune: {error}") from error
-        (cut,) = cuts_in_words(rule, kind, [mask])
+        (cut,) = thresholds_in_words(rule, kind, [mask])
         pruning = _Pruning(self.posterior, mask, rule, cut)
         return dataclasses.replace(
             self,

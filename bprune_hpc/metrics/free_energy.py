@@ -146,19 +146,19 @@ def choose(energy: FreeEnergy, n_comparisons: int) -> int:
 
 
 def claim(
-    index: int, n_comparisons: int, cuts: Sequence[str], pruned_fraction: Float64Array
+    index: int, n_comparisons: int, thresholds: Sequence[str], pruned_fraction: Float64Array
 ) -> str:
     """The choice in words, without its reasons."""
     confidence = confidence_in_words(n_comparisons)
     if index < 0:
-        return f"choice: none. {cuts[0]}, which all others are compared with, failed."
+        return f"choice: none. {thresholds[0]} failed, and all others are compared with it."
     if index == 0:
         return (
             "choice: no pruning. At no threshold is the free energy shown to be lower than "
             f"unpruned at {confidence} {notes('least free energy', n_comparisons)}."
         )
     return (
-        f"choice: {cuts[index]}, {100 * pruned_fraction[index]:.2f} % pruned: the least free "
+        f"choice: {thresholds[index]}, {100 * pruned_fraction[index]:.2f} % pruned: the least free "
         f"energy, lower than unpruned at {confidence} {notes('draws alone', n_comparisons)}."
     )
 

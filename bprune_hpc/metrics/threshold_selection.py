@@ -262,18 +262,20 @@ def notes(mode: str, n_comparisons: int, *more: str) -> str:
     return f"({'; '.join([mode, *divided, *more])})"
 
 
-def claim(cost: str, limit: float, n_comparisons: int, cut: str, pruned_fraction: float) -> str:
+def claim(
+    cost: str, limit: float, n_comparisons: int, threshold: str, pruned_fraction: float
+) -> str:
     """What is claimed of a threshold that is chosen, without notes and full stop.
 
     Parameters
     ----------
     cost : str
         What is below the limit.
-    cut : str
+    threshold : str
         What the threshold is called: ``SNR <= 0.5``.
     """
     return (
-        f"choice: {cut}, {100 * pruned_fraction:.2f} % pruned: {cost} below {limit:g} at "
+        f"choice: {threshold}, {100 * pruned_fraction:.2f} % pruned: {cost} below {limit:g} at "
         f"{confidence_in_words(n_comparisons)}"
     )
 
@@ -290,7 +292,7 @@ def sentences(
     choice: Choice,
     test: CostTest,
     cost: str,
-    cuts: Sequence[str],
+    thresholds: Sequence[str],
     pruned_fraction: Float64Array,
 ) -> str:
     """The choice in words, a few sentences.
@@ -299,13 +301,13 @@ def sentences(
     ----------
     cost : str
         What is tested: of which numbers, under the name that they are stored with.
-    cuts : sequence of str
+    thresholds : sequence of str
         What each threshold is called: ``SNR <= 0.5``.
     pruned_fraction : float64 array, shape (n_thresholds,)
     """
     limit, n, index = choice.limit.value, choice.n_comparisons, choice.index
     if choice.failed[0]:
-        return f"choice: none. {cuts[0]}, which all others are compared with, failed."
+        return f"choice: none. {thresholds[0]} failed, and all others are compared with it."
     if index < 0:
         enough = f"; {choice.n_examples_needed} or more could" if choice.n_examples_needed else ""
         if enough and isinstance(test, ExactRiseTest):
@@ -322,24 +324,24 @@ def sentences(
         if isinstance(test, AsymptoticTest) and not test.step:
             largest = float(test.largest_loss()[index])
             more.append(f"single losses above {largest:.2g} that this test set lacks could undo it")
-        text = claim(cost, limit, n, cuts[index], float(pruned_fraction[index]))
+        text = claim(cost, limit, n, thresholds[index], float(pruned_fraction[index]))
         text = f"{text} {notes(choice.mode, n, *more)}."
     else:
         text = f"{no_claim(cost, limit, n)} {notes(choice.mode, n)}."
     if choice.failed.any():
-        left_out = [cut for cut, is_out in zip(cuts, choice.failed, strict=True) if is_out]
-        text += f" Left out, as it failed: {', '.join(left_out)}."
+        failed = [thresholds[place] for place in np.flatnonzero(choice.failed)]
+        text += f" Left out, as it failed: {', '.join(failed)}."
     after = np.flatnonzero(~choice.failed[index + 1 :])
     if not after.size:
         return text
     following = index + 1 + int(after[0])
-    return f"{text} {_why_not(choice, test, following, cuts[following])}"
+    return f"{text} {_why_not(choice, test, following, thresholds[following])}"
 
 
-def _why_not(choice: Choice, test: CostTest, index: int, cut: str) -> str:
+def _why_not(choice: Choice, test: CostTest, index: int, threshold: str) -> str:
     """Why the next threshold is not chosen; without its bound, which is no claim after looking."""
     value, needed = float(test.value[index]), choice.n_examples_needed
-    estimate = f"At {cut} it is estimated at {_signed(value)}"
+    estimate = f"At {threshold} it is estimated at {_signed(value)}"
     if not value < choice.limit.value:
         return f"{estimate}."
     if needed is None and isinstance(test, AsymptoticTest):

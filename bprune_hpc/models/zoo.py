@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,7 +144,9 @@ def image_shape(example_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(example_shape) == 1 and math.isqrt(example_shape[0]) ** 2 == example_shape[0]:
         side = math.isqrt(example_shape[0])
         return side, side, 1
-    raise DataError(f"one example has shape {example_shape}, which is no image; pass --model=dense")
+    raise DataError(
+        f"one example has shape {example_shape}, which is not an image; pass --model=dense"
+    )
 
 
 def _sequential(layers: Sequence[Any], inputs: Any) -> Network:
@@ -181,16 +182,14 @@ def _network(layers: Sequence[Any], logits: Any, is_training: Any = None) -> Net
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+    """Without tf_keras's calls of TensorFlow by names that are deprecated."""
     tensorflow = logging.getLogger("tensorflow")
     level = tensorflow.level
-    with warnings.catch_warnings():
-        # TFP's layers call Keras, and Keras calls TensorFlow, by names that are deprecated.
-        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
-        tensorflow.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            tensorflow.setLevel(level)
+    tensorflow.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        tensorflow.setLevel(level)
 
 
 _DIGITS, _N_DIGITS = (8, 8, 1), 1438
@@ -200,34 +199,64 @@ _DIGITS_WIDTH, _CIFAR10_WIDTH = 8, 64
 
 
 def digits_dense() -> Any:
-    """64-64-32-10, for the digits as vectors."""
+    """64-64-32-10, for the digits as vectors.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _model((64,), lambda x: _chain(models_layers.dense(
         _N_CLASSES, Flipout(_N_DIGITS), (64, 32)), x))  # fmt: skip
 
 
 def digits_conv_flipout() -> Any:
-    """The network of BPrune's authors, for 8 x 8 digits."""
+    """The network of BPrune's authors, for 8 x 8 digits.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _model(_DIGITS, lambda x: _chain(models_layers.conv_flipout(
         _N_CLASSES, Flipout(_N_DIGITS)), x))  # fmt: skip
 
 
 def digits_vgg() -> Any:
-    """VGG-style, 8 filters in the first stage, for 8 x 8 digits."""
+    """VGG-style, 8 filters in the first stage, for 8 x 8 digits.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _vgg(_DIGITS, _N_DIGITS, _DIGITS_WIDTH)
 
 
 def digits_resnet18() -> Any:
-    """ResNet-18 with 8 filters in the first stage, for 8 x 8 digits."""
+    """ResNet-18 with 8 filters in the first stage, for 8 x 8 digits.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _resnet18(_DIGITS, _N_DIGITS, _DIGITS_WIDTH)
 
 
 def cifar10_vgg() -> Any:
-    """VGG-style, 64 filters in the first stage, for CIFAR-10."""
+    """VGG-style, 64 filters in the first stage, for CIFAR-10.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _vgg(_CIFAR10, _N_CIFAR10, _CIFAR10_WIDTH)
 
 
 def cifar10_resnet18() -> Any:
-    """ResNet-18 with 64 filters in the first stage, for CIFAR-10."""
+    """ResNet-18 with 64 filters in the first stage, for CIFAR-10.
+
+    Returns
+    -------
+    tf_keras.Model
+    """
     return _resnet18(_CIFAR10, _N_CIFAR10, _CIFAR10_WIDTH)
 
 
@@ -250,7 +279,4 @@ def _chain(layers: list[Any], x: Any) -> Any:
 def _model(shape: tuple[int, ...], logits: Callable[[Any], Any]) -> Any:
     keras = models_layers.keras()
     inputs = keras.Input(shape, name="images")
-    with warnings.catch_warnings():
-        # TFP's layers call Keras by names that Keras calls deprecated.
-        warnings.filterwarnings("ignore", message=".*add_variable.* is deprecated")
-        return keras.Model(inputs, logits(inputs))
+    return keras.Model(inputs, logits(inputs))

@@ -60,7 +60,9 @@ def limit_s(environ: Mapping[str, str] = os.environ) -> float:
     except ValueError:
         minutes = -1.0
     if not minutes >= 0:
-        raise LaunchError(f"{LIMIT_VARIABLE}: {text!r} is no time; give minutes, or 0 for no limit")
+        raise LaunchError(
+            f"{LIMIT_VARIABLE}: {text!r} is not a time; give minutes, or 0 for no limit"
+        )
     return 60 * minutes or math.inf
 
 

@@ -26,10 +26,10 @@ class Criterion:
 
     Attributes
     ----------
-    heading : str
-        Of a column of thresholds: what is pruned at the numbers below it.
+    label : str
+        The score in a word or two.
     meaning : str
-        The same as a sentence.
+        What a threshold is, as a sentence.
     units : str
         Of score and threshold.
     keeps : {"above", "below"}
@@ -43,13 +43,18 @@ class Criterion:
         Whether the weights' prior has to be known.
     """
 
-    heading: str
+    label: str
     meaning: str
     units: str
     keeps: str
     unpruned: float
     of_units: Callable[[Floats], Floats]
     needs_prior: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Of a column of thresholds: what is pruned at the numbers below it."""
+        return f"{self.label} {'<=' if self.keeps == 'above' else '>='}"
 
     @property
     def signed(self) -> bool:
@@ -165,33 +170,33 @@ def _first(scores: Floats) -> Floats:
 
 CRITERIA = {
     "snr": Criterion(
-        "SNR <=", "SNR at or below which weights are pruned; 0 prunes nothing",
+        "SNR", "SNR at or below which weights are pruned; 0 prunes nothing",
         "1", "above", 0.0, _root_mean_square,
     ),
     "signal_plus_noise": Criterion(
-        "|loc| + scale <=", "|loc| + scale at or below which weights are pruned; 0 prunes nothing",
+        "|loc| + scale", "|loc| + scale at or below which weights are pruned; 0 prunes nothing",
         "1", "above", 0.0, _root_mean_square,
     ),
     "magnitude": Criterion(
-        "|loc| <=", "|loc| at or below which weights are pruned; 0 prunes nothing",
+        "|loc|", "|loc| at or below which weights are pruned; 0 prunes nothing",
         "1", "above", 0.0, _root_mean_square,
     ),
     "log_alpha": Criterion(
-        "log alpha >=", "log alpha at or above which weights are pruned; inf prunes nothing",
+        "log alpha", "log alpha at or above which weights are pruned; inf prunes nothing",
         "1", "below", np.inf, _of_root_mean_square,
     ),
     "kl": Criterion(
-        "KL <=",
+        "KL",
         "KL divergence from the prior at or below which weights are pruned; 0 prunes nothing",
         "nat", "above", 0.0, _mean, needs_prior=True,
     ),
     "bmr": Criterion(
-        "evidence lost <=",
+        "evidence lost",
         "loss of log evidence at or below which weights are pruned; -inf prunes nothing",
         "nat", "above", -np.inf, _mean, needs_prior=True,
     ),
     "random": Criterion(
-        "random <=", "uniform random number at or below which weights are pruned; 0 prunes nothing",
+        "random", "uniform random number at or below which weights are pruned; 0 prunes nothing",
         "1", "above", 0.0, _first,
     ),
 }  # fmt: skip

@@ -123,7 +123,7 @@ class PruningRule:
         units = "" if self.granularity == "weight" else f"{self.granularity}s of "
         side = "lowest" if criterion.keeps == "above" else "highest"
         where = " in each layer" if self.scope == "layer" else ""
-        return f"{units}{side} {criterion.heading.rpartition(' ')[0]}{where}"
+        return f"{units}{side} {criterion.label}{where}"
 
 
 SNR = PruningRule()
@@ -225,13 +225,25 @@ class _Units:
 
 
 def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
-    """Points of a sweep as they are shown: ``0.5``; a share ``50 %``; ``none`` for infinity."""
-    if is_share:
-        return [f"{100 * value:.4g} %" for value in values]
-    return [f"{value:.4g}" if np.isfinite(value) else "none" for value in values]
+    """Points of a sweep as they are shown: ``0.5``; a share ``50 %``; ``none`` for infinity.
+
+    With four digits, or as many as tell different values apart.
+    """
+    for n_digits in (4, 6, 9, 12, 17):
+        labels = [
+            f"{100 * value:.{n_digits}g} %"
+            if is_share
+            else f"{value:.{n_digits}g}"
+            if np.isfinite(value)
+            else "none"
+            for value in values
+        ]
+        if len(set(labels)) == len(set(values)):
+            break
+    return labels
 
 
-def cuts_in_words(rule: PruningRule, kind: str, masks: Sequence[PruningMask]) -> list[str]:
+def thresholds_in_words(rule: PruningRule, kind: str, masks: Sequence[PruningMask]) -> list[str]:
     """``SNR <= 0.5``, ``the 50 % of lowest SNR``; ``none`` for a threshold that prunes nothing.
 
     Parameters

@@ -26,7 +26,7 @@ def read_grid(text: str | None, kind: str, criterion: str = "snr") -> tuple[str,
     Parameters
     ----------
     text : str or None
-        What :func:`parse_grid` takes, or ``auto:N`` for N cuts at equal steps of pruned weights;
+        What :func:`parse_grid` takes, or ``auto:N`` for N fractions in equal steps;
         None for the criterion's default.
     kind : {"threshold", "fraction"}
         Of the flag that has the text.

@@ -15,7 +15,7 @@ from ..metrics.asymptotic_test import AsymptoticTest, skewness_of
 from ..metrics.free_energy import FreeEnergy
 from ..metrics.nonfinite import blank
 from ..metrics.threshold_selection import LEVEL, CostTest, ExactDropTest, ExactRiseTest, Limit
-from ..posterior.pruning import PruningMask, cuts_in_words
+from ..posterior.pruning import PruningMask, thresholds_in_words
 from ..runner.statistics import SweepStatistics
 from .file import Variable
 
@@ -76,9 +76,9 @@ def choice(
         if name == "nll_rise_softened":
             attrs["soften"] = config.soften
     found = threshold_selection.choose(test, limit, sweep_statistics.failed, config.n_comparisons)
-    cuts = cuts_in_words(config.rule(), config.grid_kind, masks)
+    thresholds = thresholds_in_words(config.rule(), config.grid_kind, masks)
     fractions = np.array([mask.pruned_fraction for mask in masks])
-    text = threshold_selection.sentences(found, test, cost, cuts, fractions)
+    text = threshold_selection.sentences(found, test, cost, thresholds, fractions)
     attrs |= {
         "rule": limit.metric,
         "limit": limit.value,
@@ -98,7 +98,7 @@ def choice(
             found.p_value,
             {"long_name": "least level at which the test passes; NaN where it was not reached"},
         ),
-        "cut": Variable(("threshold",), cuts),
+        "cut": Variable(("threshold",), thresholds),
     }
     if isinstance(test, ExactDropTest):
         variables["n_lost"] = Variable(("threshold",), blank(test.n_lost, sweep_statistics.failed))
@@ -114,7 +114,7 @@ def _least_free_energy(
 ) -> tuple[dict[str, Variable], dict[str, Any]]:
     """The choice where free energy is least."""
     index = free_energy.choose(energy, config.n_comparisons)
-    cuts = cuts_in_words(config.rule(), config.grid_kind, masks)
+    thresholds = thresholds_in_words(config.rule(), config.grid_kind, masks)
     fractions = np.array([mask.pruned_fraction for mask in masks])
     level = LEVEL / config.n_comparisons
     attrs = {
@@ -125,13 +125,13 @@ def _least_free_energy(
         "confidence": 1 - level,
         "n_comparisons": config.n_comparisons,
         "index": index,
-        "text": free_energy.claim(index, config.n_comparisons, cuts, fractions),
+        "text": free_energy.claim(index, config.n_comparisons, thresholds, fractions),
     }
     meaning = "least level at which the free energy is shown to be lower than unpruned, for all"
     variables = {
         "p_value": Variable(("threshold",), energy.p_value, {"long_name": meaning}),
         "is_below": Variable(("threshold",), (energy.p_value <= level).astype(np.int8)),
-        "cut": Variable(("threshold",), cuts),
+        "cut": Variable(("threshold",), thresholds),
     }
     return variables, attrs
 
@@ -239,7 +239,7 @@ class StoredChoice:
         Of ``/choice``.
     p_value : float64 array, shape (n_thresholds,), or None
         None in a file of an older version.
-    cuts : list of str
+    thresholds : list of str
     failed : bool array, shape (n_thresholds,)
     pruned_fraction : float64 array, shape (n_thresholds,)
     """
@@ -247,7 +247,7 @@ class StoredChoice:
     text: str
     attrs: Mapping[str, Any]
     p_value: Float64Array | None
-    cuts: list[str]
+    thresholds: list[str]
     failed: BoolArray
     pruned_fraction: Float64Array
 
@@ -263,7 +263,7 @@ class StoredChoice:
         if self.attrs["rule"] == "free_energy":
             at = int(self.attrs["index"])
             still = at if at < 1 or self.p_value[at] <= level else 0
-            return free_energy.claim(still, n_comparisons, self.cuts, self.pruned_fraction)
+            return free_energy.claim(still, n_comparisons, self.thresholds, self.pruned_fraction)
         index = threshold_selection.last_passed(self.p_value, self.failed, level)
         cost, limit = str(self.attrs["cost"]), float(self.attrs["limit"])
         if self.failed[0] or index < 0:
@@ -273,7 +273,9 @@ class StoredChoice:
             said = threshold_selection.no_claim(cost, limit, n_comparisons)
         else:
             share = float(self.pruned_fraction[index])
-            said = threshold_selection.claim(cost, limit, n_comparisons, self.cuts[index], share)
+            said = threshold_selection.claim(
+                cost, limit, n_comparisons, self.thresholds[index], share
+            )
         how = threshold_selection.notes(str(self.attrs["mode"]), n_comparisons)
         return f"{said} {how}."
 
@@ -289,7 +291,7 @@ def read_choice(file: Any) -> StoredChoice | None:
         text=str(group.attrs["text"]),
         attrs=dict(group.attrs),
         p_value=group["p_value"][()] if has_test else None,
-        cuts=[cut.decode() for cut in group["cut"][()]] if has_test else [],
+        thresholds=[name.decode() for name in group["cut"][()]] if has_test else [],
         failed=np.array([text != b"" for text in failures]),
         pruned_fraction=fractions,
     )

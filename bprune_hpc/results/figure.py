@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ _MARKERS = "osD^vPX"
 _STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "lines.linewidth": 1.2, "lines.markersize": 3.5, "legend.frameon": False,
+    "lines.linewidth": 1.2, "lines.markersize": 3.5,
+    "legend.framealpha": 0.75, "legend.edgecolor": "none",
     "svg.hashsalt": "bprune_hpc", "svg.fonttype": "none", "pdf.fonttype": 42,
 }  # fmt: skip
 _OF_ONE = ("ood", "layers", "snr")  # show one sweep alone, the first
@@ -143,22 +145,37 @@ def _new(size: tuple[float, float]) -> Any:
 def _figure(sweeps: Sequence[Swept], panels: Sequence[str], x: str) -> Any:
     n_columns = min(len(panels), 2 if len(panels) <= 4 else 3)
     n_rows = math.ceil(len(panels) / n_columns)
-    figure = _new((_WIDTH * n_columns, _HEIGHT * n_rows + 0.5))
-    for at, name in enumerate(panels):
-        PANELS[name].draw(figure.add_subplot(n_rows, n_columns, at + 1), sweeps, x)
+    width = _WIDTH * n_columns
+    figure = _new((width, _HEIGHT * n_rows + 0.5))
+    # Each panel is laid out by itself: long names in one leave no gap in the others.
+    parts = figure.subfigures(n_rows, n_columns, squeeze=False).flat
+    for part, name in zip(parts, panels, strict=False):
+        PANELS[name].draw(part.add_subplot(), sweeps, x)
     fault = comparison_fault(list(sweeps))
     title = sweeps[0].title if len(sweeps) == 1 else ", ".join(one.title for one in sweeps[:2])
-    figure.suptitle(title if not fault else f"NOT COMPARABLE: {fault}", fontsize=8)
-    figure.supxlabel(f"{sweeps[0].footer}; {_bars_are(sweeps)}", fontsize=6.5, color="0.35")
+    title = title if not fault else f"NOT COMPARABLE: {fault}"
+    figure.suptitle(_wrapped(title, width, 8), fontsize=8)
+    footer = f"{sweeps[0].footer}; {signs(sweeps)}"
+    figure.supxlabel(_wrapped(footer, width, 6.5), fontsize=6.5, color="0.35")
     return figure
 
 
-def _bars_are(sweeps: Sequence[Swept]) -> str:
+def _wrapped(text: str, width: float, font_size: float) -> str:
+    """Text in lines that are as long as a figure, inches, is wide."""
+    return textwrap.fill(text, int(width * 72 / (0.55 * font_size)))
+
+
+def signs(sweeps: Sequence[Swept]) -> str:
+    """What bands and lines without a label are."""
     has_intervals = all(
         metric.low is not None for one in sweeps for metric in list(one.table.metrics.values())[:1]
     )
     size = "95 % intervals" if has_intervals else "one standard error"
-    return f"bands: {size}, of draws and test set together; of changes at all thresholds together"
+    dotted = "; dotted: chosen threshold" if any(one.chosen is not None for one in sweeps) else ""
+    return (
+        f"bands: {size} of draws and test set together, for changes at all thresholds together; "
+        f"dashed: unpruned{dotted}"
+    )
 
 
 # Curves against the weights that are left
@@ -344,11 +361,11 @@ def _layers(axes: Any, sweeps: Sequence[Swept], _: str) -> None:
     axes.grid(visible=False)
     names = [_short(name) for name in sweep.layers]
     axes.set_yticks(range(len(names)), names)
-    every = max(1, math.ceil(len(sweep.table.labels) / 8))
+    every = max(1, math.ceil(len(sweep.table.labels) / 6))
     shown = range(0, len(sweep.table.labels), every)
     axes.set_xticks(shown, [sweep.table.labels[at] for at in shown])
     axes.set_xlabel(sweep.table.heading.replace(" <=", "").replace(" >=", ""))
-    if shares.size <= 60:
+    if shares.size <= 60 and shares.shape[1] <= 10:
         for (row, column), share in np.ndenumerate(shares):
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=6,
                       color="white" if share < 60 else "black")  # fmt: skip

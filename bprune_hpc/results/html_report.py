@@ -14,7 +14,7 @@ import numpy as np
 
 from ..metrics.definitions import ALL
 from ..metrics.estimates import Metric, number_with_error, number_with_interval
-from .figure import PANELS, panels_of, svg
+from .figure import PANELS, panels_of, signs, svg
 from .swept import Swept
 from .table import LEGEND, columns_of, numbers
 
@@ -43,6 +43,7 @@ def page(sweep: Swept, x: str, panels: Sequence[str] | None = None) -> str:
         "<h2>In short</h2>",
         *(f"<p>{_e(sentence)}</p>" for sentence in summary(sweep)),
         "<h2>Panels</h2>",
+        f"<p>{_e(_capital(signs([sweep])))}.</p>",
         f"<div class=panels>{''.join(drawn)}</div>",
         "<h2>Table</h2>",
         f"<p>{_e(LEGEND)} Click a heading to sort.</p>",
@@ -72,35 +73,31 @@ def summary(sweep: Swept) -> list[str]:
         if at:
             what = "accuracy or likelihood" if "accuracy" in table.metrics else "likelihood"
             sentences.append(
-                f"No threshold was chosen beforehand. {_capital(sweep.point(at))} is the last "
-                f"point before {what} is worse than unpruned by more than twice its error; that "
-                "is a description, and no claim at 95 %."
+                f"The sweep was not asked to choose a threshold. {_capital(sweep.point(at))} is "
+                f"the last point before {what} is worse than unpruned by more than twice its "
+                "error; this describes the numbers and is not a test at 95 % confidence."
             )
     if at:
         sentences += _changes(sweep, at)
-    sentences += _free_energy(sweep)
     failed = [label for label, why in zip(table.labels, table.failures, strict=False) if why]
     if failed:
         sentences.append(f"Outputs were not finite at {', '.join(failed)}.")
-    return [*sentences, *map(_capital, table.remarks)]
+    return [*sentences, *map(_capital, table.remarks), *_free_energy(sweep)]
 
 
 def _free_energy(sweep: Swept) -> list[str]:
-    """Where the free energy is least, and whether theory and measurement agree there."""
+    """Whether theory and measurement agree where the free energy is least."""
     group, attrs = sweep.groups.get("free_energy", {}), sweep.group_attrs.get("free_energy", {})
-    if "free_energy" not in group:
-        return []
-    sentences = [_capital(str(attrs["text"]))] if "text" in attrs else []
     at = int(attrs.get("minimum", -1))
-    if at > 0 and "predicted_change" in group:
-        measured = number_with_error(
-            float(group["free_energy_change"][at]), float(group["free_energy_change_se"][at])
-        )
-        sentences.append(
-            f"There the free energy has changed by {measured} nats; Bayesian model reduction "
-            f"predicts {float(group['predicted_change'][at]):.4g} nats."
-        )
-    return sentences
+    if at <= 0 or "predicted_change" not in group:
+        return []
+    change, predicted = float(group["free_energy_change"][at]), float(group["predicted_change"][at])
+    measured = number_with_error(abs(change), float(group["free_energy_change_se"][at]))
+    return [
+        f"At its minimum ({sweep.point(at)}) the free energy is {measured} nats "
+        f"{'above' if change > 0 else 'below'} unpruned; Bayesian model reduction, the closed "
+        f"form, predicts {abs(predicted):.4g} nats {'above' if predicted > 0 else 'below'}."
+    ]
 
 
 def _changes(sweep: Swept, at: int) -> list[str]:
@@ -116,6 +113,10 @@ def _changes(sweep: Swept, at: int) -> list[str]:
         metric = sweep.table.metrics.get(name)
         if metric is not None:
             parts.append(_change(name, what, units, sign, metric, at))
+            whole = sweep.table.metrics.get(name.removesuffix("_change"))
+            if name.startswith("mutual") and whole is not None and "unchanged" not in parts[-1]:
+                share = abs(metric.value[at] / whole.value[0])
+                parts[-1] += f", {100 * share:.0f} % of what it is unpruned"
     where = sweep.point(at)
     return [f"With {where}, {_listed(parts)}. Changes are paired; {_SIGNS}"] if parts else []
 

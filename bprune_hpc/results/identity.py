@@ -14,6 +14,7 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..config.sweep_config import SweepConfig
+from ..evaluators.selection import NAMES_IN_RESULTS
 from ..graph.lifted import LiftedGraph
 from ..job.provenance import SHARED_NOISE, Identity
 from ..metrics.tasks import Classification, Task
@@ -47,7 +48,7 @@ def identity_of(config: SweepConfig, network: Network, examples: Sequence[Exampl
         "prior_scale": config.prior_scale,
         "prior of the graph": _prior(network),
         "pruned_weights": config.pruned_weights,
-        "evaluator": network.evaluator,
+        "evaluator": NAMES_IN_RESULTS.get(network.evaluator, network.evaluator),
         "batch_size": min(config.batch_size, max(map(len, examples))),
     }
 

@@ -104,7 +104,7 @@ class Output:
             environment = union([held.saved.environment, sweep.environment])
             sweep = dataclasses.replace(sweep, environment=environment)
             progress = held.saved.progress(sweep.plan.draws_per_replicate)
-            logger.info("%s: going on from %s", sweep.config.output, progress)
+            logger.info("%s: continuing from %s", sweep.config.output, progress)
             held.saved.sweep_states.clear()  # they are the sweep states' now
         if held.saved is not None and (mixed := mixture(sweep.environment)):
             logger.warning(

@@ -230,10 +230,10 @@ def join(
                 raise ValueError(f"'grid' has {value:g}, which is no {config.grid_kind}")
     kept = sorted(set(saved.grid) - set(config.grid))
     if kept:
-        logger.info("%s: also has %s, which stay", saved.path, _listed(kept, config))
+        logger.info("%s: keeps %s, which it already has", saved.path, _listed(kept, config))
     new = sorted(set(config.grid) - set(saved.grid))
     if new:
-        logger.info("%s: lacks %s, which are caught up first", saved.path, _listed(new, config))
+        logger.info("%s: does not have %s yet; computed first", saved.path, _listed(new, config))
     descending = config.grid_kind == "threshold" and CRITERIA[config.criterion].keeps == "below"
     grid = tuple(sorted({*config.grid, *saved.grid}, reverse=descending))
     n_draws, n_saved = config.n_draws, saved.n_replicates * draws_per_replicate
@@ -250,7 +250,7 @@ def join(
                 f"kept; leave --save_probabilities out, or {ANEW}"
             )
     if n_saved > n_draws:
-        logger.info("%s: has %d draws already, which stay", saved.path, n_saved)
+        logger.info("%s: keeps the %d draws that it already has", saved.path, n_saved)
         n_draws = n_saved
     config = dataclasses.replace(config, grid=grid, n_draws=n_draws)
     changed = _changed(saved, config)

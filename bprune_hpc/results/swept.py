@@ -7,8 +7,8 @@ What belongs here: reading, and what follows from it in words. What does not: dr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._typing import Float64Array
+from ..posterior.criteria import CRITERIA
 from .file import STATE, open_results
 from .table import ResultsTable, read_table
 
@@ -31,6 +32,8 @@ class Swept:
     Attributes
     ----------
     path : str
+    label : str
+        What to call it beside others.
     table : ResultsTable
     thresholds : float64 array, shape (n_thresholds,)
     groups : mapping of str to mapping of str to array
@@ -45,6 +48,7 @@ class Swept:
     """
 
     path: str
+    label: str
     table: ResultsTable
     thresholds: Float64Array
     groups: Mapping[str, Mapping[str, NDArray[Any]]]
@@ -53,11 +57,6 @@ class Swept:
     attrs: Mapping[str, Any]
     identity: Mapping[str, Any]
     layers: list[str]
-
-    @property
-    def label(self) -> str:
-        """What to call it beside others."""
-        return Path(self.path).stem
 
     @property
     def weights_left(self) -> Float64Array:
@@ -91,7 +90,9 @@ class Swept:
         config = self.config
         scope = "" if config.get("scope", "global") == "global" else ", within each layer"
         unit = config.get("granularity", "weight")
-        return f"{name}: {unit}s pruned by {config.get('criterion', 'snr')}{scope}"
+        criterion = str(config.get("criterion", "snr"))
+        score = CRITERIA[criterion].label if criterion in CRITERIA else criterion
+        return f"{name}: {unit}s pruned by {score}{scope}"
 
     @property
     def footer(self) -> str:
@@ -129,9 +130,23 @@ def read_swept(path: str) -> Swept:
                 snr[layer] = of_one["counts"][()], of_one["edges"][()]
         identity = json.loads(file[STATE].attrs["identity"]) if STATE in file else {}
         return Swept(
-            path, table, file["threshold"][()], groups, group_attrs, snr, dict(file.attrs),
-            identity, layers,
+            path, Path(path).stem, table, file["threshold"][()], groups, group_attrs, snr,
+            dict(file.attrs), identity, layers,
         )  # fmt: skip
+
+
+def read_all(paths: Sequence[str]) -> list[Swept]:
+    """Read results files that are shown together: called by their names, or paths if those clash.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such file, or it is not a sweep's.
+    """
+    sweeps = [read_swept(path) for path in paths]
+    if len({one.label for one in sweeps}) == len(sweeps):
+        return sweeps
+    return [replace(one, label=str(Path(one.path).with_suffix(""))) for one in sweeps]
 
 
 def comparison_fault(sweeps: list[Swept]) -> str:

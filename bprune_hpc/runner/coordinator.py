@@ -155,7 +155,7 @@ class Coordinator:
             fault = fault._replace(layer=find_layer(self.sweep, threshold_index, fault))
             sweep_state.faults[threshold_index] = fault
             logger.warning(
-                "%s %g fails, its outputs are not finite: %s; the rest goes on",
+                "%s %g failed, outputs are not finite: %s; the others go on",
                 self.sweep.config.grid_kind, self.sweep.config.grid[threshold_index], fault.text,
             )  # fmt: skip
         sweep_state.n_replicates = superstep.replicates.stop

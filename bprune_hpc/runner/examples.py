@@ -161,8 +161,8 @@ def _warn_of_units(targets: NDArray[Any]) -> None:
     spread = targets.std(axis=0)
     if spread.max() > _LIKE_UNITS * spread.min():
         logger.warning(
-            "targets differ in size (standard deviations %.4g to %.4g): RMSE and other averages "
-            "over them are mostly those of the largest; /targets has each alone",
+            "targets differ in size (standard deviations %.4g to %.4g), so the largest dominate "
+            "RMSE and other averages over targets; /targets has each one by itself",
             spread.min(), spread.max(),
         )  # fmt: skip
 
@@ -183,7 +183,7 @@ def _fit(
         is_scaled=loaded.is_scaled,
     )
     logger.info("%s: %s", which, data.describe(loaded, path, fitted))
-    logger.info("input of the %s: %s, %s", which, fitted.scaling, fitted.why)
+    logger.info("%s: input %s, %s", which, fitted.scaling, fitted.why)
     for warning in fitted.warnings:
         logger.warning("%s: %s", path or loaded.name, warning)
     return fitted

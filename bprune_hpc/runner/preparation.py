@@ -164,7 +164,9 @@ def _in_whole_parts(config: SweepConfig, network: Network, size: int) -> SweepCo
     """
     noise = network.noise(config.seed)
     block = f" of {noise.block} examples" if noise.block else ""
-    logger.info("noise of a draw: %s%s: %s", noise.kind, block, DRAW_NOISES[noise.kind])
+    logger.info(
+        "noise of a draw (--draw_noise): %s%s, %s", noise.kind, block, DRAW_NOISES[noise.kind]
+    )
     n_draws, task = in_whole_replicates(config.n_draws, size), network.task.name
     targets.check_task(
         config.target, config.limit, config.choose, config.choice, task, n_draws // size, size

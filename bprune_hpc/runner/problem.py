@@ -73,7 +73,7 @@ def read(config: SweepConfig, device: Device = CPU) -> Problem:
     check_paths(config)
     found, task = read_network(config)
     if task.name == "regression" and config.ood_dataset is not None:
-        raise ConfigError("--ood_path: is of a classification; leave it out for a regression")
+        raise ConfigError("--ood_path: is for classification; leave it out for a regression")
     if config.elbo_dataset is not None:
         _check_deviations(found.posterior)
     takes = network_input(found.graph, found.fixed)

@@ -49,7 +49,7 @@ def kind_asked(asked: str, output_kind: str, noise_scale: float | None) -> str:
         )
     if asked == "classification" and noise_scale is not None:
         raise ConfigError(
-            "--noise_scale: is of a regression; leave it out, or pass --task=regression"
+            "--noise_scale: is for regression; leave it out, or pass --task=regression"
         )
     is_regression = asked == "regression" or noise_scale is not None
     if output_kind == "auto":
@@ -244,8 +244,8 @@ def told_by(
                 f"said to be by {why}; leave the flag out"
             )
         logger.warning(
-            "logits at %s are probabilities already (rows sum to 1): another softmax is taken of "
-            "them, as the network does",
+            "logits at %s are probabilities already (rows sum to 1); the network takes another "
+            "softmax of them, and so does this sweep",
             output,
         )
     what = f"{task.output_kind} of {task.n_classes} classes"

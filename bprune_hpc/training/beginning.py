@@ -65,7 +65,7 @@ class Beginning:
         if training.network.masks:
             prune(training, session, self.masks)
             share = 100 * share_pruned(training, session)
-            logger.info("begins with %.2f %% of the weights pruned, for good", share)
+            logger.info("%.2f %% of the weights are pruned at the start and stay pruned", share)
 
 
 def read_beginning(config: TrainConfig) -> Beginning:

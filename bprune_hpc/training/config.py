@@ -11,23 +11,36 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.argument_file import ArgumentParser
+from ..config.flags import add_names, read_columns
 from ..data.loading import DATASETS
+from ..data.splitting import SPLIT_FILE
 from ..errors import ConfigError
 from ..metrics.tasks import TASKS
 from ..models.zoo import MODELS
 from ..posterior.criteria import CRITERIA
+from .log import CSV_FILE, LOGS
 
 ALLREDUCES = ("horovod", "mpi")
-ESTIMATORS = ("flipout", "local")
+ESTIMATORS = ("flipout", "reparameterization", "local")
 SCHEDULES = ("constant", "polynomial")
 _POWER = 3  # of a polynomial schedule
 _MOST_UNITS = 10**6  # of a layer
+_OF_SOME = ("sweep_stages", "x_key", "y_key", "target_columns", "first_label", "test_fraction",
+            "split_seed", "standardize", "validate_every", "n_draws_validate",
+            "log")  # fmt: skip
+"""Settings that are recorded where they are not what they are by default."""
+_NOT_DEFINING = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
+                 "num_intra", "num_inter", "start_from", "mask", "at", "sweep_stages", "status",
+                 "time_limit_min", "stop_margin_s", "validate_every", "n_draws_validate",
+                 "log")  # fmt: skip
+"""Settings that decide no numbers, or name files, which are known by what is in them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,17 @@ class TrainConfig:
     begin_epoch: int
     end_epoch: int | None
     frequency: int
+    sweep_stages: str | None
+    x_key: str | None
+    y_key: str | None
+    target_columns: tuple[str, ...]
+    first_label: int
+    test_fraction: float | None
+    split_seed: int
+    standardize: bool
+    validate_every: int
+    n_draws_validate: int
+    log: str | None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_draws_eval", "width"):
@@ -91,11 +115,19 @@ class TrainConfig:
         if self.noise_scale is not None:
             self._require("noise_scale", 1e-30 <= self.noise_scale <= 1e30, "in 1e-30 to 1e30")
             self._require("noise_scale", self.task == "regression", "left out of a classification")
-        fits = self.estimator != "local" or self.model == "dense"
-        self._require("estimator", fits, f"'flipout' for --model={self.model}")
-        for name in ("save_every", "num_intra", "num_inter", "seed"):
+        if self.estimator == "local" and self.model != "dense":
+            raise ConfigError(
+                f"--posterior=local: is of --model=dense; choose another for --model={self.model}"
+            )
+        fraction = self.test_fraction
+        self._require("test_fraction", fraction is None or 0 < fraction < 1, "above 0 and below 1")
+        self._require("n_draws_validate", self.n_draws_validate >= 2, "2 or more")
+        for name in (
+            "save_every", "num_intra", "num_inter", "seed", "split_seed", "validate_every",
+        ):  # fmt: skip
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        self._require("seed", self.seed < 2**63, "below 2**63")
+        for name in ("seed", "split_seed"):
+            self._require(name, getattr(self, name) < 2**63, "below 2**63")
         for name in ("num_intra", "num_inter", "batch_size", "epochs"):
             self._require(name, getattr(self, name) <= 10**6, "a million or less")
         self._require("width", self.width <= _MOST_UNITS, f"{_MOST_UNITS} or less")
@@ -109,9 +141,9 @@ class TrainConfig:
 
     def _check_pruning(self) -> None:
         if self.start_from is None and self.mask is not None:
-            raise ConfigError("--mask: is of a trained network; name it with --start_from")
+            raise ConfigError("--mask: prunes a trained network; name it with --start_from")
         if self.prune_schedule is None:
-            for name in ("final_fraction", "end_epoch"):
+            for name in ("final_fraction", "end_epoch", "sweep_stages"):
                 self._require(name, getattr(self, name) is None, "left out without a schedule")
             return
         self._require("final_fraction", self.final_fraction is not None, "given with a schedule")
@@ -136,18 +168,34 @@ class TrainConfig:
         if self.prune_schedule is None:
             left_out |= {"prune_schedule", "prune_criterion", "initial_fraction", "final_fraction",
                          "begin_epoch", "end_epoch", "frequency"}  # fmt: skip
+        left_out |= {name for name in _OF_SOME if getattr(self, name) == defaults()[name]}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def defining(self) -> dict[str, Any]:
         """Settings that decide the numbers, by flag; files are known by what is in them."""
-        other = ("model_dir", "dataset", "data_path", "save_every", "overwrite", "allreduce",
-                 "num_intra", "num_inter", "start_from", "mask", "at")  # fmt: skip
-        return {f"--{name}": value for name, value in self.settings.items() if name not in other}
+        settings = self.settings
+        return {
+            f"--{name}": settings.get(name, default)
+            for name, default in defaults().items()
+            if name not in _NOT_DEFINING
+        }
+
+    @property
+    def threads(self) -> tuple[int, int]:
+        """Threads within an operation and between operations."""
+        return self.num_intra, self.num_inter
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise ConfigError(f"--{name}={getattr(self, name)}: must be {wanted}")
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """What a setting is where it is not given, and in records that are older than its flag."""
+    found = vars(parser().parse_args([]))
+    return {**found, "task": "classification", "target_columns": ()}
 
 
 def parse(argv: Sequence[str], prog: str) -> TrainConfig:
@@ -159,6 +207,7 @@ def parse(argv: Sequence[str], prog: str) -> TrainConfig:
         If a flag is not known or a value is of the wrong type or out of its range.
     """
     arguments = vars(parser(prog).parse(argv))
+    arguments["target_columns"] = read_columns(arguments["target_columns"])
     for name in ("model_dir", "data_path"):
         if arguments[name]:
             arguments[name] = os.path.expanduser(arguments[name])
@@ -178,7 +227,7 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     """
     flags = ArgumentParser(
         prog=prog,
-        description="Train a mean-field Bayesian network with Flipout; writes a TF1 checkpoint.",
+        description="Train a mean-field Bayesian network; writes a TF1 checkpoint.",
         epilog="@FILE reads arguments from FILE, one a line; the last occurrence of a flag wins.",
     )
     data = flags.add_argument_group("data")
@@ -188,6 +237,23 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         "--subtract_pixel_mean",
         action="store_true",
         help="of cifar10: subtract the training set's mean image",
+    )
+    add_names(data)
+    data.add_argument(
+        "--test_fraction",
+        type=float,
+        metavar="F",
+        help="of a file without halves: hold out so much, at random; both halves are kept in DIR, "
+        f"as {SPLIT_FILE}, and a sweep of DIR takes the test half",
+    )
+    data.add_argument(
+        "--split_seed", type=int, default=0, metavar="N", help="of that choice; default: 0"
+    )
+    data.add_argument(
+        "--standardize",
+        action="store_true",
+        help="inputs, and a regression's targets, by mean and standard deviation of the training "
+        "half; inside of the network, which takes and gives the units of the data",
     )
     data.add_argument(
         "--model_dir",
@@ -241,17 +307,22 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         help="standard deviation of the posterior before training; default: %(default)s",
     )
     training = flags.add_argument_group("training")
-    training.add_argument("--epochs", type=int, default=200, help="default: %(default)s")
+    training.add_argument(
+        "--epochs", type=int, default=200, metavar="N", help="default: %(default)s"
+    )
     training.add_argument(
         "--batch_size", type=int, default=32, help="examples a step on each rank; default: 32"
     )
     training.add_argument(
+        "--posterior",
         "--estimator",
+        dest="estimator",
         choices=ESTIMATORS,
         default="flipout",
-        help="draws that gradients are estimated from: of weights, with Flipout's signs; or, of "
-        "'dense', of units (local reparameterization: faster, and less noise in the gradients); "
-        "the network that is saved is of the same kind; default: %(default)s",
+        help="how gradients are estimated: reparameterization draws all weights once a step; "
+        "flipout gives each example other signs; local draws units (local reparameterization: "
+        "faster; 'dense' only); the last two have less noise; the layers that are saved are of "
+        "that kind; default: %(default)s",
     )
     training.add_argument(
         "--learning_rate",
@@ -274,7 +345,9 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         default=0.0,
         help="epochs over which the KL term grows to its weight; default: 0, at once",
     )
-    training.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    training.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed; default: %(default)s"
+    )
     pruning = flags.add_argument_group("pruning")
     pruning.add_argument(
         "--start_from",
@@ -285,18 +358,20 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     pruning.add_argument(
         "--mask",
         metavar="FILE",
-        help="and prune it first, for good: a results file of its sweep, or mask.npz of an export",
+        help="prune it first; pruned weights stay 0: a results file of its sweep, or mask.npz of "
+        "an export",
     )
     pruning.add_argument(
         "--at",
         default="choice",
         metavar="POINT",
-        help="of a results file: choice, index=K, threshold=X or fraction=F; default: %(default)s",
+        help="threshold of that results file: choice, index=K, threshold=X or fraction=F; default: "
+        "%(default)s",
     )
     pruning.add_argument(
         "--prune_schedule",
         choices=SCHEDULES,
-        help="prune while training: at once ('constant'), or more and more (tfmot's formulas)",
+        help="prune while training: all at once ('constant'), or step by step ('polynomial')",
     )
     pruning.add_argument(
         "--prune_criterion",
@@ -306,20 +381,33 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     )
     pruning.add_argument(
         "--initial_fraction", type=float, default=0.0, metavar="F",
-        help="of 'polynomial': pruned at --begin_epoch; default: 0",
+        help="for 'polynomial': fraction pruned at --begin_epoch; default: 0",
     )  # fmt: skip
     pruning.add_argument(
-        "--final_fraction", type=float, metavar="F", help="of the weights to be pruned in the end"
+        "--final_fraction", type=float, metavar="F", help="fraction pruned at the end"
     )
     pruning.add_argument(
         "--begin_epoch", type=int, default=0, metavar="N",
-        help="epochs before the first weights go; default: 0",
+        help="epochs before the first weights are pruned; default: 0",
     )  # fmt: skip
     pruning.add_argument(
-        "--end_epoch", type=int, metavar="N", help="epochs before the last weights go"
+        "--end_epoch", type=int, metavar="N", help="epochs before the last weights are pruned"
     )
     pruning.add_argument(
-        "--frequency", type=int, default=1, metavar="N", help="epochs between cuts; default: 1"
+        "--frequency",
+        type=int,
+        default=1,
+        metavar="N",
+        help="epochs between two prunings; default: 1",
+    )
+    pruning.add_argument(
+        "--sweep_stages",
+        nargs="?",
+        const="",
+        metavar="FLAGS",
+        help="of a schedule: before each cut and in the end, sweep the network over the data, into "
+        "stage0.h5, stage1.h5, ... in DIR; FLAGS are those of the sweep ('--num_monte_carlo=50 "
+        "--thresholds=0,1,2'), or its @FILE",
     )
     run = flags.add_argument_group("run")
     run.add_argument(
@@ -329,39 +417,57 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         help="posterior draws of the accuracy at the end; default: %(default)s",
     )
     run.add_argument(
+        "--validate_every",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="every so many epochs say the negative log-likelihood of the test half, averaged over "
+        "--n_draws_validate draws, the same each time, with its standard error; default: 0, never",
+    )
+    run.add_argument(
+        "--n_draws_validate", type=int, default=10, metavar="S", help="default: %(default)s"
+    )
+    run.add_argument(
+        "--log",
+        choices=LOGS,
+        help=f"keep the numbers of each epoch in DIR: {CSV_FILE}, or events for TensorBoard",
+    )
+    run.add_argument(
         "--save_every",
         type=int,
         default=0,
         metavar="EPOCHS",
-        help="also save every so many epochs; default: 0, only at the end",
+        help="also save every EPOCHS epochs; default: 0, only at the end",
     )
     run.add_argument(
         "--overwrite",
         action="store_true",
-        help="begin anew, and replace the network in DIR once training is done; default: go on "
-        "with what is unfinished, and refuse a DIR that holds another network",
+        help="start anew, and replace the network in DIR once training is done; without it, an "
+        "unfinished training is continued, and a DIR that holds another network is refused",
     )
     run.add_argument(
         "--status",
         action="store_true",
-        help="train nothing: say how far this training is (status 0: complete, 3: partial, else 1)",
+        help="do not train: print how far this training is (exit status 0: complete, 3: partial, "
+        "else 1)",
     )
     run.add_argument(
         "--time_limit_min",
         type=float,
         metavar="MIN",
-        help="stop this long after the start, in good order (without: what the scheduler says)",
+        help="stop cleanly this many minutes after the start (default: the scheduler's limit)",
     )
     run.add_argument(
         "--stop_margin_s",
         type=float,
         metavar="S",
-        help="and this long before the end (without: as a checkpoint takes, and 30 s)",
+        help="stop this many seconds before that limit (default: as long as a checkpoint takes, "
+        "and 30 s)",
     )
     run.add_argument(
         "--allreduce",
         choices=ALLREDUCES,
-        help="what adds up the gradients of several ranks (without: horovod where it is installed, "
+        help="what adds up the gradients of several ranks (default: horovod where it is installed, "
         "else mpi)",
     )
     run.add_argument(
@@ -395,6 +501,18 @@ def fraction_to_prune(config: TrainConfig, epoch: int) -> float | None:
         return None
     left = 1 - (epoch - begin) / (end - begin)
     return final + (config.initial_fraction - final) * left**_POWER
+
+
+def stage_ends(config: TrainConfig) -> list[int]:
+    """Epochs that are done where a stage ends: before each cut, and where the training ends.
+
+    What comes before the first cut is a stage, unless it is a network of random numbers.
+    """
+    first = 0 if config.start_from is not None else 1
+    return [
+        *(epoch for epoch in range(first, config.epochs) if fraction_to_prune(config, epoch)),
+        config.epochs,
+    ]
 
 
 def learning_rate(config: TrainConfig, n_ranks: int, epoch: float) -> float:

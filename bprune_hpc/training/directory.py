@@ -26,12 +26,14 @@ from typing import Any
 
 from .. import graph_info
 from ..checkpoints import saver
+from ..data.splitting import SPLIT_FILE
 from ..errors import BpruneError, CheckpointError, ConfigError, WriteError
 from ..files.atomic_write import clean, put, resolved
 from ..files.lock import Lock, hold
 from ..job.provenance import Environment, differences, mixture, union
-from .config import TrainConfig
+from .config import TrainConfig, defaults, stage_ends
 from .graph import Training, write_checkpoint
+from .log import CSV_FILE, EVENTS
 
 CHECKPOINT = "model.ckpt"
 RECORD = "train.json"
@@ -42,10 +44,14 @@ ORIGINS = ("--start_from", "--mask")
 _LISTING = "checkpoint"
 _CHECKPOINT_FILE = rf"{re.escape(CHECKPOINT)}-\d+\.(meta|index|data-\d{{5}}-of-\d{{5}})"
 _PUT = rf"{_LISTING}|{re.escape(RECORD)}|{UNFINISHED}|{_CHECKPOINT_FILE}"
+_KEPT = rf"{re.escape(SPLIT_FILE)}|{re.escape(CSV_FILE)}"
+_SWEPT = r"stage\d+\.h5"
 _OURS = re.compile(
     rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
     # What killed writers leave: TensorFlow's, and ``publishing``'s.
-    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT})\.[0-9a-f]{{16}}\.part"
+    rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT}|{_KEPT}|{_SWEPT})\.[0-9a-f]{{16}}\.part"
+    # Both halves of the data, logs; sweeps of stages, and what is beside them.
+    rf"|{_KEPT}|{EVENTS}|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"
 )
 _STEP = re.compile(rf"{re.escape(CHECKPOINT)}-(\d+)\.")
 _LOCK_TIMEOUT_S = 180.0
@@ -62,9 +68,14 @@ class TrainingDirectory:
     final, work : Path
         Where the network is to be, and where it is until it is done.
     step : int
-        Of the newest checkpoint; a new training has one of step 0 after :meth:`begin`.
+        Of the newest checkpoint; -1 before :meth:`begin` of a new training, which saves step 0.
     seconds : float
         Time spent in the jobs before this one.
+    epoch_nll : float
+        Of the steps of the epoch that the newest checkpoint is in, the sum of the loss so far, and
+        0 where that is not known.
+    n_summed : int
+        Steps in that sum.
     """
 
     def __init__(self, config: TrainConfig, n_ranks: int) -> None:
@@ -78,8 +89,9 @@ class TrainingDirectory:
             raise ConfigError(f"--model_dir={config.model_dir}: has no name; choose one below it")
         self.work = self.final.with_name(f"{self.final.name}.training")
         self._replaced = self.final.with_name(f".{self.final.name}.replaced")
-        self.step = 0
+        self.step = -1
         self.seconds = 0.0
+        self.epoch_nll, self.n_summed = 0.0, 0
         self._state: dict[str, Any] = {}
 
     @contextlib.contextmanager
@@ -193,14 +205,22 @@ class TrainingDirectory:
         """What of the environment was not the same in all jobs, in words."""
         return mixture(self._state["environment"])
 
-    def begin(self, training: Training, session: Any) -> None:
-        """Begin a new training, and save it as it is before the first step."""
+    def begin(self, training: Training, session: Any, files: Mapping[str, bytes] = {}) -> None:
+        """Begin a new training, and save it as it is before the first step.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+            What else is to be in it.
+        """
         try:
             self._remove(self.work)
             self.work.mkdir(exist_ok=True)
             if self.final.is_dir():
                 shutil.copymode(self.final, self.work)
             self._write_state()
+            for name, content in files.items():
+                put(self.work / name, [content])
             try:
                 graph_info.write(self.work, training.graph)
             except ConfigError as error:
@@ -222,20 +242,29 @@ class TrainingDirectory:
         with saver.reading(prefix):
             training.saver.restore(session, str(prefix))
 
-    def save(self, training: Training, session: Any, step: int, seconds: float = 0.0) -> None:
+    def save(
+        self,
+        training: Training,
+        session: Any,
+        step: int,
+        seconds: float = 0.0,
+        epoch_nll: tuple[float, int] = (0.0, 0),
+    ) -> None:
         """Write a checkpoint with its meta graph, and only then say that it is there.
 
         Parameters
         ----------
         seconds : float
             Time that this job has trained.
+        epoch_nll : tuple of float and int
+            Sum of the loss over the steps of this epoch, and their number.
 
         Raises
         ------
         WriteError
             If that fails; the checkpoint before it is as it was.
         """
-        if step == self.step > 0:
+        if step == self.step:
             return
         self._lock.check()
         prefix = self._prefix(step)
@@ -254,6 +283,7 @@ class TrainingDirectory:
         put(self.work / _LISTING, ["".join(f"{line}\n" for line in lines).encode()])
         self.step = step
         self._state["asked_for"] = [n for n in kept if self._is_asked_for(n)]
+        self._state["epoch"] = [step, *epoch_nll]
         self._write_state(seconds)
         for path in self.work.iterdir():
             found = _STEP.match(path.name)
@@ -311,7 +341,7 @@ class TrainingDirectory:
         if self.final.name.endswith(".training"):
             raise ConfigError(f"{given}: unfinished trainings have such names; choose another")
         if self.final.exists() and not self.final.is_dir():
-            raise ConfigError(f"{given}: is no directory; choose another")
+            raise ConfigError(f"{given}: is not a directory; choose another")
         if self.final.exists() and not os.access(self.final, os.W_OK | os.X_OK):
             raise ConfigError(f"{given}: cannot be written to; choose another")
         if os.path.ismount(self.final) or Path.cwd().is_relative_to(self.final):
@@ -336,10 +366,12 @@ class TrainingDirectory:
         if not isinstance(before, dict):
             return ["other settings"]
         now = json.loads(json.dumps(self._config.defining)) if now is None else now
-        common = before.keys() & now.keys()
+        absent = {f"--{name}": value for name, value in defaults().items()}
+        absent |= dict.fromkeys(ORIGINS, "none")
+        before = {**json.loads(json.dumps(absent)), **before}
+        both = [name for name in now if name in before]
         return differences(
-            {name: before[name] for name in now if name in common},
-            {name: now[name] for name in now if name in common},
+            {name: before[name] for name in both}, {name: now[name] for name in both}
         )
 
     def _network(self) -> str:
@@ -357,6 +389,9 @@ class TrainingDirectory:
 
     def _go_on(self, there: Mapping[str, Any], step: int, environment: Environment) -> None:
         self.step, self.seconds = step, float(there.get("train_time_s", 0.0))
+        summed = there.get("epoch", [-1, 0.0, 0])
+        if summed[0] == step:
+            self.epoch_nll, self.n_summed = float(summed[1]), int(summed[2])
         before = there.get("environment")
         known = [before] if isinstance(before, dict) else []
         self._state["environment"] = union([*known, environment])
@@ -384,9 +419,16 @@ class TrainingDirectory:
     def _is_asked_for(self, step: int) -> bool:
         """Whether a checkpoint is to be in the end, and not only for a resume."""
         n_steps = self._state["n_steps"]
-        every = self._config.save_every * (n_steps // self._config.epochs)
+        of_epoch = n_steps // self._config.epochs
+        every = self._config.save_every * of_epoch
         is_due = step == n_steps or bool(every and step and step % every == 0)
+        is_due |= step > 0 and step in self._swept_steps(of_epoch)
         return is_due or step in self._state["asked_for"]
+
+    def _swept_steps(self, of_epoch: int) -> list[int]:
+        """Steps at which a stage ends that is swept."""
+        is_swept = self._config.sweep_stages is not None
+        return [of_epoch * epoch for epoch in stage_ends(self._config)] if is_swept else []
 
     def _tidy(self) -> None:
         """After a training has taken its place: remove the network that was there."""

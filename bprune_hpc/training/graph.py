@@ -28,11 +28,15 @@ from ..tensorflow_import import call_of, calls_of, import_probability, import_te
 from .config import TrainConfig, op_seed
 from .gradients import of_elbo, of_nll
 from .noise import Noise
+from .units import Units, variable
+from .validation import log_likelihood
 
 _SMALLEST_SCALE = 1e-6  # so that a perfect fit cannot end in a division by zero
 
 
-def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[Any, Any]:
+def likelihood(
+    output: Any, targets: Any, noise_scale: float | None, unit: Any = None
+) -> tuple[Any, Any]:
     """Mean negative log-likelihood of a Normal around the output, and its standard deviation.
 
     The operations that a sweep takes the predictive from are called ``predictive/loc`` and
@@ -44,6 +48,8 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
     targets : float32 tensor, shape (n,)
     noise_scale : float or None
         None: one for all examples is learned, from 1 on; targets of unit variance suit it.
+    unit : float32 tensor, optional
+        What a scale of 1 that is learned stands for; default: 1.
 
     Returns
     -------
@@ -55,6 +61,7 @@ def likelihood(output: Any, targets: Any, noise_scale: float | None) -> tuple[An
         start = math.log(math.expm1(1.0))
         raw = tf.compat.v1.get_variable("noise/untransformed_scale", initializer=start)
         noise: Any = _SMALLEST_SCALE + tf.nn.softplus(raw)
+        noise = noise if unit is None else unit * noise
     else:
         noise = tf.constant(noise_scale, tf.float32)
     scale = tf.identity(noise, name=SCALE_OP)
@@ -94,8 +101,9 @@ def measure(
         ``rmse_mean_weights``, ``rmse_averaged`` (of the mean over the draws), ``rmse_single_draw``,
         ``nll_averaged`` (of the mixture of the draws' Normals, nats an example), ``noise_scale``.
     """
-    error = np.stack([draw[:, 0] for draw in draws]) - targets
-    log_density = -0.5 * (error / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
+    outputs = list(draws)
+    error = np.stack([draw[:, 0] for draw in outputs]) - targets
+    log_density = np.stack([log_likelihood(draw, targets, scale) for draw in outputs])
     mixture = np.logaddexp.reduce(log_density, axis=0) - math.log(len(error))
     return {
         "rmse_mean_weights": _root_mean_square(at_mean()[:, 0] - targets),
@@ -128,6 +136,8 @@ class Training:
         See :func:`bprune_hpc.training.gradients.of_nll`.
     gradients : list of float32 tensor
         This rank's share of the mean over ranks of the whole loss's.
+    outputs : float32 tensor, shape (n, n_outputs)
+        Logits of the network or, of a regression, means of the targets in their units.
     noise_scale : float32 tensor or None
         Of a regression.
     """
@@ -145,6 +155,7 @@ class Training:
     step: Any
     init: Any
     saver: Any
+    outputs: Any
     noise_scale: Any | None = None
 
 
@@ -156,6 +167,7 @@ def build(
     rank: int = 0,
     n_ranks: int = 1,
     is_masked: bool = False,
+    units: Units | None = None,
 ) -> Training:
     """Build network, ELBO and optimizer into a new TF1 graph.
 
@@ -175,6 +187,8 @@ def build(
         gradients.
     is_masked : bool
         Whether weights can be pruned.
+    units : Units, optional
+        Of the data, where the network is to take them off.
     """
     tf = import_tensorflow()
     v1 = tf.compat.v1
@@ -185,9 +199,12 @@ def build(
         labels = v1.placeholder(tf.float32 if is_regression else tf.int64, (None,))
         rate = v1.placeholder(tf.float32, (), name="learning_rate")
         factor = v1.placeholder(tf.float32, (), name="kl_factor")
+        taken, given, unit = inputs, (lambda logits: logits), None
+        if units is not None:
+            taken = (inputs - variable("mean", units.mean)) / variable("scale", units.scale)
         network = models_zoo.build(
             config.model,
-            inputs,
+            taken,
             n_classes,
             n_train,
             example_shape=example_shape,
@@ -197,15 +214,21 @@ def build(
             posterior_scale_init=config.posterior_scale_init,
             is_masked=is_masked,
         )
-        noise_scale = None
+        if units is not None and is_regression:
+            zero, unit = (
+                variable("target_mean", units.target_mean),
+                variable("target_scale", units.target_scale),
+            )
+            given = lambda logits: zero + unit * logits  # noqa: E731
+        outputs, noise_scale = given(network.logits), None
         if is_regression:
-            nll, noise_scale = likelihood(network.logits, labels, config.noise_scale)
+            nll, noise_scale = likelihood(outputs, labels, config.noise_scale, unit)
         else:
-            nll = mean_nll(network.logits, labels, None)
+            nll = mean_nll(outputs, labels, None)
         scales = network.drawn_scales
         if config.estimator == "local":
-            logits, scales = local_dense(network.layers, inputs)
-            nll = mean_nll(logits, labels, noise_scale)
+            logits, scales = local_dense(network.layers, taken)
+            nll = mean_nll(given(logits), labels, noise_scale)
         found = of_nll(network, nll, scales, 1 / n_ranks)
         pairs = of_elbo(network, found, scales, factor / n_train, config.prior_scale, 1 / n_ranks)
         gradients = [gradient for gradient, _ in pairs]
@@ -216,7 +239,7 @@ def build(
         saver = v1.train.Saver(max_to_keep=None)  # it removes none; ``train_directory`` does
     return Training(
         graph, inputs, labels, rate, factor, network, nll, scales, found, gradients, step, init,
-        saver, noise_scale,
+        saver, outputs, noise_scale,
     )  # fmt: skip
 
 
@@ -240,6 +263,12 @@ def check_memory(training: Training, asked_for: str) -> None:
             f"{asked_for}: the network and its optimizer take {gib:.1f} GiB, and {available:.1f} "
             "GiB are free here; choose a smaller one"
         )
+
+
+def noise_of(training: Training, config: TrainConfig, rank: int, n_steps: int = 0) -> Noise:
+    """Noise of a rank's training steps, of which there have been some."""
+    is_shared = config.estimator == "reparameterization"
+    return Noise(training.nll, config.seed, rank, n_steps, is_shared)
 
 
 def step_of(training: Training, session: Any, noise: Noise) -> Callable[..., np.float32]:
@@ -318,7 +347,7 @@ def evaluate(
     Parameters
     ----------
     noise : Noise
-        Of the network's logits.
+        Of the network's outputs.
     before_draw : callable
         Called before each draw; what it raises ends the evaluation.
 
@@ -330,16 +359,11 @@ def evaluate(
         ``snr_quantiles`` of all kernels, by quantile; of a regression, in place of the first
         four, what :func:`bprune_hpc.training.graph.measure` gives.
     """
-
-    call = call_of(session, training.network.logits, [training.inputs, *noise.fed])
+    draw = drawing(training, session, x, noise)
 
     def logits() -> NDArray[np.float64]:
         before_draw()
-        parts = [
-            call(batch, *noise.next(len(batch)))
-            for batch in np.split(x, range(_EVALUATED_AT_ONCE, len(x), _EVALUATED_AT_ONCE))
-        ]
-        return np.concatenate(parts).astype(np.float64)
+        return draw()
 
     def at_mean() -> NDArray[np.float64]:
         with _no_noise(training, session):
@@ -357,6 +381,20 @@ def evaluate(
         **measured,
         "snr_quantiles": {str(q): float(np.quantile(ratios, q)) for q in quantiles},
     }
+
+
+def drawing(
+    training: Training, session: Any, x: NDArray[np.float32], noise: Noise
+) -> Callable[[], NDArray[np.float64]]:
+    """What gives the outputs of another draw for some examples, each time it is called."""
+    call = call_of(session, training.outputs, [training.inputs, *noise.fed])
+    batches = np.split(x, range(_EVALUATED_AT_ONCE, len(x), _EVALUATED_AT_ONCE))
+
+    def draw() -> NDArray[np.float64]:
+        parts = [call(batch, *noise.next(len(batch))) for batch in batches]
+        return np.concatenate(parts).astype(np.float64)
+
+    return draw
 
 
 def _measure_classes(

@@ -38,6 +38,9 @@ class Noise:
     seed, rank : int
     n_runs : int
         Runs that there have been.
+    is_shared : bool
+        Whether all examples of a run are to have the same draw of the weights: Flipout's signs are
+        all 1 then.
 
     Attributes
     ----------
@@ -45,8 +48,11 @@ class Noise:
         Normals first, then signs; in the order of the graph.
     """
 
-    def __init__(self, output: Any, seed: int, rank: int = 0, n_runs: int = 0) -> None:
+    def __init__(
+        self, output: Any, seed: int, rank: int = 0, n_runs: int = 0, is_shared: bool = False
+    ) -> None:
         self.n_runs = n_runs
+        self._is_shared = is_shared
         self._key = seed, rank
         operations = ancestors(output)
         normals = [op.outputs[0] for op in operations if op.type == _NORMALS]
@@ -64,9 +70,10 @@ class Noise:
         key = np.random.SeedSequence(seed, spawn_key=(rank, self.n_runs))
         bits = np.random.SFC64(key)
         standard_normal(bits, self._normals)
-        eights = self._signs.reshape(-1, 8)
-        drawn = bits.random_raw(-(-len(eights) // 8)).view(np.uint8)
-        np.take(_SIGNS, drawn[: len(eights)], axis=0, out=eights, mode="clip")
+        if not self._is_shared:
+            eights = self._signs.reshape(-1, 8)
+            drawn = bits.random_raw(-(-len(eights) // 8)).view(np.uint8)
+            np.take(_SIGNS, drawn[: len(eights)], axis=0, out=eights, mode="clip")
         self.n_runs += 1
         return self._views
 
@@ -74,6 +81,7 @@ class Noise:
         shapes = [[n_examples if n is None else n for n in shape] for shape in self._shapes]
         parts = shapes[: self._n_normals], shapes[self._n_normals :]
         self._normals, self._signs = (aligned(extent(part)) for part in parts)
+        self._signs[:] = 1
         self._views = [*views_of(self._normals, parts[0]), *views_of(self._signs, parts[1])]
         self._n_examples = n_examples
 

@@ -22,6 +22,7 @@ from ..posterior.mean_field import Posterior
 from ..posterior.pruning import PruningRule, pruning_masks
 from .config import TrainConfig
 from .graph import Training, set_state, state_of
+from .units import SCOPE
 
 Masks = Mapping[str, NDArray[np.bool_]]
 """Which weights stay, by the name of the variable of their means."""
@@ -78,6 +79,10 @@ def begin_with(training: Training, session: Any, values: Mapping[str, NDArray[An
     """
     state = state_of(training, session)
     steps = "global_step:0"
+    of_units = [name for name in values if name.startswith(f"{SCOPE}/")]
+    if {f"{name}:0" for name in of_units} != {n for n in state if n.startswith(f"{SCOPE}/")}:
+        what = "leave --standardize out" if not of_units else "pass --standardize"
+        raise ConfigError(f"--start_from: {what}, as the network was trained")
     taken = {f"{name}:0": value for name, value in values.items() if f"{name}:0" in state}
     taken.pop(steps, None)
     for variable in training.graph.get_collection("trainable_variables"):

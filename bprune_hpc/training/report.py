@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .validation import Validation
+
 _LOG_LINES = 20
 PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_keras")
 """What a training's bits depend on."""
@@ -17,22 +19,23 @@ PACKAGES = ("horovod", "numpy", "tensorflow", "tensorflow-probability", "tf_kera
 logger = logging.getLogger(__name__)
 
 
-def progress(n_epochs: int) -> Callable[[int, float, float], None]:
+def progress(n_epochs: int) -> Callable[[int, float, float, Validation | None], None]:
     """A bar where somebody watches, about twenty lines where a log file does.
 
     Returns
     -------
     function
         Takes epochs done, the mean of the negative log-likelihood over the last one, and the KL
-        divergence at its end, in nats an example.
+        divergence at its end, in nats an example; and what was measured then.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         bar = tqdm(total=n_epochs, unit="epoch")
 
-        def move(epoch: int, nll: float, kl: float) -> None:
-            bar.set_postfix(nll=f"{nll:.4f}", kl=f"{kl:.4f}", refresh=False)
+        def move(epoch: int, nll: float, kl: float, found: Validation | None) -> None:
+            more = {} if found is None else {"validation": f"{found.nll:.4f}"}
+            bar.set_postfix(nll=f"{nll:.4f}", kl=f"{kl:.4f}", **more, refresh=False)
             bar.update(epoch - bar.n)
             if epoch == n_epochs:
                 bar.close()
@@ -40,9 +43,12 @@ def progress(n_epochs: int) -> Callable[[int, float, float], None]:
         return move
     every = max(1, n_epochs // _LOG_LINES)
 
-    def say(epoch: int, nll: float, kl: float) -> None:
-        if epoch % every == 0 or epoch == n_epochs:
-            logger.info("epoch %d of %d: nll %.4f, kl %.4f per example", epoch, n_epochs, nll, kl)
+    def say(epoch: int, nll: float, kl: float, found: Validation | None) -> None:
+        if epoch % every == 0 or epoch == n_epochs or found is not None:
+            more = f"; validation nll {found.nll:.4f} ± {found.nll_se:.4f}" if found else ""
+            logger.info(
+                "epoch %d of %d: nll %.4f, kl %.4f per example%s", epoch, n_epochs, nll, kl, more
+            )
 
     return say
 
@@ -56,9 +62,10 @@ def log_result(report: dict[str, Any]) -> None:
             config["data_path"],
         )
     logger.info(
-        "%d steps on %d rank(s) in %.1f s, in %s",
+        "%d steps on %d rank%s in %.1f s; the network is in %s",
         report["n_steps"],
         report["n_ranks"],
+        "s" if report["n_ranks"] > 1 else "",
         report["train_time_s"],
         config["model_dir"],
     )
@@ -77,7 +84,10 @@ def log_result(report: dict[str, Any]) -> None:
     else:
         _log_accuracy(report)
     quantiles = report["snr_quantiles"].items()
-    logger.info("SNR quantiles: %s", ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles))
+    logger.info(
+        "quantiles of the weights' SNR: %s",
+        ", ".join(f"{float(q):.0%} {v:.3g}" for q, v in quantiles),
+    )
 
 
 def _log_accuracy(report: dict[str, Any]) -> None:

@@ -208,7 +208,7 @@ def test_a_sweep_that_the_time_limit_stops_goes_on_to_the_same_bits(
         job += 1
         state = cluster.wait(str(job))
     said = (checkout / f"parts-{job}.log").read_text()
-    assert state == "COMPLETED 0:0" and "going on from" in said, said
+    assert state == "COMPLETED 0:0" and "continuing from" in said, said
 
     log = checkout / "whole.log"
     last = cluster.submit(

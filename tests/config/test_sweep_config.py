@@ -216,7 +216,7 @@ def test_a_target_is_a_metric_and_its_error(caplog: pytest.LogCaptureFixture) ->
     assert json.loads(found.to_json())["target"] == {"metric": "nll_rise", "se": 0.001}
     assert not caplog.records
     sweep_config.parse([*CASE, "--target_se", "accuracy = 0.01"])
-    assert "accuracy moves in steps" in caplog.text
+    assert "accuracy changes in steps" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -184,8 +184,8 @@ IMAGES, LABELS = BATCHES["test_batch"]
     [
         ({"data": None}, "has the keys batch_label, labels, filenames; needs 'data' and 'labels'"),
         ({"labels": None, "fine_labels": [1]}, "filenames, fine_labels; needs"),
-        ({"data": IMAGES.astype(np.int16)}, "'data' is no uint8 array"),
-        ({"data": [1, 2]}, "'data' is no uint8 array"),
+        ({"data": IMAGES.astype(np.int16)}, "'data' is not a uint8 array"),
+        ({"data": [1, 2]}, "'data' is not a uint8 array"),
         ({"data": IMAGES[:, 1:]}, r"'data' has shape \(5, 3071\); needs \(n, 3072\)"),
         ({"data": IMAGES[:0], "labels": []}, r"'data' has shape \(0, 3072\)"),
         ({"labels": LABELS[:4]}, r"5 images have labels of shape \(4,\)"),

@@ -150,7 +150,7 @@ def test_ranks_rehearse_together(mpirun: MpiRun, tmp_path: Path) -> None:
 
 
 def test_ranks_are_planned_for_and_not_asked_for() -> None:
-    assert "--ranks: goes with --plan" in sweep("--ranks=4", status=2)
+    assert "--ranks: needs --plan" in sweep("--ranks=4", status=2)
     assert "--ranks: 0 is not in" in sweep("--plan", "--ranks=0", status=2)
 
 

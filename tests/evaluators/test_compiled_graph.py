@@ -32,7 +32,7 @@ from bprune_hpc.posterior.mean_field import Posterior
 from tests.helpers.random_layers import random_network
 
 UNITS = replicates_of(4, "antithetic")
-N_CONVOLUTIONS, N_NETWORKS = 60, 100
+N_CONVOLUTIONS, N_NETWORKS, N_WIDE = 60, 100, 12
 pytestmark = pytest.mark.compiled
 
 
@@ -189,10 +189,13 @@ def test_a_number_has_the_same_bits_whatever_is_beside_it(
     np.testing.assert_array_equal(outputs(in_threads, table, x, MEAN, 0, 1), whole)
 
 
-def test_random_networks_against_their_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    n_known = 0
-    for seed in range(N_NETWORKS):
-        network = random_network(seed)
+@pytest.mark.parametrize(("n_networks", "is_wide"), [(N_NETWORKS, False), (N_WIDE, True)])
+def test_random_networks_against_their_graphs(
+    monkeypatch: pytest.MonkeyPatch, n_networks: int, is_wide: bool
+) -> None:
+    n_known, with_squares = 0, Counter[bool]()
+    for seed in range(n_networks):
+        network = random_network(seed, is_wide=is_wide)
         layers, weights = network.graph.layers, network.weights
         if not isinstance(layers, LayerGraph) or not is_known(layers):
             continue
@@ -201,9 +204,13 @@ def test_random_networks_against_their_graphs(monkeypatch: pytest.MonkeyPatch) -
         with GraphNetwork(network.graph, weights.fixed) as plain:
             for table in (weights.posterior, weights.pruned):
                 expected = outputs(GraphEvaluator(plain), table, network.x, MEAN, 0)
+                lists = evaluator.prune(table).lists  # type: ignore[attr-defined]
+                with_squares[any(one.square_size for one in lists.values())] += 1
                 for instructions in compiled.supported():
                     monkeypatch.setenv(compiled.VARIABLE, instructions)
                     found = outputs(evaluator, table, network.x, MEAN, 0)
                     error = np.abs(found - expected).max()
                     assert error <= 1e-5 * np.abs(expected).max(), (seed, network.operations)
-    assert n_known > N_NETWORKS / 6
+    assert n_known > n_networks / 6
+    if is_wide:
+        assert min(with_squares.values()) > n_networks / 3

@@ -20,6 +20,7 @@ from bprune_hpc.tensorflow_import import import_tensorflow
 ACTIVATIONS = ("relu", "relu", "relu", "relu6", "tanh", "sigmoid", "elu", "selu", "softplus",
                "softsign", "leaky_relu", "swish", "gelu", "gelu_tanh")  # fmt: skip
 INPUTS = ((9, 9, 2), (8, 6, 1), (7, 7, 3), (11, 3), (12,))
+WIDE_INPUTS = ((14, 13, 3), (9, 20, 8), (12, 12, 1))
 DENSITIES = (0.0, 0.1, 0.5, 0.9, 1.0)
 
 
@@ -80,14 +81,17 @@ class Network:
     operations: list[str]
 
 
-def random_network(seed: int, n_operations: int = 6, n_examples: int = 3) -> Network:
-    """The network of a number."""
+def random_network(
+    seed: int, n_operations: int = 6, n_examples: int = 3, is_wide: bool = False
+) -> Network:
+    """The network of a number; a wide one has convolutions of many channels, most of 3 x 3 taps."""
     tensorflow = import_tensorflow()
     rng = np.random.default_rng([5, seed])
-    shape = INPUTS[rng.integers(len(INPUTS))]
+    inputs = WIDE_INPUTS if is_wide else INPUTS
+    shape = inputs[rng.integers(len(inputs))]
     with tensorflow.Graph().as_default() as graph:
         x = tensorflow.compat.v1.placeholder(tensorflow.float32, (None, *shape), name="x")
-        builder = _Builder(tensorflow, rng)
+        builder = (_WideBuilder if is_wide else _Builder)(tensorflow, rng)
         output = tensorflow.identity(builder.network(x, n_operations), name="logits")
         graph_def = graph.as_graph_def()
     weights = builder.weights
@@ -278,3 +282,29 @@ class _Builder:
     def padded(self, x: Any) -> Any:
         borders = [[int(n) for n in self.rng.integers(0, 2, 2)] for _ in x.shape[1:-1]]
         return self.tf.pad(x, [[0, 0], *borders, [0, 0]])
+
+
+class _WideBuilder(_Builder):
+    KINDS = ("block", "block", "residual", "pooled", "affine")
+
+    def network(self, x: Any, n_operations: int) -> Any:
+        for at in range(2 + int(self.rng.integers(n_operations))):
+            kind = self.KINDS[self.rng.integers(len(self.KINDS))] if at else "block"
+            self.operations.append(kind)
+            x = getattr(self, kind)(x)
+        axes = (1, 2) if self.rng.random() < 0.5 else ()
+        x = self.tf.reduce_mean(x, axes) if axes else x
+        x = self.tf.reshape(x, (-1, int(np.prod(x.shape[1:]))))
+        return self.biased(x @ self.weight((x.shape[-1], 5)))
+
+    def convolved(self, x: Any, n_out: int, keeps_size: bool = False) -> Any:
+        rng = self.rng
+        n_in, n_out = int(x.shape[-1]), n_out if keeps_size else int(rng.integers(10, 40))
+        if keeps_size and n_out == 4:
+            n_out = int(rng.integers(10, 40))  # between the two of a residual block
+        window = [3, 3] if rng.random() < 0.8 else [int(size) for size in rng.integers(1, 6, 2)]
+        stride = 1 if keeps_size or rng.random() < 0.8 else 2
+        fits = not keeps_size and min(np.array(x.shape[1:3]) - window) >= 0
+        padding = "VALID" if fits and rng.random() < 0.3 else "SAME"
+        self.operations.append(f"{window} {stride} {padding} {n_in} {n_out}")
+        return self.tf.nn.conv2d(x, self.weight((*window, n_in, n_out)), stride, padding)

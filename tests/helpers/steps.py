@@ -8,7 +8,6 @@ import numpy as np
 
 from bprune_hpc.tensorflow_import import open_session
 from bprune_hpc.training import graph
-from bprune_hpc.training.noise import Noise
 from tests.helpers.trainings import config
 
 N_TRAIN, N_CLASSES = 40, 3
@@ -29,7 +28,7 @@ class Steps:
         self.training = graph.build(given, SHAPE, n_outputs, N_TRAIN, rank, n_ranks, is_masked)
         self.session = open_session(self.training.graph)
         self.session.run(self.training.init)
-        self.noise = Noise(self.training.nll, given.seed, rank)
+        self.noise = graph.noise_of(self.training, given, rank)
         rng = np.random.default_rng(rank)
         self.x = rng.uniform(size=(n_examples, 64)).astype(np.float32)
         self.y: Any = rng.integers(0, N_CLASSES, n_examples)

@@ -140,7 +140,7 @@ def test_without_the_reference_there_are_no_differences(
     install(monkeypatch, lambda kernel: bool((kernel != 0).all()))
     assert start(path, *flags) == sweep.FAILED
     said = capsys.readouterr().out
-    assert "choice: none. SNR <= 0, which all others are compared with, failed." in said
+    assert "choice: none. SNR <= 0 failed, and all others are compared with it." in said
     assert "target: reached with 28 draws" in said and "that failed do not count" in said
     (line,) = [line for line in said.splitlines() if "failed: " in line]
     assert line.split() == ["0", "0.00", "%", "failed:", "posterior", "mean,", "layer/MatMul"]

@@ -15,10 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bprune_hpc import report, results, sweep
 from bprune_hpc.files.lock import hold
-from bprune_hpc.results.figure import PANELS, panels_of
+from bprune_hpc.results.figure import PANELS, _figure, panels_of
 from bprune_hpc.results.follow import Progress, progress_of
 from bprune_hpc.results.html_report import summary
 from bprune_hpc.results.swept import comparison_fault, read_swept
@@ -81,7 +82,7 @@ def test_free_energy_is_drawn_where_a_file_has_it(files, tmp_path):
         assert "nats, summed over 1,438 examples" in out.read_text()
     said = " ".join(summary(read_swept(str(path))))
     assert "The least is here" in said
-    assert "changed by -590.0 ± 2.0 nats; Bayesian model reduction predicts -580 nats" in said
+    assert "is 590.0 ± 2.0 nats below unpruned" in said and "predicts 580 nats below" in said
 
 
 def test_files_that_cannot_be_compared_say_so(files):
@@ -239,3 +240,20 @@ def test_how_far_a_sweep_is_comes_from_its_file(files, tmp_path):
     rewritten(path, lambda file: file.attrs.update(
         {"status": "partial", "n_cells": 80, "n_cells_done": 20}))  # fmt: skip
     assert progress_of(path) == Progress("partial", 20, 80)
+
+
+def test_panels_are_of_one_size_whatever_their_names(files) -> None:
+    """A long name in one leaves no gap beside the others; title and footer fit the width."""
+    sweep = read_swept(str(next(iter(files.values()))))
+    sweep.layers[:] = [f"{name}/{'long_' * 8}name" for name in sweep.layers]
+    figure = _figure([sweep], ["accuracy", "nll", "layers"], "weights_left")
+    FigureCanvasAgg(figure)
+    figure.canvas.draw()
+    widths = [part.axes[0].get_position().width for part in figure.subfigs if part.axes]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1) and widths[0] > 0.7
+    narrow = _figure([sweep], ["accuracy"], "weights_left")
+    FigureCanvasAgg(narrow)
+    narrow.canvas.draw()
+    renderer = narrow.canvas.get_renderer()
+    for text in (narrow._suptitle, narrow._supxlabel):
+        assert text.get_window_extent(renderer).width <= narrow.bbox.width

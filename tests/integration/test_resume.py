@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from bprune_hpc import results, sources, sweep
+from bprune_hpc.config.sweep_config import SweepConfig
 from bprune_hpc.job import provenance
+from bprune_hpc.report import main as main_report
 from bprune_hpc.results import identity
 from bprune_hpc.runner.state import SweepState, merged
 from tests.helpers import fake_problem
@@ -110,8 +112,8 @@ def test_thresholds_are_added_and_kept(
     capsys.readouterr()
     assert start(path, *flags, "--thresholds=0.25,0.5", n_supersteps=2) == sweep.STOPPED
     said = capsys.readouterr().err
-    assert "also has threshold 0, 1, 2, which stay" in said
-    assert "lacks threshold 0.25, which are caught up first" in said
+    assert "keeps threshold 0, 1, 2, which it already has" in said
+    assert "does not have threshold 0.25 yet; computed first" in said
     assert start(path, *flags, "--thresholds=0.5") == 0
     thresholds = "--thresholds=0,0.25,0.5,1,2"
     plain = [flag for flag in flags if "limit" not in flag]
@@ -316,6 +318,28 @@ def test_other_arrays_are_refused(
     else:
         monkeypatch.setattr(fake_problem, "problem", changed)
     assert start(path, *flags) == 2
+
+
+def test_what_layers_began_when_its_sums_had_another_order_is_read_and_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags, plain = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS], fake_problem.problem
+
+    def by_layers(config: SweepConfig) -> object:
+        network, examples = plain(config)
+        return dataclasses.replace(network, evaluator="layers"), examples
+
+    monkeypatch.setattr(fake_problem, "problem", by_layers)
+    with monkeypatch.context() as before:
+        before.setattr(identity, "NAMES_IN_RESULTS", {})
+        assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
+    assert main_report([str(path)]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert start(path, *flags) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "evaluator layers, whose last digits are others, now layers-2; " in error
+    assert start(path, *flags, "--overwrite", n_supersteps=2) == sweep.STOPPED
+    assert start(path, *flags) == 0
 
 
 def test_another_environment_warns_and_marks(

@@ -195,7 +195,7 @@ def test_several_files_share_the_level(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert report.main([str(path) for path in paths]) == 0
     said = capsys.readouterr()
-    assert "3 choices are shown" in said.err and "divided by 3" in said.err
+    assert "3 choices are shown" in said.err and "5 % / 3" in said.err
     shown = [line for line in said.out.splitlines() if line.startswith("choice: ")]
     assert len(shown) == 3 and all("at 98.33 % confidence" in line for line in shown)
     for line, mode in zip(shown, ("exact", "asymptotic", "exact"), strict=True):
@@ -209,7 +209,7 @@ def test_several_files_share_the_level(tmp_path: Path, capsys: pytest.CaptureFix
         f"{path}:" for path in paths
     ]
     assert report.main([*map(str, paths), "--html=x.html"]) == 2
-    assert "--html: is of one results file" in capsys.readouterr().err
+    assert "--html: takes one results file" in capsys.readouterr().err
 
 
 def test_a_file_of_before_is_read_and_gone_on_from(

@@ -82,8 +82,8 @@ def test_the_numbers_are_the_networks_own(
     np.savez(tmp_path / "d.npz", x_test=stored, y_test=y)
     output = tmp_path / "s.h5"
     assert run([*case, *flags, f"--data_path={tmp_path / 'd.npz'}"], output) == 0
-    (line,) = [text for text in capsys.readouterr().err.splitlines() if "INFO: input of" in text]
-    assert f"INFO: input of the test set: {said}, " in line
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "test set: input" in text]
+    assert f"INFO: test set: input {said}, " in line
     with h5py.File(output) as file:
         nll, se = (file[f"metrics/{key}"][0] for key in ("nll", "nll_se"))
         assert file.attrs["input"] == said

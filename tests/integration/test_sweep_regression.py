@@ -366,12 +366,12 @@ def test_it_draws_until_an_error_is_reached_and_chooses(
             ["--max_nll_rise=1", "--choice=exact"],
             "--choice=exact: the losses of a regression have no bound",
         ),
-        (["--max_accuracy_drop=1"], "--max_accuracy_drop: is of a classification; give --max_nll"),
+        (["--max_accuracy_drop=1"], "--max_accuracy_drop: is for classification; give --max_nll"),
         (
             ["--max_nll_rise=1", "--num_monte_carlo=4"],
             "come 4 at a time, .* to 8 or more",
         ),
-        (["--ood_dataset=digits"], "--ood_path: is of a classification"),
+        (["--ood_dataset=digits"], "--ood_path: is for classification"),
     ],
 )
 def test_goals_that_a_regression_does_not_have(

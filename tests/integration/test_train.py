@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bprune_hpc import train
+from bprune_hpc import results, sweep, train
 from bprune_hpc.checkpoints.case import Case, read_case
 from bprune_hpc.errors import BpruneError, ConfigError
 from bprune_hpc.evaluators.graph import GraphNetwork
 from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
 from bprune_hpc.tensorflow_import import import_tensorflow, open_session
 from bprune_hpc.training import config as train_config
+from tests.helpers.bits import all_bits
 from tests.helpers.launch import LIMIT_S, ROOT, find_mpirun, run_group
 from tests.helpers.trainings import SMALL, assert_same_bits, config, needs_horovod, variables
 
@@ -103,7 +104,7 @@ def test_seeds_of_ranks_differ_and_fit_tensorflow():
     ["--epochs=0", "--batch_size=-1", "--learning_rate=0", "--learning_rate=inf", "--seed=-1",
      "--kl_weight=-1", "--kl_weight=nan", "--prior_scale=0", "--hidden=64,0", "--hidden=a",
      "--save_every=-2", "--model=lenet", "--width=0", "--model_dir=", "--posterior_scale_init=x",
-     "--epoch=3", "--estimator=local --model=vgg", "--allreduce=gloo"],
+     "--epoch=3", "--posterior=local --model=vgg", "--allreduce=gloo"],
 )  # fmt: skip
 def test_a_bad_value_is_named(flag):
     with pytest.raises(ConfigError, match=flag.split("=")[0]):
@@ -249,6 +250,32 @@ def test_deep_networks_are_trained_and_open(tmp_path, monkeypatch, model, n_laye
     with GraphNetwork(case.graph, case.fixed) as network:
         logits = network(x, case.posterior.loc)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("model", [pytest.param("resnet18", marks=pytest.mark.slow), "vgg"])
+def test_a_trained_network_of_convolutions_is_swept_by_its_layers(
+    tmp_path, monkeypatch, mpirun, model
+):
+    alone(monkeypatch, f"--model_dir={tmp_path}", f"--model={model}", "--width=8", "--epochs=1",
+          "--learning_rate=0.005")  # fmt: skip
+    flags = [f"--model_dir={tmp_path}", "--dataset=digits", "--thresholds=0,1,2",
+             "--num_monte_carlo=8"]  # fmt: skip
+    files = {name: tmp_path / f"{name}.h5" for name in ("alone", "ranks", "graph")}
+    assert sweep.sweep(SerialComm(), [*flags, f"--output={files['alone']}"]) == 0
+    done = mpirun(3, ["-m", "bprune_hpc.sweep", *flags, f"--output={files['ranks']}"])
+    assert done.returncode == 0, done.stderr
+    assert all_bits(files["ranks"]) == all_bits(files["alone"])
+    by_graph = [*flags, "--evaluator=graph", f"--output={files['graph']}"]
+    assert sweep.sweep(SerialComm(), by_graph) == 0
+    for name, evaluator in (("alone", "layers-2"), ("graph", "graph")):
+        with results.open_results(files[name]) as file:
+            assert json.loads(file["state"].attrs["identity"])["evaluator"] == evaluator
+    found, expected = (results.read(files[name]) for name in ("alone", "graph"))
+    for name in ("accuracy", "nll", "brier", "ece", "mutual_information"):
+        np.testing.assert_allclose(
+            found["metrics"][name], expected["metrics"][name], rtol=0, atol=1e-5, err_msg=name
+        )
 
 
 def logits_without_noise(case_dir: Path, case: Case, x: np.ndarray) -> np.ndarray:

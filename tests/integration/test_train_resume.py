@@ -98,7 +98,7 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_training(
         assert len(read_case(unfinished).posterior.loc) >= 2
     assert steps == list(np.cumsum(stops))  # no step is lost or taken twice
     assert run(tmp_path / "case", *flags) == 0
-    assert f"going on from step {done} of" in caplog.text
+    assert f"continuing from step {done} of" in caplog.text
     assert_same_bits(variables(tmp_path / "whole"), variables(tmp_path / "case"))
     assert record(tmp_path / "whole") == record(tmp_path / "case")
     whole, case = content(tmp_path / "whole"), content(tmp_path / "case")
@@ -300,7 +300,7 @@ def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, k
     elif kind == "name":
         case, said = tmp_path / "case.training", "unfinished trainings have such names"
     elif kind == "file":
-        case, said = tmp_path / "file", "is no directory"
+        case, said = tmp_path / "file", "is not a directory"
         case.touch()
     elif kind == "here":
         monkeypatch.chdir(case)
@@ -430,7 +430,7 @@ def test_ranks_go_on_with_the_same_bits(tmp_path, allreduce):
     assert step and 0 < step < 250 * 14
     status, said = ended(start(n_ranks, *flags, f"--model_dir={tmp_path / 'case'}"))
     assert status == 0, said
-    assert f"going on from step {step} of 3500" in said
+    assert f"continuing from step {step} of 3500" in said
     assert_same_bits(variables(tmp_path / "whole"), variables(tmp_path / "case"))
     assert record(tmp_path / "whole") == record(tmp_path / "case")
 

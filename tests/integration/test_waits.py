@@ -71,7 +71,7 @@ def test_the_limit_is_read(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])
 def test_a_limit_that_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(LaunchError, match=f"{rendezvous.LIMIT_VARIABLE}: '{text}' is no time"):
+    with pytest.raises(LaunchError, match=f"{rendezvous.LIMIT_VARIABLE}: '{text}' is not a time"):
         rendezvous.limit_s({rendezvous.LIMIT_VARIABLE: text})
 
 

@@ -71,7 +71,7 @@ def test_time_left_is_read(answer: str, seconds: float | None) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "60", "12:30", "nan", "-5", "inf"])
 def test_an_end_that_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^BPRUNE_END_TIME: '{text}' is no time; give"):
+    with pytest.raises(ConfigError, match=rf"^BPRUNE_END_TIME: '{text}' is not a time; give"):
         find({**EVERYTHING, "BPRUNE_END_TIME": text})
 
 
@@ -82,7 +82,7 @@ def test_an_end_that_is_over_is_refused() -> None:
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_limit_that_is_no_time_is_refused(minutes: float) -> None:
-    with pytest.raises(ConfigError, match="--time_limit_min: .* is no time"):
+    with pytest.raises(ConfigError, match="--time_limit_min: .* is not a time"):
         find({}, minutes)
 
 
@@ -90,7 +90,7 @@ def test_a_schedulers_nonsense_is_passed_over(caplog: pytest.LogCaptureFixture) 
     environ = {"SLURM_JOB_END_TIME": "Unknown", "COBALT_ENDTIME": "1800000800"}
     with caplog.at_level(logging.WARNING):
         assert find(environ) == Deadline(1800000800.0, "COBALT_ENDTIME")
-    assert "SLURM_JOB_END_TIME: 'Unknown' is no time" in caplog.text
+    assert "SLURM_JOB_END_TIME: 'Unknown' is not a time" in caplog.text
 
 
 def test_the_margin_is_given_or_measured() -> None:

@@ -106,7 +106,7 @@ def test_the_line_is_logged_with_what_this_process_sees(
     with caplog.at_level(logging.INFO):
         launch_report.report(SerialComm(), 2, None)
     assert caplog.messages[1] == (
-        "without the compiled module dense networks take longer, see docs/clusters.md: no module "
+        "the compiled module is missing; dense networks take longer (docs/clusters.md): no module "
         "of this name"
     )
 
@@ -123,7 +123,9 @@ def test_how_to_stop_ranks_of_open_mpi_is_said_where_there_is_a_terminal(
         (tmp_path / "77").mkdir()
         (tmp_path / "77" / "comm").write_text(f"{command}\n")
     line = launch_report.how_to_stop(77, str(tmp_path))
-    assert line.startswith(f"to stop in good order: {said}; Ctrl-C makes mpirun kill all ranks")
+    assert line.startswith(
+        f"to stop and keep all results: {said}; on Ctrl-C mpirun kills all ranks"
+    )
     for launcher, has_terminal in (("Open MPI mpirun", True), ("Slurm srun", True),
                                    ("Open MPI mpirun", False)):  # fmt: skip
         monkeypatch.setattr(launch_report, "launcher", lambda name=launcher: (name, 1, 0))
@@ -131,5 +133,5 @@ def test_how_to_stop_ranks_of_open_mpi_is_said_where_there_is_a_terminal(
         caplog.clear()
         with caplog.at_level(logging.INFO):
             launch_report.report(SerialComm(), 1, None)
-        is_said = any("to stop in good order" in line for line in caplog.messages)
+        is_said = any("to stop and keep all results" in line for line in caplog.messages)
         assert is_said == (has_terminal and launcher == "Open MPI mpirun")

@@ -110,7 +110,7 @@ def test_nothing_is_chosen_where_the_reference_failed() -> None:
     choice = choose(test, NLL, failed=np.array([True, False]))
     assert choice.index == -1 and choice.n_examples_needed is None and not test.asked
     assert said(choice, test) == (
-        "choice: none. SNR <= 0, which all others are compared with, failed."
+        "choice: none. SNR <= 0 failed, and all others are compared with it."
     )
 
 

@@ -14,6 +14,7 @@ from bprune_hpc.posterior.pruning import (
     PRUNED_SCALE,
     PruningMask,
     PruningRule,
+    labels_of,
     mask_at_fraction,
     mask_at_threshold,
     pruning_masks,
@@ -342,3 +343,16 @@ def test_bprunes_pruned_weights_are_noise() -> None:
 def test_thresholds_that_no_criterion_takes(name: str, threshold: float) -> None:
     with pytest.raises(ValueError, match="is not finite"):
         mask_at_threshold(make_posterior(), threshold, rule_of(name))
+
+
+def test_labels_tell_different_points_apart() -> None:
+    assert labels_of([0.0, 0.1, 1 / 3, np.inf], is_share=False) == ["0", "0.1", "0.3333", "none"]
+    assert labels_of([0.12345, 0.12346], is_share=False) == ["0.12345", "0.12346"]
+    assert labels_of([1.0, 1 + 2**-52], is_share=False) == ["1", "1.0000000000000002"]
+    assert labels_of([0.5, 0.500001], is_share=True) == ["50 %", "50.0001 %"]
+
+
+def test_headings_say_on_which_side_of_a_threshold_weights_are_pruned() -> None:
+    headings = {name: PruningRule(criterion=name).heading("threshold") for name in CRITERIA}
+    assert headings["snr"] == "SNR <=" and headings["log_alpha"] == "log alpha >="
+    assert PruningRule(criterion="log_alpha").heading("fraction") == "highest log alpha"

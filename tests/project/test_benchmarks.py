@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks import conv_networks, convolution_peers, overpruned
-from benchmarks.record import Record
+from benchmarks.record import Measured, Record, measure
 from benchmarks.requirements import REQUIREMENTS, Requirement
+from benchmarks.timing import Settings
 from bprune_hpc.graph.layer_graph import LayerGraph
 from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.posterior import pruning
@@ -58,15 +61,20 @@ def test_a_limit_is_kept_on_its_own_side() -> None:
     assert at_most.judge(None)["held"] is None
 
 
-def test_parts_of_another_machine_do_not_stay(tmp_path: Path) -> None:
+def test_a_part_is_renewed_and_others_stay_with_their_own_machine(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
+    old = {"cpu_model": "another", "name": "there"}
+    parts = {"dense": {"ratios": {"a": 1}, "date": "then"}, "start": {"ratios": {}, "date": "then"}}
+    path.write_text(json.dumps({"machine": old, "parts": parts}))  # as older files are
+    settings = Settings(True, False, time.perf_counter)
+    Record(path).add("dense", measure(lambda _: Measured({"a": 2.0}, {}), settings))
     record = Record(path)
-    record.add("dense", {"ratios": {}})
-    assert list(Record(path).parts) == ["dense"]
-    written = json.loads(path.read_text())
-    written["machine"]["cpu_model"] = "another"
-    path.write_text(json.dumps(written))
-    assert not Record(path).parts
+    assert list(record.parts) == ["dense", "start"]
+    assert record.parts["start"] == {**parts["start"], "machine": old}
+    now = record.parts["dense"]
+    assert now["ratios"] == {"a": 2.0} and now["machine"]["name"] == os.uname().nodename
+    assert {"versions", "cpu_model"} <= set(now["machine"]) and now["date"] > "2026"
+    assert record.table().endswith("start: then  another (there)")
 
 
 @pytest.mark.slow
@@ -80,7 +88,8 @@ def test_layers_of_peers_are_the_network() -> None:
     layers = network.graph.layers
     assert isinstance(layers, LayerGraph)
     logits = run(layers, {**network.fixed, **layers.constants, **table.loc}, test.x)
-    peers = convolution_peers.draws(replace(network, posterior=mean), test.x, 2, 2)
+    case = convolution_peers.Case(3, 2, 2, 2, 1, 1, with_others=True)
+    peers, _ = convolution_peers.draws(replace(network, posterior=mean), test.x, case)
     assert {"tfp_flipout", "tfp_reparameterization"} <= set(peers)
     for name, draw in peers.items():
         if not name.endswith("_xla"):  # the same functions, whose compilation takes a minute
@@ -112,4 +121,4 @@ def test_a_quick_run_finds_every_number_that_is_asked_for(tmp_path: Path) -> Non
     for part in found["parts"].values():
         assert {"date", "load_average", "absolute"} <= set(part)
         assert np.isfinite(list(part["ratios"].values())).all()
-    assert {"cpu_model", "versions", "n_cores"} <= set(found["machine"])
+        assert {"cpu_model", "versions", "n_cores"} <= set(part["machine"])

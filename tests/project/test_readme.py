@@ -1,9 +1,8 @@
 """The README says only what works: its commands exist, and those in ``bash`` blocks are run.
 
-A fenced ``bash`` block can be run from the root of a clone, with the environment's ``bin`` first
-on PATH, except the lines that set it up or hand it to a scheduler. A ``console`` block shows what
-a session looks like and is not run, but the commands in it (after ``$``) have to exist all the
-same.
+A ``bash`` block can be run from the root of a clone, with the environment's ``bin`` first on PATH,
+except the lines that set it up or hand it to a scheduler. Blocks of other languages, and those of
+the site's pages: ``test_code_blocks.py``.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import shutil
 import subprocess
 import sys
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.launch import LIMIT_S, ROOT
+from tests.helpers.markdown import commands, fenced_blocks, package_call
 
 README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -28,32 +27,14 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 NOT_RUN = ("make", "git", "cd", "source", ".", "pip", "module", "sbatch", "srun", "qsub", "aprun")
 
 
-def fenced_blocks(text: str, language: str) -> list[str]:
-    """Contents of the fenced blocks whose info string is ``language``."""
-    return re.findall(rf"^```{language}[ \t]*\n(.*?)^```[ \t]*$", text, re.MULTILINE | re.DOTALL)
-
-
-def commands(text: str) -> list[str]:
-    """Simple commands of a README: one string each, continued lines joined, comments gone."""
-    lines: list[str] = []
-    for block in fenced_blocks(text, "bash"):
-        lines += re.sub(r"\\\n\s*", "", block).splitlines()
-    for block in fenced_blocks(text, "console"):
-        joined = re.sub(r"\\\n(?:>\s)?\s*", "", block).splitlines()
-        lines += [line[2:] for line in joined if line.startswith("$ ")]
-    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
-    return [
-        part.strip() for line in lines for part in re.split(r"&&|\|\|?|;", line) if part.strip()
-    ]
-
-
 def runnable(text: str) -> str:
     """One script of all that can be run, in order."""
     lines = []
-    for block in fenced_blocks(text, "bash"):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            if line.split() and line.split()[0] not in NOT_RUN:
-                lines.append(line)
+    for block in fenced_blocks(text):
+        if block.language == "bash":
+            for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
+                if line.split() and line.split()[0] not in NOT_RUN:
+                    lines.append(line)
     return "\n".join(lines)
 
 
@@ -82,14 +63,8 @@ def help_of(module: str) -> str:
 
 
 def module_calls(text: str) -> list[tuple[str, list[str]]]:
-    """Each ``python -m bprune_hpc.X`` of the README, with the arguments that follow."""
-    calls = []
-    for command in commands(text):
-        words = shlex.split(command)
-        for first, second in pairwise(words):
-            if first == "-m" and second.startswith("bprune_hpc"):
-                calls.append((second, words[words.index(second) + 1 :]))
-    return calls
+    """Each ``python -m bprune_hpc.X`` and ``bprune X`` of a page, with its arguments."""
+    return [call for call in map(package_call, commands(text)) if call]
 
 
 SAMPLE = """

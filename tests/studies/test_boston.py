@@ -41,7 +41,8 @@ def test_a_claim_that_fails_ends_it_with_1_and_missing_data_with_2(
     flags = ["--quick", f"--output={tmp_path}"]
     for holds, status in ((True, 0), (False, 1)):
         claims = [study.Claim("first", True), study.Claim("second", holds)]
-        assert study.main("boston", "", lambda _, claims=claims: claims, flags) == status
+        found = study.Outcome(claims)
+        assert study.main("boston", "", lambda _, found=found: found, flags) == status
         assert ("does not hold" in capsys.readouterr().out) is not holds
     monkeypatch.setattr(boston, "DATA", tmp_path)
     assert study.main("boston", "", boston.run, flags) == 2

@@ -1,0 +1,142 @@
+"""A sweep at the end of each stage of a training that prunes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bprune_hpc import report, sweep, train
+from bprune_hpc.errors import ConfigError
+from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
+from bprune_hpc.results import read
+from bprune_hpc.results.swept import read_all
+from bprune_hpc.tensorflow_import import import_tensorflow
+from bprune_hpc.training.config import stage_ends
+from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
+
+N_STEPS = 28  # of an epoch
+SCHEDULE = ("--prune_schedule=polynomial", "--final_fraction=0.8", "--begin_epoch=1",
+            "--end_epoch=3")  # fmt: skip
+SWEEP = "--num_monte_carlo=6 --prune_fractions=0,0.9"
+
+
+@pytest.fixture(autouse=True)
+def looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A look at signals and the clock before every step."""
+    import_tensorflow()
+    monkeypatch.setattr(train, "_start_tensorflow", lambda config: None)
+    monkeypatch.setattr(train, "_LOOK_S", 0.0)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(directory: str, *flags: str, ask: train.Ask | None = None) -> int:
+    given = config(*SMALL, f"--model_dir={directory}", *SCHEDULE, *flags)
+    return train.train(given, SerialComm(), ask=ask)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((*SCHEDULE, "--epochs=6"), [2, 3, 6]),  # before epoch 2 nothing is cut yet
+        (("--prune_schedule=constant", "--final_fraction=0.5", "--epochs=3"), [3]),
+        (("--prune_schedule=constant", "--final_fraction=0.5", "--epochs=3", "--start_from=a"),
+         [0, 3]),
+        (("--prune_schedule=constant", "--final_fraction=0.5", "--epochs=3", "--begin_epoch=2"),
+         [2, 3]),
+    ],
+)  # fmt: skip
+def test_stages_end_before_each_cut_and_with_the_training(flags, expected):
+    assert stage_ends(config(*flags)) == expected
+
+
+def test_each_stage_has_its_sweep_and_its_checkpoint(capsys):
+    assert run("plain") == 0
+    assert run("case", f"--sweep_stages={SWEEP}") == 0
+    assert_same_bits(variables(Path("plain")), variables(Path("case")))
+    of_stages = [read(f"case/stage{k}.h5") for k in range(3)]
+    for one, steps, zero in zip(of_stages, (56, 84, 112), (0, 0.7, 0.8), strict=True):
+        assert one.attrs["checkpoint"] == str(Path("case").resolve() / f"model.ckpt-{steps}")
+        # Of all weights, those that were cut before count at threshold 0.
+        pruned = one.sparsity.pruned_fraction.values
+        assert pruned == pytest.approx([zero, 0.9], abs=1e-3)
+        assert one.sparsity.n_active.values[0] == round((1 - pruned[0]) * 888)
+    # The network of the checkpoint is the one that was swept: the same sweep of it is complete.
+    capsys.readouterr()
+    same = ["--dataset=digits", *SWEEP.split(), "--model_dir=case", "--model_ckpt=model.ckpt-84"]
+    before = Path("case/stage1.h5").read_bytes()
+    assert sweep.main([*same, "--output=case/stage1.h5"]) == 0
+    assert Path("case/stage1.h5").read_bytes() == before
+    assert sweep.main([*same, "--output=alone.h5"]) == 0
+    found, alone = read("case/stage1.h5").metrics, read("alone.h5").metrics
+    for name in alone.data_vars:
+        np.testing.assert_array_equal(found[name].values, alone[name].values, err_msg=name)
+    # Shown together, two of the same name are told apart.
+    shutil.copytree("case", "other")
+    paths = ["case/stage0.h5", "case/stage2.h5", "other/stage2.h5"]
+    assert [one.label for one in read_all(paths[:2])] == ["stage0", "stage2"]
+    assert [one.label for one in read_all(paths[1:])] == ["case/stage2", "other/stage2"]
+    assert report.main([*paths, "--plot=figure.svg", "--panels=accuracy"]) == 0
+    assert all(f">{path[:-3]}<" in Path("figure.svg").read_text() for path in paths)
+
+
+def test_what_is_cut_off_in_a_sweep_or_in_a_stage_goes_on_with_the_same_bits():
+    flag = f"--sweep_stages={SWEEP}"
+    assert run("whole", flag) == 0
+    stops = []
+    for n in (2 * N_STEPS + 1, 5, 2 * N_STEPS):
+        left = iter(range(n))
+        ask = lambda timing, left=left: None if next(left, None) is not None else "the test"  # noqa: E731
+        assert run("case", flag, ask=ask) == train.STOPPED
+        stops.append((Path("case.training") / "stage1.h5").exists())
+    assert stops[0] is False and stops[-1] is True
+    assert run("case", flag) == 0
+    assert_same_bits(variables(Path("whole")), variables(Path("case")))
+    for k in range(3):
+        mine, whole = (read(f"{where}/stage{k}.h5") for where in ("case", "whole"))
+        for name in whole.metrics.data_vars:
+            np.testing.assert_array_equal(mine.metrics[name].values, whole.metrics[name].values)
+    whole, case = ({path.name for path in Path(at).iterdir()} for at in ("whole", "case"))
+    assert whole == {name for name in case if not name.endswith(".bak")}
+
+
+def test_a_network_that_is_gone_on_from_is_swept_before_its_first_cut():
+    assert run("first") == 0
+    constant = ["--prune_schedule=constant", "--final_fraction=0.9", "--begin_epoch=0"]
+    given = config(*SMALL, "--model_dir=second", "--start_from=first", *constant, "--epochs=1",
+                   f"--sweep_stages={SWEEP}")  # fmt: skip
+    left = iter(range(4))  # a stop behind the first cut
+    ask = lambda timing: None if next(left, None) is not None else "the test"  # noqa: E731
+    assert train.train(given, SerialComm(), ask=ask)[0] == train.STOPPED
+    assert train.train(given, SerialComm())[0] == 0
+    pruned = [read(f"second/stage{k}.h5").sparsity.pruned_fraction.values[0] for k in range(2)]
+    assert pruned == pytest.approx([0.8, 0.9], abs=1e-3)
+
+
+def test_flags_of_the_sweep_are_checked_before_anything_is_trained():
+    def refused(text: str) -> str:
+        with pytest.raises(EndedByRoot) as caught:
+            run("case", f"--sweep_stages={text}")
+        assert caught.value.code == 2 and not list(Path().glob("case*"))
+        return caught.value.message
+
+    assert "unknown flag '--threshold'" in refused("--threshold=1")
+    assert "--num_monte_carlo: 0 is not in" in refused("--num_monte_carlo=0")
+    assert "--plan sweeps nothing" in refused("--plan")
+    assert "No closing quotation" in refused("'--seed=1")
+    assert "none.npz: no such file" in refused("--ood_path=none.npz")
+    assert "none.txt: no such argument file" in refused("@none.txt")
+    with pytest.raises(ConfigError, match="--sweep_stages=: must be left out without a schedule"):
+        config("--sweep_stages")
+
+
+def test_an_argument_file_of_the_sweep_is_not_one_of_the_training():
+    Path("sweep.txt").write_text("--model_dir=elsewhere\n--num_monte_carlo=8\n--overwrite\n")
+    for flags in (["--sweep_stages", "@sweep.txt"], ["--sweep_stages=@sweep.txt"]):
+        assert config(*SCHEDULE, *flags, "--seed=5").sweep_stages == "@sweep.txt"
+    assert config(*SCHEDULE, "--sweep_stages", "--seed=5").sweep_stages == ""
+    assert run("case", "--epochs=1", "--sweep_stages", "@sweep.txt", "--prune_schedule=constant",
+               "--begin_epoch=0", "--end_epoch=0") == 0  # fmt: skip
+    assert read("case/stage0.h5").attrs["n_draws"] == 8
