@@ -151,6 +151,12 @@ def units_of(network: PrunedNetwork, outputs: NDArray[Any]) -> dict[str, float]:
 def why_no_layers(network: PrunedNetwork) -> str | None:
     """Why a network cannot be written as operations one by one; None where it can."""
     layers, graph = network.found_layers, network.unpruned.graph
+    kinds = {loc.dtype.name for loc in network.unpruned.posterior.loc.values()}
+    if not isinstance(layers, LayerGraph) and kinds != {"float32"}:
+        return (
+            f"its weights are {', '.join(sorted(kinds))}, and this format is of float32; "
+            "checkpoint and savedmodel take any network"
+        )
     if isinstance(layers, UnknownOperation):
         if parse_tensor(graph.output_tensors.get("scale", ""))[0] == layers.name:
             return (

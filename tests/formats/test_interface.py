@@ -19,7 +19,7 @@ from bprune_hpc.formats.bundle import Bundle
 from bprune_hpc.formats.interface import UnknownLayerError
 from bprune_hpc.formats.selection import FORMATS
 from bprune_hpc.graph import layer_ops
-from bprune_hpc.graph.layer_graph import Activation, LayerGraph
+from bprune_hpc.graph.layer_graph import Activation, LayerGraph, UnknownOperation
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.posterior.pruning import mask_at_threshold
 
@@ -56,6 +56,21 @@ def test_a_layer_that_a_format_has_not_is_named(
         return
     with pytest.raises(UnknownLayerError, match=r"'(Sort|Mish)'.*savedmodel"):
         FORMATS[name].write(export, tmp_path)
+
+
+def test_wide_weights_are_the_reason_and_no_operation() -> None:
+    network, _ = overpruned.problem(1)
+    posterior = network.posterior
+    wide = Posterior(
+        {name: loc.astype(np.float64) for name, loc in posterior.loc.items()},
+        {name: scale.astype(np.float64) for name, scale in posterior.scale.items()},
+    )
+    unknown = UnknownOperation("dense/BiasAdd", "BiasAdd")
+    graph = replace(network.graph, layers=unknown)
+    for table, said in ((wide, "its weights are float64"), (posterior, "BiasAdd")):
+        given = replace(network, graph=graph, posterior=table)
+        found = Bundle().why_not(exported_network(given, mask_at_threshold(table, 0.0)))
+        assert said in (found or "") and "savedmodel take any" in (found or "")
 
 
 def test_it_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
