@@ -179,17 +179,6 @@ def for_reports() -> None:
     sweep("magnitude.h5", "--criterion=magnitude", "--dataset=digits")
 
 
-def names_of_retraining() -> dict[str, Any]:
-    import tf_keras
-
-    model = keras_model("my_net")
-    call("export", "--model_dir=my_net.weights.h5", "--model=my_net.py:build",
-         "--threshold=0.5", "--to=DIR", "--formats=checkpoint")  # fmt: skip
-    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    found = digits(40)
-    return {"model": model, "loss": loss, "x": found.x.reshape(40, 64) / 16, "y": found.y}
-
-
 PREPARE: dict[str, Callable[[], None]] = {
     "docs/arguments.md": for_arguments,
     "docs/clusters.md": for_arguments,
@@ -201,7 +190,6 @@ PREPARE: dict[str, Callable[[], None]] = {
 """What makes the files that a page's commands name."""
 NAMES: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/export.md": names_of_export,
-    "docs/retraining.md": names_of_retraining,
 }
 """What a page's Python takes for given; made once the commands before it have run."""
 
