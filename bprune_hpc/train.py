@@ -49,6 +49,7 @@ from .job.provenance import Environment, environment_of, union
 from .models.zoo import image_shape
 from .mpi import comm as ranks
 from .results import sweeping
+from .runner.examples import check_paths
 from .runner.loop import StopVote
 from .runner.timing import Timing
 from .tensorflow_import import call_of, import_tensorflow, limit_threads, open_session
@@ -551,7 +552,9 @@ def _environment(config: TrainConfig, comm: Comm, allreduce: str | None) -> Envi
 def _prepare(config: TrainConfig, n_ranks: int, loaded: dict[str, DataSet]) -> tuple[int, int]:
     """Find out, before anything is written or waited for, whether the run can start."""
     if config.sweep_stages is not None:
-        stages.sweep_of(config, Path(config.model_dir), config.epochs, 0)
+        asked = stages.sweep_of(config, Path(config.model_dir), config.epochs, 0)
+        if config.test_fraction is None:  # else there are no halves yet
+            check_paths(asked)
     halves: tuple[Split, Split] = ("train", "test")
     for split in halves:
         loaded[split] = load(

@@ -116,7 +116,7 @@ def make() -> Iterator[Callable[..., Ranks]]:
 def test_pruned_weights_are_exactly_zero_after_every_step_on_every_rank(make, n):
     ranks = make(n=n, masks=0.4)
     masks = random_masks(ranks.steps[0].training, 0.4)
-    for _ in range(20):
+    for _ in range(50):
         ranks.step()
         state = ranks.state()
         for layer, loc in ranks.steps[0].training.network.loc_variables.items():

@@ -126,6 +126,7 @@ def test_flags_of_the_sweep_are_checked_before_anything_is_trained():
     assert "--num_monte_carlo: 0 is not in" in refused("--num_monte_carlo=0")
     assert "--plan sweeps nothing" in refused("--plan")
     assert "No closing quotation" in refused("'--seed=1")
+    assert "none.npz: no such file" in refused("--ood_path=none.npz")
     assert "none.txt: no such argument file" in refused("@none.txt")
     with pytest.raises(ConfigError, match="--sweep_stages=: must be left out without a schedule"):
         config("--sweep_stages")
