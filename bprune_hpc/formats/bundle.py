@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..checkpoints import saver
 from ..errors import ExportError
 from ..graph.layer_graph import LayerGraph, UnknownOperation
 from ..graph.nodes import parse_tensor
@@ -29,7 +30,7 @@ from ..metrics.tasks import Classification
 from ..sources import HOME
 from .interface import UnknownLayerError
 from .packing import PackedNetwork, pack
-from .portable import FORMAT, OPERATIONS, PackedTensor
+from .portable import DESCRIPTION, DIGESTS, FORMAT, OPERATIONS, WEIGHTS, PackedTensor
 from .pruned_network import PrunedNetwork
 from .reference import Reference, compare, tolerance_of
 from .single_file import single_file
@@ -82,8 +83,11 @@ class Bundle:
             "nodes": _nodes(packed.layers),
             "tensors": described,
         }
-        (home / "network.json").write_text(json.dumps(contents) + "\n")
-        np.savez_compressed(home / "weights.npz", **arrays)
+        (home / DESCRIPTION).write_text(json.dumps(contents) + "\n")
+        np.savez_compressed(home / WEIGHTS, **arrays)
+        digests = saver.file_sha256([home / DESCRIPTION, home / WEIGHTS])
+        lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
+        (home / DIGESTS).write_text("".join(lines))
         source = single_file(HOME / "formats" / "portable.py", _HEADER)
         (home / "predict.py").write_text(source)
 

@@ -8,6 +8,8 @@ reading ``network.json`` and ``weights.npz``, and predicting. What does not: wri
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +45,7 @@ from ..graph.layer_ops import apply
 from ..metrics.tasks import class_logits
 from ..posterior.draws import (
     block_key,
+    check_whole,
     draws_per_replicate,
     example_key,
     in_whole_replicates,
@@ -55,6 +58,7 @@ from ..runner.prediction import NormalPredictive, Predictive
 from .forward import AnyLayers, DenseChain, Matrices, forward
 
 FORMAT = "bprune-hpc-bundle/1"
+DESCRIPTION, WEIGHTS, DIGESTS = "network.json", "weights.npz", "SHA256SUMS"
 OPERATIONS = {
     operation.__name__: operation
     for operation in (
@@ -75,12 +79,18 @@ def load(directory: str | Path | None = None) -> PortableNetwork:
     Returns
     -------
     PortableNetwork
+
+    Raises
+    ------
+    DataError
+        If a file is not there, is damaged or of another format.
     """
     home = Path(__file__).resolve().parent if directory is None else Path(directory)
-    described = json.loads((home / "network.json").read_text())
+    files = _read(home)
+    described = json.loads(files[DESCRIPTION])
     if described["format"] != FORMAT:
         raise DataError(f"{home}: its format is '{described['format']}', this reads '{FORMAT}'")
-    with np.load(home / "weights.npz") as arrays:
+    with np.load(io.BytesIO(files[WEIGHTS])) as arrays:
         tensors = {
             name: PackedTensor.read(of_tensor, arrays)
             for name, of_tensor in described["tensors"].items()
@@ -98,6 +108,24 @@ def load(directory: str | Path | None = None) -> PortableNetwork:
         noise=PortableNoise(**described["draw_noise"]),
         is_by_example=described["is_by_example"],
     )
+
+
+def _read(home: Path) -> dict[str, bytes]:
+    """The files of a bundle, if they are what was written."""
+    try:
+        lines = (home / DIGESTS).read_text(errors="replace").splitlines()
+        found = {name: (home / name).read_bytes() for name in (DESCRIPTION, WEIGHTS)}
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); copy the whole bundle again"
+        ) from error
+    for name, raw in found.items():
+        if f"{hashlib.sha256(raw).hexdigest()}  {name}" not in lines:
+            raise DataError(
+                f"{home / name}: is not the file that {DIGESTS} has the digest of; copy the whole "
+                "bundle again"
+            )
+    return found
 
 
 def layers_from(described: Mapping[str, Any]) -> LayerGraph:
@@ -291,6 +319,7 @@ class PortableNetwork:
             Logits; of a regression the mean of each target, and after them their standard
             deviations where the network gives them.
         """
+        check_whole(batch_size=batch_size)
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is below 1")
         examples = self._examples(x, input_scale, layout)
@@ -327,6 +356,7 @@ class PortableNetwork:
         float32 array, shape (n_draws, n_examples, n_classes or n_outputs)
             See :meth:`mean`.
         """
+        check_whole(seed=seed, n_draws=n_draws, batch_size=batch_size)
         examples = self._examples(x, input_scale, layout)
         outputs = self._of_draws(examples, seed, n_draws, pairing, 1, batch_size)
         found = [self._shown(of_draw) for of_draw, _ in zip(outputs, range(n_draws), strict=False)]
@@ -392,6 +422,7 @@ class PortableNetwork:
         BpruneError
             If an output is not finite.
         """
+        check_whole(seed=seed, n_draws=n_draws, batch_size=batch_size, first_example=first_example)
         examples = self._examples(x, input_scale, layout)
         is_classification = self.task["name"] == "classification"
         together = 1 if is_classification else 2
@@ -458,6 +489,7 @@ class PortableNetwork:
     ) -> PortableNoise:
         """The noise that was asked for."""
         if block is not None:
+            check_whole(noise_block=block)
             kind = kind or "per_block"
         kind, block = kind or self.noise.kind, block or self.noise.block
         if kind not in DRAW_NOISES:
@@ -712,4 +744,6 @@ def _targets(y: ArrayLike, n_examples: int, n_targets: int) -> NDArray[np.float6
         target = target[:, None]
     if target.shape != (n_examples, n_targets):
         raise DataError(f"y: give {n_targets} targets for each of {n_examples} examples")
+    if not np.isfinite(target).all():
+        raise DataError("y: has targets that are not finite; mend or drop these examples")
     return target

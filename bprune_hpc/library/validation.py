@@ -20,7 +20,7 @@ from ..data.values import read_labels
 from ..errors import ConfigError, DataError
 from ..evaluators.draw_noise import DRAW_NOISES
 from ..metrics.tasks import Classification, Task
-from ..posterior.draws import draws_per_replicate, in_whole_replicates
+from ..posterior.draws import check_whole, draws_per_replicate, in_whole_replicates
 from ..posterior.mean_field import Posterior
 
 _PAIRINGS = ("antithetic", "none")
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 def checked_batch_size(batch_size: int) -> None:
     """Raise :class:`ConfigError` unless a batch holds an example."""
+    check_whole(batch_size=batch_size)
     if batch_size < 1:
         raise ConfigError(f"batch_size: {batch_size} is below 1")
 
@@ -42,6 +43,7 @@ def checked_draws(n_draws: int, seed: int, pairing: str, batch_size: int, task: 
     ConfigError
         If an argument is out of its range.
     """
+    check_whole(n_draws=n_draws, seed=seed)
     checked_batch_size(batch_size)
     if pairing not in _PAIRINGS:
         raise ConfigError(f"pairing: '{pairing}' is none of {', '.join(_PAIRINGS)}")
@@ -68,7 +70,9 @@ def checked_noise(
     """
     if draw_noise not in ("auto", *DRAW_NOISES):
         raise ConfigError(f"draw_noise: '{draw_noise}' is none of auto, {', '.join(DRAW_NOISES)}")
+    check_whole(first_example=first_example)
     if noise_block is not None:
+        check_whole(noise_block=noise_block)
         if draw_noise not in ("auto", "per_block"):
             raise ConfigError("noise_block: goes with draw_noise='per_block'")
         if noise_block < 1:

@@ -7,14 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._typing import Int32Array
+from ..errors import ConfigError
 from .normals import Words, key_of, normals_at, normals_of
+
+
+def check_whole(**numbers: Any) -> None:
+    """Refuse what is no whole number: 1.0 would be another seed than 1.
+
+    Raises
+    ------
+    ConfigError
+        With the name that it was given by.
+    """
+    for name, number in numbers.items():
+        try:
+            operator.index(number)
+        except TypeError:
+            raise ConfigError(f"{name}: {number!r} is no whole number") from None
 
 
 def standard_normal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import bprune_hpc
 from benchmarks import overpruned
 from benchmarks.export import exported_network
 from bprune_hpc import data
+from bprune_hpc.checkpoints.saver import file_sha256
 from bprune_hpc.errors import ConfigError, DataError, ExportError
 from bprune_hpc.formats.bundle import Bundle, in_16_bits, opened
 from bprune_hpc.formats.packing import pack
@@ -183,7 +185,7 @@ def test_parts_of_the_examples_and_calls_before_change_nothing(
 
 def test_it_holds_files_that_name_no_package_of_ours(bundle: Path) -> None:
     assert sorted(file.name for file in bundle.iterdir()) == [
-        "network.json", "predict.py", "weights.npz",
+        "SHA256SUMS", "network.json", "predict.py", "weights.npz",
     ]  # fmt: skip
     source = (bundle / "predict.py").read_text()
     lines = [line.strip() for line in source.splitlines()]
@@ -226,6 +228,11 @@ def test_examples_are_fitted_as_the_library_does(
         (np.ones((2, 64)), {"seed": -1}),
         (np.ones((2, 64)), {"y": [0, 10]}),
         (np.ones((2, 64)), {"batch_size": 0}),
+        (np.ones((2, 64)), {"batch_size": 2.0}),
+        (np.ones((2, 64)), {"n_draws": 2.0}),
+        (np.ones((2, 64)), {"seed": 1.0}),  # which were another seed than 1
+        (np.ones((2, 64)), {"first_example": 0.5}),
+        (np.ones((2, 64)), {"noise_block": "7"}),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
@@ -353,6 +360,8 @@ def test_a_regression(tmp_path: Path) -> None:
         assert max(of_format["difference"].values()) <= 1e-6
     with opened(tmp_path / "export" / "bundle") as predict:
         found = predict.load().predict(examples.x, 8, SEED, y=examples.y)
+        with pytest.raises(predict.DataError, match="targets that are not finite"):
+            predict.load().predict(examples.x, 8, SEED, y=examples.y * np.nan)
     expected = net.predict(examples.x, 8, SEED, y=examples.y)
     for name, values in vars(expected).items():
         if isinstance(values, np.ndarray):
@@ -427,9 +436,29 @@ def test_constants_with_a_deviation_stay(tmp_path: Path) -> None:
     assert at_mean.tensors["kernel0"].shape[1] == 255
 
 
+@pytest.mark.parametrize("name", ["network.json", "weights.npz"])
+def test_a_damaged_bundle_is_refused(name: str, bundle: Path, tmp_path: Path) -> None:
+    """Most bytes of names and numbers could be others without any reader noticing."""
+    raw = (bundle / name).read_bytes()
+    with opened(bundle) as predict:
+        for at in range(0, len(raw), len(raw) // 50):
+            shutil.copytree(bundle, tmp_path, dirs_exist_ok=True)
+            (tmp_path / name).write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+            with pytest.raises(predict.DataError, match=rf"{name}: is not the file.*SHA256SUMS"):
+                predict.load(tmp_path)
+        for missing in (name, "SHA256SUMS"):
+            (tmp_path / missing).unlink()
+            with pytest.raises(predict.DataError, match=f"{missing}: cannot be read"):
+                predict.load(tmp_path)
+
+
 def test_a_bundle_of_another_kind_is_refused(bundle: Path, tmp_path: Path) -> None:
     with opened(bundle) as predict:
         described = json.loads((bundle / "network.json").read_text())
+        shutil.copytree(bundle, tmp_path, dirs_exist_ok=True)
         (tmp_path / "network.json").write_text(json.dumps({**described, "format": "other/1"}))
+        digests = file_sha256([tmp_path / "network.json", tmp_path / "weights.npz"])
+        lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
+        (tmp_path / "SHA256SUMS").write_text("".join(lines))
         with pytest.raises(predict.DataError, match="other/1"):
             predict.load(tmp_path)
