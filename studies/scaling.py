@@ -463,6 +463,7 @@ def _page(
         measured=table(heads, measured),
         cell_ms=1e3 * sweep.cell_s,
         write_s=sweep.write_s,
+        minutes=sweep.projected(1, LINKS[0]).seconds / 60,
         peak=f"{peak.n_ranks:,}",
         short=", ".join(short),
         without="" if "horovod" in dense.sums else _WITHOUT,
