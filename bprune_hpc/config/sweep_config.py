@@ -267,8 +267,8 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
             raise ConfigError(f"--noise_block: {arguments.noise_block} is not in 1 to {MAX_COUNT}")
     if arguments.draw_noise == "per_block" and arguments.choice == "exact":
         raise ConfigError(
-            "--choice: exact is of losses that do not hang together, and those of a block of "
-            "--draw_noise=per_block do; pass --draw_noise=shared, or --choice=asymptotic"
+            "--choice: an exact choice needs independent losses, and those of a block of "
+            "--draw_noise=per_block are not; pass --draw_noise=shared, or --choice=asymptotic"
         )
     if not 0 <= arguments.seed < 2**64:
         raise ConfigError(f"--seed: {arguments.seed} is not in 0 to 2**64 - 1")

@@ -120,7 +120,7 @@ class _Datasets:
             raise DataError(f"{self.name}: '{key}' is not an array; save an array of that name")
         if found.is_virtual or found.external:
             raise DataError(
-                f"{self.name}: '{key}' lies in other files; copy the data into this one"
+                f"{self.name}: '{key}' is stored in other files; copy the data into this one"
             )
         n_bytes = found.size * found.dtype.itemsize
         check_claim(n_bytes, self._file_bytes, f"{self.name}: '{key}'")

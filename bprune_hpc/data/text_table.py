@@ -91,7 +91,7 @@ def _read(name: str, stream: Any, request: Request, sha256: dict[str, str]) -> P
     if not lines[0].strip():
         raise DataError(f"{name}: has no first line; save one example a line")
     if "\0" in lines[0]:
-        raise DataError(f"{name}: holds bytes that are no text; save it as CSV in UTF-8")
+        raise DataError(f"{name}: holds bytes that are not text; save it as CSV in UTF-8")
     found = max(_DELIMITERS, key=lines[0].count)
     delimiter = found if found in lines[0].strip() else None  # any number of blanks
     first, second = (
@@ -253,8 +253,8 @@ def _said(error: ValueError, columns: _Columns) -> str:
         at = int(found[3]) - 1
         column = columns.of(at) if at < columns.n else f"column {at}"
         return (
-            f"example {found[2]} has {found[1]} in {column}, which is no number; mend it, or name "
-            "the label's column with --target_columns"
+            f"example {found[2]} has {found[1]} in {column}, which is not a number; mend it, or "
+            "name the label's column with --target_columns"
         )
     found = re.match(r"the number of columns changed from (\d+) to (\d+) at row (\d+)", text)
     if found is not None:

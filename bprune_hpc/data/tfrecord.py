@@ -157,7 +157,7 @@ def _fields(content: bytes, name: str) -> Mapping[str, Any]:
         example = import_tensorflow().train.Example.FromString(content)
     except DecodeError:
         raise DataError(
-            f"{name} is no tf.train.Example; save one with the fields {', '.join(_FIELDS)}"
+            f"{name} is not a tf.train.Example; save one with the fields {', '.join(_FIELDS)}"
         ) from None
     fields: Mapping[str, Any] = example.features.feature
     missing = [field for field in _FIELDS if field not in fields]

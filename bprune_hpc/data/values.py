@@ -252,7 +252,7 @@ def _check_characters(y: NDArray[Any], name: str) -> None:
     """Refuse numbers that are no characters, which Python cannot make texts of."""
     codes = np.ascontiguousarray(y).view(f"{y.dtype.byteorder}u4") if y.size else np.zeros(0, "u4")
     if ((codes > _LAST_CHARACTER) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
-        raise DataError(f"{name} holds what is no text; save class numbers from 0")
+        raise DataError(f"{name} holds values that are not text; save class numbers from 0")
 
 
 def _text(value: Any, name: str) -> str:

@@ -112,7 +112,7 @@ def compact_graph(
     folds_constants : bool
         Whether constants become biases; else those that may differ from zero stay.
     keeps_one : bool
-        Whether a tensor of which nothing would be left has one channel all the same.
+        Whether a tensor of which nothing would be left keeps one channel, which nothing takes.
     """
     live = _find_live(graph, weights, folds_constants, keeps_one)
     kept = {at: np.flatnonzero(mask) for at, mask in live.kept.items()}
@@ -134,6 +134,9 @@ def compact_graph(
             tensor = operation.name if isinstance(operation, Bias | Scale) else operation.kernel
             key = tensor if tensor not in named else f"{tensor} {at}"
             named[key] = _slice(node.operation, weights, kept[first], kept[at])
+            if _chooses(node.operation):
+                idle = (live.idle[of][kept[of]] for of in (first, at))
+                named[key] = named[key].without(*idle)
             if isinstance(operation, Bias | Scale):
                 operation = replace(operation, name=key)
             else:
@@ -187,13 +190,15 @@ def _slice(
 class _Live:
     """Of a graph's tensors, by number: shapes, channels that stay, and constants that count.
 
-    ``feeds`` says, of each product, from which channels to which ones it has weights.
+    ``feeds`` says, of each product, from which channels to which ones it has weights; ``idle``,
+    which channels stay for their place alone.
     """
 
     shapes: dict[int, Shape]
     kept: dict[int, Mask]
     constant: dict[int, Mask]
     feeds: dict[int, Mask]
+    idle: dict[int, Mask]
 
 
 def _find_live(
@@ -237,12 +242,15 @@ def _find_live(
     stays = varies if folds_constants else {at: ~zero for at, zero in is_zero.items()}
     kept = {at: need & stays[at] for at, need in needed.items()}
     kept[last][:] = True
-    if keeps_one:
-        for mask in kept.values():
-            mask[0] |= not mask.any()
     _align(graph, shapes, kept)
     constant = {at: need & ~kept[at] & ~is_zero[at] for at, need in needed.items()}
-    return _Live(shapes, kept, constant, feeds)
+    more = {at: mask.copy() for at, mask in kept.items()}
+    if keeps_one:
+        for mask in more.values():
+            mask[0] |= not mask.any()
+        _align(graph, shapes, more)
+    idle = {at: mask & ~kept[at] for at, mask in more.items()}
+    return _Live(shapes, more, constant, feeds, idle)
 
 
 def _align(graph: LayerGraph, shapes: Mapping[int, Shape], kept: dict[int, Mask]) -> None:
@@ -399,7 +407,8 @@ class _Constants:
             one, first, outputs = node.operation, node.inputs[0], constant[at]
             if not isinstance(one, Dense | Convolution | Bias | Scale):
                 continue
-            if at in live.feeds and live.feeds[at][constant[first]][:, live.kept[at]].any():
+            takes = live.kept[at] & ~live.idle[at]
+            if at in live.feeds and live.feeds[at][constant[first]][:, takes].any():
                 self.names[at] = f"constants at {at}"
                 outputs = np.concatenate([np.flatnonzero(live.kept[at]), outputs])
             if isinstance(one, Convolution) and one.groups > 1 and len(outputs):
@@ -435,6 +444,7 @@ class _Constants:
                 if at in self.names:
                     n_kept = int(self.live.kept[at].sum())
                     bias, found[at] = found[at][0, ..., :n_kept], found[at][..., n_kept:]
+                    bias[..., self.live.idle[at][self.live.kept[at]]] = 0
                     bias = bias.reshape(-1) if bias.size == n_kept else bias
                     out[self.names[at]] = np.ascontiguousarray(bias)
             elif constant[at].any():

@@ -8,7 +8,7 @@ other network (``evaluators.compact_graph``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -117,6 +117,14 @@ class GaussianSlice:
             shape,
             chosen,
         )
+
+    def without(self, inputs: NDArray[np.bool_], outputs: NDArray[np.bool_]) -> GaussianSlice:
+        """The same with zeros for some inputs and outputs, its last two axes."""
+        idle = inputs[:, None] | outputs
+        if not idle.any():
+            return self
+        scale = None if self.scale is None else np.where(idle, np.float32(0), self.scale)
+        return replace(self, loc=np.where(idle, np.float32(0), self.loc), scale=scale)
 
     def deviation(self, noise: Noise, out: Floats) -> Floats | None:
         """``scale * noise``, in an array that is given; None if nothing varies."""

@@ -54,7 +54,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     except RuntimeError as error:  # links in a circle
         raise ResultsError(f"{target}: {error}; choose another --output or --data_dir") from error
     if target.exists() and not target.is_file():
-        raise ResultsError(f"{target}: is no regular file; choose another --output")
+        raise ResultsError(f"{target}: is not a regular file; choose another --output")
     if target.exists() and not target.stat().st_mode & 0o222:  # a new one could take its place
         raise ResultsError(
             f"{target}: is protected from being written; chmod u+w it, or choose another --output"

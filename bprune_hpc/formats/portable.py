@@ -422,7 +422,7 @@ class PortableNetwork:
         try:
             examples = np.asarray(x)
         except ValueError as error:
-            raise DataError(f"x: is no array ({error}); give (n_examples, ...)") from error
+            raise DataError(f"x: is not an array ({error}); give (n_examples, ...)") from error
         if examples.ndim == 0 or not examples.size:
             raise DataError(f"x: shape {examples.shape} holds no examples; give (n_examples, ...)")
         if np.ma.is_masked(x):

@@ -75,7 +75,7 @@ def fed(graph_def: Any, feed: Mapping[str, str], label: str) -> Any:
                 if node.op in PLACEHOLDERS and _is_fed(node.attr["dtype"].type)
             ]
             raise GraphError(
-                f"{label}: --feed: '{name}' is no placeholder; there are "
+                f"{label}: --feed: '{name}' is not a placeholder; there are "
                 f"{describe(nodes, found) or 'none'}"
             )
         node = constant_node(definition.name, _value(definition, name, text, label))

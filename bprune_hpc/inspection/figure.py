@@ -36,7 +36,7 @@ def check_figure(path: Path) -> None:
         ) from error
     endings = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in endings:
-        raise ConfigError(f"--plot: '{path}' is no figure; end it in .png, .pdf or .svg")
+        raise ConfigError(f"--plot: '{path}' is not a figure file; end it in .png, .pdf or .svg")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot: {path.parent}: no such directory; make it first")
 

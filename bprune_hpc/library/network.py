@@ -195,9 +195,9 @@ class BayesianNetwork:
             raise ConfigError("prune: give one of snr, threshold and fraction")
         ((point, value),) = given
         if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-            raise ConfigError(f"prune: seed {seed} is no integer from 0 to 2**64 - 1")
+            raise ConfigError(f"prune: seed {seed} is not an integer from 0 to 2**64 - 1")
         if point == "snr" and criterion != "snr":
-            raise ConfigError(f"prune: snr is no threshold of {criterion}; give threshold")
+            raise ConfigError(f"prune: snr is not a threshold of {criterion}; give threshold")
         for name, asked, known in (
             ("criterion", criterion, CRITERIA), ("scope", scope, SCOPES),
             ("granularity", granularity, GRANULARITIES),

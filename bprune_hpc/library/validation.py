@@ -95,7 +95,7 @@ def checked_labels(y: ArrayLike | None, n_examples: int, task: Task) -> NDArray[
         n_columns = found.shape[1] if found.ndim == 2 else 0
         label, classes = read_labels(task.name, found, "y")
     except ValueError as error:
-        raise DataError(f"y: is no array ({error}); give one label an example") from error
+        raise DataError(f"y: is not an array ({error}); give one label an example") from error
     if len(label) != n_examples:
         raise DataError(f"y: has {len(label)} labels for {n_examples} examples; give one for each")
     try:
@@ -141,7 +141,7 @@ def checked_examples(
     try:
         examples = np.asarray(x)
     except ValueError as error:
-        raise DataError(f"x: is no array ({error}); give (n_examples, ...)") from error
+        raise DataError(f"x: is not an array ({error}); give (n_examples, ...)") from error
     _check_unmasked(x, "x")
     if examples.ndim == 0 or not examples.size:
         raise DataError(f"x: shape {examples.shape} holds no examples; give (n_examples, ...)")

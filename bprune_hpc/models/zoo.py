@@ -144,7 +144,9 @@ def image_shape(example_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(example_shape) == 1 and math.isqrt(example_shape[0]) ** 2 == example_shape[0]:
         side = math.isqrt(example_shape[0])
         return side, side, 1
-    raise DataError(f"one example has shape {example_shape}, which is no image; pass --model=dense")
+    raise DataError(
+        f"one example has shape {example_shape}, which is not an image; pass --model=dense"
+    )
 
 
 def _sequential(layers: Sequence[Any], inputs: Any) -> Network:

@@ -109,7 +109,7 @@ def read_threshold(path: str, at: str) -> SweptThreshold:
     """
     with open_results(path) as file, as_written(path):
         if STATE not in file or "sparsity" not in file:
-            raise ResultsError(f"{path}: is no whole results file of a sweep; sweep again")
+            raise ResultsError(f"{path}: is not a complete results file of a sweep; sweep again")
         index = _index(path, file, at)
         failure = _text(file["failure"][index]) if "failure" in file else ""
         if failure:

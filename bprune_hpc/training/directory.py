@@ -341,7 +341,7 @@ class TrainingDirectory:
         if self.final.name.endswith(".training"):
             raise ConfigError(f"{given}: unfinished trainings have such names; choose another")
         if self.final.exists() and not self.final.is_dir():
-            raise ConfigError(f"{given}: is no directory; choose another")
+            raise ConfigError(f"{given}: is not a directory; choose another")
         if self.final.exists() and not os.access(self.final, os.W_OK | os.X_OK):
             raise ConfigError(f"{given}: cannot be written to; choose another")
         if os.path.ismount(self.final) or Path.cwd().is_relative_to(self.final):

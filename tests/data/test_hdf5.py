@@ -64,8 +64,8 @@ def test_layouts(tmp_path: Path, dtype: str, layout: dict[str, Any]) -> None:
         ({"x": ["a"] * 7, "y": CLASSES}, "'x' has shape .7,.; needs one or more"),
         ({"x": IMAGES, "y": ["a" * 20_000] * 7}, "'y' holds texts of more than 10000 bytes"),
         ({"x": IMAGES, "y": [["a", "b"]] * 7}, "'y' has shape .7, 2.; save one label"),
-        ({"x": h5py.Empty("f"), "y": CLASSES}, "'x' is no array"),
-        ({"x/inner": IMAGES, "y": CLASSES}, "'x' is no array"),
+        ({"x": h5py.Empty("f"), "y": CLASSES}, "'x' is not an array"),
+        ({"x/inner": IMAGES, "y": CLASSES}, "'x' is not an array"),
         ({"x": h5py.ExternalLink("b.h5", "/x"), "y": CLASSES}, "'x' links to another file"),
     ],
 )
@@ -85,7 +85,9 @@ def test_values_in_other_files_have_no_digest_and_are_refused(tmp_path: Path) ->
         layout[...] = h5py.VirtualSource(str(tmp_path / "b.h5"), "x", IMAGES.shape)
         file.create_virtual_dataset("x", layout)
         file["y"] = CLASSES
-    with pytest.raises(DataError, match="'x' lies in other files; copy the data into this one"):
+    with pytest.raises(
+        DataError, match="'x' is stored in other files; copy the data into this one"
+    ):
         data.load("hdf5", str(path))
 
 

@@ -120,7 +120,7 @@ def test_a_label_that_is_told_may_be_of_any_column(tmp_path: Path, text: str) ->
         ("1\n2\n", {}, "has 1 columns in its first line; needs examples and labels"),
         ("1,2,0\n1,2\n", {}, "example 1 has 2 fields, those before 3"),
         ("1,2,0\n1,2,0,5\n", {}, "example 1 has 4 fields, those before 3"),
-        ("a,b,label\n1,2,0\n1,x,1\n", {}, "example 1 has 'x' in column 'b', which is no number"),
+        ("a,b,label\n1,2,0\n1,x,1\n", {}, "example 1 has 'x' in column 'b', which is not a number"),
         ("1,2,0\n1,,1\n", {}, "example 1 has '' in column 1"),
         ("1,2,0\n1,2,\n", {}, "example 1 has no label; mend or drop it"),
         ("1,2,0\n1,nan,1\n", {}, "has nan in example 1; mend or drop it"),
@@ -134,8 +134,8 @@ def test_a_label_that_is_told_may_be_of_any_column(tmp_path: Path, text: str) ->
         ("a,b,c\n1,2,0\n", {"target_columns": ["d"]}, "no column 'd'; its columns: 'a', 'b', 'c'"),
         ("1,2,0\n", {"target_columns": ["3"]}, "has no column '3'; its columns: 0 to 2, without"),
         ("1,2,0\n", {"target_columns": ["1", "-2"]}, "names a column twice"),
-        ("1,2\0,0\n", {}, "no text"),
-        ("1;2,5;0\n", {}, "first line has|no number|beside numbers"),
+        ("1,2\0,0\n", {}, "not text"),
+        ("1;2,5;0\n", {}, "first line has|not a number|beside numbers"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(

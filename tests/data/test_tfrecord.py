@@ -129,7 +129,7 @@ def test_damaged_files(tmp_path: Path) -> None:
             data.load("tfrecord", str(path))
         assert "\n" not in str(caught.value)
     save(path, [b"\xff\xff\xff"])
-    with pytest.raises(DataError, match="record 0 is no tf.train.Example"):
+    with pytest.raises(DataError, match="record 0 is not a tf.train.Example"):
         data.load("tfrecord", str(path))
 
 

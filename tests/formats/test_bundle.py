@@ -26,6 +26,7 @@ from bprune_hpc.formats.packing import pack
 from bprune_hpc.formats.portable import OPERATIONS
 from bprune_hpc.formats.reference import Reference
 from bprune_hpc.graph.layer_graph import Operation
+from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.models import digits_resnet18
 from bprune_hpc.posterior.draws import standard_normal
 from bprune_hpc.posterior.mean_field import Posterior
@@ -293,17 +294,24 @@ def test_random_graphs_of_layers(seed: int, tmp_path: Path) -> None:
         Bundle().check(network, tmp_path, reference)
 
 
-@pytest.mark.parametrize("seed", range(10, 17))
+@pytest.mark.parametrize("seed", [10, 11, 13, 138, 148, 152])
 def test_a_layer_that_is_pruned_as_a_whole(seed: int, tmp_path: Path) -> None:
     network = random_export(seed)
     kernels = [name for name, kept in network.mask.kept.items() if kept.ndim > 1]
-    name = kernels[seed % len(kernels)] if kernels else min(network.mask.kept)
+    name = np.random.default_rng(seed).choice(kernels)
     kept = {**network.mask.kept, name: np.zeros_like(network.mask.kept[name])}
     network = replace(network, mask=replace(network.mask, kept=kept))
-    assert all(math.prod(tensor.shape) for tensor in pack(network).tensors.values())
     Bundle().write(network, tmp_path)
     with Reference(network) as reference:
         Bundle().check(network, tmp_path, reference)
+        expected, x = reference.mean_outputs, reference.x
+    for only_mean in (True, False):
+        packed = pack(network, only_mean=only_mean)
+        assert all(math.prod(tensor.shape) for tensor in packed.tensors.values())
+        rows = x if packed.inputs is None else x.reshape(len(x), -1)[:, packed.inputs]
+        found = run(packed.layers, packed.at_mean, rows.astype(np.float32))
+        atol = 2e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("only_mean", [False, True])

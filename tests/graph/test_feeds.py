@@ -109,7 +109,7 @@ def test_fed_input_of_a_signature(tmp_path: Path) -> None:
 
 
 def test_only_what_can_be_fed_is_offered() -> None:
-    with pytest.raises(GraphError, match=r"no placeholder; there are 'x' \(Placeholder\)$"):
+    with pytest.raises(GraphError, match=r"not a placeholder; there are 'x' \(Placeholder\)$"):
         bprune_hpc.load(small_models.dense_flipout(), feed={"rate": "0"})
 
 
@@ -121,7 +121,11 @@ def test_only_what_can_be_fed_is_offered() -> None:
         (_keep_prob, {"keep_prob": "1e99"}, "'keep_prob' takes a float32, and '1e99' is none"),
         (_keep_prob, {"keep_prob": "nan"}, "'keep_prob' takes a float32, and 'nan' is none"),
         (_training, {"training": "yes"}, "--feed: 'training' takes a bool, and 'yes' is none"),
-        (_training, {"learning": "0"}, r"'learning' is no placeholder; there are .*'training' \("),
+        (
+            _training,
+            {"learning": "0"},
+            r"'learning' is not a placeholder; there are .*'training' \(",
+        ),
         (_power, {"power": "2.5"}, "--feed: 'power' takes a int32, and '2.5' is none"),
         (_power, {"x": "1"}, "--feed: 'x' takes arrays of any size, and one number is given"),
     ],

@@ -294,7 +294,7 @@ def test_what_is_wrong_is_one_line_and_comes_at_once(tmp_path: Path) -> None:
         (["embedded:digits_fc", "--prior_scale=0"], "--prior_scale: 0 is not positive"),
         (["embedded:digits_fc", "--prior_scale=wide"], "invalid float value: 'wide'"),
         (["embedded:digits_fc", "--model=build"], "--model: 'build' is not MODULE:FUNCTION"),
-        (["embedded:digits_fc", "--plot=snr.doc"], "'snr.doc' is no figure"),
+        (["embedded:digits_fc", "--plot=snr.doc"], "'snr.doc' is not a figure"),
         (["embedded:digits_fc", "--plot=none/snr.png"], "none: no such directory"),
         (["--status=absent.h5"], "absent.h5: no such file"),
         (["--status=junk.h5"], "junk.h5: not a readable results file"),

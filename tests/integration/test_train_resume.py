@@ -300,7 +300,7 @@ def test_places_that_cannot_be_a_training_are_refused_at_once(looks, tmp_path, k
     elif kind == "name":
         case, said = tmp_path / "case.training", "unfinished trainings have such names"
     elif kind == "file":
-        case, said = tmp_path / "file", "is no directory"
+        case, said = tmp_path / "file", "is not a directory"
         case.touch()
     elif kind == "here":
         monkeypatch.chdir(case)

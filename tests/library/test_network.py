@@ -152,7 +152,7 @@ def test_draws_are_rounded_up_to_pairs(net, digits):
         (np.full((3, 64), 1e300), "has inf in example 0"),
         (np.ma.masked_greater(np.eye(64), 0), "has masked values, which are no numbers"),
         ([["text"] * 64], "the network takes float32"),
-        ([[0.0], [0.0, 1.0]], "is no array"),
+        ([[0.0], [0.0, 1.0]], "is not an array"),
     ],
 )
 def test_examples_that_do_not_fit(net, x, message):
@@ -400,9 +400,9 @@ def test_a_choice_that_there_is_not(net, tmp_path):
 def test_rules_that_do_not_fit(net):
     for arguments, message in (
         ({"snr": 1, "threshold": 1}, "give one of"),
-        ({"fraction": 0.5, "criterion": "random", "seed": -1}, "seed -1 is no integer"),
-        ({"fraction": 0.5, "criterion": "random", "seed": 1.5}, "seed 1.5 is no integer"),
-        ({"snr": 1, "criterion": "kl"}, "snr is no threshold of kl"),
+        ({"fraction": 0.5, "criterion": "random", "seed": -1}, "seed -1 is not an integer"),
+        ({"fraction": 0.5, "criterion": "random", "seed": 1.5}, "seed 1.5 is not an integer"),
+        ({"snr": 1, "criterion": "kl"}, "snr is not a threshold of kl"),
         ({"threshold": 1, "criterion": "size"}, "criterion 'size' is none of snr, "),
         ({"fraction": 0.5, "scope": "here"}, "scope 'here' is none of"),
         ({"fraction": 0.5, "granularity": "row"}, "granularity 'row' is none of"),

@@ -141,7 +141,7 @@ def test_shapes_of_images():
     assert models_zoo.image_shape((8, 8)) == (8, 8, 1)
     assert models_zoo.image_shape((32, 30, 3)) == (32, 30, 3)
     assert models_zoo.image_shape((784,)) == (28, 28, 1)
-    with pytest.raises(DataError, match=r"\(10,\), which is no image"):
+    with pytest.raises(DataError, match=r"\(10,\), which is not an image"):
         models_zoo.image_shape((10,))
 
 

@@ -77,7 +77,7 @@ def test_what_is_not_to_be_replaced(tmp_path: Path) -> None:
         (tmp_path / f"{suffix}.{suffix}").mkdir()
     (tmp_path / "link.bak").symlink_to(tmp_path)
     for name, finding in (
-        ("fifo", "is no regular file"),
+        ("fifo", "is not a regular file"),
         ("circle", "Symlink loop"),
         ("kept", "is protected from being written; chmod"),
         (".", "is a directory"),
