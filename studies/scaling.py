@@ -33,6 +33,7 @@ EPOCH = 2**20
 """Images of the projected epoch."""
 _SMALL_EPOCH = 60_000  # MNIST's
 _SUMS = {"mpi": "MPI", "horovod": "Horovod"}
+_N_ROUNDS = 3  # of which medians are taken
 _TEXT = Path(__file__).with_name("scaling_page.md")
 _WITHOUT = " Horovod is not installed here: its rows are left out."
 _PUBLISHED = {1: 1.0, 2: 1.8, 4: 3.3, 6: 4.7, 8: 6.1}
@@ -196,7 +197,7 @@ def run(request: Request) -> Outcome:
         mpirun()
     except RuntimeError as error:
         raise Missing(f"{error}; two ranks need one") from None
-    n_rounds = 1 if request.quick else 3
+    n_rounds = 1 if request.quick else _N_ROUNDS
     networks: dict[str, dict[str, Any]] = {
         "dense": {"n_images": (512,) if request.quick else (1024, 4096), "n_epochs": 14},
     }

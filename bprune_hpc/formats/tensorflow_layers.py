@@ -92,6 +92,8 @@ def _activated(tf: Any, one: Activation, values: Any) -> Any:
         return tf.nn.leaky_relu(values, one.alpha)
     if one.function in ("Gelu", "GeluTanh"):
         return tf.nn.gelu(values, approximate=one.function == "GeluTanh")
+    if one.function == "Softsign":  # TFLite has no operation of that name
+        return values / (1 + tf.abs(values))
     names = {"Swish": "silu"}
     function = getattr(tf.nn, names.get(one.function, one.function.lower()), None)
     if function is None:

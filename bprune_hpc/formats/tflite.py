@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,37 @@ def _converted(network: PrunedNetwork, packed: PackedNetwork, *, is_sparse: bool
         found = apply(tf, packed.layers, values, examples)
         return tf.reshape(found, (-1, math.prod(found.shape[1:])))
 
-    signature = tf.TensorSpec([None, *sizes], taken.type.type, name="x")
+    return convert(outputs, sizes, taken.type.type, is_sparse=is_sparse)
+
+
+def convert(
+    outputs: Callable[[Any], Any],
+    sizes: Sequence[int | None],
+    dtype: Any,
+    *,
+    is_sparse: bool = False,
+) -> bytes:
+    """A TFLite file of a function of examples of some type and shape.
+
+    Raises
+    ------
+    ExportError
+        If the converter has an operation not.
+    """
+    tf = import_tensorflow()
+    signature = tf.TensorSpec([None, *sizes], dtype, name="x")
     traced = tf.function(outputs, input_signature=[signature], autograph=False)
     function = traced.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     if is_sparse:
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    with quiet_file_descriptor_2():
-        return bytes(converter.convert())
+    try:
+        with quiet_file_descriptor_2():
+            return bytes(converter.convert())
+    except Exception as error:  # of a private class of the converter's
+        found = re.search(r"'(tf\.\w+)' op", str(error))
+        what = f"has no {found[1]}" if found else f"says: {str(error).strip().splitlines()[0]}"
+        raise ExportError(
+            f"tflite: the converter {what}; leave it out (bundle and onnx take the network); "
+            "nothing was kept"
+        ) from error

@@ -15,6 +15,15 @@ from bprune_hpc.formats.onnx_graph import import_onnx
 from bprune_hpc.formats.packing import pack
 from bprune_hpc.formats.reference import Reference, compare, tolerance_of
 from bprune_hpc.formats.tensorflow_layers import apply
+from bprune_hpc.graph.layer_graph import (
+    ACTIVATIONS,
+    EXAMPLES,
+    Activation,
+    Concatenation,
+    LayerGraph,
+    LayerNode,
+)
+from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.models import digits_conv_flipout
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers.exports import random_export
@@ -34,6 +43,24 @@ def test_random_graphs_of_layers(seed: int) -> None:
     x = x.reshape(-1, *packed.layers.input_shape)
     found = apply(import_tensorflow(), packed.layers, packed.at_mean, x).numpy()
     compare(found.reshape(expected.shape), expected, "layers", tolerance_of(network))
+
+
+@pytest.mark.parametrize("functions", [ACTIVATIONS - {"Gelu"}, {"Gelu"}])
+def test_activations(functions: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert.interpreter")
+    nodes = [LayerNode(Activation(one, 0.3), (EXAMPLES,)) for one in sorted(functions)]
+    graph = LayerGraph((*nodes, LayerNode(Concatenation(), tuple(range(len(nodes))))), (7,))
+    converted = tflite.convert(lambda x: apply(import_tensorflow(), graph, {}, x), [7], np.float32)
+    (tmp_path / "model.tflite").write_bytes(converted)
+    x = np.linspace(-7, 7, 42, dtype=np.float32).reshape(6, 7)
+    found = tflite.opened(tmp_path / "model.tflite")(x)
+    np.testing.assert_allclose(found, run(graph, {}, x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_the_converter_cannot_take_is_named() -> None:
+    pytest.importorskip("ai_edge_litert.interpreter")
+    with pytest.raises(ExportError, match=r"tflite: .*tf\.Erfinv.*bundle.*"):
+        tflite.convert(import_tensorflow().math.erfinv, [4], np.float32)
 
 
 def test_filters_that_are_pruned_are_gone_from_every_format(tmp_path: Path) -> None:
