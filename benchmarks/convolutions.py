@@ -72,8 +72,8 @@ def run(settings: Settings) -> Measured:
         networks = {
             "theta": (conv_networks.theta(2000), 1000, 16, 5),
             "six": (conv_networks.six(2048), 512, 4, 2),
-            "vgg16": (conv_networks.vgg16(512), 64, 2, 2),
-            "resnet18": (conv_networks.resnet18(512), 64, 2, 2),
+            "vgg16": (conv_networks.vgg16(512), 64, 2, 3),
+            "resnet18": (conv_networks.resnet18(512), 64, 2, 3),
         }
     ratios: dict[str, float] = {}
     absolute: dict[str, Any] = {}

@@ -166,10 +166,14 @@ class Projected:
     n_messages: int
 
     @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.computing_s + self.messages_s + self.writing_s
+
+    @property
     def cells_per_s(self) -> float:
         """Draws (the posterior mean too) at thresholds, each over all examples."""
-        seconds = self.computing_s + self.messages_s + self.writing_s
-        return N_THRESHOLDS * (_N_DRAWS + 1) / seconds
+        return N_THRESHOLDS * (_N_DRAWS + 1) / self.seconds
 
     @property
     def n_agreed(self) -> int:

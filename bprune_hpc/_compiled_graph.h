@@ -264,6 +264,10 @@ static PyObject *square_weights(PyObject *self, PyObject *args)
   if (!PyArg_ParseTuple(args, "snOnnnO", &name, &size, &kernels, &n_draws, &n_in, &n_out, &written) ||
       !(set = set_of(name)))
     return NULL;
+  if (size != 2 && size != 4) {
+    PyErr_SetString(PyExc_ValueError, "no such squares");
+    return NULL;
+  }
   struct buffers buffers;
   buffers.n = 0;
   PyObject *result = NULL;
@@ -272,9 +276,7 @@ static PyObject *square_weights(PyObject *self, PyObject *args)
   const float *from = numbers_of(&buffers, kernels, 'f', 0, times(n_draws, times(9, n_plane)));
   float *to =
       from ? numbers_of(&buffers, written, 'f', 1, times(n_draws, times(n_places, of_place))) : NULL;
-  if (to && size != 2 && size != 4)
-    PyErr_SetString(PyExc_ValueError, "no such squares");
-  if (PyErr_Occurred())
+  if (!to)
     goto end;
   Py_BEGIN_ALLOW_THREADS;
   for (ptrdiff_t draw = 0; draw < n_draws; draw++, from += 9 * n_plane, to += n_places * of_place)

@@ -328,7 +328,7 @@ class _Run:
         while step < config.epochs * self.n_steps:
             epoch, first = divmod(step, self.n_steps)
             if first == 0 and fraction_to_prune(config, epoch) is not None:
-                self._save(step, look.timing)  # the cut follows from what is saved
+                self._save(step, look.timing)  # the pruning follows from what is saved
                 why = self._sweep_stage(epoch, step)
                 if why is not None:
                     return why

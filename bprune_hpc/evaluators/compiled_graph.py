@@ -676,20 +676,28 @@ class _Sampled:
                 _means_and_noises(lists.weights, noises, values)
             else:
                 lists.weights.draws(noises, values)
-            if not lists.width:
-                sizes = pruned.steps.sizes(at)
-                size = lists.square_size
-                n_values = (size + 2) ** 2 * sizes[0] * -(-sizes[1] // compiled.module.FILTERS)
-                kernel, n_values = values, n_values * compiled.module.FILTERS
-                values = workspace.array(f"values {at}", n_sets, n_values)
-                compiled.module.square_weights(
-                    compiled.instructions(), size, kernel, n_sets, *sizes, values
-                )
-            self._values[at] = values
+            self._values[at] = values if lists.width else self._of_squares(at, values)
         self._affine = {
             at: self._of_channels(step, pruned.steps.tensors[step.output].n_channels)
             for at, step in enumerate(pruned.steps.steps)
         }
+
+    def _of_squares(self, at: int, kernels: Floats) -> Floats:
+        """Weights of Winograd's products, of each set of a kernel's."""
+        pruned, size = self._pruned, self._pruned.lists[at].square_size
+        n_in, n_out = pruned.steps.sizes(at)
+        n_lists = -(-n_out // compiled.module.FILTERS)
+        n_values = (size + 2) ** 2 * n_in * n_lists * compiled.module.FILTERS
+        values = pruned.workspace.array(f"values {at}", len(kernels), n_values)
+
+        def run(_: Workspace, first: int, last: int) -> None:
+            compiled.module.square_weights(
+                compiled.instructions(), size, kernels[first:last], last - first, n_in, n_out,
+                values[first:last],
+            )  # fmt: skip
+
+        pruned.threads.run(run, len(kernels))
+        return values
 
     def _of_channels(self, step: Step, n_channels: int) -> tuple[Floats, Floats]:
         """By what channels are multiplied in every draw, and what is added then."""

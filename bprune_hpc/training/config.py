@@ -243,17 +243,17 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         "--test_fraction",
         type=float,
         metavar="F",
-        help="of a file without halves: hold out so much, at random; both halves are kept in DIR, "
+        help="for a file without halves: hold out this fraction at random; DIR keeps both halves "
         f"as {SPLIT_FILE}, and a sweep of DIR takes the test half",
     )
     data.add_argument(
-        "--split_seed", type=int, default=0, metavar="N", help="of that choice; default: 0"
+        "--split_seed", type=int, default=0, metavar="N", help="seed of that split; default: 0"
     )
     data.add_argument(
         "--standardize",
         action="store_true",
-        help="inputs, and a regression's targets, by mean and standard deviation of the training "
-        "half; inside of the network, which takes and gives the units of the data",
+        help="scale inputs, and a regression's targets, by mean and standard deviation of the "
+        "training half; inside the network, which takes and gives the units of the data",
     )
     data.add_argument(
         "--model_dir",
@@ -321,8 +321,8 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         default="flipout",
         help="how gradients are estimated: reparameterization draws all weights once a step; "
         "flipout gives each example other signs; local draws units (local reparameterization: "
-        "faster; 'dense' only); the last two have less noise; the layers that are saved are of "
-        "that kind; default: %(default)s",
+        "faster; 'dense' only); the last two have less noise; the network that is saved is the "
+        "same; default: %(default)s",
     )
     training.add_argument(
         "--learning_rate",
@@ -405,7 +405,7 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         nargs="?",
         const="",
         metavar="FLAGS",
-        help="of a schedule: before each cut and in the end, sweep the network over the data, into "
+        help="with a schedule: sweep the network before each pruning and at the end, into "
         "stage0.h5, stage1.h5, ... in DIR; FLAGS are those of the sweep ('--num_monte_carlo=50 "
         "--thresholds=0,1,2'), or its @FILE",
     )
@@ -421,11 +421,15 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         type=int,
         default=0,
         metavar="EPOCHS",
-        help="every so many epochs say the negative log-likelihood of the test half, averaged over "
+        help="every EPOCHS epochs, log the negative log-likelihood of the test half, averaged over "
         "--n_draws_validate draws, the same each time, with its standard error; default: 0, never",
     )
     run.add_argument(
-        "--n_draws_validate", type=int, default=10, metavar="S", help="default: %(default)s"
+        "--n_draws_validate",
+        type=int,
+        default=10,
+        metavar="S",
+        help="draws of that; default: %(default)s",
     )
     run.add_argument(
         "--log",
@@ -504,9 +508,9 @@ def fraction_to_prune(config: TrainConfig, epoch: int) -> float | None:
 
 
 def stage_ends(config: TrainConfig) -> list[int]:
-    """Epochs that are done where a stage ends: before each cut, and where the training ends.
+    """Epochs that are done where a stage ends: before each pruning, and where the training ends.
 
-    What comes before the first cut is a stage, unless it is a network of random numbers.
+    What comes before the first pruning is a stage, unless it is a network of random numbers.
     """
     first = 0 if config.start_from is not None else 1
     return [

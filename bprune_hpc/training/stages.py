@@ -1,7 +1,7 @@
-"""Stages of a training that prunes: what is between two cuts, and a sweep at the end of each.
+"""Stages of a training that prunes: what is between two prunings, and a sweep at the end of each.
 
 What belongs here: what these sweeps are asked for, and where their results go. What does not: when
-weights are cut (``training.config``), the sweep (``results.sweeping``).
+weights are pruned (``training.config``), the sweep (``results.sweeping``).
 """
 
 from __future__ import annotations

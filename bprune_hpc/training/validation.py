@@ -40,7 +40,7 @@ def validate(
     draws : iterable of float64 array, shape (n, n_outputs)
         Logits or, of a regression, means.
     y : array, shape (n,)
-        Classes or targets; two or more.
+        Classes or targets; of one alone the error is not known: NaN.
     noise_scale : float or None
         Of a regression.
     """
@@ -49,7 +49,7 @@ def validate(
     losses = _losses(each)
     without = [float(_losses(np.delete(each, k, axis=0)).mean()) for k in range(n_draws)]
     of_draws = (n_draws - 1) * float(np.var(without))
-    of_examples = float(losses.var(ddof=1)) / n
+    of_examples = float(losses.var(ddof=1)) / n if n > 1 else math.nan
     return Validation(float(losses.mean()), math.sqrt(of_draws + of_examples))
 
 

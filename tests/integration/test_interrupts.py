@@ -64,7 +64,7 @@ def test_a_second_sigint_ends_at_once(tmp_path: Path, whole: Bits) -> None:
     path = tmp_path / "s.h5"
     # A superstep of work that takes minutes.
     long = job(path, 1, strike=["draw", 2, 0, None, "SIGINT"], delay_s=3.0)
-    while "SIGINT came" not in long.output():
+    while "SIGINT received" not in long.output():
         time.sleep(0.05)
         assert long.process.poll() is None
     time.sleep(0.7)

@@ -57,7 +57,7 @@ HEADS = [
     ("log_softmax", "logits of 3 classes", []),
     ("logits", "logits of 3 classes", []),
     ("logits", "logits of 3 classes", ["--output_kind=logits"]),
-    ("categorical_of_probabilities", "another softmax is taken", []),
+    ("categorical_of_probabilities", "takes another softmax", []),
     ("sigmoid", "one logit of two classes", []),
     ("sigmoid_clipped", "one probability of two classes", ["--task=classification"]),
     ("sigmoid_clipped", "one probability of two classes", ["--output_kind=probabilities"]),

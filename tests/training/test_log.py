@@ -37,6 +37,7 @@ def test_the_loss_is_that_of_the_averaged_predictive():
     np.testing.assert_allclose(
         log_likelihood(draws[0], y, None), log_softmax(draws[0], axis=1)[np.arange(30), y]
     )
+    assert np.isnan(validate(iter(draws[:, :1]), y[:1], None).nll_se)
     targets = rng.normal(size=30)
     of_normals = norm.pdf(targets, draws[:, :, 0], 0.7).mean(axis=0)
     regression = validate(iter(draws[:, :, :1]), targets, 0.7)

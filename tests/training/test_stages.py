@@ -14,6 +14,7 @@ from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
 from bprune_hpc.results import read
 from bprune_hpc.results.swept import read_all
 from bprune_hpc.tensorflow_import import import_tensorflow
+from bprune_hpc.training import stages
 from bprune_hpc.training.config import stage_ends
 from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
 
@@ -30,6 +31,17 @@ def looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(train, "_start_tensorflow", lambda config: None)
     monkeypatch.setattr(train, "_LOOK_S", 0.0)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training in one job, and the sweeps of its stages."""
+    import_tensorflow()
+    directory = tmp_path_factory.mktemp("stages") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_start_tensorflow", lambda config: None)
+        assert run(str(directory), f"--sweep_stages={SWEEP}") == 0
+    return directory
 
 
 def run(directory: str, *flags: str, ask: train.Ask | None = None) -> int:
@@ -52,19 +64,18 @@ def test_stages_end_before_each_cut_and_with_the_training(flags, expected):
     assert stage_ends(config(*flags)) == expected
 
 
-def test_each_stage_has_its_sweep_and_its_checkpoint(capsys):
+def test_each_stage_has_its_sweep_and_its_checkpoint(whole):
+    shutil.copytree(whole, "case")
     assert run("plain") == 0
-    assert run("case", f"--sweep_stages={SWEEP}") == 0
     assert_same_bits(variables(Path("plain")), variables(Path("case")))
     of_stages = [read(f"case/stage{k}.h5") for k in range(3)]
     for one, steps, zero in zip(of_stages, (56, 84, 112), (0, 0.7, 0.8), strict=True):
-        assert one.attrs["checkpoint"] == str(Path("case").resolve() / f"model.ckpt-{steps}")
+        assert one.attrs["checkpoint"] == str(whole.resolve() / f"model.ckpt-{steps}")
         # Of all weights, those that were cut before count at threshold 0.
         pruned = one.sparsity.pruned_fraction.values
         assert pruned == pytest.approx([zero, 0.9], abs=1e-3)
         assert one.sparsity.n_active.values[0] == round((1 - pruned[0]) * 888)
     # The network of the checkpoint is the one that was swept: the same sweep of it is complete.
-    capsys.readouterr()
     same = ["--dataset=digits", *SWEEP.split(), "--model_dir=case", "--model_ckpt=model.ckpt-84"]
     before = Path("case/stage1.h5").read_bytes()
     assert sweep.main([*same, "--output=case/stage1.h5"]) == 0
@@ -82,30 +93,28 @@ def test_each_stage_has_its_sweep_and_its_checkpoint(capsys):
     assert all(f">{path[:-3]}<" in Path("figure.svg").read_text() for path in paths)
 
 
-def test_what_is_cut_off_in_a_sweep_or_in_a_stage_goes_on_with_the_same_bits():
+def test_what_is_cut_off_in_a_sweep_or_in_a_stage_goes_on_with_the_same_bits(whole):
     flag = f"--sweep_stages={SWEEP}"
-    assert run("whole", flag) == 0
     stops = []
-    for n in (2 * N_STEPS + 1, 5, 2 * N_STEPS):
+    for n in (2 * N_STEPS + 1, N_STEPS + 20):
         left = iter(range(n))
         ask = lambda timing, left=left: None if next(left, None) is not None else "the test"  # noqa: E731
         assert run("case", flag, ask=ask) == train.STOPPED
         stops.append((Path("case.training") / "stage1.h5").exists())
     assert stops[0] is False and stops[-1] is True
     assert run("case", flag) == 0
-    assert_same_bits(variables(Path("whole")), variables(Path("case")))
+    assert_same_bits(variables(whole), variables(Path("case")))
     for k in range(3):
-        mine, whole = (read(f"{where}/stage{k}.h5") for where in ("case", "whole"))
-        for name in whole.metrics.data_vars:
-            np.testing.assert_array_equal(mine.metrics[name].values, whole.metrics[name].values)
-    whole, case = ({path.name for path in Path(at).iterdir()} for at in ("whole", "case"))
-    assert whole == {name for name in case if not name.endswith(".bak")}
+        mine, theirs = (read(f"{where}/stage{k}.h5").metrics for where in ("case", whole))
+        for name in theirs.data_vars:
+            np.testing.assert_array_equal(mine[name].values, theirs[name].values)
+    there, found = ({path.name for path in Path(at).iterdir()} for at in (whole, "case"))
+    assert there == {name for name in found if not name.endswith(".bak")}
 
 
-def test_a_network_that_is_gone_on_from_is_swept_before_its_first_cut():
-    assert run("first") == 0
+def test_a_network_that_is_gone_on_from_is_swept_before_its_first_cut(whole):
     constant = ["--prune_schedule=constant", "--final_fraction=0.9", "--begin_epoch=0"]
-    given = config(*SMALL, "--model_dir=second", "--start_from=first", *constant, "--epochs=1",
+    given = config(*SMALL, "--model_dir=second", f"--start_from={whole}", *constant, "--epochs=1",
                    f"--sweep_stages={SWEEP}")  # fmt: skip
     left = iter(range(4))  # a stop behind the first cut
     ask = lambda timing: None if next(left, None) is not None else "the test"  # noqa: E731
@@ -137,6 +146,8 @@ def test_an_argument_file_of_the_sweep_is_not_one_of_the_training():
     for flags in (["--sweep_stages", "@sweep.txt"], ["--sweep_stages=@sweep.txt"]):
         assert config(*SCHEDULE, *flags, "--seed=5").sweep_stages == "@sweep.txt"
     assert config(*SCHEDULE, "--sweep_stages", "--seed=5").sweep_stages == ""
-    assert run("case", "--epochs=1", "--sweep_stages", "@sweep.txt", "--prune_schedule=constant",
-               "--begin_epoch=0", "--end_epoch=0") == 0  # fmt: skip
-    assert read("case/stage0.h5").attrs["n_draws"] == 8
+    given = config(*SMALL, *SCHEDULE, "--sweep_stages", "@sweep.txt")
+    asked = stages.sweep_of(given, Path("case"), epoch=2, step=56)
+    assert (asked.n_draws, asked.overwrite, asked.dataset) == (8, False, "digits")
+    assert (asked.model_dir, asked.model_ckpt) == ("case", "model.ckpt-56")
+    assert asked.output == "case/stage0.h5"
