@@ -56,7 +56,7 @@ Draw = Callable[[], NDArray[Any]]
 
 ASKED_FOR = ("tfp_flipout", "bayesian_torch_flipout", "bayesian_torch_reparameterization")
 """Of which there is a limit."""
-_LIMIT_S = 1800
+_LIMIT_S = 3600
 
 
 @dataclass(frozen=True)
