@@ -379,7 +379,8 @@ def _draw(path: Path, rows: Sequence[Row]) -> None:
         measured = [row for row in curve if row.kind == "measured"]
         projected = [row for row in curve if row.kind == "projected"]
         if is_first:
-            ideal = [curve[0].rate * n for n in n_ranks]
+            many = curve[-1]  # whose efficiency is against the same work on one rank
+            ideal = [many.rate / many.efficiency / many.n_ranks * n for n in n_ranks]
             if by == "MPI":
                 axes.plot(n_ranks, ideal, color="grey", lw=0.7, ls="--", label="ideal")
             axes.plot(
