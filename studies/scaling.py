@@ -356,7 +356,7 @@ def _write_numbers(path: Path, rows: Sequence[Row]) -> None:
 
 _TITLES = {
     "dense": ("training, 784-400-400-10", "images/s"),
-    "resnet18": ("training, ResNet-18", "images/s"),
+    "resnet18": ("training, ResNet-18 of width 8", "images/s"),
     "sweep": ("sweep, 784-256-256-10", "cells/s"),
 }
 
