@@ -77,7 +77,7 @@ def test_a_claim_is_about_what_the_draws_are(
     assert choice.attrs["mode"] == "asymptotic" and "hang together" in choice.attrs["text"]
     capsys.readouterr()
     assert start(tmp_path / "d.h5", *FAKE, limit, BY_BLOCK, "--choice=exact") == 2
-    assert "--choice: exact" in capsys.readouterr().err
+    assert "--choice: an exact choice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--draw_noise=shared", BY_BLOCK], ["--noise_block=0"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_every_sweep_says_what_its_data_are(
     ):  # fmt: skip
         assert sweep.main([*DIGITS, *flags, "--overwrite", f"--output={tmp_path / 's.h5'}"]) == 0
         lines = capsys.readouterr().err.splitlines()
-        (said,) = [line for line in lines if "INFO: test set: " in line]
+        (said,) = [line for line in lines if re.search("INFO: test set: .* examples of ", line)]
         assert said.partition("test set: ")[2].startswith(expected)
 
 
