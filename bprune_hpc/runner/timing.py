@@ -12,8 +12,9 @@ from dataclasses import dataclass
 ROUND_S = 60.0
 """Work between two writes of the results, about, s."""
 FIRST_ROUND_S = 10.0
-"""Work before the first write, s, however long that takes: something is to be on disk early, and no
-file is smaller than the first."""
+"""Work before the first write, s, as something is to be on disk early; up to ``ROUND_S`` where the
+write would otherwise take more than ``FIRST_WRITE_SHARE`` of the time until then."""
+FIRST_WRITE_SHARE = 0.1
 SUPERSTEP_S = 15.0
 """Work before all ranks look at signals and the clock again, where that costs little, s: a batch
 system leaves 30 s or so after a SIGTERM."""
@@ -66,7 +67,7 @@ class Timing:
     def round_s(self) -> float:
         """How much work the round in progress is to have."""
         if self.n_writes == 0:
-            return FIRST_ROUND_S
+            return min(max(FIRST_ROUND_S, self.foretold_s / FIRST_WRITE_SHARE), ROUND_S)
         return max(ROUND_S, (self._reduce_s + self._write_s) / WRITE_SHARE)
 
     @property

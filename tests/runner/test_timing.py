@@ -125,11 +125,19 @@ def test_a_small_rest_is_taken_along() -> None:
     assert superstep_of(sweep_state, (20,), 10, 4, 3 * 10 * 40.0).replicates == range(7, 20)
 
 
-def test_the_first_write_is_not_put_off_by_what_it_takes() -> None:
-    timing = Timing(foretold_s=300.0)
-    assert timing.round_s == FIRST_ROUND_S < ROUND_S
-    timing.worked(FIRST_ROUND_S, FIRST_ROUND_S, 100)
+@pytest.mark.parametrize(
+    ("foretold_s", "round_s"), [(0.1, FIRST_ROUND_S), (4.0, 40.0), (300.0, ROUND_S)]
+)
+def test_the_first_write_is_put_off_by_a_minute_at_most(foretold_s: float, round_s: float) -> None:
+    timing = Timing(foretold_s=foretold_s)
+    assert timing.round_s == pytest.approx(round_s)
+    half_s = 0.45 * round_s
+    timing.worked(half_s, half_s, 100)
+    assert not timing.is_due
+    timing.worked(round_s - half_s, round_s - half_s, 100)
     assert timing.is_due
+    timing.wrote(foretold_s)
+    assert timing.round_s == max(ROUND_S, foretold_s / WRITE_SHARE)
 
 
 def test_a_write_is_expected_to_be_as_far_off_as_the_largest_was() -> None:
