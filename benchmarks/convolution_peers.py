@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from bprune_hpc import blas
 from bprune_hpc.graph.layer_graph import (
     EXAMPLES,
     Activation,
@@ -116,7 +116,7 @@ def run(settings: Settings) -> Measured:
 
 def measure(case: Case) -> dict[str, Any]:
     """Milliseconds a draw of ours and of each peer; and why others are left out."""
-    threadpool_limits(case.n_threads, user_api="blas")
+    blas.limit_threads(case.n_threads)
     limit_threads(case.n_threads, 1)
     process_memory.keep_freed()
     # Threads that a library starts besides do not help it.

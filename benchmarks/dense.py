@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bprune_hpc.blas import limit_threads
 from bprune_hpc.config import sweep_config as configuration
 from bprune_hpc.evaluators.interface import Evaluator
 from bprune_hpc.posterior import pruning
@@ -71,13 +72,14 @@ class Sweep:
                 peak.sample()
             aside += settings.clock() - start
 
-        start = settings.clock()
-        for block in plan.blocks:
-            evaluate(
-                self.evaluator, self.network, self.masks, dataset, partition, block, {},
-                draw_sums, {}, seed=_SEED, advance=advance,
-            )  # fmt: skip
-        return settings.clock() - start - aside
+        with limit_threads(self.evaluator.n_threads):
+            start = settings.clock()
+            for block in plan.blocks:
+                evaluate(
+                    self.evaluator, self.network, self.masks, dataset, partition, block, {},
+                    draw_sums, {}, seed=_SEED, advance=advance,
+                )  # fmt: skip
+            return settings.clock() - start - aside
 
     @property
     def n_cells(self) -> int:

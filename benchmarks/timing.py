@@ -13,8 +13,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from bprune_hpc import blas
 from bprune_hpc.tensorflow_import import import_tensorflow, limit_threads
 
 
@@ -44,7 +44,7 @@ class Settings:
 
 def use_one_thread() -> None:
     """One thread for NumPy's products and for TensorFlow."""
-    threadpool_limits(1, user_api="blas")
+    blas.limit_threads(1)
     limit_threads(1, 1)
 
 
@@ -102,10 +102,11 @@ class Peak:
 
     def sample(self) -> None:
         """Measure once more."""
-        for name, product in self._products.items():
-            start = self._clock()
-            product()
-            self._seconds[name].append(self._clock() - start)
+        with blas.limit_threads(1):
+            for name, product in self._products.items():
+                start = self._clock()
+                product()
+                self._seconds[name].append(self._clock() - start)
 
     def forget(self) -> None:
         """Begin anew, for another part."""

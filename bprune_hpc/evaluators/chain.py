@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..graph.layer_graph import Convolution, Layer
 from ..posterior.mean_field import Posterior
@@ -40,7 +39,7 @@ class ChainNetwork:
     def __init__(
         self, layers: Sequence[Layer], fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
     ) -> None:
-        threadpool_limits(n_threads, user_api="blas")
+        self.n_threads = n_threads
         self._layers = layers
         self._workspace, self._threads = Workspace(), Threads(n_threads)
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}

@@ -473,6 +473,7 @@ class CompiledGraph:
     def __init__(
         self, graph: LayerGraph, fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
     ) -> None:
+        self.n_threads = n_threads
         self._graph = graph
         self._fixed = {
             name: np.asarray(value, np.float32)

@@ -31,6 +31,7 @@ class GraphEvaluator:
     """Runs a network as it is; nothing is left out, and nothing is shared between draws."""
 
     network: Network
+    n_threads: int = 1  # it is TensorFlow that has products
 
     def prune(self, table: Posterior) -> Pruned:
         """See :class:`Evaluator`."""

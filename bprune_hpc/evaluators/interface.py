@@ -90,7 +90,18 @@ class Pruned(Protocol):
 
 
 class Evaluator(Protocol):
-    """A way to run a network."""
+    """A way to run a network.
+
+    Attributes
+    ----------
+    n_threads : int
+        That NumPy's matrix products are to have meanwhile, which is not the evaluator's business:
+        it is a setting of the process.
+    """
+
+    @property
+    def n_threads(self) -> int:
+        """See the class."""
 
     def prune(self, table: Posterior) -> Pruned:
         """The network with another table of Gaussians, which may have exact zeros."""

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..graph.layer_graph import Layer
 from ..posterior.mean_field import Posterior
@@ -47,7 +46,7 @@ class LocalChain:
     def __init__(
         self, layers: Sequence[Layer], fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
     ) -> None:
-        threadpool_limits(n_threads, user_api="blas")
+        self.n_threads = n_threads
         self._layers = layers
         self._workspace, self._threads = Workspace(), Threads(n_threads)
         self._fixed = {name: np.asarray(value, np.float32) for name, value in fixed.items()}

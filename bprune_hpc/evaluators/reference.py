@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..graph.layer_graph import Convolution, Dense, LayerGraph
 from ..graph.layer_ops import run
@@ -41,7 +40,7 @@ class ReferenceNetwork:
     def __init__(
         self, graph: LayerGraph, fixed: Mapping[str, NDArray[Any]], n_threads: int = 1
     ) -> None:
-        threadpool_limits(n_threads, user_api="blas")
+        self.n_threads = n_threads
         self._graph = graph
         self._fixed = {
             name: np.asarray(value, np.float32)

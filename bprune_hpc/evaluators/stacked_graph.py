@@ -54,6 +54,7 @@ class StackedGraph:
         n_inter: int = 1,
         device: Device = CPU,
     ) -> None:
+        self.n_threads = n_intra
         tensorflow = import_tensorflow()
         definition = tensorflow.compat.v1.GraphDef.FromString(lifted.graph_def)
         with tensorflow.Graph().as_default() as alone:

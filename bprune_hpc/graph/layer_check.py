@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from ..blas import limit_threads
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import import_graphs, open_session, quiet_file_descriptor_2
 from .constant_folding import import_graph
@@ -69,7 +69,7 @@ def agrees(
     try:
         with (
             quiet_file_descriptor_2(),
-            threadpool_limits(1, user_api="blas"),
+            limit_threads(1),
             open_session(graph, *threads, is_optimized=False) as session,
         ):
             for is_mean in (True, False):

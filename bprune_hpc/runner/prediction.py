@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blas import limit_threads
 from ..errors import BpruneError
 from ..evaluators.graph import Network as Function
 from ..evaluators.interface import Evaluator, Weights
@@ -215,11 +216,12 @@ def statistics_of(
     statistics: Any = task.statistics(plan, len(x), True)
     for block in plan.blocks:
         sums: dict[int, AnySums] = {}
-        evaluate(
-            evaluator, network, everything, dataset, partition, block,
-            sums, draw_sums, not_finite,
-            seed=sampling.seed, advance=lambda n_cells: None,
-        )  # fmt: skip
+        with limit_threads(evaluator.n_threads):
+            evaluate(
+                evaluator, network, everything, dataset, partition, block,
+                sums, draw_sums, not_finite,
+                seed=sampling.seed, advance=lambda n_cells: None,
+            )  # fmt: skip
         _check_outputs(not_finite)
         statistics.add_block(sums, dataset.summed_label[block.start : block.stop])
     return cast(AnyStatistics, statistics)

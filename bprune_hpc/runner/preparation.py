@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ..blas import limit_threads
 from ..config import targets
 from ..config.sweep_config import SweepConfig
 from ..evaluators.draw_noise import DRAW_NOISES
@@ -125,6 +126,7 @@ def prepare(config: SweepConfig, comm: Comm, join: Join) -> PreparedSweep:
     InputError
         If something that is named cannot be read, or does not fit the rest.
     """
+    limit_threads(config.num_intra)
     used = device.take(config.device, comm)
     network, examples = problem.load(config, comm, used.device)
     size = draws_per_replicate(config.pairing, network.task.noises_per_replicate)

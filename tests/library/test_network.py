@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import bprune_hpc
 from bprune_hpc import data, results, sweep
@@ -331,6 +332,16 @@ def test_labels_give_log_probabilities(net, digits):
     assert net.predict(digits.x[:9], n_draws=4).log_probability is None
     with pytest.raises(DataError, match="label 10 of example 0 is not a class"):
         net.predict(digits.x[:1], y=[10])
+
+
+def test_a_prediction_leaves_threads_of_others_alone(net, digits):
+    def n_threads():
+        return {one["filepath"]: one["num_threads"] for one in threadpool_info()}
+
+    with threadpool_limits(3, user_api="blas"):
+        before = n_threads()
+        net.predict(digits.x[:8], n_draws=2)
+        assert n_threads() == before
 
 
 def test_both_numbers_of_threads_reach_the_evaluator(monkeypatch, digits):

@@ -51,7 +51,7 @@ LAYERS = (
     {"accumulators", "graph", "job", "files"},
     {"posterior", "mpi", "data", "models", "graph_info"},
     {"compiled", "tensorflow_import"},
-    {"sources", "streams", "alignment"},
+    {"sources", "streams", "alignment", "blas"},
     {"errors", "_typing"},
 )
 """From top to bottom: what is in one imports from lower ones alone, and not from its own."""
