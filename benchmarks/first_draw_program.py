@@ -13,6 +13,11 @@ import sys
 import time
 from typing import Any
 
+from bprune_hpc.job import startup
+
+if __name__ == "__main__":
+    startup.begin(saves=True)  # as the command does
+
 from bprune_hpc.mpi.comm import run
 from bprune_hpc.runner import worker
 from bprune_hpc.sweep import sweep
@@ -43,4 +48,4 @@ def main(launched: float, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    startup.end(lambda: main(float(sys.argv[1]), sys.argv[2:]))

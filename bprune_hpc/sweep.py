@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
 from .config.flags import parser as parser
 from .config.sweep_config import parse
-from .estimate.command import estimate
 from .job import deadline, launch_report, memory
 from .mpi.comm import Comm, run
 from .results import sweeping
@@ -54,6 +53,8 @@ def sweep(comm: Comm, argv: Sequence[str], ask: loop.Ask | None = None) -> int:
     end = comm.from_root(lambda: deadline.find(config.time_limit_min, started))
     launch_report.report(comm, config.num_intra, end)
     if config.plan:
+        from .estimate.command import estimate
+
         return estimate(comm, config, argv)
     ask = ask or loop.StopVote(comm, end, config.stop_margin_s)
     why, n_failed = sweeping.run(comm, config, ask)

@@ -16,6 +16,7 @@ ends. What does not: what can wait for the ranks (``comm.run``).
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -36,6 +37,7 @@ def begin(saves: bool) -> None:
         Whether the command asks for the stop signals, and saves what it has done; else the first
         one ends it.
     """
+    gc.disable()  # until all is imported, which makes no garbage
     streams.keep()
     sys.excepthook = _tell
     if saves:
@@ -49,6 +51,7 @@ def begin(saves: bool) -> None:
 
 def end(main: Callable[[], int]) -> NoReturn:
     """Run a command, and end the process with its status."""
+    gc.enable()
     try:
         status = main()
     except SystemExit as leaving:

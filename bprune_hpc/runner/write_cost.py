@@ -23,7 +23,7 @@ from .synthetic_state import fill
 
 BYTES_PER_S = 100e6
 """Sums that are copied, hashed and put on disk, and read back at the end."""
-_N_TIMES = 3  # of which the least counts: the first time more is loaded
+_N_TIMES = 2  # of which the least counts: the first time more is loaded
 _N_THRESHOLDS = 4
 _MOST_EXAMPLES = 512
 _NUMBERS = 2**20  # in sums of all groups that are timed
