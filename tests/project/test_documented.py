@@ -6,19 +6,21 @@ changes, the sentence is not found any more, and the page is to be written anew.
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 
-from bprune_hpc import __version__, train
+from bprune_hpc import __version__, sweep, train
 from bprune_hpc.__main__ import COMMANDS
 from bprune_hpc.accumulators.classification import MAX_NLL
 from bprune_hpc.config import flags, targets
+from bprune_hpc.errors import InputError
 from bprune_hpc.estimate import cost_model, submission
 from bprune_hpc.evaluators import draw_noise, stacked_graph
 from bprune_hpc.files import checksum, lock, lock_owner
 from bprune_hpc.inspection.tensors import COLLAPSED_BELOW_NATS
-from bprune_hpc.job import deadline, signals
+from bprune_hpc.job import deadline, provenance, signals
 from bprune_hpc.metrics import stopping, tasks
 from bprune_hpc.mpi.rendezvous import DEFAULT_LIMIT_MIN
 from bprune_hpc.posterior.draws import N_GROUPS
@@ -55,6 +57,9 @@ SENTENCES = {
         f"of the next write plus {deadline.SPARE_S:g} s;",
         f"and {BYTES_PER_S / 1e6:g} MB/s for the sums",
         f"groups of draws ({N_GROUPS} at most)",
+        f"| {InputError.exit_status} | wrong arguments or input",
+        f"| {sweep.STOPPED} | stopped early",
+        f"| {sweep.FAILED} | done, but some thresholds failed",
         f"comes after {FIRST_ROUND_S:g} s of work, or up to {SECONDS[ROUND_S]} where it is "
         f"foretold to take more than {SECONDS[FIRST_ROUND_S * FIRST_WRITE_SHARE]}",
         f"every {SUPERSTEP_S:g} s or so",
@@ -116,6 +121,34 @@ def test_every_flag_of_a_sweep_is_explained() -> None:
     known = {name for action in flags.parser()._actions for name in action.option_strings}
     assert known - said == {"-h", "--help"}
     assert said <= known
+
+
+IN_WORDS = {
+    "checkpoint": "checkpoint", "graph": "network graph", "data": "test set",
+    "ood data": "other (OOD) data", "training data": "training data",
+    "prior of the graph": "prior in the graph", "task": "task", "output_kind": "kind of outputs",
+    "grid": "thresholds instead of fractions",
+}  # fmt: skip
+
+
+def test_all_that_a_resume_refuses_is_told() -> None:
+    page = (ROOT / "docs/long_jobs.md").read_text(encoding="utf-8")
+    found = re.search(r"Refused are: (.*?) Digests are", page, re.DOTALL)
+    assert found
+    tree = ast.parse((ROOT / "bprune_hpc/results/identity.py").read_text())
+    keys = {
+        str(key.value)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef) and ast.unparse(function.returns) == "Identity"
+        for node in ast.walk(function)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+    assert len(keys) > 15
+    keys |= set(provenance._CHOICES)
+    said = " ".join(found[1].split())
+    assert [key for key in keys if IN_WORDS.get(key, f"`--{key}`") not in said] == []
 
 
 def test_every_command_has_its_part_of_the_page() -> None:
