@@ -26,7 +26,7 @@ as_path VENV ARG_FILE TRAIN_ARG_FILE MODEL_DIR OUTPUT CASES RESULTS CHECKPOINT
 
 # A stop signal means the same to every launcher as SIGUSR1: that one they all forward to all ranks,
 # while on a SIGTERM mpirun leaves them a second or two. A run that is asked to stop finishes
-# its round, writes its results and ends.
+# its stretch of work, writes its results and ends.
 pass_on() {
   asked_to_stop=${asked_to_stop:-$1}
   [[ -z $launched ]] || kill -USR1 "$launched" 2>/dev/null || true
@@ -98,7 +98,7 @@ run() {
   launched=
 }
 
-# What is in the results file: "complete", or "partial 120/200 draws", or nothing.
+# What is in the results file: "complete", or "partial 120/200 cells", or nothing.
 state_of_results() {
   python -m bprune_hpc.inspect --status "$OUTPUT" 2>/dev/null || true
 }

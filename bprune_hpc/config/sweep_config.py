@@ -87,7 +87,7 @@ class SweepConfig:
     extended : bool
         Whether what a choice rests on was changed when the results file had results; no flag's.
     evaluator : {"auto", "chain", "channels", "layers", "graph"}
-        See ``evaluator_choice``.
+        See ``evaluators.selection``.
     output : str
         The results file, without links and ``..``.
     overwrite : bool

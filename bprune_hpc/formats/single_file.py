@@ -1,7 +1,8 @@
 """One Python file of a module and what it takes from others of this package.
 
 What belongs here: which definitions those are, and their order. What does not: what the file does
-(``export.portable``). So the exported file has the package's own lines and no copy of them is kept.
+(``formats.portable``). So the exported file has the package's own lines, and no copy of them is
+kept.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ that); rules about operations one by one. What does not: noise and weights.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..errors import GraphError
 from ..tensorflow_import import MOST_AXES
-from .nodes import Node, Nodes, Tensor, describe, is_random, operation
+from .nodes import Depends, Node, Nodes, Tensor, describe, is_random, operation
 
 _FIX = "the file is damaged: copy it again"
 # Cycles through these are the loops of TensorFlow 1.
@@ -135,6 +135,7 @@ _OUTSIDE = frozenset({"PyFuncStateless", "ReadFile", "MatchingFiles"})
 _LOOPS_AND_BRANCHES = frozenset(
     {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "RefSwitch", "RefMerge"}
 )
+_CONDITIONALS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 
 
 def check_operations(nodes: Nodes, library: Any, label: str) -> None:
@@ -178,16 +179,40 @@ def check_operations(nodes: Nodes, library: Any, label: str) -> None:
             f"state: {describe(everything, effects)}; pass --input_op behind them, or export the "
             "graph without them"
         )
-    if branches:
-        raise GraphError(
-            f"{label}: control flow that depends on data: {describe(nodes, branches)}; export the "
-            "graph for inference"
-        )
+    _refuse_branches(nodes, branches, label)
     random = [name for name, node in inside.items() if is_random(node.op)]
     if random:
         raise GraphError(
             f"{label}: random operations in loops or conditionals: {describe(inside, random)}; "
             "export the graph for inference"
+        )
+
+
+def check_conditionals(nodes: Nodes, depends: Mapping[str, Depends], label: str) -> None:
+    """Refuse conditionals on the examples: the branch is one for all that are in a batch.
+
+    Parameters
+    ----------
+    depends : mapping of str to Depends
+        What each node that counts depends on.
+
+    Raises
+    ------
+    GraphError
+    """
+    on_data = [
+        name
+        for name in depends
+        if nodes[name].op in _CONDITIONALS and depends[nodes[name].inputs[0][0]] & Depends.INPUT
+    ]
+    _refuse_branches(nodes, on_data, label)
+
+
+def _refuse_branches(nodes: Nodes, branches: Collection[str], label: str) -> None:
+    if branches:
+        raise GraphError(
+            f"{label}: control flow that depends on data: {describe(nodes, branches)}; export the "
+            "graph for inference"
         )
 
 

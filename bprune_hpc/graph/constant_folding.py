@@ -155,7 +155,8 @@ class Evaluator:
     ) -> bool:
         """Give ``take`` flat parts of a tensor's values, one array for each level of noise.
 
-        False where the tensor is not computed number by number; see :mod:`evaluate_blocks`.
+        False where the tensor is not computed number by number; see
+        ``graph.blockwise_folding``.
         """
         flat = elementwise(self._nodes, self._names, tensor, self.size, _NOISE_LEVEL)
         if flat is None:

@@ -20,7 +20,7 @@ from ..errors import GraphError
 from ..posterior.mean_field import Posterior
 from ..tensorflow_import import import_graphs
 from . import endpoints
-from .checks import check_lifted, check_operations, used_functions
+from .checks import check_conditionals, check_lifted, check_operations, used_functions
 from .constant_folding import Evaluator, static_types
 from .feeds import still_dropout
 from .inlining import flatten
@@ -33,6 +33,7 @@ from .nodes import (
     Tensor,
     ancestors,
     build_graph,
+    dependences,
     describe,
     is_random,
     placeholder_node,
@@ -213,6 +214,8 @@ def _lift(
     names = {node: name for node, name in names.items() if node in nodes}
     others = {name: node for name, node in nodes.items() if name not in names}
     check_operations(others, graph_def.library, label)
+    order = ancestors(nodes, ends)
+    check_conditionals(nodes, dependences(nodes, order, input_tensor, names), label)
     values = VariableValues(names.values(), read_variables, variable_types)
     for node_name, name in names.items():
         dtype = import_graphs().as_dtype(values.dtype(name)).as_datatype_enum

@@ -84,7 +84,7 @@ def build(
     Parameters
     ----------
     name : str
-        One of :data:`MODELS`; see the function of that name in ``models_layers``.
+        One of :data:`MODELS`; see the function of that name in ``models.layers``.
     inputs : float32 tensor, shape (n, n_values)
     n_classes, n_train : int
         Classes; examples in the whole training set.

@@ -48,7 +48,7 @@ _KEPT = rf"{re.escape(SPLIT_FILE)}|{re.escape(CSV_FILE)}"
 _SWEPT = r"stage\d+\.h5"
 _OURS = re.compile(
     rf"{_PUT}|{graph_info.LAYER_NAMES}|{graph_info.OP_NAMES}"
-    # What killed writers leave: TensorFlow's, and ``publishing``'s.
+    # What killed writers leave: TensorFlow's, and ``files.atomic_write``'s.
     rf"|{_CHECKPOINT_FILE}\.tempstate\d+|\.({_PUT}|{_KEPT}|{_SWEPT})\.[0-9a-f]{{16}}\.part"
     # Both halves of the data, logs; sweeps of stages, and what is beside them.
     rf"|{_KEPT}|{EVENTS}|{_SWEPT}(\.bak|\.lock)?|\.{_SWEPT}\.lock\.[0-9a-f]{{16}}(\.next)?"

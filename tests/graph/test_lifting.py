@@ -499,6 +499,12 @@ def _branch_on_data(t: _Tools) -> Any:
     return t.tf.raw_ops.Merge(inputs=merged).output
 
 
+def _branch_of_tensorflow_2(t: _Tools) -> Any:
+    """On what examples seldom are: no few of them show it."""
+    product, is_usual = t.x @ t.sampled(), t.tf.reduce_all(t.x < 1e6)
+    return t.tf.cond(is_usual, lambda: product, lambda: 2.0 * product)
+
+
 def _loop_with_noise(t: _Tools) -> Any:
     start = t.x @ t.sampled()
 
@@ -531,6 +537,7 @@ REFUSED = {
     "placeholder": (_second_placeholder, r"placeholders besides the input: 'rate' \(Placeholder\)"),
     "no path": (_no_path, "no path from input 'x:0' to output 'logits:0'; check --input_op"),
     "branch": (_branch_on_data, "control flow that depends on data: .*Merge"),
+    "branch of TensorFlow 2": (_branch_of_tensorflow_2, "control flow that depends on data: .*If"),
     "loop": (_loop_with_noise, r"random operations in loops or conditionals: .*\(RandomUniform\)"),
 }
 

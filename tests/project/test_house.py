@@ -77,6 +77,7 @@ SCRIPTS = sorted(
     for path in ROOT.glob(pattern)
 )
 CONFIGS = sorted((ROOT / "configs").glob("*.txt"))
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
 def name_of(path: Path) -> str:
@@ -158,6 +159,45 @@ def test_packages_import_from_lower_layers_alone() -> None:
         and layer.get(room_of(other), -1) <= layer[room_of(name)]
     ]  # fmt: skip
     assert not wrong
+
+
+def test_the_page_of_architecture_has_every_package_in_its_layer() -> None:
+    rows = re.findall(r"^\| (\d+) \| (`[^|]*)\|", ARCHITECTURE, re.MULTILINE)
+    said = [
+        (int(layer), name.removesuffix(".py"))
+        for layer, names in rows
+        for name in re.findall(r"`([^`]+)`", names)
+    ]
+    layers = enumerate(reversed(LAYERS))
+    assert sorted(said) == sorted((at, room) for at, rooms in layers for room in rooms)
+
+
+def test_what_the_page_of_architecture_names_is_there() -> None:
+    files = [name_of(path) for path in tracked_files()]
+    missing = []
+    for name in re.findall(r"`([\w./]+)`", ARCHITECTURE):
+        if re.search(r"[A-Z]{3}", name.replace("README", "").replace("CHANGELOG", "")):
+            continue  # NAME, FORMAT: of the reader's own
+        if "/" in name or re.search(r"\.(py|md|toml|cfg|sh|c|h5)$", name):
+            is_there = any(f"/{file}/".find(f"/{name.strip('/')}/") >= 0 for file in files)
+        elif re.fullmatch(r"[a-z_]+(\.\w+)+", name):
+            is_there = has_name(name)
+        else:
+            continue
+        if not is_there:
+            missing.append(name)
+    assert not missing
+
+
+def has_name(dotted: str) -> bool:
+    """Whether a module of the package is of that name, or one of a part of it has the rest."""
+    parts = dotted.split(".")
+    for n in range(len(parts), 0, -1):
+        home = ".".join(parts[:n])
+        if home in SOURCES:
+            rest = parts[n : n + 1]
+            return not rest or re.search(rf"\b{rest[0]}\b", SOURCES[home].read_text()) is not None
+    return False
 
 
 @pytest.mark.parametrize(
