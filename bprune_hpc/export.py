@@ -77,9 +77,10 @@ def parser() -> ArgumentParser:
         type=int,
         choices=BITS,
         default=BITS[0],
-        help="bits of a weight in the bundle; 16 where its standard deviation is larger than what "
-        "that loses",
+        help="bits of a weight in the bundle; 16 where that moves it by less than 1/1024 of its "
+        "standard deviation",
     )
+    root.set_help("--overwrite", "put the export in the place of one that is there")
     wanted.add_argument(
         "--keep_slots",
         action="store_true",

@@ -328,7 +328,7 @@ def _numbers(swept: Swept, after: After) -> list[Number]:
     }
     for name, point in points.items():
         out.append(Number.of(f"{name}: NLL", point.nll.value))
-        # Steps of one image: three trainings can agree on all of them.
+        # Steps of one image: a few trainings can agree on all of them.
         step = 1 / point.nll_of.shape[1]
         out.append(Number.of(f"{name}: error", point.error.value, step / len(point.error.value)))
         if np.isfinite(point.auroc.mean):

@@ -333,7 +333,7 @@ def _claims(trainings: Mapping[str, Training], sweep: Sweep, rows: Sequence[Row]
         if link == LINKS[1].name:
             faster = curves[what, by, LINKS[0].name]
             slower &= all(a.rate <= b.rate for a, b in zip(curve, faster, strict=True))
-    claims.append(Claim("each rank that is added brings less than those before it", falls))
+    claims.append(Claim("the more ranks are projected, the lower is their efficiency", falls))
     claims.append(Claim("over a slower network nothing is faster", slower))
     return claims
 

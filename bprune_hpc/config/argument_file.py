@@ -103,6 +103,10 @@ class ArgumentParser(argparse.ArgumentParser):
                 joined.append(text)
         return joined
 
+    def set_help(self, flag: str, text: str) -> None:
+        """Say something else of a flag that another command has, too."""
+        self._option_string_actions[flag].help = text
+
     @property
     def given(self) -> list[str]:
         """Flags that were on the command line, or in an argument file."""

@@ -71,15 +71,20 @@ class _Grid(argparse.Action):
 def add_names(group: Any) -> None:
     """Flags that say what is what in a file of data, of every command that reads labels."""
     group.add_argument(
-        "--x_key", metavar="KEY", help="name of the array of examples, if not x_test or x"
+        "--x_key",
+        metavar="KEY",
+        help="name of the array of examples, if it is no usual one (x, images, ...)",
     )
     group.add_argument(
-        "--y_key", metavar="KEY", help="name of the array of labels, if not y_test or y"
+        "--y_key",
+        metavar="KEY",
+        help="name of the array of labels, if it is no usual one (y, labels, ...)",
     )
     group.add_argument(
         "--target_columns",
         metavar="LIST",
-        help="for CSV: names or numbers (from 0) of the label columns; default: the last",
+        help="for CSV: names or numbers (from 0) of the label columns; default: one that is called "
+        "label, target, class or y, else the last",
     )
     group.add_argument(
         "--first_label", type=int, default=0, metavar="N", help="label of the first class"
@@ -243,7 +248,8 @@ def parser() -> ArgumentParser:
         "--prior_scale",
         type=float,
         metavar="X",
-        help="standard deviation of the weights' prior, for kl and bmr; default: as in the graph",
+        help="standard deviation of the weights' prior, for kl, bmr and --elbo_path; default: as "
+        "in the graph",
     )
     first.add_argument(
         "--num_monte_carlo", type=int, default=200, metavar="S", help="posterior draws"

@@ -15,6 +15,7 @@ from ..metrics.definitions import ALL, CLASSIFICATION, OUT_OF_DISTRIBUTION, REGR
 from ..metrics.stopping import Target, parse_target
 from ..metrics.threshold_selection import MODES, STEPS, Limit
 from ..posterior.criteria import CRITERIA
+from ..posterior.thresholds import unpruned
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +204,10 @@ def _check_choose(arguments: argparse.Namespace, kind: str, least: float) -> Non
 
 
 def _check_unpruned(flag: str, kind: str, least: float, criterion: str) -> None:
-    unpruned = 0.0 if kind == "fraction" else CRITERIA[criterion].unpruned
-    if least != unpruned:
+    wanted = unpruned(kind, CRITERIA[criterion])
+    if least != wanted:
         where = "0 to --prune_fractions" if kind == "fraction" else "0 to --thresholds"
-        if not math.isfinite(unpruned):
+        if not math.isfinite(wanted):
             where = "none to --thresholds"
         raise ConfigError(
             f"{flag}: the unpruned network, to compare with, is not in the sweep; add {where}"

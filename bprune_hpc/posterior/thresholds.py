@@ -91,6 +91,11 @@ def parse_grid(text: str, kind: str, criterion: str = "snr") -> tuple[float, ...
     return tuple(sorted(set(values), reverse=descending))
 
 
+def unpruned(kind: str, criterion: Criterion) -> float:
+    """The value of a grid of thresholds, or fractions, that prunes nothing, by definition."""
+    return 0.0 if kind == "fraction" else criterion.unpruned
+
+
 def is_allowed(value: float, kind: str, criterion: Criterion) -> bool:
     """Whether a grid of thresholds, or fractions, may have a value."""
     if kind == "fraction":
@@ -114,8 +119,8 @@ def _values(text: str, flag: str, criterion: Criterion) -> list[float]:
             space = np.geomspace if spacing else np.linspace
             return [float(value) for value in space(float(start), float(stop), int(count))]
         items = [item.strip() for item in text.split(",") if item.strip()]
-        unpruned = criterion.unpruned if flag == _FLAGS["threshold"] else 0.0
-        return [unpruned if item == "none" else float(item) for item in items]
+        kind = next(kind for kind, of_kind in _FLAGS.items() if of_kind == flag)
+        return [unpruned(kind, criterion) if item == "none" else float(item) for item in items]
     except ValueError as error:
         raise ConfigError(
             f"{flag}: '{text}' is neither numbers with commas nor START:STOP:COUNT[:log]"

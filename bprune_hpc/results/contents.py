@@ -24,7 +24,7 @@ from ..runner.network import Network
 from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
 from . import contents_classification, contents_free_energy, contents_regression
-from .choice import choice
+from .choice import choice, is_unpruned
 from .file import SCHEMA, Contents, Variable
 
 _INPUTS = {OUT_OF_DISTRIBUTION: "ood_input", TRAINING: "elbo_input"}
@@ -137,7 +137,8 @@ def contents(
         )
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, sweep_statistics)
-    doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
+    is_whole = is_unpruned(config, masks[0])
+    doubt = network.task.doubt(statistics.label, metrics) if is_whole else ""
     return Contents(
         attrs={
             **({"doubt": doubt} if doubt else {}),

@@ -72,10 +72,9 @@ class Swept:
 
     @property
     def shown(self) -> list[int]:
-        """Up to three thresholds to look at closely: unpruned, chosen, halfway to all pruned."""
+        """Up to three thresholds to look at closely: the first, the chosen one, the last."""
         last = len(self.thresholds) - 1
-        middle = last if self.chosen is None else self.chosen
-        return sorted({0, middle, last})
+        return sorted({0, last} if self.chosen is None else {0, self.chosen, last})
 
     def point(self, index: int) -> str:
         """A threshold in words: ``SNR <= 0.5``, or ``unpruned``."""

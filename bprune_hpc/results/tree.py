@@ -77,7 +77,7 @@ class Results(xarray.DataTree):
         return found
 
     def chosen_pruning(self) -> dict[str, Any]:
-        """The same of the point that ``--max_accuracy_drop`` or ``--max_nll_rise`` has chosen.
+        """The same of the point that the sweep has chosen: ``--max_accuracy_drop``, say.
 
         Returns
         -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from bprune_hpc import report, results, sweep
+from bprune_hpc.config.sweep_config import SweepConfig
 from bprune_hpc.metrics.exact_tests import drop_p_value, rise_p_value
+from bprune_hpc.runner.problem import Problem
 from tests.helpers import fake_problem
 from tests.helpers.bits import all_bits
 from tests.helpers.rewriting import rewritten
@@ -247,6 +250,32 @@ def _as_before(file: h5py.File) -> None:
             del group[name]
     for name in ("mode", "decided_on", "cost", "n_comparisons"):
         del group.attrs[name]
+
+
+@pytest.mark.parametrize("grid", ["--thresholds=0,0.5,1", "--prune_fractions=0,0.6,0.9"])
+def test_a_network_that_was_pruned_before_has_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: str
+) -> None:
+    """What was zero before is pruned at every threshold; 0 is the network as it was read."""
+    whole = fake_problem.problem
+
+    def pruned_before(config: SweepConfig, n_examples: int = 45) -> Problem:
+        network, (test, *others) = whole(config, n_examples)
+        for table in (network.posterior.loc, network.posterior.scale):
+            table["layer/kernel"][:4] = 0
+        predicted = (test.x @ network.posterior.loc["layer/kernel"]).argmax(axis=1)
+        wrong = replace(test, label=(predicted + 1) % fake_problem.N_CLASSES)
+        return network, [wrong, *others]
+
+    fake_problem.install(monkeypatch.setattr)
+    monkeypatch.setattr(fake_problem, "problem", pruned_before)
+    for limit in ("--max_nll_rise=5", "--max_accuracy_drop=0.5", "--choose=free_energy"):
+        path = tmp_path / f"{limit.strip('-')}.h5"
+        assert start(path, *KINDS["training data"], grid, limit, "--num_monte_carlo=28") == 0
+        found = results.read(path)
+        assert found.sparsity.pruned_fraction.values[0] == pytest.approx(1 / 3)
+        assert found.choice.attrs["index"] >= 0 and found.choice.attrs["text"]
+        assert "no more than" in found.attrs["doubt"]
 
 
 def test_without_a_limit_nothing_is_chosen(tmp_path: Path) -> None:
