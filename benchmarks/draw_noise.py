@@ -1,7 +1,7 @@
 """What noise of its own for each example gains over noise that all examples share.
 
     python -m benchmarks.draw_noise digits
-    python -m benchmarks.draw_noise --model_dir DIR --data_path FILE --thresholds 0,1,2 --times
+    python -m benchmarks.draw_noise --model_dir DIR --data_path FILE --thresholds 0:2:21 --times
 
 Every number comes from results files that ``bprune_hpc.sweep`` wrote, of sweeps that differ in
 their seed alone: variances over the sweeps assume nothing. With ``--times``: processor time to a
@@ -31,6 +31,7 @@ from bprune_hpc import data, sweep
 from bprune_hpc.models.layers import keras
 from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.posterior.pruning import mask_at_threshold
+from bprune_hpc.posterior.thresholds import parse_grid
 from bprune_hpc.tensorflow_import import import_probability, import_tensorflow
 
 from .common_draws import Repeats, repeat
@@ -150,7 +151,7 @@ def times_table(
         for name, draw in draws.items():
             seconds, variance = of_peer(draw, test.y, n_draws, n_repeats)
             costs[name] = costs.get(name, 0) + seconds * variance
-    grid = ",".join(f"{threshold:g}" for threshold in thresholds)
+    grid = ",".join(map(str, thresholds))
     flags = [f"--model_dir={model_dir}", f"--data_path={data_path}", f"--thresholds={grid}"]
     for kind in ("shared", "per_example"):
         seconds, variance = of_sweep([*flags, f"--draw_noise={kind}"], n_draws, n_repeats)
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("what", nargs="?", choices=["digits"], help="the network of the package")
     parser.add_argument("--model_dir", default="embedded:digits_fc", help="(%(default)s)")
     parser.add_argument("--data_path", help="test set; without, all 1,797 digits")
-    parser.add_argument("--thresholds", default="0,1")
+    parser.add_argument("--thresholds", default="0,1", help="as of a sweep (%(default)s)")
     parser.add_argument("--num_monte_carlo", type=int, default=100, help="draws (%(default)s)")
     parser.add_argument("--sweeps", type=int, default=40, help="of each kind (%(default)s)")
     parser.add_argument("--times", action="store_true", help="time to an error, by peers and here")
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as directory:
         data_path = asked.data_path or all_digits(directory)
         if asked.times:
-            grid = list(np.linspace(0, 2, 21))[:: 21 if asked.thresholds == "0" else 1]
+            grid = parse_grid(asked.thresholds, "threshold")
             said = times_table(
                 asked.model_dir, data_path, grid, asked.num_monte_carlo, asked.sweeps
             )

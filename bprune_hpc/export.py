@@ -7,6 +7,7 @@ Of a results file and the case that it was made of; or of a case alone, with the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -68,8 +69,10 @@ def parser() -> ArgumentParser:
     )
     wanted.add_argument(
         "--threshold",
-        dest="threshold",
+        action=flags.Grid,
+        dest="grid",
         metavar="X",
+        default=flags.Grid.NONE,
         help="threshold to prune at, where there is no results file",
     )
     wanted.add_argument(
@@ -95,6 +98,8 @@ def export_network(comm: Comm, argv: Sequence[str]) -> int:
     def on_root() -> None:
         command = parser()
         arguments: Any = command.parse(argv)
+        if arguments.verbose:
+            logging.getLogger(__package__).setLevel(logging.DEBUG)
         if not arguments.to:
             raise ConfigError("--to is missing; name a directory to make")
         formats = read_formats(arguments.formats.split(","))
@@ -149,13 +154,12 @@ def _of_results(arguments: Any, given: Sequence[str]) -> PrunedNetwork:
 def _of_case(arguments: Any) -> PrunedNetwork:
     if arguments.at is not None:
         raise ConfigError("--at: is of a results file; give one, or --threshold=X")
-    if arguments.threshold is not None:
-        arguments.grid = ("threshold", arguments.threshold)
-    if arguments.grid[1] is None:
+    if arguments.grid == flags.Grid.NONE:
         raise ConfigError("--threshold is missing; say what to prune, or give a results file")
     config = sweep_config.from_arguments(arguments)
     if len(config.grid) != 1:
-        raise ConfigError(f"--thresholds: an export is of one, not of {len(config.grid)}; give one")
+        flag = arguments.grid[2]
+        raise ConfigError(f"{flag}: an export is of one threshold, not of {len(config.grid)}")
     has_data = config.data_path is not None or config.dataset != "auto"
     return _pruned(config, (config.grid_kind, config.grid[0]), has_data, None)
 
@@ -169,7 +173,8 @@ def _pruned(
     )
     if has_data:
         check_paths(config)
-    found, task = problem.read_network(config)
+    with contextlib.nullcontext() if swept is None else swept.asks(_BESIDE_A_FILE):
+        found, task = problem.read_network(config)
     examples = None
     if has_data:
         (examples,), _ = read_sets(config, task, network_input(found.graph, found.fixed))
@@ -180,7 +185,7 @@ def _pruned(
         )
     unpruned = problem.network_of(config, found, task, some)
     if swept is not None:
-        swept.check_network(unpruned)
+        swept.check_network(unpruned, "--model_dir")
     rule = config.rule(unpruned.prior)
     (mask,) = pruning_masks(found.posterior, point[0], [point[1]], rule)
     (cut,) = thresholds_in_words(rule, point[0], [mask])

@@ -23,14 +23,15 @@ from .job import startup
 if __name__ == "__main__":
     startup.begin(saves=False)
 
-from . import results, streams
+from . import streams
 from .checkpoints.case import read_case
 from .config.argument_file import ArgumentParser
 from .config.flags import FEED, read_feed
-from .errors import ConfigError, DamagedError, ResultsError
+from .errors import ConfigError, DamagedError
 from .inspection import figure, text
 from .inspection.tensors import COLLAPSED_BELOW_NATS, tensor_rows
 from .mpi.comm import SerialComm, run
+from .results.progress import progress_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,20 +100,10 @@ def status_of(path: str | Path) -> str:
         If there is no such file, it is not a sweep's, or it says neither of the first two.
     """
     try:
-        with results.open_results(path) as file:
-            status = file.attrs.get("status")
-            n_failed = file.attrs.get("n_failed", 0)
-            n_cells, n_done = (file.attrs.get(name) for name in ("n_cells", "n_cells_done"))
+        return progress_of(path).text
     except DamagedError as error:
         logger.warning("%s", error)
         return "damaged"
-    if status not in ("complete", "partial"):
-        raise ResultsError(
-            f"{path}: status is {status!r}, neither complete nor partial; run the sweep again"
-        )
-    if status == "complete" and n_failed:
-        return f"complete ({n_failed} threshold{'s' if n_failed > 1 else ''} failed)"
-    return str(status) if n_cells is None else f"{status} {n_done}/{n_cells} cells"
 
 
 def _checked(arguments: argparse.Namespace) -> argparse.Namespace:

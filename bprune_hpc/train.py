@@ -49,6 +49,7 @@ from .job.provenance import Environment, environment_of, union
 from .models.zoo import image_shape
 from .mpi import comm as ranks
 from .results import sweeping
+from .results.progress import complete
 from .runner.examples import check_paths
 from .runner.loop import StopVote
 from .runner.timing import Timing
@@ -78,6 +79,8 @@ from .training.validation import Validation, validate
 PROG = "python -m bprune_hpc.train"
 STOPPED = 3
 """Exit status of a training that has stopped early; the same command goes on."""
+FAILED = 4
+"""Exit status of a training that is done, but for thresholds that failed in a stage's sweep."""
 
 _LOOK_S = 1.0  # between looks at signals and the clock, about
 _SAVE_S = 300.0  # between checkpoints that are for a resume alone, at least
@@ -130,7 +133,8 @@ def train(
     Returns
     -------
     int
-        Exit status, the same on every rank: 0, or 3 if it has stopped early.
+        Exit status, the same on every rank: 0, or 3 if it has stopped early, or 4 if it is done
+        and thresholds failed in sweeps of its stages.
     dict
         On rank 0, once it is done, what ``train.json`` holds; else empty.
 
@@ -157,11 +161,17 @@ def train(
 
 
 def _say_status(config: TrainConfig) -> int:
-    status = TrainingDirectory(config, 1).status()
-    if status:
-        streams.show(status)
-        streams.check_shown("the status is told by the exit status too", is_product=False)
-    return 0 if status == "complete" else STOPPED if status else 1
+    directory = TrainingDirectory(config, 1)
+    status = directory.status()
+    if not status:
+        return 1
+    n_failed = 0
+    if status == "complete":
+        n_failed = sum(stages.failures(config, directory.final).values())
+        status = complete(n_failed)
+    streams.show(status)
+    streams.check_shown("the status is told by the exit status too", is_product=False)
+    return FAILED if n_failed else 0 if status == "complete" else STOPPED
 
 
 class _StoppedError(Exception):
@@ -201,7 +211,8 @@ class _Run:
         is_masked = comm.from_root(self._read_beginning)
         state = comm.from_root(lambda: self._join(data, environment))
         if state in ("complete", "trained"):
-            return 0, self._record(state) if comm.is_root else {}
+            record = self._record(state) if comm.is_root else {}
+            return self._status(), record
         launch_report.report(comm, config.num_intra, self.end)
         on_root: dict[str, NDArray[Any]] | None = None
         if comm.is_root:
@@ -246,10 +257,24 @@ class _Run:
 
             if why is None:
                 why = comm.from_root(finish)
-        if why is not None and comm.is_root:
+        if why is None:
+            return self._status(), report
+        if comm.is_root:
             without = " without --overwrite" if config.overwrite else ""
             logger.info("stopped early (%s); the same command%s goes on from here", why, without)
-        return (0 if why is None else STOPPED), report
+        return STOPPED, report
+
+    def _status(self) -> int:
+        """Exit status of a training that is done, by the files of all stages; on every rank."""
+
+        def on_root() -> int:
+            final = self._on_root.final
+            found = stages.failures(self.config, final)
+            for name, n_failed in found.items():
+                logger.warning("%s: %d thresholds failed, and are marked", final / name, n_failed)
+            return FAILED if found else 0
+
+        return self.comm.from_root(on_root)
 
     def _take_steps(self) -> None:
         """Have steps go on from the variables that rank 0 has; every rank calls this."""
@@ -408,9 +433,8 @@ class _Run:
         )
         if self.comm.is_root:
             logger.info("sweep of the network after %d epochs: %s", epoch, asked.output)
-        why, n_failed = sweeping.run(self.comm, asked, self.ask, config.model_dir)
-        if n_failed and self.comm.is_root:
-            logger.warning("%s: %d thresholds failed, and are marked", asked.output, n_failed)
+        with stages.named():
+            why, _ = sweeping.run(self.comm, asked, self.ask, config.model_dir)
         return why
 
     def _step(self, batch: NDArray[np.int64], done: float) -> np.float32:

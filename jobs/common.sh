@@ -155,7 +155,8 @@ go_on() {
 # follow JOB: submit what is to come after the job that goes on.
 follow() { :; }
 
-# How far the training is: "complete", or "partial 560/4400 steps", or nothing.
+# How far the training is: "complete", "complete (2 thresholds failed)" in sweeps of its stages,
+# "partial 560/4400 steps", or nothing.
 state_of_training() {
   python -m bprune_hpc.train "@$TRAIN_ARG_FILE" --model_dir="$MODEL_DIR" --status 2>/dev/null || true
 }
@@ -174,7 +175,12 @@ train() {
   after=$(state_of_training)
   say "launcher's status $status; $MODEL_DIR: ${after:-no training that can go on}"
   case $after in
-    complete) exit "$status" ;;
+    complete*)
+      if ((status == 0)) && [[ $after == *failed* ]]; then status=4; fi
+      # The sweep that waits for this job needs the network, which is whole.
+      if ((status == 4)) && [[ -n ${PIPELINE:-} ]]; then status=0; fi
+      exit "$status"
+      ;;
     partial*) go_on "$(amount_of "$before")" "$(amount_of "$after")" ;;
     *) exit $((status ? status : 1)) ;;
   esac

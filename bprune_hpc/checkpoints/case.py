@@ -364,23 +364,34 @@ def _kind(name: str) -> str:
 
 
 def _log_summary(case: Case) -> None:
-    kinds = Counter(_kind(name) for name in case.source.stripped)
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
-    more = f" ({listed}{', ...' if len(kinds) > 6 else ''})" if kinds else ""
-    n_stripped = len(case.source.stripped)
-    _LOG.info("variables that the output does not depend on, left out: %d%s", n_stripped, more)
-    ops = case.source.dropped_ops
-    n_horovod = sum(count for op, count in ops.items() if op.startswith("Horovod"))
+    """What the network is, in a line; each tensor only where more is asked for."""
+    stripped, ops = case.source.stripped, case.source.dropped_ops
     _LOG.info(
-        "operations that the output does not depend on, left out: %d (%d of them Horovod's)",
+        "network: %d weights have a posterior (%s), %d are fixed and never pruned (%s); the output "
+        "does not depend on %d other variables and %d operations (inspect names them all)",
+        case.posterior.n_weights,
+        _tensors(len(case.posterior.loc)),
+        sum(values.size for values in case.fixed.values()),
+        _tensors(len(case.fixed)),
+        len(stripped),
         sum(ops.values()),
-        n_horovod,
     )
-    for name, loc in case.posterior.loc.items():
-        _LOG.info("mean-field: %s %s", name, loc.shape)
-    for name, one in case.prior.items():
-        _LOG.info("prior of %s: N(%g, %g²)", name, one.loc, one.scale)
-    for name, values in case.fixed.items():
-        _LOG.info("fixed, never pruned: %s %s", name, values.shape)
+    priors = Counter(f"N({one.loc:g}, {one.scale:g}²)" for one in case.prior.values())
+    if priors:
+        listed = [f"{prior} ({_tensors(count)})" for prior, count in priors.most_common(3)]
+        _LOG.info("prior: %s", ", ".join([*listed, *(["..."] if len(priors) > 3 else [])]))
     for note in case.graph.notes:
         _LOG.info("note: %s", note)
+    for name, loc in case.posterior.loc.items():
+        _LOG.debug("mean-field: %s %s", name, loc.shape)
+    for name, one in case.prior.items():
+        _LOG.debug("prior of %s: N(%g, %g²)", name, one.loc, one.scale)
+    for name, values in case.fixed.items():
+        _LOG.debug("fixed, never pruned: %s %s", name, values.shape)
+    kinds = Counter(_kind(name) for name in stripped)
+    _LOG.debug("other variables: %s", ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()))
+    _LOG.debug("other operations: %s", ", ".join(f"{n} {op}" for op, n in ops.items()))
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'' if count == 1 else 's'}"

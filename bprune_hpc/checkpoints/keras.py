@@ -46,7 +46,7 @@ def open_keras(path: Path, builder: Builder) -> GraphSource:
         If the file is damaged or holds the weights of another model.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; check --model_dir and --model_ckpt")
+        raise CheckpointError(f"{path}: no such file; check the path")
     with reading(path):
         file = keras_weights.open_hdf5(path)
         version, others = _version(path, file), _optimizer(file)

@@ -25,7 +25,9 @@ _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
 _STEP = re.compile(r"-(\d+)$")
 
 
-def find_checkpoint(model_dir: str | Path, model_ckpt: str | None = None) -> Path:
+def find_checkpoint(
+    model_dir: str | Path, model_ckpt: str | None = None, way: str = "pass --model_ckpt=NAME"
+) -> Path:
     """Path of a checkpoint without the suffixes of its files.
 
     Parameters
@@ -36,6 +38,8 @@ def find_checkpoint(model_dir: str | Path, model_ckpt: str | None = None) -> Pat
         ``model.ckpt-N``, also with ``.meta`` or ``.index``. Without it: the newest one in the file
         ``checkpoint``, of which only the base name counts (directories move); without that file
         the one with the highest step.
+    way : str
+        How the user names another one, for messages.
 
     Returns
     -------
@@ -49,24 +53,22 @@ def find_checkpoint(model_dir: str | Path, model_ckpt: str | None = None) -> Pat
     """
     directory = Path(model_dir)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such directory; check --model_dir")
+        raise CheckpointError(f"{directory}: no such directory; check the path")
     prefixes = _prefixes(directory)
     if model_ckpt is not None:
         prefix, named_by = directory / _SUFFIX.sub("", model_ckpt), "--model_ckpt"
     elif (directory / "checkpoint").is_file():
-        prefix, named_by = directory / _newest_name(directory / "checkpoint"), "'checkpoint'"
+        prefix, named_by = directory / _newest_name(directory / "checkpoint", way), "'checkpoint'"
     elif prefixes:
         return _checked(max(prefixes, key=lambda path: (step_of(path) or -1, path.name)))
     else:
-        raise CheckpointError(
-            f"{directory}: holds no checkpoint (*.index); check --model_dir and --model_ckpt"
-        )
+        raise CheckpointError(f"{directory}: holds no checkpoint (*.index); check the path")
     if not _is_v2(prefix) and not prefix.is_file():
         found = ", ".join(path.name for path in prefixes) or "no checkpoint"
         shards = list(prefix.parent.glob(prefix.name + ".data-*"))
         finding = f"{prefix.name}.index is missing" if shards else f"no '{prefix.name}'"
         raise CheckpointError(
-            f"{directory}: {finding} (named by {named_by}); found: {found}; pass --model_ckpt=NAME"
+            f"{directory}: {finding} (named by {named_by}); found: {found}; {way}"
         )
     return _checked(prefix)
 
@@ -201,12 +203,12 @@ def _prefixes(directory: Path) -> list[Path]:
     return sorted(path.with_suffix("") for path in directory.glob("*.index"))
 
 
-def _newest_name(listing: Path) -> str:
+def _newest_name(listing: Path, way: str) -> str:
     with reading(listing):
         text = listing.read_text(errors="replace")
     match = re.search(r'^model_checkpoint_path:\s*"(.+)"\s*$', text, re.MULTILINE)
     if match is None:
-        raise CheckpointError(f"{listing}: names no checkpoint; pass --model_ckpt=NAME")
+        raise CheckpointError(f"{listing}: names no checkpoint; {way}")
     return re.split(r"[/\\]", match.group(1))[-1]
 
 

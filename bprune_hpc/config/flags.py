@@ -60,12 +60,14 @@ def read_feed(given: Sequence[str]) -> dict[str, str]:
     return feed
 
 
-class _Grid(argparse.Action):
-    """Keep the last of --thresholds, --thres_val and --prune_fractions, with its kind."""
+class Grid(argparse.Action):
+    """Keep the last of --thresholds, --thres_val and --prune_fractions: kind, text and flag."""
+
+    NONE = ("threshold", None, "--thresholds")
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         kind = "fraction" if option_string == "--prune_fractions" else "threshold"
-        namespace.grid = (kind, values)
+        namespace.grid = (kind, values, option_string)
 
 
 def add_names(group: Any) -> None:
@@ -225,10 +227,10 @@ def parser() -> ArgumentParser:
         group = sweep if flag == "--thres_val" else first
         group.add_argument(
             flag,
-            action=_Grid,
+            action=Grid,
             dest="grid",
             metavar=form,
-            default=("threshold", None),
+            default=Grid.NONE,
             help=text,
         )
     for flag, choices, text in (
@@ -302,7 +304,7 @@ def parser() -> ArgumentParser:
         action="store_true",
         help="store all mean probabilities, even if they take more than 1 GiB",
     )
-    output.add_argument("--verbose", action="store_true", help="log more")
+    output.add_argument("--verbose", action="store_true", help="log more: each tensor, ...")
     plan = root.add_argument_group("before a long sweep")
     first.add_argument(
         "--plan",

@@ -234,9 +234,9 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
     if arguments.model_dir is None:
         raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
     if arguments.mode == "inference":
-        arguments.grid = ("threshold", "none")
-    kind, text = arguments.grid
-    kind, grid = read_grid(text, kind, arguments.criterion)
+        arguments.grid = ("threshold", "none", "--mode")
+    kind, text, flag = arguments.grid
+    kind, grid = read_grid(text, kind, arguments.criterion, flag)
     if arguments.prior_scale is not None and not 1e-30 <= arguments.prior_scale <= 1e30:
         raise ConfigError(f"--prior_scale: {arguments.prior_scale:g} is not in 1e-30 to 1e30")
     if arguments.noise_scale is not None and not 1e-30 <= arguments.noise_scale <= 1e30:

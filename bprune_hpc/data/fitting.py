@@ -282,14 +282,15 @@ def _doubts(x: NDArray[Any], scale: str, network: NetworkInput, is_integral: boo
         other = f" or --input_scale=1/{largest}" if largest > 1 else ""
         return [
             f"the largest byte is {largest}, far below 255, and all are divided by 255; if they "
-            f"are no images of 0 to 255, pass --input_scale=none{other}"
+            f"are no images of 0 to 255, save floats or, of a sweep, pass --input_scale=none{other}"
         ]
     if scale != "none" or x.dtype == np.uint8 or network.own_scaling or is_integral:
         return []
     if _FAR_BELOW_255 <= largest <= 255 and x.min() >= 0 and _are_whole(x):
         return [
             f"all numbers are whole, from {x.min():g} to {largest:g}, and taken as they are; if "
-            "the network was trained on images divided by 255, pass --input_scale=1/255"
+            "they are images to be divided by 255, save bytes or, of a sweep, pass "
+            "--input_scale=1/255"
         ]
     return []
 

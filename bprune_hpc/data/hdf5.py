@@ -134,8 +134,10 @@ def _followed(opened: Any, key: str) -> Any:
 
     Raises
     ------
-    KeyError, ValueError
-        If there is nothing, or links lead on and on.
+    KeyError
+        If there is nothing.
+    DataError
+        If links lead on and on.
     """
     import h5py
 
@@ -154,4 +156,7 @@ def _followed(opened: Any, key: str) -> Any:
             rest = [part for part in link.path.split("/") if part not in ("", ".")] + rest
         else:
             at = at[step]
-    raise ValueError(f"'{key}' leads through more than {_MOST_STEPS} links and groups")
+    raise DataError(
+        f"{opened.filename}: '{key}' leads through more than {_MOST_STEPS} links and groups, "
+        "perhaps in a circle; let it lead to an array"
+    )

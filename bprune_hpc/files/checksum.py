@@ -16,6 +16,9 @@ from ..errors import DamagedError, ResultsError
 BLOCK_BYTES = 512
 """Where HDF5 first looks for its signature behind a user block."""
 
+AGAIN = "run the sweep with --overwrite"
+"""What to do about a damaged file."""
+
 _MAGIC = "bprune_hpc results"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PIECE_BYTES = 2**24
@@ -76,9 +79,7 @@ def _damaged_or_foreign(block: bytes, path: str | os.PathLike[str], schema: str)
     if same < len(magic) // 2 and block.strip(b"\0"):
         return ResultsError(f"{path}: not a readable results file; give a sweep's results")
     advice = _advice(path, schema)
-    return DamagedError(
-        f"{path}: damaged, its digest does not fit; {advice}run the sweep with --overwrite"
-    )
+    return DamagedError(f"{path}: damaged, its digest does not fit; {advice}{AGAIN}")
 
 
 def _advice(path: str | os.PathLike[str], schema: str) -> str:

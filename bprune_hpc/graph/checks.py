@@ -234,7 +234,8 @@ def check_lifted(
         )
     if input_tensor[0] not in kept:
         raise GraphError(
-            f"{label}: the output does not depend on '{input_tensor[0]}'; check --input_op"
+            f"{label}: the output does not depend on '{input_tensor[0]}'; pass another as "
+            "--input_op"
         )
     waiting = [
         name

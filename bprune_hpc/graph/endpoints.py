@@ -95,7 +95,9 @@ def named_tensor(
             return nested[0], tensor[1]
         close = difflib.get_close_matches(tensor[0], nodes, n=3)
         hint = f"; close: {', '.join(map(repr, close))}" if close else ""
-        raise GraphError(f"{label}: the graph has no operation '{name}'{hint}; check {flag}")
+        raise GraphError(
+            f"{label}: the graph has no operation '{name}'{hint}; pass another as {flag}"
+        )
     return tensor
 
 

@@ -204,7 +204,7 @@ def _lift(
     if input_tensor[0] not in order:
         raise GraphError(
             f"{label}: no path from input '{tensor_name(given)}' to output "
-            f"'{tensor_name(ends[0])}'; check --input_op and {_FLAGS[next(iter(outputs))]}"
+            f"'{tensor_name(ends[0])}'; pass others as --input_op and {_FLAGS[next(iter(outputs))]}"
         )
     nodes = {name: nodes[name] for name in order}
     names = expose_variables(nodes, variable_names, label)
@@ -234,7 +234,8 @@ def _lift(
         found = f"only {describe(nodes, random)}" if random else "nothing random"
         raise GraphError(
             f"{label}: no mean-field posterior: '{tensor_name(ends[0])}' is computed from no "
-            f"normal noise; found {found}; check --logits_op, or train a variational network"
+            f"normal noise; found {found}; pass another as --logits_op, or train a variational "
+            "network"
         )
     functions = used_functions(nodes.values(), graph_def.library)
     evaluator = Evaluator(

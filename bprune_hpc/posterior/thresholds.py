@@ -20,7 +20,9 @@ MAX_COUNT = 10_000
 """Values that a range may have."""
 
 
-def read_grid(text: str | None, kind: str, criterion: str = "snr") -> tuple[str, tuple[float, ...]]:
+def read_grid(
+    text: str | None, kind: str, criterion: str = "snr", flag: str | None = None
+) -> tuple[str, tuple[float, ...]]:
     """The grid that a user asks for.
 
     Parameters
@@ -31,6 +33,8 @@ def read_grid(text: str | None, kind: str, criterion: str = "snr") -> tuple[str,
     kind : {"threshold", "fraction"}
         Of the flag that has the text.
     criterion : str
+    flag : str, optional
+        For messages, where it is not the usual one of its kind.
 
     Returns
     -------
@@ -47,13 +51,16 @@ def read_grid(text: str | None, kind: str, criterion: str = "snr") -> tuple[str,
         kind, text = "threshold", DEFAULT_THRESHOLDS.get(criterion, DEFAULT_OF_OTHERS)
     name, _, count = text.strip().partition(":")
     if name != "auto":
-        return kind, parse_grid(text, kind, criterion)
+        return kind, parse_grid(text, kind, criterion, flag)
     if not (count.isdecimal() and int(count) > 0):
-        raise ConfigError(f"{_FLAGS[kind]}: '{text}' is not auto:N with N at least 1")
+        flag = flag or _FLAGS[kind]
+        raise ConfigError(f"{flag}: '{text}' is not auto:N with N at least 1")
     return "fraction", tuple(index / int(count) for index in range(int(count)))
 
 
-def parse_grid(text: str, kind: str, criterion: str = "snr") -> tuple[float, ...]:
+def parse_grid(
+    text: str, kind: str, criterion: str = "snr", flag: str | None = None
+) -> tuple[float, ...]:
     """Thresholds or fractions from ``0,0.1,0.5`` or ``START:STOP:COUNT[:log]``.
 
     Parameters
@@ -65,6 +72,8 @@ def parse_grid(text: str, kind: str, criterion: str = "snr") -> tuple[float, ...
         Thresholds are finite, and not negative where no score is; fractions are in [0, 1).
     criterion : str
         Whose thresholds.
+    flag : str, optional
+        As for :func:`read_grid`.
 
     Returns
     -------
@@ -77,8 +86,8 @@ def parse_grid(text: str, kind: str, criterion: str = "snr") -> tuple[float, ...
     ConfigError
         If the list is empty or a value is not in range.
     """
-    flag, chosen = _FLAGS[kind], CRITERIA[criterion]
-    values = _values(text, flag, chosen)
+    flag, chosen = flag or _FLAGS[kind], CRITERIA[criterion]
+    values = _values(text, flag, unpruned(kind, chosen))
     if not values:
         raise ConfigError(f"{flag}: the list is empty; give at least one value")
     signed = kind == "threshold" and chosen.signed
@@ -104,7 +113,7 @@ def is_allowed(value: float, kind: str, criterion: Criterion) -> bool:
     return is_in_range or value == criterion.unpruned
 
 
-def _values(text: str, flag: str, criterion: Criterion) -> list[float]:
+def _values(text: str, flag: str, none: float) -> list[float]:
     try:
         if ":" in text:
             start, stop, count, *spacing = text.split(":")
@@ -119,8 +128,7 @@ def _values(text: str, flag: str, criterion: Criterion) -> list[float]:
             space = np.geomspace if spacing else np.linspace
             return [float(value) for value in space(float(start), float(stop), int(count))]
         items = [item.strip() for item in text.split(",") if item.strip()]
-        kind = next(kind for kind, of_kind in _FLAGS.items() if of_kind == flag)
-        return [unpruned(kind, criterion) if item == "none" else float(item) for item in items]
+        return [none if item == "none" else float(item) for item in items]
     except ValueError as error:
         raise ConfigError(
             f"{flag}: '{text}' is neither numbers with commas nor START:STOP:COUNT[:log]"

@@ -7,16 +7,14 @@ says (``results.table``). The file is whole at any moment; it is read and never 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ResultsError
 from ..files.lock import is_held
-from .file import open_results
+from .progress import progress_of
 from .table import read_table
 
 EVERY_S = 1.0
@@ -24,37 +22,6 @@ EVERY_S = 1.0
 
 _SILENCE_S = 180.0
 """Silence after which a sweep on another host is taken to have ended, s."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a results file is.
-
-    Attributes
-    ----------
-    status : str
-        ``complete`` or ``partial``.
-    done, total : int
-        Of the work: draws at each threshold, of each block of examples. 1 of 1 when complete.
-    """
-
-    status: str
-    done: int
-    total: int
-
-
-def progress_of(path: str | os.PathLike[str]) -> Progress:
-    """Read how far a sweep is.
-
-    Raises
-    ------
-    ResultsError
-        If there is no such file, or it is not a sweep's.
-    """
-    with open_results(path) as file:
-        attrs = file.attrs
-        done, total = int(attrs.get("n_cells_done", 1)), int(attrs.get("n_cells", 1))
-        return Progress(str(attrs.get("status", "")), done, total)
 
 
 def follow(path: str) -> None:

@@ -6,9 +6,11 @@ What belongs here: finding and reading it. What does not: the table of all of th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..config.sweep_config import SweepConfig, from_json
-from ..errors import ConfigError, ResultsError
+from ..errors import ConfigError, InputError, ResultsError
 from ..job.provenance import SHARED_NOISE, Identity, differences
 from ..runner.network import Network
 from .file import STATE, open_results
@@ -75,8 +77,34 @@ class SweptThreshold:
         kind, _, block = self.identity.get("draw_noise", SHARED_NOISE).partition(" of ")
         return kind, int(block or 0)
 
-    def check_network(self, network: Network) -> None:
+    @contextlib.contextmanager
+    def asks(self, taken: Collection[str] = ()) -> Iterator[None]:
+        """Do what :attr:`config` asks for: a message that names its flags says whose they are.
+
+        Parameters
+        ----------
+        taken : collection of str
+            Flags that the command takes itself.
+
+        Raises
+        ------
+        InputError
+            What was raised.
+        """
+        try:
+            yield
+        except InputError as error:
+            if not set(re.findall(r"--\w+", str(error))) - set(taken):
+                raise
+            raise type(error)(f"{error} (flags of the sweep that made {self.path})") from error
+
+    def check_network(self, network: Network, flag: str) -> None:
         """Refuse a network that is not the one that was swept.
+
+        Parameters
+        ----------
+        flag : str
+            By which it can be named.
 
         Raises
         ------
@@ -88,7 +116,7 @@ class SweptThreshold:
         if changes := differences(before, now):
             raise ResultsError(
                 f"{self.path}: was made with {'; with '.join(changes)}: {network.checkpoint} is "
-                "not what it was; sweep again, or name the case as it was with --model_dir"
+                f"not what was swept; sweep it, or name the case as it was with {flag}"
             )
 
 
@@ -161,8 +189,8 @@ def _index(path: str, file: Any, at: str) -> int:
             f"{point:g}" for point in (fractions if is_of_kind else thresholds).tolist()
         )
         raise ConfigError(
-            f"--at: {path} has no {name} {text}; it has {kind} {listed}; sweep that too, or give "
-            f"--model_dir and --{'prune_fractions' if is_share else 'threshold'}={text} instead"
+            f"--at: {path} has no {name} {text}; it has {kind} {listed}; name one of these, or "
+            "sweep that too"
         )
     return int(found[0])
 

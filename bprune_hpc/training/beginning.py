@@ -23,7 +23,16 @@ from ..runner import problem
 from ..runner.batch_dependence import made_up_examples
 from .config import TrainConfig
 from .graph import Training
-from .pruning import Masks, begin_with, has_masks, prune, read_masks, share_pruned, variables_of
+from .pruning import (
+    Masks,
+    begin_with,
+    has_masks,
+    newest_of,
+    prune,
+    read_masks,
+    share_pruned,
+    variables_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +87,7 @@ def read_beginning(config: TrainConfig) -> Beginning:
     """
     assert config.start_from is not None
     variables = variables_of(config.start_from)
-    files = saver.checkpoint_files(saver.find_checkpoint(config.start_from))
+    files = saver.checkpoint_files(newest_of(config.start_from))
     sha256 = {"--start_from": _digest(saver.file_sha256(files).values())}
     if config.mask is None:
         return Beginning(variables, {}, sha256)
@@ -95,12 +104,13 @@ def _swept(config: TrainConfig) -> Masks:
     assert config.mask is not None and config.start_from is not None
     swept = read_threshold(config.mask, config.at)
     of_sweep = replace(swept.config, model_dir=config.start_from)
-    found, task = problem.read_network(of_sweep)
+    with swept.asks():
+        found, task = problem.read_network(of_sweep)
     examples = made_up_examples(found.graph)
     if examples is None:
         raise ConfigError(f"--start_from: {found.source.path}: the shape of its examples is open")
     network = problem.network_of(of_sweep, found, task, examples)
-    swept.check_network(network)
+    swept.check_network(network, "--start_from")
     rule = of_sweep.rule(network.prior)
     (mask,) = pruning_masks(found.posterior, swept.grid_kind, [swept.value], rule)
     return dict(mask.kept)

@@ -452,8 +452,8 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
     run.add_argument(
         "--status",
         action="store_true",
-        help="do not train: print how far this training is (exit status 0: complete, 3: partial, "
-        "else 1)",
+        help="do not train: print how far this training is (exit status 0: complete, 4: complete, "
+        "but thresholds of --sweep_stages failed, 3: partial, else 1)",
     )
     run.add_argument(
         "--time_limit_min",

@@ -244,7 +244,7 @@ def build(
 
 
 def check_memory(training: Training, asked_for: str) -> None:
-    """Refuse a network whose variables, Adam's among them, are larger than the memory of this host.
+    """Refuse a network whose variables, Adam's among them, are larger than the memory there is.
 
     Parameters
     ----------
@@ -257,11 +257,11 @@ def check_memory(training: Training, asked_for: str) -> None:
     """
     variables = training.graph.get_collection("variables")
     gib = sum(v.dtype.size * math.prod(v.shape.as_list()) for v in variables) / 2**30
-    available = memory.available_gib()
-    if available is not None and gib > available:
+    available = memory.available()
+    if available is not None and gib > available.gib:
         raise ConfigError(
-            f"{asked_for}: the network and its optimizer take {gib:.1f} GiB, and {available:.1f} "
-            "GiB are free here; choose a smaller one"
+            f"{asked_for}: the network and its optimizer take {gib:.1f} GiB, and "
+            f"{available.gib:.1f} GiB are {available.of}; choose a smaller one, or get more"
         )
 
 

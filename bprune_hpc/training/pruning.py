@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,18 @@ Masks = Mapping[str, NDArray[np.bool_]]
 logger = logging.getLogger(__name__)
 
 
+def newest_of(directory: str) -> Path:
+    """Prefix of the newest checkpoint in a directory.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    way = "mend the file 'checkpoint' there, or give another --start_from"
+    return saver.find_checkpoint(directory, way=way)
+
+
 def variables_of(directory: str) -> dict[str, NDArray[Any]]:
     """Every variable of the newest checkpoint in a directory.
 
@@ -38,7 +51,7 @@ def variables_of(directory: str) -> dict[str, NDArray[Any]]:
     CheckpointError
         If there is none, or it cannot be read.
     """
-    reader = saver.CheckpointReader(saver.find_checkpoint(directory))
+    reader = saver.CheckpointReader(newest_of(directory))
     return reader.read(reader.types)
 
 

@@ -6,13 +6,19 @@ weights are pruned (``training.config``), the sweep (``results.sweeping``).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..config import flags
 from ..config.sweep_config import SweepConfig, from_arguments
 from ..errors import ConfigError
+from ..files.checksum import AGAIN
+from ..mpi.comm import EndedByRoot
+from ..results.progress import progress_of
+from ..results.saved_state import ANEW
 from .config import TrainConfig, stage_ends
 from .directory import CHECKPOINT
 
@@ -57,6 +63,35 @@ def sweep_of(config: TrainConfig, directory: Path, epoch: int, step: int) -> Swe
     # All sessions of a process have the same threads.
     arguments.num_intra, arguments.num_inter = (max(1, n) for n in config.threads)
     return dataclasses.replace(from_arguments(arguments), overwrite=False)
+
+
+@contextlib.contextmanager
+def named() -> Iterator[None]:
+    """Sweep a stage: a refusal says what to do in a training, which names the file itself."""
+    try:
+        yield
+    except EndedByRoot as error:
+        said = error.message.replace(AGAIN, "move it away")
+        said = said.replace(ANEW, "move it away, or leave these flags as they were")
+        raise EndedByRoot(int(error.code or 0), f"--sweep_stages: {said}") from error
+
+
+def failures(config: TrainConfig, directory: Path) -> dict[str, int]:
+    """How many thresholds failed, by the name of each results file in which some did.
+
+    Of the sweeps of all stages, whichever job has made them.
+
+    Raises
+    ------
+    ResultsError
+        If a results file is damaged.
+    """
+    if config.sweep_stages is None:
+        return {}
+    names = [results_name(config, epoch) for epoch in stage_ends(config)]
+    there = [name for name in names if (directory / name).exists()]
+    found = {name: progress_of(directory / name).n_failed for name in there}
+    return {name: n_failed for name, n_failed in found.items() if n_failed}
 
 
 def _data(config: TrainConfig) -> list[str]:

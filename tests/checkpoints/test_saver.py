@@ -76,7 +76,7 @@ def test_sha256_is_that_of_the_files(saved: Path) -> None:
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere: no such directory; check --model_dir"):
+    with pytest.raises(CheckpointError, match="nowhere: no such directory; check the path"):
         checkpoint.find_checkpoint(tmp_path / "nowhere")
 
 

@@ -306,20 +306,25 @@ def test_a_training_that_needs_more_than_one_job_goes_on_to_its_end(
 
 
 @pytest.mark.parametrize(
-    ("said", "launcher", "status"),
+    ("said", "launcher", "pipeline", "status"),
     [
-        ("complete", 0, 0),
-        ("complete", 2, 2),  # as on another number of ranks
-        ("partial 3/9 steps", 3, 3),
-        ("partial 3/9 steps", 0, 3),  # launchers lose the status of a run
-        ("", 0, 1),
-        ("", 2, 2),
+        ("complete", 0, "", 0),
+        ("complete", 2, "", 2),  # as on another number of ranks
+        ("complete (2 thresholds failed)", 4, "", 4),
+        ("complete (2 thresholds failed)", 0, "", 4),  # launchers lose the status of a run
+        ("complete (2 thresholds failed)", 2, "", 2),
+        ("complete (2 thresholds failed)", 4, "slurm", 0),  # a sweep of the network is to follow
+        ("partial 3/9 steps", 3, "", 3),
+        ("partial 3/9 steps", 0, "", 3),
+        ("", 0, "", 1),
+        ("", 2, "", 2),
     ],
 )
 def test_what_a_training_ends_with_decides(
-    said: str, launcher: int, status: int, tmp_path: Path
+    said: str, launcher: int, pipeline: str, status: int, tmp_path: Path
 ) -> None:
     program = f"""
+        PIPELINE={pipeline}
         . {ROOT}/jobs/common.sh
         state_of_training() {{ [[ -e {tmp_path}/ran ]] && echo "{said}" || true; }}
         resubmit() {{ touch {tmp_path}/resubmitted; }}

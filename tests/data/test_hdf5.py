@@ -126,7 +126,7 @@ def test_links_within_a_file(tmp_path: Path) -> None:
         del file["y"]
         file["y"] = h5py.SoftLink("z")
         file["z"] = h5py.SoftLink("y")
-    with pytest.raises(DataError, match="damaged HDF5 file .*leads through more than 64 links"):
+    with pytest.raises(DataError, match=r"a.h5: 'y' leads .* more than 64 links .* in a circle;"):
         data.load("hdf5", str(path))
     with h5py.File(path, "r+") as file:
         del file["z"]

@@ -535,7 +535,10 @@ REFUSED = {
     "file": (_file, r"'disk' \(ReadFile\)"),
     "print": (_printing, r"'shout' \(Print\)"),
     "placeholder": (_second_placeholder, r"placeholders besides the input: 'rate' \(Placeholder\)"),
-    "no path": (_no_path, "no path from input 'x:0' to output 'logits:0'; check --input_op"),
+    "no path": (
+        _no_path,
+        "no path from input 'x:0' to output 'logits:0'; pass others as --input_op",
+    ),
     "branch": (_branch_on_data, "control flow that depends on data: .*Merge"),
     "branch of TensorFlow 2": (_branch_of_tensorflow_2, "control flow that depends on data: .*If"),
     "loop": (_loop_with_noise, r"random operations in loops or conditionals: .*\(RandomUniform\)"),

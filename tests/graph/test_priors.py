@@ -83,7 +83,7 @@ def test_scores_with_a_prior_that_is_not_centred() -> None:
 
 
 def test_the_trainers_own_graph(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         case = read_case("embedded:digits_fc", with_prior=True)
     assert case.prior == dict.fromkeys(case.posterior.names, Prior(0, 1))
     assert "prior of sequential/dense_flipout/kernel_posterior_loc: N(0, 1²)" in caplog.text

@@ -19,9 +19,11 @@ from scipy.stats import binomtest
 import bprune_hpc
 from bprune_hpc import data, export, sweep
 from bprune_hpc.checkpoints import keras_tracing
+from bprune_hpc.errors import GraphError
 from bprune_hpc.files.checksum import header
 from bprune_hpc.formats import checkpoint, size_and_speed
 from bprune_hpc.results.file import SCHEMA, open_results
+from bprune_hpc.results.threshold import read_threshold
 from bprune_hpc.runner.batch_dependence import made_up_examples
 from tests.helpers.launch import THETA_DIR, needs_theta
 
@@ -117,7 +119,7 @@ def test_a_case_that_is_gone_or_changed(home: Path, tmp_path: Path, capsys: Said
     flags = ("--at=index=1", f"--model_dir={other}/checkpoint", to)
     assert _export(home, *flags) == 2
     said = capsys.readouterr().err
-    assert "was made with checkpoint sha256" in said and "is not what it was; sweep again" in said
+    assert "was made with checkpoint sha256" in said and "is not what was swept; sweep it" in said
     (home / "case").rename(home / "moved")
     try:
         assert _export(home, "--at=index=1", to) == 2
@@ -126,6 +128,17 @@ def test_a_case_that_is_gone_or_changed(home: Path, tmp_path: Path, capsys: Said
         assert _export(home, *flags) == 0
     finally:
         (home / "moved").rename(home / "case")
+
+
+def test_flags_of_the_sweep_are_told_from_those_of_the_command(home: Path) -> None:
+    swept = read_threshold(str(home / "sweep.h5"), "index=1")
+    for said, more in (
+        ("weights but no graph; pass --model=FILE:FUNCTION", ""),
+        ("several placeholders; pass one as --input_op", f" (flags of the sweep that made {home}"),
+    ):
+        with pytest.raises(GraphError) as caught, swept.asks({"--model"}):
+            raise GraphError(said)
+        assert str(caught.value).removesuffix("/sweep.h5)") == said + more
 
 
 def test_a_threshold_that_failed(home: Path, tmp_path: Path, capsys: Said) -> None:
@@ -200,7 +213,9 @@ def test_without_a_results_file(home: Path, tmp_path: Path, capsys: Said) -> Non
         np.testing.assert_array_equal(masks[name], loc != 0)
     for more, said in (
         ([], "--threshold is missing"),
-        (["--thresholds=0,1"], "an export is of one, not of 2"),
+        (["--thresholds=0,1"], "--thresholds: an export is of one threshold, not of 2"),
+        (["--prune_fractions=0,0.5"], "--prune_fractions: an export is of one"),
+        (["--threshold=much"], "--threshold: 'much' is neither numbers"),
         (["--at=choice", "--threshold=1"], "--at: is of a results file"),
         (["--threshold=1", "--pruned_weights=bprune"], "leaves pruned weights as noise"),
     ):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bprune_hpc.checkpoints import case as cases
-from bprune_hpc.inspect import main
+from bprune_hpc.inspect import main, parser
 from bprune_hpc.inspection import figure, text
 from bprune_hpc.inspection.tensors import (
     COLLAPSED_BELOW_NATS,
@@ -28,6 +28,7 @@ from bprune_hpc.posterior.mean_field import Posterior
 from bprune_hpc.results.file import SCHEMA, Contents, write
 from bprune_hpc.tensorflow_import import import_tensorflow
 from tests.helpers import input_models
+from tests.helpers.flags import foreign_flags
 from tests.helpers.launch import LIMIT_S, ROOT, THETA_DIR, needs_theta, run_group
 
 EMBEDDED = ROOT / "bprune_hpc" / "embedded" / "digits_fc" / "model.ckpt-4400"
@@ -286,7 +287,7 @@ def test_what_is_wrong_is_one_line_and_comes_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     wrong = [
         ([], "no case is named"),
-        (["/nowhere"], "/nowhere: no such directory"),
+        (["/nowhere"], "/nowhere: no such directory; check the path"),
         (["empty"], "empty: holds no checkpoint"),
         (["embedded:nothing"], "no such embedded case; there are digits_fc"),
         (["embedded:digits_fc", "--model_ckpt=model.ckpt-1"], "no 'model.ckpt-1'"),
@@ -319,6 +320,7 @@ def test_what_is_wrong_is_one_line_and_comes_at_once(tmp_path: Path) -> None:
     assert len(lines) == len(wrong) + 1, done.stderr
     for line, (argv, message) in zip(lines, wrong, strict=False):
         assert message in line, argv
+        assert foreign_flags(line, parser()) <= {"--jsn"}, argv
     for line in lines[1:]:
         assert line.startswith("2 ")
 

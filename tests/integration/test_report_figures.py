@@ -20,8 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from bprune_hpc import report, results, sweep
 from bprune_hpc.files.lock import hold
 from bprune_hpc.results.figure import PANELS, _figure, panels_of
-from bprune_hpc.results.follow import Progress, progress_of
 from bprune_hpc.results.html_report import summary
+from bprune_hpc.results.progress import Progress, progress_of
 from bprune_hpc.results.swept import comparison_fault, read_swept
 from tests.helpers.rewriting import rewritten
 

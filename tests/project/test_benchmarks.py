@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import conv_networks, convolution_peers, overpruned
+from benchmarks import conv_networks, convolution_peers, draw_noise, overpruned
 from benchmarks.record import Measured, Record, measure
 from benchmarks.requirements import REQUIREMENTS, Requirement
 from benchmarks.timing import Settings
@@ -52,6 +52,18 @@ def test_the_dense_network_prunes_as_the_published_one() -> None:
         )
         found = np.mean([(one.removal, one.shared) for one in works], axis=0)
         np.testing.assert_allclose(found, published, atol=0.01)
+
+
+def test_times_of_noise_are_at_the_thresholds_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(draw_noise, "times_table", lambda *given: asked.append(given[2]) or "")
+    monkeypatch.setattr(draw_noise.logging, "disable", lambda level: None)
+    for thresholds in ("0,0.5", "0:2:3"):
+        flags = ["--data_path=test.npz", f"--thresholds={thresholds}", "--times"]
+        assert draw_noise.main(flags) == 0
+    assert asked == [(0, 0.5), (0, 1, 2)]
 
 
 def test_a_limit_is_kept_on_its_own_side() -> None:

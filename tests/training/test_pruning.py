@@ -18,6 +18,7 @@ from bprune_hpc.tensorflow_import import import_tensorflow
 from bprune_hpc.training import graph
 from bprune_hpc.training.config import fraction_to_prune
 from bprune_hpc.training.pruning import prune
+from tests.helpers.flags import foreign_flags
 from tests.helpers.steps import Steps, random_masks
 from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
 
@@ -193,6 +194,15 @@ def run(directory: Path, *flags: str, ask: train.Ask | None = None) -> int:
     return train.train(given, SerialComm(), ask=ask)[0]
 
 
+def refused(*flags: str) -> str:
+    """What is said in place of a training."""
+    with pytest.raises(EndedByRoot) as caught:
+        run(Path("refused"), *flags)
+    assert caught.value.code == 2 and not Path("refused").exists()
+    assert not foreign_flags(caught.value.message, train.parser())
+    return caught.value.message
+
+
 SCHEDULE = (
     "--prune_schedule=polynomial",
     "--final_fraction=0.8",
@@ -238,6 +248,12 @@ def test_a_network_is_pruned_by_its_sweep_and_trained_on(looks, tmp_path, monkey
     third = variables(Path("third"))
     for name in (n for n in third if n.endswith("_mask")):
         assert (third[name] == second[name]).all()
+    # Another network is not the one that was swept.
+    assert refused("--start_from=second", "--mask=first.h5", "--at=index=1").endswith(
+        "sweep it, or name the case as it was with --start_from"
+    )
+    of_mask = ("--start_from=first", "--mask=first.h5")
+    assert "no fraction 0.6" in refused(*of_mask, "--at=fraction=0.6")
     of_prior = ["--model_dir=third", *asked, "--criterion=kl", "--output=third.h5"]
     assert sweep.main([*of_prior, "--thresholds=0"]) == 0
 
@@ -246,13 +262,11 @@ def test_what_a_training_cannot_begin_with_is_refused(looks, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert run(Path("first"), "--epochs=1") == 0
 
-    def refused(*flags: str) -> str:
-        with pytest.raises(EndedByRoot) as caught:
-            run(Path("second"), *flags)
-        assert caught.value.code == 2 and not Path("second").exists()
-        return caught.value.message
-
     assert "no such file" in refused("--start_from=first", "--mask=none.npz")
+    assert "nowhere: no such directory; check the path" in refused("--start_from=nowhere")
+    Path("empty").mkdir()
+    Path("empty/checkpoint").touch()
+    assert "mend the file 'checkpoint' there" in refused("--start_from=empty")
     assert "pass the flags" in refused("--start_from=first", "--hidden=13")
     name = next(n for n in variables(Path("first")) if n.endswith("kernel_posterior_loc"))
     for content, message in [

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bprune_hpc import report, sweep, train
+from bprune_hpc import data, report, sweep, train
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
-from bprune_hpc.results import read
+from bprune_hpc.results import read, resume
+from bprune_hpc.results.file import write
 from bprune_hpc.results.swept import read_all
 from bprune_hpc.tensorflow_import import import_tensorflow
 from bprune_hpc.training import stages
 from bprune_hpc.training.config import stage_ends
+from tests.helpers.contents import contents
 from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
 
 N_STEPS = 28  # of an epoch
@@ -112,6 +114,29 @@ def test_what_is_cut_off_in_a_sweep_or_in_a_stage_goes_on_with_the_same_bits(who
     assert there == {name for name in found if not name.endswith(".bak")}
 
 
+def test_thresholds_that_fail_in_a_stage_are_the_status_of_the_training(capsys):
+    test = data.load("digits", split="test")
+    x = test.x.reshape(len(test.x), -1).astype(np.float32)
+    x[5] = 3e38  # overflows in a sum of weights, and not where all weights are pruned
+    np.savez("hot.npz", x_test=x, y_test=test.y)
+    of_sweep = "--num_monte_carlo=4 --thresholds=0,1e6 --data_path=hot.npz"
+    flags = [*SMALL, "--model_dir=case", "--prune_schedule=constant", "--final_fraction=0.5",
+             "--begin_epoch=1", "--epochs=2", f"--sweep_stages={of_sweep}"]  # fmt: skip
+    left = iter(range(N_STEPS + 20))  # a stop behind the first stage: the next job does not see it
+    ask = lambda timing: None if next(left, None) is not None else "the test"  # noqa: E731
+    assert train.train(config(*flags), SerialComm(), ask=ask)[0] == train.STOPPED
+    first = read("case.training/stage0.h5")
+    assert first.attrs["status"] == "complete"
+    assert [failure != "" for failure in first["failure"].values] == [True, False]
+    assert not Path("case.training/stage1.h5").exists()
+    for _ in range(2):  # the second time it is complete
+        assert train.train(config(*flags), SerialComm())[0] == train.FAILED
+    assert [read(f"case/stage{k}.h5").attrs["n_failed"] for k in range(2)] == [1, 1]
+    capsys.readouterr()
+    assert train.main([*flags, "--status"]) == train.FAILED == sweep.FAILED
+    assert capsys.readouterr().out == "complete (2 thresholds failed)\n"
+
+
 def test_a_network_that_is_gone_on_from_is_swept_before_its_first_cut(whole):
     constant = ["--prune_schedule=constant", "--final_fraction=0.9", "--begin_epoch=0"]
     given = config(*SMALL, "--model_dir=second", f"--start_from={whole}", *constant, "--epochs=1",
@@ -139,6 +164,21 @@ def test_flags_of_the_sweep_are_checked_before_anything_is_trained():
     assert "none.txt: no such argument file" in refused("@none.txt")
     with pytest.raises(ConfigError, match="--sweep_stages=: must be left out without a schedule"):
         config("--sweep_stages")
+
+
+def test_what_is_there_of_another_sweep_can_be_moved_away_alone():
+    """A training names the file itself, and its --overwrite drops all stages."""
+    write("stage0.h5", contents())
+    write("stage1.h5", contents())
+    Path("stage1.h5").write_bytes(Path("stage1.h5").read_bytes()[:-9])
+    unlike = "move it away, or leave these flags as they were"
+    for name, said in (
+        ("stage0.h5", f"has no state to go on from; {unlike}"),
+        ("stage1.h5", "damaged, its digest does not fit; move it away"),
+    ):
+        with pytest.raises(EndedByRoot) as caught, stages.named():
+            SerialComm().from_root(lambda name=name: resume.read(name))
+        assert (caught.value.code, caught.value.message) == (2, f"--sweep_stages: {name}: {said}")
 
 
 def test_an_argument_file_of_the_sweep_is_not_one_of_the_training():
