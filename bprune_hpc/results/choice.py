@@ -53,7 +53,7 @@ def choice(
         Which examples share the noise of a draw.
     """
     limit = config.limit
-    if sweep_statistics.n_replicates < 2 or masks[0].pruned_fraction != 0:
+    if sweep_statistics.n_replicates < 2 or not masks[0].prunes_nothing(config.criterion):
         return None
     if config.choose is not None and sweep_statistics.free_energy is not None:
         return _least_free_energy(config, masks, sweep_statistics.free_energy)

@@ -137,7 +137,8 @@ def contents(
         )
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, sweep_statistics)
-    doubt = "" if masks[0].pruned_fraction else network.task.doubt(statistics.label, metrics)
+    is_whole = masks[0].prunes_nothing(config.criterion)
+    doubt = network.task.doubt(statistics.label, metrics) if is_whole else ""
     return Contents(
         attrs={
             **({"doubt": doubt} if doubt else {}),
