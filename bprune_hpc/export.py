@@ -23,7 +23,7 @@ from .checkpoints.case import Case
 from .config import flags, sweep_config
 from .config.argument_file import ArgumentParser
 from .config.sweep_config import SweepConfig
-from .errors import ConfigError, ResultsError
+from .errors import ConfigError
 from .formats import card
 from .formats.pruned_network import BITS, InputFitting, PrunedNetwork, SweptMetric
 from .formats.selection import DEFAULT, FORMATS, read_formats
@@ -137,17 +137,9 @@ def _of_results(arguments: Any, given: Sequence[str]) -> PrunedNetwork:
         config = dataclasses.replace(
             config, data_path=arguments.data_path, dataset=arguments.dataset
         )
-    network = _pruned(
-        dataclasses.replace(config, n_draws=swept.n_draws),
-        (swept.grid_kind, swept.value),
-        has_data,
-        swept,
-    )
-    if network.mask.n_active != swept.n_active:
-        raise ResultsError(
-            f"{swept.path}: says that {swept.n_active} weights stay, and the same rule leaves "
-            f"{network.mask.n_active}; sweep again"
-        )
+    config = dataclasses.replace(config, n_draws=swept.n_draws)
+    network = _pruned(config, (swept.grid_kind, swept.value), has_data, swept)
+    swept.check_mask(network.mask)
     return network
 
 

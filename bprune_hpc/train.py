@@ -358,6 +358,7 @@ class _Run:
                 if why is not None:
                     return why
                 self._prune(epoch)
+                look.restart()
             batches = epoch_batches(
                 len(self.y), config.batch_size, comm.size, comm.rank, config.seed, epoch
             )
@@ -564,6 +565,10 @@ class _Looks:
         n_steps, is_due = self._comm.from_root(lambda: (n_steps, why is None and is_save_due()))
         self._at, self._next, self._looked_at = step, step + n_steps, now
         return why, is_due
+
+    def restart(self) -> None:
+        """Look before the next step, and do not take what was done since for steps."""
+        self._at = self._next = -1
 
 
 def _environment(config: TrainConfig, comm: Comm, allreduce: str | None) -> Environment:

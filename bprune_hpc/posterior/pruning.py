@@ -178,6 +178,14 @@ class PruningMask:
         total = sum(mask.size for mask in self.kept.values())
         return (total - self.n_active) / total
 
+    def prunes_nothing(self, criterion: str) -> bool:
+        """Whether all weights stay that are not zero already, by the sweep's criterion."""
+        if self.pruned_fraction == 0:
+            return True
+        is_by_threshold = math.isnan(self.requested_fraction)
+        point = self.threshold if is_by_threshold else self.requested_fraction
+        return point == (CRITERIA[criterion].unpruned if is_by_threshold else 0)
+
     def pruned_fraction_of(self, name: str) -> float:
         """Fraction of one tensor's weights that is pruned."""
         mask = self.kept[name]
@@ -222,6 +230,17 @@ class _Units:
             masks[name] = mask & ~self.gone[name] if name in self.gone else mask
             thresholds[name] = math.nan if owner is None else layer_threshold[owner]
         return PruningMask(threshold, fraction, masks, thresholds, self.pruned_scale)
+
+    def gone_of(self, pool: Sequence[str]) -> NDArray[np.intp]:
+        """Which units of some tensors, one behind the other, are exactly zero already."""
+        if not any(name in self.gone for name in pool):
+            return np.zeros(0, np.intp)
+        found = []
+        for name in pool:
+            shape = self.scores[name].shape
+            gone = self.gone.get(name, np.zeros(self.shape[name], bool))
+            found.append(gone.reshape(-1, *shape).all(axis=0) if gone.shape != shape else gone)
+        return np.flatnonzero(np.concatenate([gone.ravel() for gone in found]))
 
 
 def labels_of(values: Sequence[float], *, is_share: bool) -> list[str]:
@@ -272,7 +291,8 @@ def pruning_masks(
     kind : {"threshold", "fraction"}
         A threshold prunes every unit whose score is at it or beyond; the criterion's ``unpruned``
         prunes nothing, by definition. A fraction in [0, 1) prunes exactly ``round(fraction *
-        n_units)`` units, of all tensors together or of each; ties are broken by position.
+        n_units)`` units, of all tensors together or of each: first those that are zero already,
+        whatever their score, then those of least score; ties are broken by position.
     grid : sequence of float
 
     Raises
@@ -360,12 +380,20 @@ def _masks_at_fractions(
     for pool in [names] if scope == "global" else [[name] for name in names]:
         score = sign * np.concatenate([units.scores[name].ravel() for name in pool])
         ends = np.cumsum([units.scores[name].size for name in pool])[:-1]
+        gone = units.gone_of(pool)
+        others: NDArray[np.intp] | slice = slice(None)
+        if gone.size:
+            others = np.delete(np.arange(score.size), gone)
+        left = score[others]
         numbers = [round(fraction * score.size) for fraction in fractions]
-        last_pruned = np.array([number - 1 for number in numbers if number], np.intp)
-        ordered = np.partition(score, last_pruned)
-        for index, number in enumerate(numbers):
-            last = ordered[number - 1] if number else sign * criterion.unpruned
-            keep = _all_but_first(score, number, last)
+        of_others = [max(number - gone.size, 0) for number in numbers]
+        last_pruned = np.array([number - 1 for number in of_others if number], np.intp)
+        ordered = np.partition(left, last_pruned)
+        for index, (number, of_left) in enumerate(zip(numbers, of_others, strict=True)):
+            last = ordered[of_left - 1] if of_left else sign * criterion.unpruned
+            keep = np.ones(score.size, bool)
+            keep[gone[:number]] = False
+            keep[others] = _all_but_first(left, of_left, last)
             for name, mask in zip(pool, np.split(keep, ends), strict=True):
                 kept[index][name] = mask.reshape(units.scores[name].shape)
                 thresholds[index][name] = float(sign * last)

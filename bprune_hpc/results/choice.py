@@ -15,9 +15,7 @@ from ..metrics.asymptotic_test import AsymptoticTest, skewness_of
 from ..metrics.free_energy import FreeEnergy
 from ..metrics.nonfinite import blank
 from ..metrics.threshold_selection import LEVEL, CostTest, ExactDropTest, ExactRiseTest, Limit
-from ..posterior.criteria import CRITERIA
 from ..posterior.pruning import PruningMask, thresholds_in_words
-from ..posterior.thresholds import unpruned
 from ..runner.statistics import SweepStatistics
 from .file import Variable
 
@@ -55,7 +53,7 @@ def choice(
         Which examples share the noise of a draw.
     """
     limit = config.limit
-    if sweep_statistics.n_replicates < 2 or not is_unpruned(config, masks[0]):
+    if sweep_statistics.n_replicates < 2 or not masks[0].prunes_nothing(config.criterion):
         return None
     if config.choose is not None and sweep_statistics.free_energy is not None:
         return _least_free_energy(config, masks, sweep_statistics.free_energy)
@@ -109,14 +107,6 @@ def choice(
         value = blank(test.value, sweep_statistics.failed | sweep_statistics.failed[0])
         variables[name] = Variable(("threshold",), value, {"long_name": long_name})
     return variables, {key: value for key, value in attrs.items() if value is not None}
-
-
-def is_unpruned(config: SweepConfig, mask: PruningMask) -> bool:
-    """Whether nothing is pruned there but what was zero before."""
-    is_by_fraction = config.grid_kind == "fraction"
-    value = mask.requested_fraction if is_by_fraction else mask.threshold
-    is_by_definition = value == unpruned(config.grid_kind, CRITERIA[config.criterion])
-    return is_by_definition or mask.pruned_fraction == 0
 
 
 def _least_free_energy(

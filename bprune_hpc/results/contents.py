@@ -24,7 +24,7 @@ from ..runner.network import Network
 from ..runner.preparation import PreparedSweep
 from ..runner.statistics import SweepStatistics
 from . import contents_classification, contents_free_energy, contents_regression
-from .choice import choice, is_unpruned
+from .choice import choice
 from .file import SCHEMA, Contents, Variable
 
 _INPUTS = {OUT_OF_DISTRIBUTION: "ood_input", TRAINING: "elbo_input"}
@@ -137,7 +137,7 @@ def contents(
         )
     if config.target is not None:
         group_attrs["metrics"] |= _target(config.target, sweep_statistics)
-    is_whole = is_unpruned(config, masks[0])
+    is_whole = masks[0].prunes_nothing(config.criterion)
     doubt = network.task.doubt(statistics.label, metrics) if is_whole else ""
     return Contents(
         attrs={

@@ -72,6 +72,8 @@ class Saved:
     layout : Layout
     grids : list of tuple of float
         Thresholds (or fractions) of each sweep state.
+    n_active : list of int
+        Weights left at those of the first state.
     sweep_states : list of mapping of str to array
         What :meth:`bprune_hpc.runner.state.SweepState.arrays` gave.
     has_sums : bool
@@ -87,6 +89,7 @@ class Saved:
     config: Mapping[str, Any]
     layout: Layout
     grids: list[tuple[float, ...]]
+    n_active: list[int]
     sweep_states: list[Mapping[str, AnyArray]]
     has_sums: bool
     signature: Signature | None
@@ -171,6 +174,7 @@ def read(path: str, *, with_sums: bool = True) -> Saved | None:
                 config=json_of(file.attrs["config"], dict),
                 layout=json_of(group.attrs["blocks"], list),
                 grids=[tuple(float(value) for value in one.pop("grid")) for one in sweep_states],
+                n_active=file["sparsity/n_active"][()].tolist() if "sparsity" in file else [],
                 sweep_states=list(sweep_states),
                 has_sums=with_sums,
                 signature=of_file,
@@ -282,11 +286,12 @@ def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepStat
     Raises
     ------
     ResultsError
-        If the file's are not what such a sweep writes.
+        If the file's are not what such a sweep writes, or are of other masks.
     """
     task, size = sweep.network.task, sweep.plan.draws_per_replicate
     states: list[SweepState] = []
     if saved is not None:
+        _check_masks(saved, sweep)
         everything = zip(saved.grids, saved.positions, saved.sweep_states, strict=True)
         for grid, position, arrays in everything:
             thresholds = ThresholdIndices.find(grid, sweep.config.grid)
@@ -298,6 +303,18 @@ def sweep_states_of(saved: Saved | None, sweep: PreparedSweep) -> list[SweepStat
                 states.append(SweepState.from_arrays(thresholds, arrays, task, size))
                 check_sums(states[-1], sweep)
     return with_rest(states, len(sweep.config.grid))
+
+
+def _check_masks(saved: Saved, sweep: PreparedSweep) -> None:
+    """Refuse sums of a network that the rule would not make any more."""
+    grid, config = saved.grids[0], sweep.config
+    now = [mask.n_active for mask in ThresholdIndices.find(grid, config.grid).of(sweep.masks)]
+    for value, before, here in zip(grid, saved.n_active, now, strict=False):
+        if before != here:
+            raise ResultsError(
+                f"{saved.path}: says that {before} weights stay at {config.grid_kind} {value:g}, "
+                f"and the same rule leaves {here}; {ANEW}"
+            )
 
 
 def is_the_same(saved: Saved, config: SweepConfig) -> bool:

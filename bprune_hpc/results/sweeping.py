@@ -74,10 +74,20 @@ def run(
 
 
 def _recorded_at(sweep: PreparedSweep, model_dir: str) -> PreparedSweep:
-    """What a sweep works on, as if it had been read from another directory."""
-    checkpoint = Path(model_dir).resolve() / Path(sweep.network.checkpoint).name
+    """What a sweep works on, as if network and data had been read from another directory."""
+    config, network = sweep.config, sweep.network
+
+    def moved(path: str) -> str:
+        at = Path(path)
+        is_inside = at.is_relative_to(config.model_dir)
+        return str(Path(model_dir, at.relative_to(config.model_dir))) if is_inside else path
+
+    checkpoint = Path(model_dir).resolve() / Path(network.checkpoint).name
+    data = {name: getattr(config, name) for name in ("data_path", "ood_path", "elbo_path")}
+    data = {name: moved(path) for name, path in data.items() if path is not None}
+    sha256 = {moved(path): digest for path, digest in network.sha256.items()}
     return dataclasses.replace(
         sweep,
-        config=dataclasses.replace(sweep.config, model_dir=model_dir),
-        network=dataclasses.replace(sweep.network, checkpoint=str(checkpoint)),
+        config=dataclasses.replace(config, model_dir=model_dir, **data),
+        network=dataclasses.replace(network, checkpoint=str(checkpoint), sha256=sha256),
     )

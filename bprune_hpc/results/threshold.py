@@ -20,6 +20,7 @@ import numpy as np
 from ..config.sweep_config import SweepConfig, from_json
 from ..errors import ConfigError, InputError, ResultsError
 from ..job.provenance import SHARED_NOISE, Identity, differences
+from ..posterior.pruning import PruningMask
 from ..runner.network import Network
 from .file import STATE, open_results
 from .identity import network_identity
@@ -117,6 +118,19 @@ class SweptThreshold:
             raise ResultsError(
                 f"{self.path}: was made with {'; with '.join(changes)}: {network.checkpoint} is "
                 f"not what was swept; sweep it, or name the case as it was with {flag}"
+            )
+
+    def check_mask(self, mask: PruningMask) -> None:
+        """Refuse a mask, made anew by the sweep's rule, of which other weights are left.
+
+        Raises
+        ------
+        ResultsError
+        """
+        if mask.n_active != self.n_active:
+            raise ResultsError(
+                f"{self.path}: says that {self.n_active} weights stay, and the same rule leaves "
+                f"{mask.n_active}; sweep again"
             )
 
 

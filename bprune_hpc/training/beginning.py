@@ -13,26 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints import saver
 from ..errors import ConfigError
 from ..posterior.pruning import pruning_masks
-from ..results.threshold import read_threshold
+from ..results.threshold import SweptThreshold, read_threshold
 from ..runner import problem
 from ..runner.batch_dependence import made_up_examples
 from .config import TrainConfig
 from .graph import Training
-from .pruning import (
-    Masks,
-    begin_with,
-    has_masks,
-    newest_of,
-    prune,
-    read_masks,
-    share_pruned,
-    variables_of,
-)
+from .pruning import Masks, begin_with, has_masks, prune, read_masks, share_pruned
 
 logger = logging.getLogger(__name__)
 
@@ -80,30 +72,41 @@ class Beginning:
 def read_beginning(config: TrainConfig) -> Beginning:
     """Read what ``--start_from`` and ``--mask`` name.
 
+    The network is that of the newest checkpoint, or of the one that a results file is a sweep of.
+
     Raises
     ------
     InputError
         If it cannot be read.
     """
     assert config.start_from is not None
-    variables = variables_of(config.start_from)
-    files = saver.checkpoint_files(newest_of(config.start_from))
-    sha256 = {"--start_from": _digest(saver.file_sha256(files).values())}
-    if config.mask is None:
-        return Beginning(variables, {}, sha256)
-    path = Path(config.mask)
-    if not path.is_file():
-        raise ConfigError(f"--mask: {path}: no such file; give a results file, or mask.npz")
-    sha256["--mask"] = _digest([hashlib.sha256(path.read_bytes()).hexdigest(), config.at])
-    masks = read_masks(config.mask) if path.suffix == ".npz" else _swept(config)
-    return Beginning(variables, masks, sha256)
+    sha256: dict[str, str] = {}
+    masks: Masks = {}
+    swept: SweptThreshold | None = None
+    if config.mask is not None:
+        path = Path(config.mask)
+        if not path.is_file():
+            raise ConfigError(f"--mask: {path}: no such file; give a results file, or mask.npz")
+        sha256["--mask"] = _digest([hashlib.sha256(path.read_bytes()).hexdigest(), config.at])
+        if path.suffix == ".npz":
+            masks = read_masks(config.mask)
+        else:
+            swept = read_threshold(config.mask, config.at)
+            masks = _masks_of(swept, config.start_from)
+    prefix = saver.find_checkpoint(
+        config.start_from,
+        None if swept is None else swept.config.model_ckpt,
+        way="mend the file 'checkpoint' there, or give another --start_from",
+    )
+    logger.info("begins with the network of %s", prefix)
+    sha256["--start_from"] = _digest(saver.file_sha256(saver.checkpoint_files(prefix)).values())
+    reader = saver.CheckpointReader(prefix)
+    return Beginning(reader.read(reader.types), masks, sha256)
 
 
-def _swept(config: TrainConfig) -> Masks:
+def _masks_of(swept: SweptThreshold, model_dir: str) -> dict[str, NDArray[np.bool_]]:
     """The mask of a sweep's threshold, made anew from the network that was swept."""
-    assert config.mask is not None and config.start_from is not None
-    swept = read_threshold(config.mask, config.at)
-    of_sweep = replace(swept.config, model_dir=config.start_from)
+    of_sweep = replace(swept.config, model_dir=model_dir)
     with swept.asks():
         found, task = problem.read_network(of_sweep)
     examples = made_up_examples(found.graph)
@@ -113,6 +116,7 @@ def _swept(config: TrainConfig) -> Masks:
     swept.check_network(network, "--start_from")
     rule = of_sweep.rule(network.prior)
     (mask,) = pruning_masks(found.posterior, swept.grid_kind, [swept.value], rule)
+    swept.check_mask(mask)
     return dict(mask.kept)
 
 

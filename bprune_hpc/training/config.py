@@ -353,7 +353,7 @@ def parser(prog: str = "python -m bprune_hpc.train") -> ArgumentParser:
         "--start_from",
         metavar="CASE",
         help="directory of a network that this command has trained: go on from its newest "
-        "checkpoint; what is pruned in it stays pruned",
+        "checkpoint, or from the one that --mask is a sweep of; what is pruned in it stays pruned",
     )
     pruning.add_argument(
         "--mask",

@@ -10,7 +10,7 @@ not: networks of this package's trainer, which have the masks in them (``trainin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,16 +68,16 @@ def hold(mask: str | os.PathLike[str] | Mapping[str, NDArray[np.bool_]], model: 
 
         def on_train_begin(self, logs: Any = None) -> None:
             """Set them before the first step."""
-            _set(_weights(layers, masks), self.model.optimizer)
+            _set(layers, masks, self.model.optimizer)
             _check(layers, masks)
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             """Set them again."""
-            _set(_weights(layers, masks), self.model.optimizer)
+            _set(layers, masks, self.model.optimizer)
 
         def operation(self, optimizer: Any = None) -> Any:
             """Of a TF1 graph: what sets them, as an operation."""
-            return import_tensorflow().group(*_set(_weights(layers, masks), optimizer))
+            return import_tensorflow().group(*_set(layers, masks, optimizer))
 
     return Held()
 
@@ -139,16 +139,22 @@ def _weights(
                 )
             found.append((loc, others[0], masks[name], normal))
     if left:
-        names = ", ".join(_name(v) for layer in layers for v in layer.trainable_variables)
+        names = ", ".join(_names(layers))
         raise ConfigError(f"mask: has '{min(left)}', and the model has {names}")
     return found
 
 
-def _set(weights: list[tuple[Any, Any, NDArray[np.bool_], Any]], optimizer: Any) -> list[Any]:
+def _names(layers: Iterable[Any]) -> list[str]:
+    """Of all variables that are trained."""
+    return [_name(variable) for layer in layers for variable in layer.trainable_variables]
+
+
+def _set(
+    layers: Sequence[Any], masks: Mapping[str, NDArray[np.bool_]], optimizer: Any
+) -> list[Any]:
     """Assignments that put pruned weights back."""
-    tf, made = import_tensorflow(), []
-    names = [_name(variable) for loc, raw, _, _ in weights for variable in (loc, raw)]
-    for loc, raw, kept, _ in weights:
+    tf, made, names = import_tensorflow(), [], _names(layers)
+    for loc, raw, kept, _ in _weights(layers, masks):
         made.append(loc.assign(tf.where(kept, loc, 0.0)))
         made.append(raw.assign(tf.where(kept, raw, _NO_SCALE)))
         for slot in _slots(optimizer, [loc, raw], names):

@@ -38,7 +38,8 @@ class Log(Protocol):
 class _Table:
     def __init__(self, directory: Path, n_epochs: int) -> None:
         path = directory / CSV_FILE
-        lines = path.read_text().splitlines(keepends=True)[1:] if path.is_file() else []
+        before = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+        lines = before.splitlines(keepends=True)[1:]
         kept = [line for line in lines if line.endswith("\n") and _epoch_of(line) <= n_epochs]
         put(path, ["".join([",".join(COLUMNS) + "\n", *kept]).encode()])
         self._file = path.open("a", newline="")

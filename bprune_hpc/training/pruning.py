@@ -10,13 +10,11 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints import saver
 from ..errors import ConfigError
 from ..models.layers import MASK
 from ..posterior.mean_field import Posterior
@@ -29,30 +27,6 @@ Masks = Mapping[str, NDArray[np.bool_]]
 """Which weights stay, by the name of the variable of their means."""
 
 logger = logging.getLogger(__name__)
-
-
-def newest_of(directory: str) -> Path:
-    """Prefix of the newest checkpoint in a directory.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none.
-    """
-    way = "mend the file 'checkpoint' there, or give another --start_from"
-    return saver.find_checkpoint(directory, way=way)
-
-
-def variables_of(directory: str) -> dict[str, NDArray[Any]]:
-    """Every variable of the newest checkpoint in a directory.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none, or it cannot be read.
-    """
-    reader = saver.CheckpointReader(newest_of(directory))
-    return reader.read(reader.types)
 
 
 def has_masks(values: Mapping[str, NDArray[Any]]) -> bool:
@@ -92,9 +66,11 @@ def begin_with(training: Training, session: Any, values: Mapping[str, NDArray[An
     """
     state = state_of(training, session)
     steps = "global_step:0"
-    of_units = [name for name in values if name.startswith(f"{SCOPE}/")]
-    if {f"{name}:0" for name in of_units} != {n for n in state if n.startswith(f"{SCOPE}/")}:
-        what = "leave --standardize out" if not of_units else "pass --standardize"
+    has_units, takes_units = (
+        any(name.startswith(f"{SCOPE}/") for name in of_one) for of_one in (values, state)
+    )
+    if has_units != takes_units:
+        what = "pass --standardize" if has_units else "leave --standardize out"
         raise ConfigError(f"--start_from: {what}, as the network was trained")
     taken = {f"{name}:0": value for name, value in values.items() if f"{name}:0" in state}
     taken.pop(steps, None)

@@ -17,6 +17,7 @@ from bprune_hpc.config.sweep_config import SweepConfig
 from bprune_hpc.job import provenance
 from bprune_hpc.report import main as main_report
 from bprune_hpc.results import identity
+from bprune_hpc.runner import preparation
 from bprune_hpc.runner.state import SweepState, merged
 from tests.helpers import fake_problem
 from tests.helpers.bits import all_bits
@@ -340,6 +341,24 @@ def test_what_layers_began_when_its_sums_had_another_order_is_read_and_not_gone_
     assert "evaluator layers, whose last digits are others, now layers-2; " in error
     assert start(path, *flags, "--overwrite", n_supersteps=2) == sweep.STOPPED
     assert start(path, *flags) == 0
+
+
+def test_masks_that_the_rule_does_not_make_any_more_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "s.h5", [*KINDS["classes"], *FLAGS]
+    assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
+    before, plain = path.read_bytes(), preparation.pruning_masks
+
+    def others(posterior: object, kind: str, grid: list[float], rule: object) -> object:
+        return plain(posterior, kind, [2 * value for value in grid], rule)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preparation, "pruning_masks", others)
+    assert start(path, *flags) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "weights stay at threshold 0.5, and the same rule leaves" in error
+    assert path.read_bytes() == before
+    assert start(path, *flags, "--overwrite", n_supersteps=2) == sweep.STOPPED
 
 
 def test_another_environment_warns_and_marks(

@@ -220,6 +220,41 @@ def test_fractions_against_a_sorted_list(name: str, ties: bool, scope: str) -> N
 
 
 @pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_what_is_zero_already_is_the_first_of_a_fraction(name: str, scope: str) -> None:
+    posterior = make_posterior()
+    before = mask_at_fraction(posterior, 0.4, PruningRule("random", seed=9))
+    posterior, was_zero = before.apply(posterior), pruned_of(before)
+    table = [row for row in score_table(posterior, name) if row[:2] not in was_zero]
+    fractions = (0, 0.2, 0.5, 0.7, 0.97)
+    found = pruning_masks(posterior, "fraction", fractions, rule_of(name, scope))
+    sign = -1 if CRITERIA[name].keeps == "below" else 1
+    for fraction, cut in zip(fractions, found, strict=True):
+        pools = [set(posterior.names)] if scope == "global" else [{n} for n in posterior.names]
+        expected = set(was_zero)
+        for pool in pools:
+            n_zero = sum(tensor in pool for tensor, _ in was_zero)
+            order = sorted((row for row in table if row[0] in pool), key=lambda row: row[2])
+            more = order[: max(round(fraction * (len(order) + n_zero)) - n_zero, 0)]
+            expected |= {(tensor, at) for tensor, at, _ in more}
+            limit = sign * more[-1][2] if more else CRITERIA[name].unpruned
+            assert {cut.layer_threshold[tensor] for tensor in pool} == {limit}
+        assert pruned_of(cut) == expected
+
+
+def test_neurons_that_are_zero_already_are_the_first_of_a_fraction() -> None:
+    posterior = unit_posterior()
+    for table in (posterior.loc, posterior.scale):
+        table["d/kernel"][:, 3] = 0
+    # Evidence lost, of the others: -1.8, -2.3, -0.1 in d; -0.3, 10.2 in e.
+    rule = PruningRule("bmr", granularity="neuron", prior_scale=10)
+    found = pruning_masks(posterior, "fraction", [0, 1 / 6, 0.5], rule)
+    of_d = [cut.kept["d/bias"].tolist() for cut in found]
+    assert of_d == [[True] * 4, [True, True, True, False], [False, False, True, False]]
+    assert all(cut.kept["e/kernel"].all() for cut in found)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
 def test_cuts_are_nested(name: str) -> None:
     found = pruning_masks(make_posterior(), "fraction", np.arange(10) / 10, rule_of(name))
     for less, more in pairwise(found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,17 @@ N_TRAIN = 40
 
 
 def layers() -> list[Any]:
+    return [flipout(8, activation="relu", name="one"), flipout(3, name="two")]
+
+
+def flipout(units: int, **arguments: Any) -> Any:
     import tensorflow_probability as tfp
 
-    flipout = functools.partial(
-        tfp.layers.DenseFlipout,
+    return tfp.layers.DenseFlipout(
+        units,
         kernel_divergence_fn=lambda q, p, _: tfp.distributions.kl_divergence(q, p) / N_TRAIN,
+        **arguments,
     )
-    return [flipout(8, activation="relu", name="one"), flipout(3, name="two")]
 
 
 def model_of(made: list[Any]) -> Any:
@@ -79,6 +82,22 @@ def test_a_keras_model(optimizer, n_slots, tmp_path):
         m, s = np.float64(normal.mean())[kept], np.float64(normal.stddev())[kept]
         expected += (-np.log(s) + (s**2 + m**2 - 1) / 2).sum() / N_TRAIN
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_averages_of_another_layer_whose_name_ends_alike_are_left_alone():
+    import_tensorflow()
+    made = [flipout(8, name="first"), flipout(8, name="one"), flipout(8, name="someone")]
+    model = model_of(made)
+    masks = masks_of({"one/kernel_posterior_loc": (8, 8)})
+    model.compile("adam", "mse")
+    model.fit(X, np.ones((N_TRAIN, 8)), verbose=0, callbacks=[hold(masks, model)])
+    gone, n_found = ~masks["one/kernel_posterior_loc"], {"one": 0, "someone": 0}
+    for slot in model.optimizer.variables:
+        for layer in n_found:
+            if f"/{layer}/" in slot.name and slot.shape == (8, 8):
+                assert slot.numpy()[gone].any() == (layer == "someone"), slot.name
+                n_found[layer] += 1
+    assert n_found == {"one": 4, "someone": 4}
 
 
 def test_a_graph_of_tf1():

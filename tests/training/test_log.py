@@ -78,8 +78,8 @@ def test_a_table_is_gone_on_with(looks):
     assert_same_bits(variables(Path("plain")), variables(Path("whole")))
     # Stopped within the third epoch, of which rows are there that no checkpoint has.
     assert run("case", "--log=csv", *VALIDATED, stop=70) == train.STOPPED
-    with Path("case.training/log.csv").open("a") as file:
-        file.write("3,84,9.9,,,,,\n3,8")
+    with Path("case.training/log.csv").open("ab") as file:
+        file.write(b"3,84,9.9,,,,,\n3,8\xff")
     assert run("case", "--log=csv", *VALIDATED) == 0
     assert_same_bits(variables(Path("whole")), variables(Path("case")))
     assert Path("case/log.csv").read_bytes() == Path("whole/log.csv").read_bytes()

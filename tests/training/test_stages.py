@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,10 @@ from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
 from bprune_hpc.results import read, resume
 from bprune_hpc.results.file import write
 from bprune_hpc.results.swept import read_all
+from bprune_hpc.runner.timing import Timing
 from bprune_hpc.tensorflow_import import import_tensorflow
 from bprune_hpc.training import stages
+from bprune_hpc.training.beginning import read_beginning
 from bprune_hpc.training.config import stage_ends
 from tests.helpers.contents import contents
 from tests.helpers.trainings import SMALL, assert_same_bits, config, variables
@@ -147,6 +152,49 @@ def test_a_network_that_is_gone_on_from_is_swept_before_its_first_cut(whole):
     assert train.train(given, SerialComm())[0] == 0
     pruned = [read(f"second/stage{k}.h5").sparsity.pruned_fraction.values[0] for k in range(2)]
     assert pruned == pytest.approx([0.8, 0.9], abs=1e-3)
+
+
+def test_a_mask_of_a_stage_goes_with_the_network_of_that_stage(whole):
+    for stage, step, pruned in ((0, 56, 0.9), (2, 112, 0.9)):
+        given = config(*SMALL, "--model_dir=second", f"--start_from={whole}", "--at=index=1",
+                       f"--mask={whole}/stage{stage}.h5")  # fmt: skip
+        found = read_beginning(given)
+        reader = import_tensorflow().train.load_checkpoint(str(whole / f"model.ckpt-{step}"))
+        for name, value in found.variables.items():
+            np.testing.assert_array_equal(value, reader.get_tensor(name), err_msg=name)
+        kept = np.concatenate([mask.ravel() for mask in found.masks.values()])
+        assert 1 - kept.mean() == pytest.approx(pruned, abs=1e-3)
+
+
+def test_the_data_of_a_stage_are_recorded_where_they_will_be():
+    rng = np.random.default_rng(0)
+    np.savez("data.npz", x=rng.normal(size=(60, 3)), y=np.arange(60) % 2)
+    given = ["--data_path=data.npz", "--test_fraction=0.5", "--hidden=4", "--epochs=2",
+             "--batch_size=10", "--n_draws_eval=2", "--prune_schedule=constant",
+             "--begin_epoch=1", "--final_fraction=0.5", "--model_dir=case",
+             "--sweep_stages=--num_monte_carlo=2 --prune_fractions=0"]  # fmt: skip
+    assert train.train(config(*given), SerialComm())[0] == 0
+    for k in range(2):
+        attrs = read(f"case/stage{k}.h5").attrs
+        assert json.loads(attrs["config"])["data_path"] == "case/split.npz"
+        assert "case/split.npz" in json.loads(attrs["sha256"])
+
+
+def test_the_time_of_a_sweep_is_not_kept_for_the_end_of_the_job(monkeypatch):
+    late, rounds = [0.0], []
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + late[0], time=time.time)
+
+    def an_hour(*_: object) -> tuple[None, int]:
+        late[0] += 3600
+        return None, 0
+
+    def ask(timing: Timing) -> None:
+        rounds.append(timing.slowest_round_s)
+
+    monkeypatch.setattr(train, "time", clock)
+    monkeypatch.setattr(train.sweeping, "run", an_hour)
+    assert run("case", f"--sweep_stages={SWEEP}", ask=ask) == 0
+    assert late == [3 * 3600] and max(rounds) < 1800
 
 
 def test_flags_of_the_sweep_are_checked_before_anything_is_trained():

@@ -128,6 +128,9 @@ def test_another_seed_holds_out_others_and_a_resume_tells_them_apart():
     assert run("third", *without) == 0
     message = refused(*short, "--model_dir=fourth", "--start_from=third")
     assert "leave --standardize out, as the network was trained" in message
+    of_classes = ["--dataset=digits", "--standardize", "--hidden=5", "--epochs=1"]
+    message = refused(*of_classes, "--model_dir=fifth", "--start_from=case")
+    assert "pass the flags that the network was trained with" in message
     assert run("fourth", *short, "--split_seed=1", "--start_from=case") == 0
     before, after = variables(Path("case")), variables(Path("fourth"))
     for name in ("mean", "scale", "target_mean", "target_scale"):
