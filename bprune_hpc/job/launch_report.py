@@ -91,7 +91,7 @@ def report(comm: Comm, n_threads: int, deadline: Deadline | None) -> None:
     )  # fmt: skip
     if compiled.missing:
         logger.info(
-            "the compiled module is missing; dense networks take longer (docs/clusters.md): %s",
+            "the compiled module is missing; networks take longer (docs/clusters.md): %s",
             compiled.missing,
         )
     if started is not None and started[0] == "Open MPI mpirun" and _has_terminal():

@@ -106,7 +106,7 @@ def test_the_line_is_logged_with_what_this_process_sees(
     with caplog.at_level(logging.INFO):
         launch_report.report(SerialComm(), 2, None)
     assert caplog.messages[1] == (
-        "the compiled module is missing; dense networks take longer (docs/clusters.md): no module "
+        "the compiled module is missing; networks take longer (docs/clusters.md): no module "
         "of this name"
     )
 
