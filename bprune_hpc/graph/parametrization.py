@@ -22,7 +22,9 @@ Floats = NDArray[np.floating]
 
 _LOW, _HIGH = -0.5, 0.25
 """Two numbers at which a scale is told by what it is: no parametrisation in use is even in them."""
-_SIZES = sorted({0.0, 1.2e-38, *(2.0 ** (quarter / 4) for quarter in range(-16, 41))})
+_SIZES = sorted(
+    {0.0, 1.2e-38, 1e-30, 1e-20, 1e-10, *(2.0 ** (quarter / 4) for quarter in range(-16, 41))}
+)
 _CANDIDATES = [sign * size for size in _SIZES for sign in (1, -1) if size or sign == 1]
 """Numbers that a variable is tried at, by size: up to 1024, where softplus and exp have long met 0
 or what is added to them."""
@@ -94,7 +96,8 @@ class Parametrization:
         """New values of the variables, with which some weights are zero as nearly as can be.
 
         A mean becomes exactly 0 where the graph can give that. A scale becomes the smallest normal
-        number that the graph gives, so that its logarithm stays finite.
+        number that the graph gives, so that its logarithm stays finite; or 0 in a tensor that has
+        such scales already. What is zero already stays as it is.
 
         Parameters
         ----------
@@ -143,8 +146,9 @@ class Parametrization:
             main[name, "loc"] = max(one.loc_variables, key=lambda v: values[v].size)
             main[name, "scale"] = max(one.scale_variables, key=lambda v: values[v].size)
         mains = set(main.values())
+        stored = posterior({})
         elements = _elements(values, mains, main, posterior)
-        best = _least(values, mains, posterior)
+        best = _least(values, mains, posterior, stored)
         changed: dict[str, Floats] = {}
         for variable in sorted(mains):
             stays = np.zeros(values[variable].size, bool)
@@ -153,9 +157,10 @@ class Parametrization:
             flat = new.reshape(-1)
             for key in [key for key, of in main.items() if of == variable]:
                 name, is_pruned = key[0], pruned[key[0]].ravel()
+                is_new = is_pruned & ((stored[name, "loc"] != 0) | (stored[name, "scale"] != 0))
                 stays[elements[key][~is_pruned]] = True
-                goes[elements[key][is_pruned]] = True
-                flat[elements[key][is_pruned]] = best[key][is_pruned]
+                goes[elements[key][is_new]] = True
+                flat[elements[key][is_new]] = best[key][is_new]
                 if (stays & goes).any():
                     raise SharedError(
                         f"'{name}': weights share their {key[1]} (in '{variable}'), so that it "
@@ -214,8 +219,12 @@ def _least(
     values: Values,
     mains: set[str],
     posterior: Callable[[Values], dict[tuple[str, str], NDArray[np.float64]]],
+    stored: Mapping[tuple[str, str], NDArray[np.float64]],
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """For each mean and scale the number at which it is smallest; of equals the one nearest 0."""
+    """For each mean and scale the number at which it is smallest; of equals the one nearest 0.
+
+    ``stored`` has what they are: a scale is 0 only where others of its tensor are.
+    """
     smallest = float(np.finfo(np.float32).tiny)
     best: dict[tuple[str, str], NDArray[np.float64]] = {}
     least: dict[tuple[str, str], NDArray[np.float64]] = {}
@@ -225,7 +234,7 @@ def _least(
         for key, found in posterior(filled).items():
             size = np.abs(found)
             allowed = np.isfinite(size)
-            if key[1] == "scale":
+            if key[1] == "scale" and stored[key].all():
                 allowed &= size >= smallest
             size = np.where(allowed, size, np.inf)
             if key not in best:

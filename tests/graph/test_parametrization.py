@@ -39,6 +39,7 @@ def _posteriors(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ("scale_is_exp", 1e-32),
         ("scale_is_softplus_without_eps", 1e-32),
         ("scale_is_plain", 2 * TINY),
+        ("scale_is_a_part_of_it", 1e-31),
     ],
 )
 def test_what_is_left_of_pruned_weights(name: str, most: float) -> None:

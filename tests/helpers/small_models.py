@@ -144,6 +144,10 @@ def scale_is_plain() -> Any:
     return _parametrised(tf.identity)
 
 
+def scale_is_a_part_of_it() -> Any:
+    return _parametrised(lambda variable: 0.05 * variable)
+
+
 def residual() -> Any:
     """Deterministic layers of every common kind around Bayesian ones; names nested and repeated."""
     keras, of_keras, tfp_layers = _layers()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bprune_hpc import data, report, sweep, train
+from bprune_hpc import data, export, load, report, sweep, train
 from bprune_hpc.errors import ConfigError
 from bprune_hpc.mpi.comm import EndedByRoot, SerialComm
 from bprune_hpc.results import read, resume
@@ -152,6 +152,23 @@ def test_a_network_that_is_gone_on_from_is_swept_before_its_first_cut(whole):
     assert train.train(given, SerialComm())[0] == 0
     pruned = [read(f"second/stage{k}.h5").sparsity.pruned_fraction.values[0] for k in range(2)]
     assert pruned == pytest.approx([0.8, 0.9], abs=1e-3)
+
+
+def test_what_is_exported_of_a_network_with_zeros_has_zeros(whole):
+    asked = [f"{whole}/stage2.h5", "--at=index=1", "--formats=checkpoint", "--to=out"]
+    assert export.main(asked) == 0
+    before, after = load(str(whole)).posterior, load("out/checkpoint").posterior
+    with np.load("out/checkpoint/mask.npz") as masks:
+        assert {(~kept & (before.scale[name] > 0)).any() for name, kept in masks.items()} == {True}
+        for name, kept in masks.items():
+            for old, new in ((before.loc, after.loc), (before.scale, after.scale)):
+                np.testing.assert_array_equal(new[name], np.where(kept, old[name], 0))
+    # A training that goes on from it holds them without being told.
+    found = read_beginning(config("--start_from=out/checkpoint"))
+    of_file = [value for name, value in found.variables.items() if name.endswith("_mask")]
+    assert 1 - np.concatenate([one.ravel() for one in of_file]).mean() == pytest.approx(
+        0.9, abs=1e-3
+    )
 
 
 def test_a_mask_of_a_stage_goes_with_the_network_of_that_stage(whole):
