@@ -243,6 +243,8 @@ def _find_live(
     kept = {at: need & stays[at] for at, need in needed.items()}
     kept[last][:] = True
     _align(graph, shapes, kept)
+    while _keep_fed(graph, feeds, {at: need & ~is_zero[at] for at, need in needed.items()}, kept):
+        _align(graph, shapes, kept)
     constant = {at: need & ~kept[at] & ~is_zero[at] for at, need in needed.items()}
     more = {at: mask.copy() for at, mask in kept.items()}
     if keeps_one:
@@ -269,6 +271,19 @@ def _align(graph: LayerGraph, shapes: Mapping[int, Shape], kept: dict[int, Mask]
                 if (more & ~kept[to]).any():
                     kept[to] = kept[to] | more
                     is_changed = True
+
+
+def _keep_fed(
+    graph: LayerGraph, feeds: Mapping[int, Mask], counts: Mapping[int, Mask], kept: dict[int, Mask]
+) -> bool:
+    """Let what a constant feeds stay where that stays, beside what varies; whether any is new."""
+    is_changed = False
+    for at, of_product in feeds.items():
+        first = graph.nodes[at].inputs[0]
+        fed = of_product[kept[first] & counts[first]].any(axis=0) & counts[at]
+        is_changed |= bool((fed & ~kept[at]).any())
+        kept[at] = kept[at] | fed
+    return is_changed
 
 
 def _chooses(operation: Operation) -> bool:

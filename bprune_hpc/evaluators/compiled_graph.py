@@ -14,7 +14,7 @@ threads there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,6 +71,8 @@ _CONVOLUTION, _ELEMENTWISE, _POOLING, _SQUARES = range(4)
 _GROUP = SLAB * GROUP_SLABS
 """Examples that go through all layers together."""
 _MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
+_MOST_SHIFT = 2.0**10
+"""In deviations: float32 is then off by no more than 2**-14 of one."""
 
 
 _Operation = tuple[Any, ...]
@@ -204,16 +206,18 @@ class Steps:
 class _Builder:
     """Divides a graph of layers into steps; without shapes it only looks at the operations."""
 
-    def __init__(self, graph: LayerGraph, shapes: Sequence[Shape] | None) -> None:
-        self._shapes = shapes
+    def __init__(
+        self, graph: LayerGraph, shapes: Sequence[Shape] | None, apart: Collection[int] = ()
+    ) -> None:
+        self._shapes, self._apart = shapes, apart
         self._is_flat = {EXAMPLES: False}
         self.tensors = [_tensor(graph.input_shape)]
         self.steps: list[Step] = []
         self._tensor_of = {EXAMPLES: 0}
-        self._n_uses = dict.fromkeys(range(-1, len(graph.nodes)), 0)
+        self._takers: dict[int, list[Operation]] = {at: [] for at in range(-1, len(graph.nodes))}
         for node in graph.nodes:
             for at in node.inputs:
-                self._n_uses[at] += 1
+                self._takers[at].append(node.operation)
         for at, node in enumerate(graph.nodes):
             self._is_flat[at] = any(self._is_flat[one] for one in node.inputs)
             try:
@@ -244,7 +248,7 @@ class _Builder:
         if isinstance(one, Bias | Scale):
             if self._is_flat[at]:
                 raise UnknownLayersError  # one number for each place
-            step = self._open(inputs[0], "affine")
+            step = self._open(inputs[0], "affine", is_apart=at in self._apart)
             step.affine.append(one)
             return step.output
         if isinstance(one, Activation) and one.function in _BOUNDS:
@@ -280,10 +284,13 @@ class _Builder:
         at = self._tensor_of[before]
         tensor, wanted = self.tensors[at], _tensor(one.shape)
         # A tensor by another name: its own step ends, if it is used as it is too.
-        if self._n_uses[before] != 1:
+        takers = self._takers[before]
+        if len(takers) != 1:
             for step in self.steps:
                 step.is_open &= step.output != at
-        if at == 0 and not self.steps:
+        # Rows, columns and channels of the examples are nothing to a product of all of them.
+        is_free = len(takers) == 1 or all(isinstance(taker, Dense | Reshape) for taker in takers)
+        if at == 0 and is_free and not self.steps:
             self.tensors[0] = wanted
         elif len(one.shape) != 1 and wanted.size != tensor.size:
             raise UnknownLayersError
@@ -306,14 +313,16 @@ class _Builder:
         """The step that gives a node's result, if more can be done in it."""
         tensor = self._tensor_of[at]
         step = next((one for one in self.steps if one.output == tensor), None)
-        return step if step is not None and step.is_open and self._n_uses[at] == 1 else None
+        return step if step is not None and step.is_open and len(self._takers[at]) == 1 else None
 
-    def _open(self, at: int, what: str) -> Step:
+    def _open(self, at: int, what: str, is_apart: bool = False) -> Step:
         """A step to which something can be appended."""
         step = self._last(at)
         is_sum = step is not None and len(step.inputs) == 2
         of_product = step is not None and step.operation is not None
-        if step is None or (what == "affine" and is_sum) or (what == "function" and of_product):
+        is_apart &= not of_product  # whose sums are rounded by as much
+        is_closed = (what == "affine" and is_sum) or (what == "function" and of_product)
+        if step is None or is_closed or is_apart:
             tensor = self._tensor_of[at]
             step = Step(None, (tensor,), len(self.tensors))
             self._step(step, self.tensors[tensor])
@@ -328,21 +337,42 @@ def _tensor(shape: tuple[int, ...]) -> Tensor:
     return Tensor((sizes[0], sizes[1]), sizes[2])
 
 
-def steps_of(graph: LayerGraph, shapes: Sequence[Shape]) -> Steps:
+def steps_of(graph: LayerGraph, shapes: Sequence[Shape], apart: Collection[int] = ()) -> Steps:
     """A graph of layers in few steps.
 
     Parameters
     ----------
     shapes : sequence of tuple of int
         Of what each node gives for an example.
+    apart : collection of int
+        Nodes that are ``Scale`` and do not become one sum with what is before them, unless that is
+        a product.
 
     Raises
     ------
     UnknownLayersError
         If it has an operation that the compiled module has not.
     """
-    built = _Builder(graph, shapes)
+    built = _Builder(graph, shapes, apart)
     return Steps(tuple(built.steps), tuple(built.tensors), built.result)
+
+
+def scales_apart(network: CompactGraph) -> frozenset[int]:
+    """Nodes that multiply small differences from large means: (x - mean) / deviation.
+
+    With the mean over the deviation as a shift, its rounding would be as large as what is left.
+    """
+    nodes, found = network.graph.nodes, set()
+    for at, node in enumerate(nodes):
+        before = nodes[node.inputs[0]].operation if node.inputs[0] != EXAMPLES else None
+        if not isinstance(node.operation, Scale) or not isinstance(before, Bias):
+            continue
+        shift, factor = (network.weights.get(one.name) for one in (before, node.operation))
+        if shift is None or shift.scale is not None or factor is None or factor.scale is not None:
+            continue  # they are drawn, or made of constants
+        if np.abs(shift.loc.astype(float) * factor.loc).max(initial=0) > _MOST_SHIFT:
+            found.add(at)
+    return frozenset(found)
 
 
 def is_known(graph: LayerGraph) -> bool:
@@ -492,7 +522,7 @@ class CompiledGraph:
         network = compact_graph(
             self._graph, Weights(table, self._fixed), folds_constants=self._folds_constants
         )
-        steps = steps_of(network.graph, network.shapes)
+        steps = steps_of(network.graph, network.shapes, scales_apart(network))
         lists = {
             at: lists_of(network.weights[step.operation.kernel], steps, at)
             for at, step in enumerate(steps.steps)

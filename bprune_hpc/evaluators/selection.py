@@ -36,8 +36,8 @@ EVALUATORS = ("auto", "chain", "channels", "layers", "graph")
 
 ALIASES = {"channels": "layers"}
 """Names of what others do now."""
-NAMES_IN_RESULTS = {"layers": "layers-2"}
-"""Those whose sums are made in another order than they were under their first name."""
+NAMES_IN_RESULTS = {"layers": "layers-3"}
+"""Those whose numbers are not all those of their former names."""
 FORMS = {
     "chain": "dense layers, perhaps after one convolution",
     "layers": "convolutions, pooling, dense layers, batch normalization, activations and sums",

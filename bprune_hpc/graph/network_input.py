@@ -34,6 +34,7 @@ _STEPPED_OVER = _SAME_SIZES | {
     "ResizeNearestNeighbor",
 }  # fmt: skip
 _LAYOUTS = {b"NH": "channels_last", b"NC": "channels_first", b"ND": "channels_last"}
+_SUMS = frozenset({"Sub", "AddV2", "Add", "BiasAdd"})
 _LIMITS = frozenset({"Greater", "GreaterEqual", "Less", "LessEqual", "Minimum"})
 _ABOUT_255 = 100.0, 512.0
 """A factor of 1/255, or of 1/127.5 as for images in [-1, 1], and of what is near."""
@@ -92,7 +93,7 @@ def _scaling_of(nodes: Nodes, node: Node, position: int, values: Mapping[str, ND
         mean = _value(nodes, node.inputs[3], values)
         if mean is not None and np.abs(mean).max(initial=0) > _MOST_OF_SCALED:
             return f"normalizes by means of up to {np.abs(mean).max():.4g} first"
-    of_two = {"Mul", "RealDiv", "Div", "Sub", "AddV2", "Add", *_LIMITS}
+    of_two = {"Mul", "RealDiv", "Div", *_SUMS, *_LIMITS}
     if node.op not in of_two or len(node.inputs) != 2:
         return ""
     found = _value(nodes, node.inputs[1 - position], values)
@@ -107,7 +108,7 @@ def _scaling_of(nodes: Nodes, node: Node, position: int, values: Mapping[str, ND
         return f"multiplies by {found.flat[0]:.4g} first"
     if node.op in ("RealDiv", "Div") and position == 0 and ((sizes >= low) & (sizes <= high)).all():
         return f"divides by {found.flat[0]:.4g} first"
-    if node.op in ("Sub", "AddV2", "Add") and position == 0 and sizes.max() > _MOST_OF_SCALED:
+    if node.op in _SUMS and position == 0 and sizes.max() > _MOST_OF_SCALED:
         return f"subtracts means of up to {sizes.max():.4g} first"
     if node.op in _LIMITS and sizes.max() > _MOST_OF_SCALED:
         return f"compares with {sizes.max():.4g} first"

@@ -55,6 +55,7 @@ PRODUCTS = frozenset(
 )
 _ADDITIONS = frozenset({"Add", "AddV2", "AddN", "BiasAdd", "Sub"})
 _OF_OUTPUT = "if it is a regression's own, pass --loc_op and --scale_op"
+_BEFORE_PRODUCT = SAME_NUMBERS | {"Cast", "Pad", "SpaceToBatchND", "Transpose"}
 # Between a product and the sum: reshapes of dilated, one-dimensional and transposed convolutions.
 _AROUND_PRODUCT = SAME_NUMBERS | {"Cast", "BatchToSpaceND", "Transpose"}
 
@@ -262,13 +263,23 @@ class _Search:
             raise GraphError(f"{where} is not noise of the weights of '{mean_product.name}'")
         self._check_scale(scaled, where)
         for name in path[path.index(noisy_product.name) + 1 :]:
-            for factor in self.nodes[name].inputs:
-                is_factor = factor[0] not in path and self.nodes[name].op != "Reshape"
-                if is_factor and self.depends[factor[0]] & (Depends.VARIABLE | Depends.INPUT):
-                    raise GraphError(
-                        f"{where} is scaled after its product, by '{factor[0]}'; its scale "
-                        "cannot be found"
-                    )
+            node = self.nodes[name]
+            others = [tensor for tensor in node.inputs if tensor[0] not in path]
+            is_sign = node.op == "Mul" and any(self._is_sign(node, other) for other in others)
+            if node.op not in _AROUND_PRODUCT and not is_sign:
+                raise GraphError(
+                    f"{where} is more than turned in its sign after its product, by '{name}' "
+                    f"({node.op}); its scale cannot be found"
+                )
+        noisy_data, data = (  # a transposed convolution's last operand
+            [other for at, other in enumerate(product.inputs) if at != weight][-1]
+            for product in (noisy_product, mean_product)
+        )
+        if not self._differ_by_signs(noisy_data, data):
+            raise GraphError(
+                f"{where} is multiplied in '{noisy_product.name}' by something else than the "
+                f"weights in '{mean_product.name}'; not Flipout"
+            )
         return NoiseSite(
             "Flipout",
             noise,
@@ -278,6 +289,26 @@ class _Search:
             scaled=scaled,
             product=mean_product.name,
         )
+
+    def _is_sign(self, node: Node, factor: Tensor) -> bool:
+        """Whether a factor is random alone, or one."""
+        return self.depends[factor[0]] == Depends.RANDOM or self._is_neutral(node, factor)
+
+    def _differ_by_signs(self, left: Tensor, right: Tensor) -> bool:
+        """Whether a tensor is another one times random signs, in the same shape or in others."""
+        left, right = source_of(self.nodes, left), source_of(self.nodes, right)
+        if left == right:
+            return True
+        node, other = self.nodes[left[0]], self.nodes[right[0]]
+        of_both = zip(node.inputs, reversed(node.inputs), strict=True)
+        if node.op == "Mul" and any(
+            self._is_sign(node, sign) and self._differ_by_signs(data, right)
+            for data, sign in of_both
+        ):
+            return True
+        if node.op == other.op and node.op in _BEFORE_PRODUCT:
+            return self._differ_by_signs(node.inputs[0], other.inputs[0])
+        return structure(self.nodes, left) == structure(self.nodes, right)
 
     def _local_reparameterization(
         self, noise: str, total: Node, mean: Tensor, where: str, path: list[str]

@@ -134,11 +134,22 @@ class NoiseRemoval:
             self._replace_by_mean(site, self._clone(site.mean, fed, weight, site))
             factors = self._uncut[site.product].inputs
             self.rows_with_noise += [tensor for tensor in factors if tensor != site.loc]
-        if site.kind == "LocalReparameterization" and "Conv" in self._uncut[site.product or ""].op:
+        form = self._noise_of_places(site)
+        if form:
             self.notes.append(
-                f"{name}: convolution with local reparameterization; a draw of one kernel has "
+                f"{name}: {form}; a draw of one kernel has "
                 "the same distribution in each output, not the same joint one"
             )
+
+    def _noise_of_places(self, site: NoiseSite) -> str:
+        """In words, how each place of an example has noise of its own; empty where none has."""
+        shape = self._evaluate.static_type(site.total).shape
+        if site.product is None or shape is None or len(shape) < 3:
+            return ""
+        estimator = "Flipout" if site.kind == "Flipout" else "local reparameterization"
+        if "Conv" not in self._uncut[site.product].op:
+            return f"dense layer at several places with {estimator}"
+        return "" if site.kind == "Flipout" else f"convolution with {estimator}"
 
     def _fed_tensor(self, loc: Tensor) -> Tensor:
         root = source_of(self._uncut, loc, SAME_NUMBERS)

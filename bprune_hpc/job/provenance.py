@@ -38,7 +38,10 @@ _FAULTS = {
     "numbers may be wrong",
 }
 """Why what stood under a name is not used any more, in place of what it was."""
-_FORMER = {("evaluator", "layers"): "layers, whose last digits are others"}
+_FORMER = {
+    ("evaluator", "layers"): "layers, whose last digits are others",
+    ("evaluator", "layers-2"): "layers-2, some of whose numbers are others",
+}
 """What stood under a name and is right, but cannot be gone on from."""
 _OF_CPU = PROCESSORS.facts
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")

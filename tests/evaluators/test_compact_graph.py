@@ -48,6 +48,7 @@ def conv(name: str, n_in: int, borders: Any = SAME) -> Convolution:
 SHAPES = {
     "c0": (3, 3, 2, N_FILTERS), "c1": (3, 3, N_FILTERS, N_FILTERS), "b": (N_FILTERS,),
     "b1": (N_FILTERS,), "d": (80, 3), "s": (N_FILTERS,), "g": (N_FILTERS, 3),
+    **dict.fromkeys(("m0", "m1", "m2"), (N_FILTERS, N_FILTERS)),
 }  # fmt: skip
 
 
@@ -215,6 +216,29 @@ def test_a_sum_keeps_what_any_of_its_parts_has() -> None:
     assert case.left(3) == OTHERS  # nothing takes it
     case = Case(residual(), fixed, d=slice(DEAD, None, N_FILTERS))
     assert case.left(0) == [0, 1, 2, 3]  # the second convolution does
+
+
+def test_what_a_constant_feeds_stays_where_that_is_added_to_what_varies() -> None:
+    """The constant stays for the sum's sake, and is a bias of nothing then."""
+    nodes = (
+        LayerNode(Dense("m0"), (EXAMPLES,)),
+        LayerNode(Bias("b"), (0,)),
+        LayerNode(Dense("m1"), (1,)),
+        LayerNode(Dense("m2"), (2,)),
+        LayerNode(Add(), (1, 3)),
+        LayerNode(Dense("g"), (4,)),
+    )
+    case = Case(
+        LayerGraph(nodes, (N_FILTERS,)), {"b": [1, 2, -1, 0.5]},
+        m0=(..., DEAD), m1=(OTHERS, [2, 2, 2]),
+    )  # fmt: skip
+    assert case.left(1) == [0, 1, 2, 3]
+    assert case.left(2) == [0, 1, 2, 3]  # the third is of the constant alone
+    case = Case(
+        LayerGraph(nodes, (N_FILTERS,)), {"b": [1, 2, -1, 0.5]},
+        m0=(..., DEAD), m1=(OTHERS, [2, 2, 2]), m2=(..., DEAD),
+    )  # fmt: skip
+    assert case.left(1) == OTHERS and case.left(2) == [0, 1, 3]  # all is constant there
 
 
 def concatenated(first: int, n_channels: int, dense: str) -> LayerGraph:

@@ -25,6 +25,7 @@ from bprune_hpc.graph.layer_graph import (
     LayerNode,
     Pooling,
     Reshape,
+    Scale,
     same_border,
 )
 from bprune_hpc.posterior.draws import MEAN, replicates_of
@@ -187,6 +188,42 @@ def test_a_number_has_the_same_bits_whatever_is_beside_it(
     np.testing.assert_array_equal(outputs(evaluator, table, x[33:71], MEAN, 0), whole[:3, :, 33:71])
     in_threads = CompiledGraph(graph, {}, n_threads=3)
     np.testing.assert_array_equal(outputs(in_threads, table, x, MEAN, 0, 1), whole)
+
+
+@pytest.mark.usefixtures("compiled_instructions")
+def test_means_are_taken_off_before_differences_are_multiplied() -> None:
+    """What never changes divided by a deviation of nearly nothing, and times of day."""
+    mean, factor = (-2023.0, -0.1, -1.6e9), (1e7, 1e7, 1e-4)
+    graph = LayerGraph.of_chain((3,), Bias("mean"), Scale("factor"), Dense("k"))
+    rng = np.random.default_rng(2)
+    kernel = rng.normal(size=(3, 4)).astype(np.float32)
+    fixed = {"mean": np.array(mean, np.float32), "factor": np.array(factor, np.float32)}
+    x = np.tile(-fixed["mean"], (20, 1))
+    x[:, 2] += (1e4 * rng.normal(size=20)).astype(np.float32)
+    table = Posterior({"k": kernel}, {"k": np.zeros_like(kernel)})
+    (found,) = outputs(CompiledGraph(graph, fixed), table, x, MEAN)
+    shifted = (x.astype(float) + fixed["mean"]) * fixed["factor"]
+    expected = (shifted @ kernel).T
+    np.testing.assert_allclose(found, expected, 0, 1e-6 * np.abs(expected).max())
+
+
+def test_examples_are_made_flat_in_one_branch_alone() -> None:
+    shapes = {"k0": (72, 4), "k1": (18, 4)}
+    nodes = [
+        (Reshape((72,), 36), EXAMPLES), (Dense("k0"), 0),
+        (Pooling("MaxPool", (2, 2), (2, 2)), EXAMPLES), (Reshape((18,), 9), 2), (Dense("k1"), 3),
+        (Add(), 1, 4),
+    ]  # fmt: skip
+    graph = LayerGraph(tuple(LayerNode(one, inputs) for one, *inputs in nodes), (6, 6, 2))  # type: ignore[arg-type, misc]
+    rng = np.random.default_rng(3)
+    loc = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    table = Posterior(loc, {name: np.zeros_like(value) for name, value in loc.items()})
+    x = rng.normal(size=(20, 6, 6, 2)).astype(np.float32)
+    assert is_known(graph)
+    (found,) = outputs(CompiledGraph(graph, {}), table, x, MEAN)
+    of_places = x.reshape(20, 3, 2, 3, 2, 2).max(axis=(2, 4)).reshape(20, -1)
+    expected = (x.reshape(20, -1) @ loc["k0"] + of_places @ loc["k1"]).T
+    np.testing.assert_allclose(found, expected, 0, 1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("n_networks", "is_wide"), [(N_NETWORKS, False), (N_WIDE, True)])

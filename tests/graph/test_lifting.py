@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bprune_hpc
 from bprune_hpc.checkpoints.case import Case, read_case
 from bprune_hpc.errors import GraphError
 from bprune_hpc.evaluators.graph import GraphNetwork
@@ -314,6 +315,26 @@ def test_stateless_noise() -> None:
     np.testing.assert_array_equal(_lift(build).posterior.scale["w"], VALUES["rho"])
 
 
+def test_flipout_by_hand() -> None:
+    lifted = _lift(_flipped)
+    np.testing.assert_array_equal(lifted.posterior.scale["w"], VALUES["rho"])
+    assert not lifted.graph.notes
+
+
+@pytest.mark.parametrize("kind", ["Flipout", "LocalReparameterization"])
+def test_noise_of_each_place_is_said(kind: str) -> None:
+    import_tensorflow()
+    import tensorflow_probability as tfp
+    import tf_keras
+
+    layer = getattr(tfp.layers, f"Dense{kind}")(3)
+    of_keras = tf_keras.layers
+    model = tf_keras.Sequential([of_keras.Input((5, 4)), layer, of_keras.GlobalMaxPooling1D()])
+    (note,) = bprune_hpc.load(model)._network.lifted.notes
+    words = {"LocalReparameterization": "local reparameterization"}.get(kind, kind)
+    assert f": dense layer at several places with {words}; a draw of one kernel" in note
+
+
 def test_other_reads_of_the_mean_stay_fixed() -> None:
     """A decoder that uses the encoder's mean without noise keeps the mean."""
 
@@ -460,6 +481,13 @@ def _multiplied(t: _Tools) -> Any:
     return t.x @ (t.variable("w") * t.normal())
 
 
+def _flipped(t: _Tools, data: Any = None, after: Callable[[Any], Any] = lambda noise: noise) -> Any:
+    """Flipout by hand: what multiplies the noise, and what happens to it behind."""
+    w, sign = t.variable("w"), t.tf.sign(t.tf.random.uniform(t.tf.shape(t.x), -1, 1))
+    data = sign * t.x if data is None else data
+    return t.x @ w + after(data @ (t.variable("rho") * t.normal()))
+
+
 def _random_scale(t: _Tools) -> Any:
     scale = t.variable("rho") * t.tf.random.uniform((4, 3))
     return t.x @ (t.variable("w") + scale * t.normal())
@@ -529,6 +557,18 @@ REFUSED = {
     "log-normal": (_log_normal, "has a mean of its own"),
     "cubed": (_cubed_noise, "does not grow in proportion"),
     "multiplied": (_multiplied, "noise '.*' reaches the output without being added to a mean"),
+    "tempered Flipout": (
+        lambda t: _flipped(t, after=lambda noise: 0.5 * noise),
+        r"added at .* by '.*' \(Mul\); its",
+    ),
+    "bent Flipout": (
+        lambda t: _flipped(t, after=t.tf.tanh),
+        r"more than turned in its sign .* \(Tanh\)",
+    ),
+    "Flipout of other data": (
+        lambda t: _flipped(t, t.tf.nn.l2_normalize(t.x)),
+        "by something else than the weights",
+    ),
     "random scale": (_random_scale, "the scale of noise '.*' is random itself"),
     "python": (_python, r"run code, touch files or keep state: 'code' \(PyFunc\)"),
     "stateless python": (_stateless_python, r"'code' \(PyFuncStateless\)"),

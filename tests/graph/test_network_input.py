@@ -31,6 +31,7 @@ def input_of(name: str, place: Path, moving: float = 1.0) -> NetworkInput:
         ("thresholded_bytes", "compares with 127 first"),
         ("clipped_scaled", ""),
         ("normalization_of_bytes", "subtracts means of up to 120 first"),
+        ("preprocess_input", "subtracts means of up to 123.7 first"),
         ("normalization_of_scaled", ""),
         ("tokens_as_floats", "rounds to integers first"),
         ("flat_rows", ""),

@@ -86,6 +86,14 @@ def normalization_of_bytes() -> Any:
     )
 
 
+def preprocess_input() -> Any:
+    """What Keras' VGG and ResNet do first: channels turned round, and means taken off."""
+    import tf_keras
+
+    of_images = tf_keras.applications.imagenet_utils.preprocess_input
+    return _sequential((6, 6, 3), _layers().Lambda(lambda x: of_images(x, mode="caffe")))
+
+
 def normalization_of_scaled() -> Any:
     return _sequential(
         (6, 6, 3), _layers().Normalization(mean=[0.5, 0.45, 0.4], variance=[0.05] * 3)

@@ -268,7 +268,7 @@ def test_a_trained_network_of_convolutions_is_swept_by_its_layers(
     assert all_bits(files["ranks"]) == all_bits(files["alone"])
     by_graph = [*flags, "--evaluator=graph", f"--output={files['graph']}"]
     assert sweep.sweep(SerialComm(), by_graph) == 0
-    for name, evaluator in (("alone", "layers-2"), ("graph", "graph")):
+    for name, evaluator in (("alone", "layers-3"), ("graph", "graph")):
         with results.open_results(files[name]) as file:
             assert json.loads(file["state"].attrs["identity"])["evaluator"] == evaluator
     found, expected = (results.read(files[name]) for name in ("alone", "graph"))
