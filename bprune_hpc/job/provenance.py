@@ -36,22 +36,21 @@ example."""
 _FAULTS = {
     ("evaluator", "channels"): "channels, which left out channels that were not zero, so that its "
     "numbers may be wrong",
+    **{
+        ("evaluator", name): f"{name}, which left out neurons that constants alone feed, where "
+        "dense layers are added: numbers of such networks may be wrong"
+        for name in ("layers", "layers-2")
+    },
 }
 """Why what stood under a name is not used any more, in place of what it was."""
-_FORMER = {
-    ("evaluator", "layers"): "layers, whose last digits are others",
-    ("evaluator", "layers-2"): "layers-2, some of whose numbers are others",
-}
-"""What stood under a name and is right, but cannot be gone on from."""
 _OF_CPU = PROCESSORS.facts
 _PACKAGES = ("bprune_hpc", "tensorflow", "numpy", "scipy")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, in words: ``seed 1, now 2``."""
-    said = _FAULTS | _FORMER
     return [
-        f"{_name_of(name)} {_known(said, before, name) or _short(before.get(name), name)}, "
+        f"{_name_of(name)} {fault_of(before, name) or _short(before.get(name), name)}, "
         f"now {_short(now.get(name), name)}"
         for name in dict.fromkeys([*now, *before])
         if before.get(name) != now.get(name)
@@ -60,12 +59,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def fault_of(identity: Mapping[str, Any], name: str) -> str:
     """What is known to be wrong with numbers of an identity; empty where nothing is."""
-    return _known(_FAULTS, identity, name)
-
-
-def _known(what: Mapping[tuple[str, str], str], identity: Mapping[str, Any], name: str) -> str:
     value = identity.get(name)
-    return what.get((name, value), "") if isinstance(value, str) else ""
+    return _FAULTS.get((name, value), "") if isinstance(value, str) else ""
 
 
 def environment_of(

@@ -335,10 +335,10 @@ def test_what_layers_began_when_its_sums_had_another_order_is_read_and_not_gone_
         before.setattr(identity, "NAMES_IN_RESULTS", {})
         assert start(path, *flags, n_supersteps=2) == sweep.STOPPED
     assert main_report([str(path)]) == 0
-    assert "warning" not in capsys.readouterr().out
+    assert "where dense layers are added" in capsys.readouterr().out
     assert start(path, *flags) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert "evaluator layers, whose last digits are others, now layers-3; " in error
+    assert "numbers of such networks may be wrong, now layers-3; " in error
     assert start(path, *flags, "--overwrite", n_supersteps=2) == sweep.STOPPED
     assert start(path, *flags) == 0
 
