@@ -19,9 +19,12 @@ from bprune_hpc.graph.layer_graph import (
     ACTIVATIONS,
     EXAMPLES,
     Activation,
+    Bias,
     Concatenation,
+    Dense,
     LayerGraph,
     LayerNode,
+    Scale,
 )
 from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.models import digits_conv_flipout
@@ -55,6 +58,21 @@ def test_activations(functions: set[str], tmp_path: Path) -> None:
     x = np.linspace(-7, 7, 42, dtype=np.float32).reshape(6, 7)
     found = tflite.opened(tmp_path / "model.tflite")(x)
     np.testing.assert_allclose(found, run(graph, {}, x), rtol=1e-5, atol=1e-6)
+
+
+def test_means_are_taken_off_before_differences_are_multiplied(tmp_path: Path) -> None:
+    """What never changes is zero, whatever it is divided by."""
+    pytest.importorskip("ai_edge_litert.interpreter")
+    graph = LayerGraph.of_chain((2,), Bias("mean"), Scale("factor"), Dense("k"))
+    kernel = np.random.default_rng(0).normal(size=(2, 3))
+    weights = {"mean": [-2023, -0.1], "factor": [1e7, 1e7], "k": kernel}
+    weights = {name: np.array(value, np.float32) for name, value in weights.items()}
+    converted = tflite.convert(
+        lambda x: apply(import_tensorflow(), graph, weights, x), [2], np.float32
+    )
+    (tmp_path / "model.tflite").write_bytes(converted)
+    found = tflite.opened(tmp_path / "model.tflite")(-weights["mean"][None])
+    np.testing.assert_array_equal(found, np.zeros((1, 3)))
 
 
 def test_what_the_converter_cannot_take_is_named() -> None:
