@@ -357,21 +357,25 @@ def steps_of(graph: LayerGraph, shapes: Sequence[Shape], apart: Collection[int] 
     return Steps(tuple(built.steps), tuple(built.tensors), built.result)
 
 
-def scales_apart(network: CompactGraph) -> frozenset[int]:
+def scales_apart(graph: LayerGraph, fixed: Mapping[str, NDArray[Any]]) -> frozenset[int]:
     """Nodes that multiply small differences from large means: (x - mean) / deviation.
 
     With the mean over the deviation as a shift, its rounding would be as large as what is left.
+
+    Parameters
+    ----------
+    fixed : mapping of str to array
+        Weights that are the same in all draws.
     """
-    nodes, found = network.graph.nodes, set()
-    for at, node in enumerate(nodes):
-        before = nodes[node.inputs[0]].operation if node.inputs[0] != EXAMPLES else None
+    found = set()
+    for at, node in enumerate(graph.nodes):
+        before = graph.nodes[node.inputs[0]].operation if node.inputs[0] != EXAMPLES else None
         if not isinstance(node.operation, Scale) or not isinstance(before, Bias):
             continue
-        shift, factor = (network.weights.get(one.name) for one in (before, node.operation))
-        if shift is None or shift.scale is not None or factor is None or factor.scale is not None:
-            continue  # they are drawn, or made of constants
-        if np.abs(shift.loc.astype(float) * factor.loc).max(initial=0) > _MOST_SHIFT:
-            found.add(at)
+        if before.name in fixed and node.operation.name in fixed:
+            shift, factor = fixed[before.name].astype(float), fixed[node.operation.name]
+            if np.abs(shift * factor).max(initial=0) > _MOST_SHIFT:
+                found.add(at)
     return frozenset(found)
 
 
@@ -522,7 +526,8 @@ class CompiledGraph:
         network = compact_graph(
             self._graph, Weights(table, self._fixed), folds_constants=self._folds_constants
         )
-        steps = steps_of(network.graph, network.shapes, scales_apart(network))
+        fixed = {name: one.loc for name, one in network.weights.items() if one.scale is None}
+        steps = steps_of(network.graph, network.shapes, scales_apart(network.graph, fixed))
         lists = {
             at: lists_of(network.weights[step.operation.kernel], steps, at)
             for at, step in enumerate(steps.steps)

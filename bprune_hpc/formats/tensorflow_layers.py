@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evaluators.compiled_graph import scales_apart
 from ..graph.layer_graph import (
     EXAMPLES,
     Activation,
@@ -45,8 +46,11 @@ def apply(
     examples : float32 tensor, shape (n_examples, *layers.input_shape)
     """
     found: list[Any] = []
-    for node in layers.nodes:
+    apart = scales_apart(layers, weights)
+    for number, node in enumerate(layers.nodes):
         inputs = [examples if at == EXAMPLES else found[at] for at in node.inputs]
+        if number in apart:  # over this the converter makes no sum with the next product
+            inputs = [tensorflow.minimum(inputs[0], np.finfo(np.float32).max)]
         found.append(_applied(tensorflow, node.operation, inputs, weights))
     return found[-1]
 

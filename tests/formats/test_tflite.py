@@ -19,9 +19,12 @@ from bprune_hpc.graph.layer_graph import (
     ACTIVATIONS,
     EXAMPLES,
     Activation,
+    Bias,
     Concatenation,
+    Dense,
     LayerGraph,
     LayerNode,
+    Scale,
 )
 from bprune_hpc.graph.layer_ops import run
 from bprune_hpc.models import digits_conv_flipout
@@ -55,6 +58,28 @@ def test_activations(functions: set[str], tmp_path: Path) -> None:
     x = np.linspace(-7, 7, 42, dtype=np.float32).reshape(6, 7)
     found = tflite.opened(tmp_path / "model.tflite")(x)
     np.testing.assert_allclose(found, run(graph, {}, x), rtol=1e-5, atol=1e-6)
+
+
+def test_means_are_taken_off_before_differences_are_multiplied(tmp_path: Path) -> None:
+    """What never changes is zero, whatever it is divided by."""
+    pytest.importorskip("ai_edge_litert.interpreter")
+    rng = np.random.default_rng(0)
+    graph = LayerGraph.of_chain((5,), Bias("mean"), Scale("factor"), Dense("k"), Bias("b"))
+    weights = {"mean": [0, -2023, -0.1, 1, -255], "factor": [1, 1e7, 1e7, 2, 1e7]}
+    weights = {name: np.array(value, np.float32) for name, value in weights.items()}
+    weights["k"] = rng.normal(size=(5, 6)).astype(np.float32)
+    weights["b"] = rng.normal(size=6).astype(np.float32)
+    converted = tflite.convert(
+        lambda x: apply(import_tensorflow(), graph, weights, x), [5], np.float32
+    )
+    (tmp_path / "model.tflite").write_bytes(converted)
+    x = np.tile(-weights["mean"], (20, 1))
+    x[:, [0, 3]] = rng.normal(size=(20, 2))
+    expected = ((x.astype(float) + weights["mean"]) * weights["factor"]) @ weights["k"] + weights[
+        "b"
+    ]
+    found = tflite.opened(tmp_path / "model.tflite")(x)
+    np.testing.assert_allclose(found, expected, 0, 1e-6 * np.abs(expected).max())
 
 
 def test_what_the_converter_cannot_take_is_named() -> None:
