@@ -428,7 +428,10 @@ def test_rules_that_do_not_fit(net):
 def test_messages_name_arguments_and_no_flags(net, digits):
     for call, message in (
         (lambda: bprune_hpc.load("embedded:digits_fc", "model.ckpt-3"), "pass model_ckpt=NAME"),
-        (lambda: bprune_hpc.load("embedded:digits_fc", logits_op="none"), "; check logits_op"),
+        (
+            lambda: bprune_hpc.load("embedded:digits_fc", logits_op="none"),
+            "pass another as logits_op",
+        ),
         (lambda: net.predict(digits.x, y=digits.y + 0.5), "or pass task=regression"),
     ):
         with pytest.raises(BpruneError, match=message) as caught:
