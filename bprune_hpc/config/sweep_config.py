@@ -234,7 +234,7 @@ def from_arguments(arguments: argparse.Namespace) -> SweepConfig:
     if arguments.model_dir is None:
         raise ConfigError("--model_dir is missing; name a case directory, or embedded:digits_fc")
     if arguments.mode == "inference":
-        arguments.grid = ("threshold", "none", "--mode")
+        arguments.grid = ("threshold", "none", "--inference")
     kind, text, flag = arguments.grid
     kind, grid = read_grid(text, kind, arguments.criterion, flag)
     if arguments.prior_scale is not None and not 1e-30 <= arguments.prior_scale <= 1e30:

@@ -38,6 +38,7 @@ from ..graph.layer_graph import (
     Reshape,
     Scale,
     Shape,
+    scales_apart,
 )
 from ..posterior.mean_field import Posterior
 from .buffers import Threads, Workspace
@@ -71,8 +72,6 @@ _CONVOLUTION, _ELEMENTWISE, _POOLING, _SQUARES = range(4)
 _GROUP = SLAB * GROUP_SLABS
 """Examples that go through all layers together."""
 _MOST_WEIGHTS, _MOST_OPERATIONS = 2**31 - 1, 400
-_MOST_SHIFT = 2.0**10
-"""In deviations: float32 is then off by no more than 2**-14 of one."""
 
 
 _Operation = tuple[Any, ...]
@@ -355,28 +354,6 @@ def steps_of(graph: LayerGraph, shapes: Sequence[Shape], apart: Collection[int] 
     """
     built = _Builder(graph, shapes, apart)
     return Steps(tuple(built.steps), tuple(built.tensors), built.result)
-
-
-def scales_apart(graph: LayerGraph, fixed: Mapping[str, NDArray[Any]]) -> frozenset[int]:
-    """Nodes that multiply small differences from large means: (x - mean) / deviation.
-
-    With the mean over the deviation as a shift, its rounding would be as large as what is left.
-
-    Parameters
-    ----------
-    fixed : mapping of str to array
-        Weights that are the same in all draws.
-    """
-    found = set()
-    for at, node in enumerate(graph.nodes):
-        before = graph.nodes[node.inputs[0]].operation if node.inputs[0] != EXAMPLES else None
-        if not isinstance(node.operation, Scale) or not isinstance(before, Bias):
-            continue
-        if before.name in fixed and node.operation.name in fixed:
-            shift, factor = fixed[before.name].astype(float), fixed[node.operation.name]
-            if np.abs(shift * factor).max(initial=0) > _MOST_SHIFT:
-                found.add(at)
-    return frozenset(found)
 
 
 def is_known(graph: LayerGraph) -> bool:

@@ -95,8 +95,8 @@ class Evaluator(Protocol):
     Attributes
     ----------
     n_threads : int
-        That NumPy's matrix products are to have meanwhile, which is not the evaluator's business:
-        it is a setting of the process.
+        That NumPy's matrix products are to have while it runs. The caller sees to it, as they are
+        a setting of the process (``blas``).
     """
 
     @property

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluators.compiled_graph import scales_apart
 from ..graph.layer_graph import (
     EXAMPLES,
     Activation,
@@ -29,6 +28,7 @@ from ..graph.layer_graph import (
     Reshape,
     Scale,
     Transpose,
+    scales_apart,
 )
 from .interface import UnknownLayerError
 

@@ -21,6 +21,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
@@ -35,6 +36,9 @@ ACTIVATIONS = frozenset(
 """Functions of single numbers, by TensorFlow's names where it has one: ``Gelu`` is
 ``x * (1 + erf(x / sqrt(2))) / 2``, ``GeluTanh`` its approximation by a tanh, ``Swish``
 ``x * sigmoid(x)``."""
+
+_MOST_SHIFT = 2.0**10
+"""In deviations: float32 is then off by no more than 2**-14 of one."""
 
 
 def n_places(
@@ -362,3 +366,25 @@ def layers_of(chain: Sequence[Operation]) -> tuple[Layer, ...]:
         assert isinstance(product, Dense | Convolution)
         layers.append(Layer(product, tuple(chain[start + 1 : stop])))
     return tuple(layers)
+
+
+def scales_apart(graph: LayerGraph, fixed: Mapping[str, NDArray[Any]]) -> frozenset[int]:
+    """Nodes that multiply small differences from large means: (x - mean) / deviation.
+
+    With the mean over the deviation as a shift, its rounding would be as large as what is left.
+
+    Parameters
+    ----------
+    fixed : mapping of str to array
+        Weights that are the same in all draws.
+    """
+    found = set()
+    for at, node in enumerate(graph.nodes):
+        before = graph.nodes[node.inputs[0]].operation if node.inputs[0] != EXAMPLES else None
+        if not isinstance(node.operation, Scale) or not isinstance(before, Bias):
+            continue
+        if before.name in fixed and node.operation.name in fixed:
+            shift, factor = fixed[before.name].astype(float), fixed[node.operation.name]
+            if np.abs(shift * factor).max(initial=0) > _MOST_SHIFT:
+                found.add(at)
+    return frozenset(found)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .criteria import CRITERIA, Criterion, Floats, scores
 from .mean_field import Posterior, Prior
+from .thresholds import unpruned
 
 GRANULARITIES = ("weight", "neuron", "filter")
 
@@ -182,9 +183,9 @@ class PruningMask:
         """Whether all weights stay that are not zero already, by the sweep's criterion."""
         if self.pruned_fraction == 0:
             return True
-        is_by_threshold = math.isnan(self.requested_fraction)
-        point = self.threshold if is_by_threshold else self.requested_fraction
-        return point == (CRITERIA[criterion].unpruned if is_by_threshold else 0)
+        if math.isnan(self.requested_fraction):
+            return self.threshold == unpruned("threshold", CRITERIA[criterion])
+        return self.requested_fraction == unpruned("fraction", CRITERIA[criterion])
 
     def pruned_fraction_of(self, name: str) -> float:
         """Fraction of one tensor's weights that is pruned."""

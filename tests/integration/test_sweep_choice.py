@@ -109,27 +109,6 @@ def test_an_exact_choice_rests_on_numbers_of_its_own(
     assert choice.attrs["bound"] == 2 and choice.attrs["index"] >= 1
 
 
-@pytest.mark.parametrize("grid", ["--thresholds=0,0.01,1", "--prune_fractions=0,0.4,0.8"])
-def test_a_network_that_has_been_pruned_before_has_a_choice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: str
-) -> None:
-    plain = fake_problem.problem
-
-    def pruned(config: SweepConfig) -> object:
-        network, examples = plain(config)
-        for table in (network.posterior.loc, network.posterior.scale):
-            table["layer/kernel"].reshape(-1)[::3] = 0
-        return network, examples
-
-    fake_problem.install(monkeypatch.setattr)
-    monkeypatch.setattr(fake_problem, "problem", pruned)
-    path, flags = tmp_path / "s.h5", ["--num_monte_carlo=8", "--max_nll_rise=9"]
-    assert start(path, *KINDS["classes"], grid, *flags, "--choice=asymptotic") == 0
-    found = results.read(path)
-    assert found.sparsity.pruned_fraction.values[0] == pytest.approx(1 / 3)
-    assert found.choice.attrs["index"] > 0
-
-
 def test_a_short_test_set_is_said_to_be_one(tmp_path: Path) -> None:
     choice = chosen(tmp_path / "s.h5", "--max_nll_rise=0.05").choice
     needed = choice.attrs["n_examples_needed"]
@@ -290,12 +269,12 @@ def test_a_network_that_was_pruned_before_has_a_choice(
 
     fake_problem.install(monkeypatch.setattr)
     monkeypatch.setattr(fake_problem, "problem", pruned_before)
-    for limit in ("--max_nll_rise=5", "--max_accuracy_drop=0.5", "--choose=free_energy"):
+    for limit in ("--max_nll_rise=9", "--max_accuracy_drop=0.5", "--choose=free_energy"):
         path = tmp_path / f"{limit.strip('-')}.h5"
         assert start(path, *KINDS["training data"], grid, limit, "--num_monte_carlo=28") == 0
         found = results.read(path)
         assert found.sparsity.pruned_fraction.values[0] == pytest.approx(1 / 3)
-        assert found.choice.attrs["index"] >= 0 and found.choice.attrs["text"]
+        assert found.choice.attrs["index"] > 0 and found.choice.attrs["text"]
         assert "no more than" in found.attrs["doubt"]
 
 
